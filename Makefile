@@ -1,0 +1,45 @@
+# make demo    train on handwritten digits, sample, evaluate: pictures and numbers in runs/demo/
+# make test    the tests, within ten minutes on two cores
+# make check   ruff, mypy, the slow tests, and every property once more on random cases
+#
+# Each target does its own set-up in .venv, again only when pyproject.toml or setup.py has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+# The tests run one process a core, so the matrix library takes one thread each.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+.PHONY: demo test check clean
+.DELETE_ON_ERROR:
+
+demo: .venv/ready-plot
+	$(BIN)/refdiff demo --out runs/demo --force
+
+test: .venv/ready-test
+	$(PYTEST)
+
+check: .venv/ready-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) --hypothesis-profile=random
+
+.venv/ready-%: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "refdiff needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Point to a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "$(PYTHON) cannot make virtual environments: install the package python$$v-venv" \
+	       "(Debian, Ubuntu: apt-get install python$$v-venv) and run make again." >&2; exit 2; }
+	@$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

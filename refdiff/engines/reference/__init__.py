@@ -1,0 +1,17 @@
+"""The reference engine: plain NumPy, the specification of every operation.
+
+A forward returns its output and what its backward needs; a backward returns gradients, inputs first, and parameters as
+a dictionary with the parameters' names. What was saved is read-only, every gradient is fresh. float32, float64 and
+complex128 all work, and the forwards are analytic, so that a complex step through one is its derivative [ComplexStep].
+Images are (N, H, W, C), weights (kh, kw, C_in, C_out) and (in, out).
+"""
+
+from .activation import *
+from .attention import *
+from .convolution import *
+from .embedding import *
+from .linear import *
+from .loss import *
+from .norm import *
+from .resample import *
+from .structure import *

@@ -1,0 +1,61 @@
+"""SiLU [SiLU] and GELU [GELU], the latter exact and in its tanh form. Any shape in, the same shape out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
+
+_NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(40))
+_C = np.sqrt(2 / np.pi).item()
+
+
+def silu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = x s(x), s(x) = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which cannot overflow.   [SiLU] eq. 2"""
+    s = 0.5 + 0.5 * np.tanh(0.5 * x)
+    return x * s, (x, s)
+
+
+def silu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = s (1 + x (1 - s))."""
+    x, s = saved
+    return dy * (s * (1 + x * (1 - s)))
+
+
+def gelu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution function.   [GELU] section 2"""
+    cdf = 0.5 + 0.5 * _erf(x * 0.5**0.5)
+    return x * cdf, (x, cdf)
+
+
+def gelu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = Phi(x) + x phi(x), phi(x) = exp(-x^2 / 2) / sqrt(2 pi)."""
+    x, cdf = saved
+    return dy * (cdf + x * np.exp(-0.5 * x**2) * (2 * np.pi) ** -0.5)
+
+
+def gelu_tanh(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = x (1 + tanh(u)) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3).   [GELU] section 2"""
+    tanh = np.tanh(_C * (x + 0.044715 * x**3))
+    return 0.5 * x * (1 + tanh), (x, tanh)
+
+
+def gelu_tanh_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = (1 + tanh u) / 2 + x / 2 (1 - tanh^2 u) du/dx, du/dx = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)."""
+    x, tanh = saved
+    du = _C * (1 + 3 * 0.044715 * x**2)
+    return dy * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * du)
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    """erf(x) = 2 x / sqrt(pi) times the integral of exp(-x^2 u^2) over u from 0 to 1, by 40 Gauss-Legendre nodes.
+
+    Analytic in x, as a complex step needs; within 4e-16 for |x| <= 6, beyond which erf is 1 to the last bit.
+    """
+    inside = np.where(np.abs(x.real) < 6, x, 0)
+    integral = sum(
+        w / 2 * np.exp(-((inside * (0.5 + 0.5 * node)) ** 2)) for node, w in zip(_NODES, _WEIGHTS, strict=True)
+    )
+    return np.where(np.abs(x.real) < 6, 2 * np.pi**-0.5 * inside * integral, np.sign(x.real)).astype(x.dtype)

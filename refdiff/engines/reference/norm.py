@@ -1,0 +1,78 @@
+"""Group norm [GN] and layer norm [LN]: mean 0 and variance 1 within a set of values, then a scale and a shift a channel.
+
+Both share one derivative. With xhat = (x - mean) / sd over a set, sd^2 = variance + epsilon, and dxhat = dy * weight,
+
+    dx = (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) / sd.
+
+The variance is two passes, mean((x - mean)^2): mean(x^2) - mean(x)^2 loses everything when the mean is large.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .structure import Gradients
+
+__all__ = ["group_norm", "group_norm_backward", "layer_norm", "layer_norm_backward"]
+
+
+def group_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, epsilon: float = 1e-6
+) -> tuple[np.ndarray, Any]:
+    """y = weight * xhat + bias, normalised over positions and the C / groups channels of each group.   [GN] eq. 1
+
+    x (N, ..., C), weight and bias (C,), groups a divisor of C -> y (N, ..., C).
+    """
+    assert x.shape[-1] % groups == 0, f"group_norm: {x.shape[-1]} channels do not divide into {groups} groups"
+    split = x.reshape(len(x), -1, groups, x.shape[-1] // groups)
+    xhat, sd = _normalised(split, (1, 3), epsilon)
+    xhat = xhat.reshape(x.shape)
+    return weight * xhat + bias, (xhat, sd, weight)
+
+
+def group_norm_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
+    """dweight = sum dy xhat,  dbias = sum dy,  dx as above over each group."""
+    xhat, sd, weight = saved
+    split = (len(dy), -1, sd.shape[2], dy.shape[-1] // sd.shape[2])
+    dx = _normalised_backward((dy * weight).reshape(split), xhat.reshape(split), sd, (1, 3))
+    return dx.reshape(dy.shape), _affine_backward(dy, xhat)
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float = 1e-5) -> tuple[np.ndarray, Any]:
+    """y = weight * xhat + bias, normalised over the last axis.   [LN] eq. 4
+
+    x (..., C), weight and bias (C,) -> y (..., C).
+    """
+    xhat, sd = _normalised(x, (-1,), epsilon)
+    return weight * xhat + bias, (xhat, sd, weight)
+
+
+def layer_norm_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
+    """dweight = sum dy xhat,  dbias = sum dy,  dx as above over the last axis."""
+    xhat, sd, weight = saved
+    return _normalised_backward(dy * weight, xhat, sd, (-1,)), _affine_backward(dy, xhat)
+
+
+def _normalised(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """xhat and sd, each mean over `axes`."""
+    centred = x - _mean(x, axes)
+    sd = np.sqrt(_mean(centred**2, axes) + epsilon)
+    return centred / sd, sd
+
+
+def _normalised_backward(dxhat: np.ndarray, xhat: np.ndarray, sd: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return (dxhat - _mean(dxhat, axes) - xhat * _mean(dxhat * xhat, axes)) / sd
+
+
+def _mean(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The mean over `axes`, one after the other: whole rows are added at a time, eight times faster than both at once."""
+    for axis in axes:
+        x = x.mean(axis=axis, keepdims=True)
+    return x
+
+
+def _affine_backward(dy: np.ndarray, xhat: np.ndarray) -> Gradients:
+    axes = tuple(range(dy.ndim - 1))
+    return {"weight": (dy * xhat).sum(axis=axes), "bias": dy.sum(axis=axes)}

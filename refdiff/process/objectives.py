@@ -1,0 +1,50 @@
+"""The training objective L_simple [DDPM] eq. 14 for every kind of prediction, and its gradient.
+
+A training step draws x_0 from the data, t uniformly from 1 .. T and eps ~ N(0, I), shows the network x_t and asks for
+eps, or for what eps becomes as another prediction.
+"""
+
+from __future__ import annotations
+
+from .arrays import Array, Time
+from .forward import q_sample
+from .predictions import convert
+from .schedules import Schedule
+
+__all__ = ["l_simple", "l_simple_backward", "target"]
+
+
+def target(schedule: Schedule, kind: str, x0: Array, eps: Array, t: Time) -> Array:
+    """What a network that predicts `kind` (of PREDICTIONS) should say of x_t = q_sample(x0, t, eps).
+
+    x0, eps (N, ...), t integer or (N,) -> (N, ...).
+    """
+    if kind in ("x0", "eps"):
+        return x0 if kind == "x0" else eps
+    return convert(schedule, q_sample(schedule, x0, t, eps), t, eps, "eps", kind)
+
+
+def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
+    """L = mean of (prediction - wanted)^2 over samples and elements.   [DDPM] eq. 14   two (N, ...) -> scalar, saved.
+
+    The paper's sum over elements is a mean here, so that the loss does not grow with the image. ValueError if the
+    shapes differ.
+    """
+    if prediction.shape != wanted.shape:
+        raise ValueError(
+            f"prediction: expected the target's shape {tuple(wanted.shape)}, came {tuple(prediction.shape)}"
+        )
+    difference = prediction - wanted
+    return (difference**2).sum() / _size(difference), difference
+
+
+def l_simple_backward(dloss: Array, difference: Array) -> Array:
+    """dL/dprediction = 2 (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
+    return dloss * (2 / _size(difference)) * difference
+
+
+def _size(x: Array) -> int:
+    size = 1
+    for n in x.shape:
+        size *= n
+    return size

@@ -1,0 +1,205 @@
+"""What a network may predict of x_t, and every conversion between these, each in the form that loses no digits.
+
+    x0     the data                                  x_t = a x_0 + s eps
+    eps    the noise [DDPM] eq. 4                    a = sqrt(alpha_bar_t),  s = sqrt(1 - alpha_bar_t)
+    v      a eps - s x_0 [PD] appendix D             x_0 = a x_t - s v,  eps = s x_t + a v
+    score  grad log q(x_t | x_0) = -eps / s [SDE]
+    mu     the posterior's mean at t - 1 [DDPM] eqs. 7, 11
+
+Each function takes (schedule, x_t, t, prediction), all arrays of one shape, and returns that shape. Where alpha_bar_t = 0,
+x_t says nothing of x_0: what cannot be had from eps or the score is a division by zero there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .arrays import Array, Time, like, namespace, steps
+from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps
+from .schedules import Schedule
+
+PREDICTIONS = ("eps", "x0", "mu", "v", "score")
+
+
+def _a_s(schedule: Schedule, x_t: Array, t: Time) -> tuple[Array, Array]:
+    """a = sqrt(alpha_bar_t) and s = sqrt(1 - alpha_bar_t), ready to multiply x_t."""
+    t = steps(t, schedule.T)
+    return like(np.sqrt(schedule.alpha_bar[t]), x_t), like(np.sqrt(schedule.one_minus_alpha_bar[t]), x_t)
+
+
+def _step(schedule: Schedule, x_t: Array, t: Time) -> tuple[Array, Array]:
+    """sqrt(alpha_t) and beta_t, ready to multiply x_t."""
+    t = steps(t, schedule.T)
+    return like(np.sqrt(schedule.alpha[t]), x_t), like(schedule.beta[t], x_t)
+
+
+def x0_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
+    """x_0 = (x_t - s eps) / a.   [DDPM] eq. 15"""
+    a, s = _a_s(schedule, x_t, t)
+    return (x_t - s * eps) / a
+
+
+def x0_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
+    """x_0 = (mu - c_t x_t) / c_0, with the posterior's c_0 and c_t.   [DDPM] eq. 7"""
+    of_x0, of_xt = posterior_mean_coefficients(schedule, t)
+    return (mu - like(of_xt, x_t) * x_t) / like(of_x0, x_t)
+
+
+def x0_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
+    """x_0 = a x_t - s v.   [PD] appendix D"""
+    a, s = _a_s(schedule, x_t, t)
+    return a * x_t - s * v
+
+
+def x0_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
+    """x_0 = (x_t + s^2 score) / a, Tweedie's formula.   [Tweedie] eq. 1.4"""
+    a, s = _a_s(schedule, x_t, t)
+    return (x_t + s**2 * score) / a
+
+
+def eps_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
+    """eps = (x_t - a x_0) / s.   [DDPM] eq. 4"""
+    a, s = _a_s(schedule, x_t, t)
+    return (x_t - a * x0) / s
+
+
+def eps_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
+    """eps = s (x_t - sqrt(alpha_t) mu) / beta_t.   [DDPM] eq. 11"""
+    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
+    return s * (x_t - root_alpha * mu) / beta
+
+
+def eps_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
+    """eps = s x_t + a v.   [PD] appendix D"""
+    a, s = _a_s(schedule, x_t, t)
+    return s * x_t + a * v
+
+
+def eps_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
+    """eps = -s score.   [SDE] eq. 9"""
+    _, s = _a_s(schedule, x_t, t)
+    return -s * score
+
+
+def mu_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
+    """mu = c_0 x_0 + c_t x_t, the posterior's mean.   [DDPM] eq. 7"""
+    return posterior_mean(schedule, x_t, x0, t)
+
+
+def mu_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
+    """mu = (x_t - beta_t / s eps) / sqrt(alpha_t).   [DDPM] eq. 11"""
+    return posterior_mean_from_eps(schedule, x_t, eps, t)
+
+
+def mu_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
+    """mu = sqrt(alpha_t) x_t - sqrt(alpha_bar_{t-1}) beta_t / s v.   From [DDPM] eq. 11 and eps = s x_t + a v"""
+    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
+    return root_alpha * x_t - _a_before(schedule, x_t, t) * beta / s * v
+
+
+def mu_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
+    """mu = (x_t + beta_t score) / sqrt(alpha_t).   From [DDPM] eq. 11 and eps = -s score"""
+    root_alpha, beta = _step(schedule, x_t, t)
+    return (x_t + beta * score) / root_alpha
+
+
+def v_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
+    """v = (a x_t - x_0) / s.   [PD] appendix D"""
+    a, s = _a_s(schedule, x_t, t)
+    return (a * x_t - x0) / s
+
+
+def v_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
+    """v = (eps - s x_t) / a.   [PD] appendix D"""
+    a, s = _a_s(schedule, x_t, t)
+    return (eps - s * x_t) / a
+
+
+def v_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
+    """v = s (sqrt(alpha_t) x_t - mu) / (sqrt(alpha_bar_{t-1}) beta_t), the inverse of `mu_from_v`."""
+    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
+    return s * (root_alpha * x_t - mu) / (_a_before(schedule, x_t, t) * beta)
+
+
+def v_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
+    """v = -s (x_t + score) / a.   From v = (eps - s x_t) / a and eps = -s score"""
+    a, s = _a_s(schedule, x_t, t)
+    return -s * (x_t + score) / a
+
+
+def score_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
+    """score = (a x_0 - x_t) / s^2.   [SDE] eq. 9"""
+    a, s = _a_s(schedule, x_t, t)
+    return (a * x0 - x_t) / s**2
+
+
+def score_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
+    """score = -eps / s.   [SDE] eq. 9"""
+    _, s = _a_s(schedule, x_t, t)
+    return -eps / s
+
+
+def score_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
+    """score = (sqrt(alpha_t) mu - x_t) / beta_t, the inverse of `mu_from_score`."""
+    root_alpha, beta = _step(schedule, x_t, t)
+    return (root_alpha * mu - x_t) / beta
+
+
+def score_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
+    """score = -(x_t + a / s v).   From score = -eps / s and eps = s x_t + a v"""
+    a, s = _a_s(schedule, x_t, t)
+    return -(x_t + a / s * v)
+
+
+def _a_before(schedule: Schedule, x_t: Array, t: Time) -> Array:
+    """sqrt(alpha_bar_{t-1}), ready to multiply x_t."""
+    return like(np.sqrt(schedule.alpha_bar[steps(t, schedule.T) - 1]), x_t)
+
+
+Conversion = Callable[[Schedule, Array, Time, Array], Array]
+CONVERSIONS: dict[tuple[str, str], Conversion] = {
+    (source, target): globals()[f"{target}_from_{source}"]
+    for source in PREDICTIONS
+    for target in PREDICTIONS
+    if source != target
+}
+
+
+def convert(schedule: Schedule, x_t: Array, t: Time, prediction: Array, source: str, target: str) -> Array:
+    """`prediction` of x_t as another kind; source and target from PREDICTIONS, else ValueError. The same kind: unchanged."""
+    for name, kind in (("source", source), ("target", target)):
+        if kind not in PREDICTIONS:
+            raise ValueError(f"{name}: expected one of {', '.join(PREDICTIONS)}, came {kind!r}")
+    if source == target:
+        return prediction
+    return CONVERSIONS[source, target](schedule, x_t, t, prediction)
+
+
+def predictor(
+    schedule: Schedule,
+    model: Callable[[Array, Time], Array],
+    kind: str = "eps",
+    clip: tuple[float, float] | None = None,
+) -> Callable[[Array, Time], tuple[Array, Array]]:
+    """predict(x_t, t) -> (x0_hat, eps_hat), what every sampler asks for, from a model of any kind of prediction.
+
+    clip: x0_hat is held within (low, high), the range of the data, and eps_hat is derived anew from what came of it, so
+    that the two always agree with x_t = a x0_hat + s eps_hat.
+    """
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip: expected (low, high) with low < high, came {clip}")
+
+    def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
+        prediction = model(x_t, t)
+        x0_hat = convert(schedule, x_t, t, prediction, kind, "x0")
+        if clip is None:
+            return x0_hat, convert(schedule, x_t, t, prediction, kind, "eps")
+        x0_hat = namespace(x0_hat).clip(x0_hat, *clip)
+        return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat)
+
+    return predict
+
+
+__all__ = ["CONVERSIONS", "PREDICTIONS", "convert", "predictor", *(f.__name__ for f in CONVERSIONS.values())]

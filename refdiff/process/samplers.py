@@ -1,0 +1,109 @@
+"""Sampling: one function per algorithm, whose body is the algorithm. Each yields (t_prev, x) after every step.
+
+    predict(x_t, t) -> (x0_hat, eps_hat)    see `predictor`; t is one integer
+    timesteps                               any of 1 .. T, increasing, as `uniform_steps` gives them; walked backwards to 0
+    noise(t) -> eps ~ N(0, I)               of x's shape, for the step that leaves t
+
+`final(ancestral(...))` runs a sampler to its end; looping over it shows the way there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .arrays import Array, Time, like, steps
+from .posterior import posterior_mean, posterior_variance
+from .schedules import Schedule
+
+__all__ = ["ancestral", "ancestral_step", "ddim", "ddim_step", "final"]
+
+Predict = Callable[[Array, Time], tuple[Array, Array]]
+Noise = Callable[[int], Array]
+Variance = Callable[[Schedule, Time, Time], np.ndarray]
+Trajectory = Iterator[tuple[int, Array]]
+
+
+def ancestral_step(
+    schedule: Schedule,
+    x: Array,
+    t: int,
+    t_prev: int,
+    x0_hat: Array,
+    eps: Array,
+    variance: Variance = posterior_variance,
+) -> Array:
+    """x_s ~ N(posterior mean with x0_hat, variance), s = t_prev; no noise when s = 0.   [DDPM] algorithm 2
+
+    variance: `posterior_variance` or `step_variance` (beta_{t|s}). eps: the fresh noise, shape of x.
+    """
+    mean = posterior_mean(schedule, x, x0_hat, t, t_prev)
+    return mean if t_prev == 0 else mean + like(np.sqrt(variance(schedule, t, t_prev)), x) * eps
+
+
+def ancestral(
+    schedule: Schedule,
+    predict: Predict,
+    x: Array,
+    timesteps: Sequence[int],
+    noise: Noise,
+    variance: Variance = posterior_variance,
+) -> Trajectory:
+    """[DDPM] algorithm 2, over any subsequence of the steps. x ~ N(0, I)."""
+    for t, t_prev in _backwards(schedule, timesteps):
+        x0_hat, _ = predict(x, t)
+        x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance)
+        yield t_prev, x
+
+
+def ddim_step(
+    schedule: Schedule, x: Array, t: int, t_prev: int, x0_hat: Array, eps_hat: Array, eta: float = 0.0, eps: Array = 0.0
+) -> Array:
+    """x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma eps.   [DDIM] eq. 12
+
+    sigma^2 = eta^2 times the posterior's variance [DDIM] eq. 16: eta = 0 is deterministic, eta = 1 the ancestral step.
+    What is left for eps_hat, 1 - alpha_bar_s - sigma^2, is computed as
+    (1 - alpha_bar_s) (alpha_{t|s} (1 - alpha_bar_s) + (1 - eta^2) beta_{t|s}) / (1 - alpha_bar_t).
+    """
+    alpha, beta = schedule.between(t_prev, t)
+    one_minus = schedule.one_minus_alpha_bar
+    along = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
+    sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
+    known = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(along), x) * eps_hat
+    return known + like(sigma, x) * eps if eta else known
+
+
+def ddim(
+    schedule: Schedule,
+    predict: Predict,
+    x: Array,
+    timesteps: Sequence[int],
+    noise: Noise | None = None,
+    eta: float = 0.0,
+) -> Trajectory:
+    """[DDIM] section 4.1, over any subsequence of the steps. x ~ N(0, I); noise may be left out when eta = 0."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), came {eta}")
+    if eta and noise is None:
+        raise ValueError(f"noise: expected a function noise(t) because eta = {eta}, came None")
+    for t, t_prev in _backwards(schedule, timesteps):
+        x0_hat, eps_hat = predict(x, t)
+        x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else 0.0)
+        yield t_prev, x
+
+
+def final(trajectory: Trajectory) -> Array:
+    """The last x of a trajectory, x_0."""
+    return deque(trajectory, maxlen=1).pop()[1]
+
+
+def _backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(t, t_prev) from the last of the timesteps down to (first, 0)."""
+    chosen = steps(np.asarray(timesteps), schedule.T, name="timesteps")
+    if chosen.ndim != 1 or not len(chosen) or np.any(np.diff(chosen) <= 0):
+        raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
+    down = [*chosen[::-1].tolist(), 0]
+    return pairwise(down)

@@ -1,0 +1,127 @@
+"""Counter-based noise: each number is a pure function of (seed, stream, step, index of the sample, element).
+
+There is no state. A run resumes bit for bit, and a result does not depend on how samples are spread over batches or
+machines, because nothing is ever "drawn next". The generator is Philox 4x32-10 [Philox]; its 128-bit counter and
+64-bit key are filled with names:
+
+    key     = (seed low, seed high)                     one experiment
+    counter = (block of four elements, index, step, stream)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Key", "Stream", "bits", "integers", "normal", "permutation", "philox", "uniform"]
+
+# [Philox] table 2: the two multipliers and the two Weyl increments of Philox 4x32.
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+class Stream(IntEnum):
+    """What the numbers are for. Two uses never share a stream, so they are independent."""
+
+    INIT = 1  # the first weights
+    DATA = 2  # points of the 2-D data sets
+    ORDER = 3  # the order of the training images
+    TIME = 4  # t, in training
+    NOISE = 5  # eps, in training
+    START = 6  # x_T, in sampling
+    STEP = 7  # the noise of each sampling step
+    EVALUATION = 8  # t and eps when a model is measured
+    DROPOUT = 1 << 16  # and one stream a layer, counted up from here
+
+
+class Key(NamedTuple):
+    """Names a sequence of numbers: seed (64 bits), stream and step (32 bits each), all non-negative."""
+
+    seed: int
+    stream: int
+    step: int = 0
+
+
+def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """Philox 4x32-10 [Philox] section 3.3: ten rounds that turn a counter into four random words.
+
+    counter (4, ...) integers below 2^32, key two of them -> (4, ...) uint32.
+    """
+    c0, c1, c2, c3 = np.asarray(counter, dtype=np.uint64)
+    k0, k1 = np.uint64(key[0]), np.uint64(key[1])
+    for _ in range(10):
+        p0, p1 = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1 & _LOW, (p0 >> _32) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return np.stack([c0, c1, c2, c3]).astype(np.uint32)
+
+
+def bits(key: Key, index: Any, count: int) -> np.ndarray:
+    """`count` random words for each sample.   index (N,) integers -> (N, count) uint32.
+
+    Element e of sample i is word e % 4 of the counter (e // 4, i, key.step, key.stream).
+    """
+    index = np.asarray(index)
+    _check(key, index)
+    blocks = -(-count // 4)
+    counter = np.empty((4, len(index), blocks), np.uint64)
+    counter[0] = np.arange(blocks, dtype=np.uint64)
+    counter[1] = index[:, None]
+    counter[2] = key.step
+    counter[3] = int(key.stream)
+    words = philox(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32))
+    return np.moveaxis(words, 0, -1).reshape(len(index), 4 * blocks)[:, :count]
+
+
+def uniform(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> np.ndarray:
+    """Uniform on (0, 1), both ends excluded: (word + 1/2) / 2^32.   index (N,) -> (N, *shape).
+
+    In float32 the largest value rounds to 1; draw in float64 where that matters.
+    """
+    words = bits(key, index, int(np.prod(shape)))
+    return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(-1, *shape)
+
+
+def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
+    """Standard normal numbers by Box and Muller [BoxMuller]: words in pairs (u, v) become
+
+        sqrt(-2 log u) cos(2 pi v),  sqrt(-2 log u) sin(2 pi v),
+
+    computed in float64 and cast once.   index (N,) -> (N, *shape); |value| < 6.77.
+    """
+    count = int(np.prod(shape))
+    u, v = np.moveaxis(uniform(key, index, (-(-count // 2), 2)), -1, 0)
+    radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * v
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    return pairs.reshape(len(u), -1)[:, :count].astype(dtype).reshape(-1, *shape)
+
+
+def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
+    """Uniform integers from low to high, both included.   index (N,) -> (N,) int64.
+
+    The high half of word * (high - low + 1): no value is likelier than another by more than 2^-32.
+    """
+    words = bits(key, index, 1)[:, 0].astype(np.uint64)
+    return low + ((words * np.uint64(high - low + 1)) >> _32).astype(np.int64)
+
+
+def permutation(key: Key, n: int) -> np.ndarray:
+    """A random order of 0 .. n-1: the order of n random words, equal ones by place.   -> (n,) int64."""
+    return np.argsort(bits(key, np.arange(n), 1)[:, 0], kind="stable")
+
+
+def _check(key: Key, index: np.ndarray) -> None:
+    for name, value, width in (("seed", key.seed, 64), ("stream", key.stream, 32), ("step", key.step, 32)):
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, came {value}")
+    if (
+        index.ndim != 1
+        or index.dtype.kind not in "iu"
+        or (index.size and not 0 <= index.min() <= index.max() < 1 << 32)
+    ):
+        raise ValueError(
+            f"index: expected a 1-D array of integers from 0 to 2^32 - 1, came shape {index.shape}, dtype {index.dtype}"
+        )
