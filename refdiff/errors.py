@@ -1,5 +1,11 @@
 """The errors of the public edge: ValueError for an argument, these two for the rest."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
 
 class FormatError(ValueError):
     """A file is not what it should be: the message names the file, what was expected, what came, what to do."""
@@ -7,3 +13,12 @@ class FormatError(ValueError):
 
 class TrainingError(ValueError):
     """Training cannot go on: the message names the step, what happened, and what is kept."""
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what came."""
+    names = list(known)
+    if value not in names:
+        close = difflib.get_close_matches(str(value), names, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{name}: expected one of {', '.join(names)}, came {value!r}{hint}")

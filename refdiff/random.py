@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = ["Key", "Stream", "bits", "integers", "normal", "permutation", "philox", "uniform"]
 
-# [Philox] table 2: the two multipliers and the two Weyl increments of Philox 4x32.
+# [Philox] section 3.3: the two multipliers and the two Weyl increments of Philox 4x32.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -82,7 +82,7 @@ def uniform(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.f
     In float32 the largest value rounds to 1; draw in float64 where that matters.
     """
     words = bits(key, index, int(np.prod(shape)))
-    return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(-1, *shape)
+    return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(len(words), *shape)
 
 
 def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
@@ -96,7 +96,7 @@ def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.fl
     u, v = np.moveaxis(uniform(key, index, (-(-count // 2), 2)), -1, 0)
     radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * v
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return pairs.reshape(len(u), -1)[:, :count].astype(dtype).reshape(-1, *shape)
+    return pairs.reshape(len(u), 2 * u.shape[1])[:, :count].astype(dtype).reshape(len(u), *shape)
 
 
 def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
@@ -104,6 +104,8 @@ def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
 
     The high half of word * (high - low + 1): no value is likelier than another by more than 2^-32.
     """
+    if not 1 <= high - low + 1 <= 1 << 32:
+        raise ValueError(f"high: expected low <= high < low + 2^32, came low = {low}, high = {high}")
     words = bits(key, index, 1)[:, 0].astype(np.uint64)
     return low + ((words * np.uint64(high - low + 1)) >> _32).astype(np.int64)
 
@@ -115,7 +117,7 @@ def permutation(key: Key, n: int) -> np.ndarray:
 
 def _check(key: Key, index: np.ndarray) -> None:
     for name, value, width in (("seed", key.seed, 64), ("stream", key.stream, 32), ("step", key.step, 32)):
-        if not 0 <= value < 1 << width:
+        if not isinstance(value, int | np.integer) or not 0 <= value < 1 << width:
             raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, came {value}")
     if (
         index.ndim != 1

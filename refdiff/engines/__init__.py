@@ -5,19 +5,15 @@ An engine is a module whose names and contract are those of `refdiff.engines.ref
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from types import ModuleType
+
+from ..errors import one_of
 
 ENGINES = ("reference",)
 
 
 def get(name: str) -> ModuleType:
     """The engine of this name. ValueError for an unknown one."""
-    if name not in ENGINES:
-        close = difflib.get_close_matches(name, ENGINES, 1)
-        raise ValueError(
-            f"engine: expected one of {', '.join(ENGINES)}, came {name!r}"
-            + (f"; did you mean {close[0]}?" if close else "")
-        )
+    one_of("engine", name, ENGINES)
     return import_module(f"refdiff.engines.{name}")

@@ -31,6 +31,11 @@ class MLPConfig:
         if self.time not in ("ddpm", "adm"):
             raise ValueError(f'time: expected "ddpm" or "adm", came {self.time!r}')
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return (self.size,)
+
 
 def layout(config: MLPConfig) -> Tree:
     """The parameters of the network, as a tree of `Spec`."""

@@ -72,6 +72,11 @@ class UNetConfig:
         if self.time not in ("ddpm", "adm"):
             raise ValueError(f'time: expected "ddpm" or "adm", came {self.time!r}')
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.size, self.size, self.channels
+
 
 class Layer(NamedTuple):
     """name: its place in the parameters; kind: "block", "down" or "up"; channels in and out; attention after a block."""

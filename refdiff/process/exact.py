@@ -1,7 +1,7 @@
 """Data for which everything is known: a mixture of Gaussians, its perfect denoiser and its log density at every t.
 
 If x_0 ~ sum_k w_k N(m_k, C_k), then x_t ~ sum_k w_k N(a m_k, a^2 C_k + s^2 I), with a^2 = alpha_bar_t and s^2 = 1 - a^2,
-and the noise expected at x_t is eps(x_t) = -s grad log q(x_t)  [SDE] eq. 9, [Tweedie] eq. 1.4. No network can do better.
+and the noise expected at x_t is eps(x_t) = -s grad log q(x_t)  [ADM] eq. 11, [Tweedie] eq. 1.4. No network can do better.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["GaussianMixture"]
 class GaussianMixture:
     """weights (K,) positive, summing to 1; means (K, D); covariances (K, D, D) symmetric, eigenvalues >= 0.
 
-    ValueError otherwise. All methods take and return NumPy float64.
+    ValueError otherwise, and for x of another shape than (N, D). All methods take and return NumPy float64.
     """
 
     weights: np.ndarray
@@ -66,6 +66,9 @@ class GaussianMixture:
 
     def _components(self, schedule: Schedule, x: np.ndarray, t: Time) -> tuple[np.ndarray, np.ndarray]:
         """log(w_k N(x; a m_k, S_k)) and S_k^-1 (x - a m_k), S_k = a^2 C_k + s^2 I.   -> (N, K), (N, K, D)."""
+        x = np.asarray(x, np.float64)
+        if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
+            raise ValueError(f"x: expected points (N, {self.means.shape[1]}), came shape {x.shape}")
         t = np.broadcast_to(steps(t, schedule.T, 0), (len(x),))
         a2, s2 = schedule.alpha_bar[t, None, None], schedule.one_minus_alpha_bar[t, None, None]
         values = a2 * self._values + s2  # type: ignore[attr-defined]

@@ -6,8 +6,9 @@ eps, or for what eps becomes as another prediction.
 
 from __future__ import annotations
 
-from .arrays import Array, Time
-from .forward import q_sample
+from .arrays import Array, Time, namespace
+from .forward import q_moments, q_sample
+from .posterior import posterior_mean
 from .predictions import convert
 from .schedules import Schedule
 
@@ -17,10 +18,16 @@ __all__ = ["l_simple", "l_simple_backward", "target"]
 def target(schedule: Schedule, kind: str, x0: Array, eps: Array, t: Time) -> Array:
     """What a network that predicts `kind` (of PREDICTIONS) should say of x_t = q_sample(x0, t, eps).
 
+    v and mu are made of x0 and eps together, so they are exact even where alpha_bar_t = 0.
     x0, eps (N, ...), t integer or (N,) -> (N, ...).
     """
     if kind in ("x0", "eps"):
         return x0 if kind == "x0" else eps
+    if kind == "v":
+        a_eps, s2 = q_moments(schedule, eps, t)
+        return a_eps - s2**0.5 * x0
+    if kind == "mu":
+        return posterior_mean(schedule, q_sample(schedule, x0, t, eps), x0, t)
     return convert(schedule, q_sample(schedule, x0, t, eps), t, eps, "eps", kind)
 
 
@@ -35,7 +42,7 @@ def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
             f"prediction: expected the target's shape {tuple(wanted.shape)}, came {tuple(prediction.shape)}"
         )
     difference = prediction - wanted
-    return (difference**2).sum() / _size(difference), difference
+    return namespace(difference).sum(difference**2) / _size(difference), difference
 
 
 def l_simple_backward(dloss: Array, difference: Array) -> Array:

@@ -3,7 +3,7 @@
     x0     the data                                  x_t = a x_0 + s eps
     eps    the noise [DDPM] eq. 4                    a = sqrt(alpha_bar_t),  s = sqrt(1 - alpha_bar_t)
     v      a eps - s x_0 [PD] appendix D             x_0 = a x_t - s v,  eps = s x_t + a v
-    score  grad log q(x_t | x_0) = -eps / s [SDE]
+    score  grad log q(x_t | x_0) = -eps / s [ADM] eq. 11
     mu     the posterior's mean at t - 1 [DDPM] eqs. 7, 11
 
 Each function takes (schedule, x_t, t, prediction), all arrays of one shape, and returns that shape. Where alpha_bar_t = 0,
@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import one_of
 from .arrays import Array, Time, like, namespace, steps
 from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps
 from .schedules import Schedule
@@ -78,7 +79,7 @@ def eps_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
 
 
 def eps_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
-    """eps = -s score.   [SDE] eq. 9"""
+    """eps = -s score.   [ADM] eq. 11"""
     _, s = _a_s(schedule, x_t, t)
     return -s * score
 
@@ -130,13 +131,13 @@ def v_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array
 
 
 def score_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
-    """score = (a x_0 - x_t) / s^2.   [SDE] eq. 9"""
+    """score = (a x_0 - x_t) / s^2.   [ADM] eq. 11"""
     a, s = _a_s(schedule, x_t, t)
     return (a * x0 - x_t) / s**2
 
 
 def score_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
-    """score = -eps / s.   [SDE] eq. 9"""
+    """score = -eps / s.   [ADM] eq. 11"""
     _, s = _a_s(schedule, x_t, t)
     return -eps / s
 
@@ -170,8 +171,7 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
 def convert(schedule: Schedule, x_t: Array, t: Time, prediction: Array, source: str, target: str) -> Array:
     """`prediction` of x_t as another kind; source and target from PREDICTIONS, else ValueError. The same kind: unchanged."""
     for name, kind in (("source", source), ("target", target)):
-        if kind not in PREDICTIONS:
-            raise ValueError(f"{name}: expected one of {', '.join(PREDICTIONS)}, came {kind!r}")
+        one_of(name, kind, PREDICTIONS)
     if source == target:
         return prediction
     return CONVERSIONS[source, target](schedule, x_t, t, prediction)

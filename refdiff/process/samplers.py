@@ -60,14 +60,23 @@ def ancestral(
 
 
 def ddim_step(
-    schedule: Schedule, x: Array, t: int, t_prev: int, x0_hat: Array, eps_hat: Array, eta: float = 0.0, eps: Array = 0.0
+    schedule: Schedule,
+    x: Array,
+    t: int,
+    t_prev: int,
+    x0_hat: Array,
+    eps_hat: Array,
+    eta: float = 0.0,
+    eps: Array | None = None,
 ) -> Array:
     """x_s = sqrt(alpha_bar_s) x0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma eps.   [DDIM] eq. 12
 
     sigma^2 = eta^2 times the posterior's variance [DDIM] eq. 16: eta = 0 is deterministic, eta = 1 the ancestral step.
     What is left for eps_hat, 1 - alpha_bar_s - sigma^2, is computed as
     (1 - alpha_bar_s) (alpha_{t|s} (1 - alpha_bar_s) + (1 - eta^2) beta_{t|s}) / (1 - alpha_bar_t).
+    eps: the fresh noise, shape of x; may be left out when eta = 0. ValueError for eta outside 0 .. 1.
     """
+    _check_eta(eta, "eps", eps)
     alpha, beta = schedule.between(t_prev, t)
     one_minus = schedule.one_minus_alpha_bar
     along = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
@@ -85,19 +94,23 @@ def ddim(
     eta: float = 0.0,
 ) -> Trajectory:
     """[DDIM] section 4.1, over any subsequence of the steps. x ~ N(0, I); noise may be left out when eta = 0."""
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), came {eta}")
-    if eta and noise is None:
-        raise ValueError(f"noise: expected a function noise(t) because eta = {eta}, came None")
+    _check_eta(eta, "noise", noise)
     for t, t_prev in _backwards(schedule, timesteps):
         x0_hat, eps_hat = predict(x, t)
-        x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else 0.0)
+        x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else None)
         yield t_prev, x
 
 
 def final(trajectory: Trajectory) -> Array:
     """The last x of a trajectory, x_0."""
     return deque(trajectory, maxlen=1).pop()[1]
+
+
+def _check_eta(eta: float, name: str, noise: object) -> None:
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), came {eta}")
+    if eta and noise is None:
+        raise ValueError(f"{name}: expected fresh noise because eta = {eta}, came None")
 
 
 def _backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ Everything is float64, and a small quantity is computed as itself, never as a di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,7 +50,7 @@ class Schedule:
     @cached_property
     def one_minus_alpha_bar(self) -> np.ndarray:
         """1 - alpha_bar_t = -expm1(sum_{s<=t} log(1 - beta_s)), the variance of q(x_t|x_0).   (T+1,)"""
-        return _frozen(-np.expm1(self._log_alpha_bar[0]))
+        return _frozen(_one_minus_exp(self._log_alpha_bar[0]))
 
     @cached_property
     def snr(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Schedule:
         (high, low), same = self._log_alpha_bar, k == t
         with np.errstate(invalid="ignore"):  # alpha_bar_T may be 0, and is 1 times itself all the same
             log_alpha = np.where(same, 0.0, (high[t] - high[k]) + (low[t] - low[k]))
-        return np.exp(log_alpha), -np.expm1(log_alpha)
+        return np.exp(log_alpha), _one_minus_exp(log_alpha)
 
     def respaced(self, timesteps: Sequence[int]) -> Schedule:
         """The same process seen only at these steps [IDDPM] section 4: beta'_i = 1 - alpha_bar_{t_i} / alpha_bar_{t_{i-1}}.
@@ -85,8 +85,11 @@ class Schedule:
         if chosen.ndim != 1 or not len(chosen) or np.any(np.diff(chosen) <= 0):
             raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
         with_zero = np.concatenate([[0], chosen])
-        beta = np.concatenate([[0.0], self.between(with_zero[:-1], chosen)[1]])
-        return Schedule(_frozen(beta), _frozen(self.timestep[with_zero]))
+        alpha, beta = self.between(np.concatenate([[0], with_zero[:-1]]), with_zero)
+        respaced = Schedule(_frozen(beta), _frozen(self.timestep[with_zero]))
+        # alpha and alpha_bar are the original's: made again from beta, they would lose digits where beta is near 1.
+        respaced.__dict__.update(alpha=_frozen(alpha), _log_alpha_bar=_frozen(self._log_alpha_bar[:, with_zero]))
+        return respaced
 
 
 def from_beta(beta: Any) -> Schedule:
@@ -127,7 +130,9 @@ def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> S
 
 
 def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """sqrt(beta_t) rises evenly from sqrt(beta_start) to sqrt(beta_end) [DDIM] appendix D."""
+    """sqrt(beta_t) rises evenly from sqrt(beta_start) to sqrt(beta_end) "quad" in the code of [DDPM]."""
+    if not (beta_start > 0 and beta_end > 0):
+        raise ValueError(f"beta_start, beta_end: expected values in (0, 1), came {beta_start} and {beta_end}")
     return from_beta(np.linspace(beta_start**0.5, beta_end**0.5, _positive(T)) ** 2)
 
 
@@ -173,7 +178,7 @@ def sigmoid(
     return from_beta(np.minimum(beta, beta_max))
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear, "quadratic": quadratic, "scaled_linear": scaled_linear, "constant": constant, "cosine": cosine,
     "sigmoid": sigmoid,
 }  # fmt: skip
@@ -202,6 +207,11 @@ def _running_sum(x: np.ndarray) -> np.ndarray:
         high[i] = total + lost
         low[i] = (total - high[i]) + lost if np.isfinite(new) else 0.0
     return np.stack([high, low])
+
+
+def _one_minus_exp(x: Any) -> Any:
+    """1 - exp(x) without cancellation, and +0 at x = 0, so that 1 / 0 is plus infinity."""
+    return 0 - np.expm1(x)
 
 
 def _logistic(x: Any) -> Any:

@@ -13,6 +13,7 @@ __all__ = ["embedding", "embedding_backward", "time_embedding"]
 
 def embedding(index: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C)."""
+    assert np.all((index >= 0) & (index < len(weight))), f"embedding: expected rows from 0 to {len(weight) - 1}"
     return weight[index], (index, weight.shape)
 
 

@@ -41,7 +41,7 @@ def group_norm_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradien
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float = 1e-5) -> tuple[np.ndarray, Any]:
-    """y = weight * xhat + bias, normalised over the last axis.   [LN] eq. 4
+    """y = weight * xhat + bias, normalised over the last axis.   [LN] section 3
 
     x (..., C), weight and bias (C,) -> y (..., C).
     """

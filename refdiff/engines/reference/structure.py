@@ -39,6 +39,7 @@ def add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def broadcast_add(x: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, Any]:
     """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
+    assert e.shape == (len(x), x.shape[-1]), f"broadcast_add: {x.shape} and {e.shape}"
     return x + e.reshape(len(e), *[1] * (x.ndim - 2), -1), None
 
 

@@ -1,0 +1,7 @@
+"""`python -m refdiff` is `refdiff`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,152 @@
+"""From samples in [-1, 1] to files one can look at or measure."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from refdiff.storage.atomic import replace_file
+
+_TILE = 64  # a tile is enlarged to at least so many pixels
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """round(127.5 (x + 1)), halves to even, x clipped to [-1, 1] first.   float, any shape -> uint8, same shape.
+
+    The inverse of x = v / 127.5 - 1 for v = 0 .. 255. Raises ValueError for NaN and for anything but floats.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        raise ValueError(f"x: expected floats in [-1, 1], came {x.dtype}; give samples as they come from a model")
+    if np.isnan(x).any():
+        raise ValueError(
+            f"x: expected numbers, came {int(np.isnan(x).sum())} NaN of {x.size}; look for where they arose"
+        )
+    y = np.clip(x, -1, 1).astype(np.float32)
+    return np.rint((y + 1) * 127.5).astype(np.uint8)
+
+
+def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: int | None = None) -> np.ndarray:
+    """Images side by side, row by row, on black, with `pad` pixels (before enlargement) between and around them.
+
+    images   (N, H, W, C), C = 1 or 3, N >= 1; float in [-1, 1] (made bytes by `to_uint8`) or uint8
+    columns  how many in a row; by default the smallest square that holds all
+    scale    each pixel becomes scale x scale; by default the smallest that makes a tile's sides at least 64 pixels
+    -> uint8 (rows (H + pad) + pad, columns (W + pad) + pad, C), times scale. Raises ValueError.
+    """
+    images = _bytes(images)
+    _check_images("images", images)
+    count, height, width, channels = images.shape
+    columns = _positive("columns", columns, math.isqrt(count - 1) + 1)
+    scale = _positive("scale", scale, -(-_TILE // min(height, width)))
+    if not isinstance(pad, int) or pad < 0:
+        raise ValueError(f"pad: expected an integer of at least 0, came {pad!r}; 1 is usual")
+    rows = -(-count // columns)
+    canvas = np.zeros((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), np.uint8)
+    for i, image in enumerate(images):
+        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+        canvas[top : top + height, left : left + width] = image
+    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """One image (H, W, 1 or 3), uint8 or float in [-1, 1], as a PNG, atomically. Raises ValueError, OSError."""
+    path = _suffix(path, ".png")
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("writing PNG needs Pillow, which is not installed: pip install pillow") from None
+    image = _bytes(image)
+    _check_images("image", image[None])
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    replace_file(path, lambda file: picture.save(file, format="PNG"))
+
+
+def save_grid(
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    columns: int | None = None,
+    pad: int = 1,
+    scale: int | None = None,
+) -> None:
+    """`grid` as a PNG."""
+    save_png(path, grid(images, columns, pad, scale))
+
+
+def save_strip(path: str | os.PathLike[str], states: np.ndarray, pad: int = 1, scale: int | None = None) -> None:
+    """The way from noise to image as a PNG: a row for each sample, a column for each state.
+
+    states (K, N, H, W, C): K states in the order of sampling, of N samples.
+    """
+    states = np.asarray(states)
+    if states.ndim != 5:
+        raise ValueError(f"states: expected (K, N, H, W, C), came shape {states.shape}; stack the states of one batch")
+    by_sample = states.swapaxes(0, 1)
+    save_grid(path, by_sample.reshape(-1, *states.shape[2:]), columns=max(1, len(states)), pad=pad, scale=scale)
+
+
+def save_folder(folder: str | os.PathLike[str], images: np.ndarray) -> None:
+    """Each image, unscaled, as folder/00000.png, 00001.png, ...; the folder is made if need be.
+
+    images (N, H, W, 1 or 3). Files of these names are replaced; raises ValueError if the folder holds other images,
+    because whoever measures the folder would measure them too.
+    """
+    images = _bytes(images)
+    _check_images("images", images)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder: expected a folder, came the file {folder}; give another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = max(5, len(str(len(images) - 1)))
+    names = [f"{i:0{digits}}.png" for i in range(len(images))]
+    others = sorted({path.name for path in folder.glob("*.png")} - set(names))
+    if others:
+        raise ValueError(
+            f"folder: expected no other images in {folder}, came {others[0]}; remove them or give a new folder"
+        )
+    for name, image in zip(names, images, strict=True):
+        save_png(folder / name, image)
+
+
+def save_npz(path: str | os.PathLike[str], images: np.ndarray) -> None:
+    """The samples themselves as array `x`: float32 (N, ...), uncompressed, nothing clipped. Raises ValueError, OSError."""
+    path = _suffix(path, ".npz")
+    images = np.asarray(images)
+    if images.dtype != np.float32:
+        raise ValueError(f"images: expected float32, came {images.dtype}; cast it with astype('float32')")
+
+    def write(file: IO[bytes]) -> None:
+        np.savez(file, x=images)
+
+    replace_file(path, write)
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    return images if images.dtype == np.uint8 else to_uint8(images)
+
+
+def _check_images(argument: str, images: np.ndarray) -> None:
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        one = argument == "image"
+        expected, shape = ("(H, W, C)", images.shape[1:]) if one else ("(N, H, W, C)", images.shape)
+        raise ValueError(f"{argument}: expected {expected} with C = 1 or 3, none of them 0, came {shape}; reshape it")
+
+
+def _positive(argument: str, value: int | None, default: int) -> int:
+    if value is None:
+        return default
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{argument}: expected a positive integer, came {value!r}; leave it out for a default")
+    return int(value)
+
+
+def _suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"path: expected a name that ends in {suffix}, came {path.name!r}; use {path.stem + suffix!r}")
+    return path

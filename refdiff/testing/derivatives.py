@@ -1,0 +1,103 @@
+"""Is a hand-written derivative right? Hold it against a complex step, which is exact to rounding [ComplexStep].
+
+    check_backward(lambda x, p: linear(x, **p), linear_backward, (x, {"weight": W, "bias": b}), rng)
+
+Arrays come alone or in trees: tuples and dictionaries, nested at will. What is differentiated is float64, and its
+forward must be analytic and keep complex128: no abs, max or np.var on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["backward_errors", "check_backward", "complex_step", "relative_error"]
+
+
+def complex_step(f: Callable[[Any], Any], x: Any, v: Any, h: float = 1e-30) -> Any:
+    """J v = Im f(x + i h v) / h: nothing is subtracted, so nothing cancels, and the term in h^2 vanishes. [ComplexStep]
+
+    x and v of the same shapes, float64 -> J v, of the shapes that f returns.
+    """
+    return _map(lambda y: np.imag(y) / h, f(_map(lambda a, b: a + 1j * h * b, x, v)))
+
+
+def backward_errors(
+    forward: Callable[..., tuple[Any, Any]], backward: Callable[..., Any], inputs: tuple, rng: np.random.Generator
+) -> dict[str, float]:
+    """How far <dx, v> = <dy, J v> fails, as |<dx, v> - <dy, J v>| / (||dx|| ||v||), for random dy and v.   [ComplexStep]
+
+    forward(*inputs) -> (y, saved); backward(dy, saved) -> the gradients of the inputs, of one input without a tuple.
+    -> the error of each array by its name ("0", "1/weight"), v being zero elsewhere, and of all together ("all").
+    ValueError if names or shapes of the gradients are not those of the inputs.
+    """
+    y, saved = forward(*inputs)
+    dy = _map(lambda a: rng.standard_normal(np.shape(a)), y)
+    dx = backward(dy, saved)
+    x, dx, dy = _leaves(inputs), _leaves(dx if isinstance(dx, tuple) else (dx,)), _leaves(dy)
+    expected, came = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
+    if came != expected:
+        raise ValueError(f"backward: expected gradients of the shapes {expected}, came {came}")
+    direction = {name: rng.standard_normal(shape) for name, shape in expected.items()}
+
+    def error(*names: str) -> float:
+        v = {name: direction[name] * (name in names) for name in x}
+        values = iter(v.values())
+        jv = _leaves(complex_step(lambda z: forward(*z)[0], inputs, _map(lambda _: next(values), inputs)))
+        part = {name: dx[name] for name in names}
+        difference, scale = abs(_inner(part, v) - _inner(dy, jv)), (_inner(part, part) * _inner(v, v)) ** 0.5
+        return _quotient(difference, scale)
+
+    return {name: error(name) for name in x} | {"all": error(*x)}
+
+
+def check_backward(
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[..., Any],
+    inputs: tuple,
+    rng: np.random.Generator,
+    bound: float = 1e-13,
+) -> None:
+    """AssertionError that names the inputs whose gradient is wrong: those of `backward_errors` not within the bound."""
+    errors = backward_errors(forward, backward, inputs, rng)
+    wrong = {name: error for name, error in errors.items() if not error <= bound}
+    assert not wrong, f"backward: expected errors of at most {bound:g}, came {wrong}"
+
+
+def relative_error(came: Any, expected: Any) -> float:
+    """||came - expected|| / ||expected||, the largest of all arrays; NaN if one is. ValueError for different shapes."""
+    a, b = _leaves(came), _leaves(expected)
+    shapes = [{name: np.shape(leaf) for name, leaf in tree.items()} for tree in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"came: expected the shapes {shapes[1]}, came {shapes[0]}")
+    norms = [(np.linalg.norm(np.ravel(a[n] - b[n])), np.linalg.norm(np.ravel(b[n]))) for n in b]
+    return float(np.max([_quotient(float(difference), float(scale)) for difference, scale in norms]))
+
+
+def _quotient(difference: float, scale: float) -> float:
+    """0 / 0 = 0: an exact zero that should be one is right."""
+    return 0.0 if difference == 0 else difference / scale if scale else np.inf
+
+
+def _map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """The tree of f(leaf, leaf of each other tree)."""
+    if isinstance(tree, dict):
+        return {key: _map(f, part, *(other[key] for other in others)) for key, part in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_map(f, *parts) for parts in zip(tree, *others, strict=True))
+    return f(tree, *others)
+
+
+def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
+    """Each leaf by its name, the keys on the way to it joined by "/"."""
+    if not isinstance(tree, dict | tuple):
+        return {name: tree}
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {n: leaf for key, part in parts for n, leaf in _leaves(part, f"{name}/{key}".lstrip("/")).items()}
+
+
+def _inner(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """<a, b>, over all the leaves of a."""
+    return float(sum(np.vdot(leaf, b[name]) for name, leaf in a.items()))

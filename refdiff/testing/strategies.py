@@ -1,0 +1,103 @@
+"""Hypothesis strategies: schedules of every kind, their steps, seeds and shapes, to test any diffusion code with.
+
+    @given(schedules().flatmap(lambda s: tuples(just(s), pairs(s))), shapes(), seeds())
+
+What shrinks is the schedule, the shape and the seed. The contents of arrays are not drawn: they come from
+`numpy.random.default_rng(seed)`, so that they are never the zeros and ones for which a wrong equation is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..process import schedules as _laws
+from ..process.schedules import Schedule
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError:
+    raise ImportError("refdiff.testing.strategies needs hypothesis: pip install 'refdiff[test]'") from None
+
+__all__ = ["laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
+
+
+def seeds(bits: int = 32) -> st.SearchStrategy[int]:
+    """Seeds of a random generator, integers of so many bits."""
+    return st.integers(0, (1 << bits) - 1)
+
+
+def shapes(min_dims: int = 1, max_dims: int = 4, max_side: int = 4) -> st.SearchStrategy[tuple[int, ...]]:
+    """Shapes of arrays, no side of them 0; the first side is the number of samples."""
+    return st.lists(st.integers(1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
+
+
+def lengths(max_T: int = 1000) -> st.SearchStrategy[int]:
+    """Numbers of steps T from 1 to max_T, mostly small, sometimes the largest."""
+    small, medium = st.integers(1, min(12, max_T)), st.integers(1, min(100, max_T))
+    return st.one_of(small, small, medium, medium, st.integers(1, max_T), st.just(max_T))
+
+
+@st.composite
+def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) for `SCHEDULES[name](**arguments)`: every law, T from 1 to max_T, the ends within reason.
+
+    Reason: alpha_bar_T is seldom below 1e-10 (all the beta_t together stay below about 20), as in the papers.
+    """
+    name = draw(st.sampled_from(sorted(_laws.SCHEDULES)))
+    T = draw(lengths(max_T))
+    if draw(st.integers(0, 3)) == 0:
+        return name, {"T": T}  # the paper's own ends
+    if name == "cosine":
+        return name, {"T": T, "s": draw(st.floats(1e-3, 0.2)), "beta_max": draw(st.sampled_from([0.999, 0.9, 0.5]))}
+    if name == "sigmoid":
+        start, end, tau = draw(st.floats(-6, 1)), draw(st.floats(1.5, 6)), draw(st.floats(0.3, 2))
+        return name, {"T": T, "start": start, "end": end, "tau": tau, "beta_max": draw(st.sampled_from([0.999, 0.8]))}
+    high = draw(st.floats(0.01, 1)) * min(0.8, 20 / T)
+    if name == "constant":
+        return name, {"T": T, "beta": high}
+    return name, {"T": T, "beta_start": high * draw(st.floats(1e-3, 0.99)), "beta_end": high}
+
+
+@st.composite
+def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False) -> Schedule:
+    """Schedules of every kind, of T from 1 to max_T: each law, random variances, and either of these respaced.
+
+    terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them.
+    """
+    if draw(st.booleans()):
+        name, arguments = draw(laws(max_T))
+        schedule = _laws.SCHEDULES[name](**arguments)
+    else:
+        T = draw(lengths(max_T))
+        rng = np.random.default_rng(draw(seeds()))
+        schedule = _laws.from_beta(rng.uniform(1e-3, 1, T) ** draw(st.sampled_from([1, 2])) * min(0.8, 20 / T))
+    if terminal and draw(st.booleans()):
+        schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
+    if draw(st.integers(0, 3)) == 0:
+        schedule = schedule.respaced(draw(timesteps(schedule)))
+    return schedule
+
+
+def steps(schedule: Schedule, first: int = 1) -> st.SearchStrategy[int]:
+    """Steps t of a schedule, from first to T."""
+    return st.integers(first, schedule.T)
+
+
+@st.composite
+def pairs(draw: st.DrawFn, schedule: Schedule, strict: bool = False) -> tuple[int, int]:
+    """(k, t) with 0 <= k <= t <= T, k below t when strict: often neighbours, often one at an end."""
+    t = draw(st.one_of(st.just(schedule.T), steps(schedule, 1 if strict else 0)))
+    last = t - 1 if strict else t
+    return draw(st.one_of(st.just(max(t - 1, 0)), st.just(0), st.integers(0, last))), t
+
+
+@st.composite
+def timesteps(draw: st.DrawFn, schedule: Schedule) -> np.ndarray:
+    """Steps from 1 to T in increasing order, at least one: some evenly spread, some at random.   -> (n,) integers."""
+    n = draw(st.integers(1, min(schedule.T, 50)))
+    if draw(st.booleans()):
+        return _laws.uniform_steps(schedule.T, n)
+    rng = np.random.default_rng(draw(seeds()))
+    return np.sort(rng.choice(schedule.T, n, replace=False)) + 1

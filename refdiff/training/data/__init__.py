@@ -1,0 +1,25 @@
+"""Data sets: the bundled digits, four sets in the plane, and whatever lies in your files."""
+
+from refdiff.training.data.dataset import Dataset
+from refdiff.training.data.loading import load
+from refdiff.training.data.planar import (
+    MIXTURE_COVARIANCES,
+    MIXTURE_MEANS,
+    MIXTURE_WEIGHTS,
+    mixture,
+    moons,
+    rings,
+    swissroll,
+)
+
+__all__ = [
+    "MIXTURE_COVARIANCES",
+    "MIXTURE_MEANS",
+    "MIXTURE_WEIGHTS",
+    "Dataset",
+    "load",
+    "mixture",
+    "moons",
+    "rings",
+    "swissroll",
+]

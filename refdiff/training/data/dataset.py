@@ -1,0 +1,130 @@
+"""What a data set is: samples in [-1, 1], perhaps labels, and a held-out part that training never sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# More than this, unpacked, is taken for a corrupt header or a decompression bomb, and refused before it is read.
+MAX_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Samples to learn from and samples to measure with, checked once here and read-only from then on.
+
+    x                 float32, images (N, H, W, C) in [-1, 1] with C = 1 or 3, or points (N, 2); N >= 1
+    labels            int64 (N,), classes counted from 0, or None
+    held_out          like x, (M, ...); M may be 0
+    held_out_labels   int64 (M,), or None exactly when labels is None
+
+    The fields are read-only views: nothing is copied, and the caller's own arrays stay as writable as they were.
+    Raises ValueError for another shape or dtype, for NaN, for values out of range, and for labels that do not fit.
+    """
+
+    name: str
+    x: np.ndarray
+    labels: np.ndarray | None
+    held_out: np.ndarray
+    held_out_labels: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        for argument, samples in (("x", self.x), ("held_out", self.held_out)):
+            check_samples(argument, samples)
+            if samples.dtype != np.float32:
+                raise ValueError(f"{argument}: expected float32, came {samples.dtype}; cast it with astype('float32')")
+        if not len(self.x):
+            raise ValueError("x: expected at least one sample, came none")
+        if self.held_out.shape[1:] != self.x.shape[1:]:
+            raise ValueError(
+                f"held_out: expected samples of shape {self.x.shape[1:]} as in x, came {self.held_out.shape[1:]}; "
+                "bring both to one shape"
+            )
+        if (self.labels is None) != (self.held_out_labels is None):
+            missing = "labels" if self.labels is None else "held_out_labels"
+            raise ValueError(f"{missing}: expected beside those of the other part, came none; give both or neither")
+        if self.labels is not None:
+            check_labels("labels", self.labels, len(self.x))
+        if self.held_out_labels is not None:
+            check_labels("held_out_labels", self.held_out_labels, len(self.held_out))
+        for field in ("x", "labels", "held_out", "held_out_labels"):
+            array = getattr(self, field)
+            if array is not None:
+                array = array.view()
+                array.flags.writeable = False
+                object.__setattr__(self, field, array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (H, W, C), or (2,) for points."""
+        return self.x.shape[1:]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, one more than the largest label of either part; 0 without labels."""
+        parts = (self.labels, self.held_out_labels)
+        return max((int(labels.max()) + 1 for labels in parts if labels is not None and labels.size), default=0)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"Dataset({self.name!r}: {len(self.x)} + {len(self.held_out)} of {shape}, {self.classes} classes)"
+
+
+def check_samples(argument: str, x: np.ndarray) -> None:
+    """Raise ValueError unless x holds images (N, H, W, 1 or 3) in [-1, 1] or finite points (N, 2)."""
+    points = x.ndim == 2 and x.shape[1] == 2
+    if not points and (x.ndim != 4 or x.shape[3] not in (1, 3) or 0 in x.shape[1:]):
+        if x.ndim == 3:
+            advice = "give grey images their channel axis: x[..., None]"
+        elif x.ndim == 4 and x.shape[1] in (1, 3):
+            advice = "put the channels last: x.transpose(0, 2, 3, 1)"
+        else:
+            advice = "reshape it"
+        raise ValueError(
+            f"{argument}: expected images (N, H, W, C) with C = 1 or 3, or points (N, 2), came shape {x.shape}; {advice}"
+        )
+    if x.dtype.kind != "f":
+        raise ValueError(
+            f"{argument}: expected floating-point numbers, came {x.dtype}; see `load` for the files it scales"
+        )
+    if not x.size:
+        return
+    low, high = x.min(), x.max()  # NaN if any element is
+    if np.isnan(low):
+        raise ValueError(f"{argument}: expected numbers, came {int(np.isnan(x).sum())} NaN; remove those samples")
+    bound = np.inf if points else 1.0
+    if not (-bound <= low and high <= bound) or np.isinf(low) or np.isinf(high):
+        expected = "finite values" if points else "values in [-1, 1]"
+        raise ValueError(f"{argument}: expected {expected}, came [{low:g}, {high:g}]; scale it, or save bytes as uint8")
+
+
+def check_labels(argument: str, labels: np.ndarray, count: int) -> None:
+    """Raise ValueError unless labels is int64 (count,) and nowhere negative."""
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise ValueError(
+            f"{argument}: expected int64 of shape ({count},), came {labels.dtype} of shape {labels.shape}; "
+            "give each sample the number of its class"
+        )
+    if len(labels) != count:
+        raise ValueError(f"{argument}: expected {count}, one a sample, came {len(labels)}; remove what has no partner")
+    if count and labels.min() < 0:
+        raise ValueError(f"{argument}: expected classes counted from 0, came {labels.min()}; renumber them")
+
+
+def from_uint8(pixels: np.ndarray) -> np.ndarray:
+    """x = pixel / 127.5 - 1: bytes 0 .. 255 to float32 in [-1, 1].   uint8 any shape -> float32 same shape."""
+    assert pixels.dtype == np.uint8, pixels.dtype
+    x = pixels.astype(np.float32)
+    x /= 127.5
+    x -= 1
+    return x
+
+
+def hold_out_tenth(name: str, x: np.ndarray, labels: np.ndarray | None) -> Dataset:
+    """Hold out every tenth sample, those at 9, 19, 29, ... counted from 0: always the same ones."""
+    held = np.arange(len(x)) % 10 == 9
+    if labels is None:
+        return Dataset(name, x[~held], None, x[held], None)
+    check_labels("labels", labels, len(x))  # before the mask is laid on them
+    return Dataset(name, x[~held], labels[~held], x[held], labels[held])

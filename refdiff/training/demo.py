@@ -1,0 +1,59 @@
+"""The demonstration: train on the handwritten digits, sample, evaluate; pictures and numbers in one folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage import replace_file, save_grid, save_strip
+from .config import Config
+from .data import load
+from .evaluation import evaluate
+from .loop import train
+from .plots import plot_loss
+from .sampling import sample, trajectory
+
+__all__ = ["demo", "save_trajectory"]
+
+
+def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Run the main job and write samples.png, trajectory.png, loss.png, checkpoint.safetensors and metrics.json to `out`.
+
+    Returns what metrics.json holds. Without matplotlib loss.png is left out, and said to be.
+    """
+    out = Path(out)
+    losses: list[float] = []
+    started = time.perf_counter()
+    state = train(config, out, force=force, progress=progress, on_step=lambda _, step: losses.append(step.loss))
+    trained = time.perf_counter()
+    images = sample(config, state.average, n, config.seed, progress=progress)
+    sampled = time.perf_counter()
+
+    save_grid(out / "samples.png", images[:100])
+    save_trajectory(out / "trajectory.png", config, state.average, config.seed)
+    try:
+        plot_loss(out / "log.jsonl", out / "loss.png")
+    except ImportError as error:
+        print(f"loss.png not drawn: {error}", file=sys.stderr)
+    metrics = evaluate(config, state.average, images, load(config.data.source), config.seed) | {
+        "steps": state.step,
+        "loss_last": float(np.mean(losses[-100:])),
+        "seconds_train": round(trained - started, 1),
+        "seconds_sample": round(sampled - trained, 1),
+    }
+    text = json.dumps(metrics, indent=2) + "\n"
+    replace_file(out / "metrics.json", lambda file: file.write(text.encode()))
+    return metrics
+
+
+def save_trajectory(path: str | Path, config: Config, p: Any, seed: int = 0, rows: int = 6, columns: int = 12) -> None:
+    """The way of a few samples from noise to image, a row each, with evenly chosen columns."""
+    columns = min(columns, config.sample.steps + 1)
+    states = [x for _, x in trajectory(config, p, np.arange(rows), seed)]
+    chosen = np.round(np.linspace(0, len(states) - 1, columns)).astype(int)
+    save_strip(path, np.stack([states[i] for i in chosen]))

@@ -1,0 +1,70 @@
+"""What happens to the weights: learning rate, clipping, Adam and AdamW, and the moving average. Trees in, trees out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..models import Tree, leaves, tree_map
+
+__all__ = ["adamw", "clip", "global_norm", "learning_rate", "moving_average", "zeros_like"]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 0, decay: str = "cosine") -> float:
+    """The rate of step 1 .. steps: even rise to the peak at `warmup`, then constant or half a cosine [SGDR] eq. 5."""
+    if step <= warmup:
+        return peak * step / warmup
+    if decay == "constant":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup + 1)))
+
+
+def global_norm(g: Tree) -> float:
+    """sqrt of the sum of squares of all numbers in the tree, each array's sum in its own precision."""
+    return math.sqrt(sum(float(np.vdot(leaf, leaf)) for _, leaf in leaves(g)))
+
+
+def clip(g: Tree, norm: float, most: float) -> Tree:
+    """g scaled so that its global norm, `norm`, is at most `most` [Pascanu] algorithm 1."""
+    scale = most / norm
+    return g if scale >= 1 else tree_map(lambda leaf: leaf * scale, g)
+
+
+def adamw(
+    p: Tree,
+    g: Tree,
+    m: Tree,
+    v: Tree,
+    step: int,
+    rate: float,
+    weight_decay: float = 0.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> tuple[Tree, Tree, Tree]:
+    """One step of Adam [Adam] algorithm 1, with decoupled weight decay [AdamW] algorithm 2.   -> new p, m, v
+
+    m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  step counted from 1,
+    p <- p - rate (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon) + weight_decay p).
+    """
+    m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, m, g)
+    v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * (g * g), v, g)
+    correct1, correct2 = 1 - beta1**step, 1 - beta2**step
+
+    def new(p: Any, m: Any, v: Any) -> Any:
+        return p - rate * (m / correct1 / (np.sqrt(v / correct2) + epsilon) + weight_decay * p)
+
+    return tree_map(new, p, m, v), m, v
+
+
+def moving_average(average: Tree, p: Tree, step: int, decay: float) -> Tree:
+    """average <- d average + (1 - d) p, d = min(decay, (1 + step) / (10 + step)), so that early weights are forgotten."""
+    d = min(decay, (1 + step) / (10 + step))
+    return tree_map(lambda a, b: d * a + (1 - d) * b, average, p)
+
+
+def zeros_like(p: Tree) -> Tree:
+    """A tree of zeros with p's keys and shapes."""
+    return tree_map(np.zeros_like, p)

@@ -1,0 +1,101 @@
+"""The folder of a run: config.toml, log.jsonl, checkpoint.safetensors and samples/, none of it overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..storage import save_grid
+from ..storage.atomic import replace_file
+from .config import Config
+from .sampling import sample
+from .state import State, load_state, save_state
+
+__all__ = ["Run"]
+
+# Keys that a resumed run may change: they do not touch what is computed.
+_FREE = {"train.log_every", "train.grid_every", "train.checkpoint_every", "engine"}
+
+
+class Run:
+    """A run's folder, opened to begin (`state` is None) or to go on from its checkpoint (`state` is where it was).
+
+    ValueError if it holds a run and neither resume nor force is given, if there is nothing to resume, or if the
+    checkpoint belongs to another configuration.
+    """
+
+    def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:
+        self.folder, self.config = Path(folder), config
+        self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.state: State | None = None
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"--out: expected a folder, came the file {self.folder}; choose another")
+        holds = [
+            name for name in ("config.toml", "log.jsonl", "checkpoint.safetensors") if (self.folder / name).exists()
+        ]
+        if resume:
+            if not self.checkpoint.exists():
+                raise ValueError(
+                    f"--resume: expected {self.checkpoint}, which does not exist; leave --resume out to begin"
+                )
+            saved, self.state = load_state(self.checkpoint)
+            _check_same(saved, config, self.checkpoint)
+        elif holds and not force:
+            raise ValueError(
+                f"--out: {self.folder} holds a run ({', '.join(holds)}); add --resume, --force or choose another"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if holds and not resume:
+            for name in holds:
+                (self.folder / name).unlink()
+            shutil.rmtree(self.folder / "samples", ignore_errors=True)
+        _write_text(self.folder / "config.toml", config.to_toml())
+        self._cut_log(self.state.step if self.state else 0)
+
+    def log(self, step: int, **values: Any) -> None:
+        """One line of JSON more in log.jsonl."""
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def save(self, state: State) -> None:
+        """The checkpoint, whole or not at all."""
+        save_state(self.checkpoint, self.config, state)
+
+    def grid(self, state: State, n: int = 64) -> None:
+        """A picture of samples, if the data are images."""
+        if len(self.config.model.shape) == 3:
+            images = sample(self.config, state.average, n, progress=False)
+            (self.folder / "samples").mkdir(exist_ok=True)
+            save_grid(self.folder / "samples" / f"step{state.step:07d}.png", images)
+
+    def _cut_log(self, step: int) -> None:
+        """Forget log lines past the step from which a resumed run goes on."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
+            _write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _write_text(path: Path, text: str) -> None:
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
+def _check_same(saved: Config, config: Config, path: Path) -> None:
+    free = _FREE | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
+    old, new = _flat(saved.to_dict()), _flat(config.to_dict())
+    different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    different = [k for k in different if k not in free and not k.startswith("sample.")]
+    if different:
+        shown = ", ".join(f"{k} = {old.get(k)!r} there, {new.get(k)!r} here" for k in different)
+        raise ValueError(
+            f"--resume: {path} belongs to another configuration: {shown}; use its config.toml or another --out"
+        )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,67 @@
+"""Samples from a trained model: noise that depends on the sample's number alone, and the samplers of `process`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import engines, models
+from ..models import Tree
+from ..process import ancestral, ddim, posterior_variance, predictor, step_variance, uniform_steps
+from ..random import Key, Stream, normal
+from .config import Config
+
+__all__ = ["denoiser", "sample", "trajectory"]
+
+
+def denoiser(config: Config, p: Tree) -> Any:
+    """model(x_t, t) -> the network's prediction, for NumPy arrays and t an integer or one a sample."""
+    engine = engines.get(config.engine)
+
+    def model(x_t: np.ndarray, t: Any) -> np.ndarray:
+        y, _ = models.forward(engine, config.model, p, engine.array(x_t), np.broadcast_to(t, (len(x_t),)))
+        return engine.host(y)
+
+    return model
+
+
+def trajectory(config: Config, p: Tree, index: np.ndarray, seed: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    """(t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.   x_t (len(index), ...) float32.
+
+    `config.sample` chooses the sampler. Sample i is the same whatever the others are.
+    """
+    schedule, s, shape = config.schedule.build(), config.sample, config.model.shape
+    clip = (-1.0, 1.0) if s.clip else None
+    predict = predictor(schedule, denoiser(config, p), config.train.prediction, clip)
+    x = normal(Key(seed, Stream.START), index, shape)
+    yield schedule.T, x
+    timesteps = uniform_steps(schedule.T, s.steps).tolist()
+
+    def noise(t: int) -> np.ndarray:
+        return normal(Key(seed, Stream.STEP, t), index, shape)
+
+    if s.method == "ddim":
+        yield from ddim(schedule, predict, x, timesteps, noise, s.eta)
+    else:
+        variance = posterior_variance if s.variance == "posterior" else step_variance
+        yield from ancestral(schedule, predict, x, timesteps, noise, variance)
+
+
+def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, progress: bool = True) -> np.ndarray:
+    """n samples of the model with weights p, usually a state's `average`.   -> (n, ...) float32. ValueError for n < 1."""
+    from tqdm import tqdm
+
+    if n < 1:
+        raise ValueError(f"n: expected at least one sample, came {n}")
+    done = []
+    total = -(-n // batch) * config.sample.steps
+    with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
+        for first in range(0, n, batch):
+            way = trajectory(config, p, np.arange(first, min(first + batch, n)), seed)
+            _, x = next(way)
+            for _, x in way:  # noqa: B007
+                bar.update()
+            done.append(x)
+    return np.concatenate(done)

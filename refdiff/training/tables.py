@@ -1,0 +1,72 @@
+"""Plain tables, as TOML files hold them, to dataclasses and back, with every key and type checked."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..errors import one_of
+
+
+def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
+    """An instance of the dataclass from plain values, each checked against its field's type."""
+    hints = get_type_hints(cls)
+    for key in table:
+        one_of("key", prefix + key, [prefix + name for name in hints])
+    return cls(**ready, **{key: _typed(prefix + key, value, hints[key]) for key, value in table.items()})
+
+
+def _typed(name: str, value: Any, wanted: Any) -> Any:
+    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(name, v, get_args(wanted)[0]) for v in value)
+    if get_origin(wanted) is dict and isinstance(value, dict):
+        return {k: _typed(f"{name}.{k}", v, get_args(wanted)[1]) for k, v in value.items()}
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is not type(value):
+        kind = getattr(wanted, "__name__", "value") if get_origin(wanted) is None else "list of integers"
+        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, came {value!r}")
+    return value
+
+
+def table_of(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a table such as [{name}], came {value!r}")
+    return value
+
+
+def merge(table: dict[str, Any], change: dict[str, Any]) -> None:
+    """Put `change` into `table`, table by table. Another kind of model starts from its own defaults."""
+    kind = table_of("model", change.get("model", {})).get("kind")
+    if kind is not None and "model" in table and kind != table["model"].get("kind"):
+        table["model"] = {}
+    if isinstance(change.get("schedule"), dict) and change["schedule"].get(
+        "law", table.get("schedule", {}).get("law")
+    ) != (table.get("schedule", {}).get("law")):
+        table["schedule"].pop("options", None)
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            merge(table[key], value)
+        else:
+            table[key] = value
+
+
+def toml_value(text: str) -> Any:
+    """The value of a --set: TOML where it is TOML, else the bare words as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def lines(table: dict[str, Any]) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+
+
+def positive(table: str, config: Any, *names: str, zero: bool = False) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (value > 0 or (zero and value == 0)) or value == float("inf"):
+            least = "a number of at least 0" if zero else "a finite number above 0"
+            raise ValueError(f"{table}.{name}: expected {least}, came {value}")

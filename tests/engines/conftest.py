@@ -1,0 +1,101 @@
+"""What every operation of an engine promises, as one check that the tests of this folder call with inputs of their own."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refdiff.engines import reference
+from refdiff.testing.derivatives import _inner, _leaves, _map, check_backward, relative_error
+
+
+@pytest.fixture(scope="session")
+def check_contract() -> Callable[..., None]:
+    return _check_contract
+
+
+def _check_contract(
+    name: str, inputs: tuple, parameters: dict | None = None, *, seed: int, linear: bool = False, **options: Any
+) -> None:
+    """Section 3 of the design, for one operation of the reference engine.
+
+    inputs (arrays) and parameters are float64 and get gradients; options get none. linear: in all of them together.
+    """
+    rng = np.random.default_rng(seed)
+    operation, operation_backward = getattr(reference, name), getattr(reference, f"{name}_backward")
+    x = (*inputs, parameters) if parameters else inputs
+
+    def forward(*x: Any) -> tuple[Any, Any]:
+        return operation(*x[:-1], **x[-1], **options) if parameters else operation(*x, **options)
+
+    def backward(dy: Any, saved: Any) -> tuple:
+        dx = operation_backward(dy, saved)
+        return dx if isinstance(dx, tuple) else (dx,)
+
+    def noise(y: Any) -> Any:
+        return _map(lambda a: rng.standard_normal(np.shape(a)), y)
+
+    # The derivative is right, and has the names and shapes of what is differentiated.
+    check_backward(forward, backward, x, rng)
+
+    # Nothing that came in or was saved is written to: all of it may be read-only.
+    before = deepcopy((x, options))
+    _freeze((x, options))
+    y, saved = forward(*x)
+    dy, kept = noise(y), deepcopy((y, saved))
+    _freeze((dy, saved))
+    dx = backward(dy, saved)
+    assert _same((x, options), before)
+    assert _same((y, saved), kept)
+
+    # Every gradient is fresh.
+    others = _arrays((x, options, y, saved, dy))
+    for gradient in _arrays(dx):
+        assert gradient.flags.writeable
+        assert not any(np.shares_memory(gradient, other) for other in others)
+        others.append(gradient)
+
+    # The backward is linear in dy, and can be called again.
+    other = noise(y)
+    combined = backward(_map(lambda u, v: 1.7 * u - 0.6 * v, dy, other), saved)
+    assert relative_error(combined, _map(lambda u, v: 1.7 * u - 0.6 * v, dx, backward(other, saved))) <= 1e-13
+    assert _same(backward(dy, saved), dx)
+
+    # <A x, y> = <x, A' y>, in real numbers alone.
+    if linear:
+        y_, dy_, x_, dx_ = map(_leaves, (y, dy, x, dx))
+        assert abs(_inner(y_, dy_) - _inner(x_, dx_)) <= 1e-14 * (_inner(y_, y_) * _inner(dy_, dy_)) ** 0.5
+
+    # How an array lies in memory does not matter.
+    y_, saved_ = forward(*_map(np.asfortranarray, x))
+    assert relative_error(y_, y) <= 1e-14
+    assert relative_error(backward(_map(np.asfortranarray, dy), saved_), dx) <= 1e-13
+
+    # float32 stays float32 and complex128 complex128, and both say what float64 says.
+    for dtype, bound in ((np.float32, 1e-4), (np.complex128, 1e-13)):
+        x_, p_, dy_ = (_map(lambda a: _cast(a, dtype), tree) for tree in (inputs, parameters or {}, dy))
+        options_ = {key: _cast(option, dtype) for key, option in options.items()}
+        y_, saved_ = operation(*x_, **p_, **options_)
+        dx_ = backward(dy_, saved_)
+        assert all(a.dtype == dtype for a in _leaves((y_, dx_)).values())
+        assert relative_error((y_, dx_), (y, dx)) <= bound
+
+
+def _cast(a: Any, dtype: type) -> Any:
+    """Only what is an array or NumPy scalar of floating point numbers."""
+    return a.astype(dtype) if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f" else a
+
+
+def _arrays(tree: Any) -> list[np.ndarray]:
+    return [leaf for leaf in _leaves(tree).values() if isinstance(leaf, np.ndarray)]
+
+
+def _freeze(tree: Any) -> None:
+    for a in _arrays(tree):
+        a.flags.writeable = False
+
+
+def _same(a: Any, b: Any) -> bool:
+    return all(np.array_equal(u, v) for u, v in zip(_arrays(a), _arrays(b), strict=True))

@@ -1,0 +1,88 @@
+"""SiLU and the two forms of GELU."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.engines import reference as engine
+
+seeds = st.integers(0, 2**32 - 1)
+shapes = st.lists(st.integers(1, 4), max_size=3).map(lambda shape: (*shape, 8))
+scales = st.sampled_from([0.01, 1.0, 4.0])
+names = st.sampled_from(["silu", "gelu", "gelu_tanh"])
+
+mpmath.mp.dps = 50
+
+
+def silu(x):
+    return x / (1 + mpmath.exp(-x))
+
+
+def gelu(x):
+    return x * (1 + mpmath.erf(x / mpmath.sqrt(2))) / 2
+
+
+def gelu_tanh(x):
+    return x * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3))) / 2
+
+
+EXACT = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+
+
+@given(names, shapes, scales, seeds)
+def test_activation(check_contract, name, shape, scale, seed):
+    check_contract(name, (scale * np.random.default_rng(seed).standard_normal(shape),), seed=seed)
+
+
+@given(names, st.sampled_from([0.01, 1, 3, 10]), seeds)
+def test_values_and_derivatives_against_50_digits(name, scale, seed):
+    """Values and derivatives are exact but for rounding; 1e-14 of an x of up to about 30."""
+    f = EXACT[name]
+    x = scale * np.random.default_rng(seed).standard_normal(10)
+    y, saved = getattr(engine, name)(x)
+    dx = getattr(engine, f"{name}_backward")(np.ones_like(x), saved)
+    for x_i, y_i, dx_i in zip(map(mpmath.mpf, x.tolist()), y.tolist(), dx.tolist(), strict=True):
+        assert abs(y_i - f(x_i)) <= 1e-14 * max(1, abs(x_i))
+        assert abs(dx_i - mpmath.diff(f, x_i)) <= 1e-14 * max(1, abs(x_i))
+
+
+def test_erf_is_right_and_smooth_where_it_is_cut_off():
+    """GELU's error function is an integral below |x| / sqrt 2 = 6, and 1 beyond."""
+    edge = 6 * 2**0.5
+    x = np.concatenate([np.linspace(-10, 10, 401), edge + np.linspace(-1e-6, 1e-6, 21), -edge + np.linspace(-1e-6, 1e-6, 21)])
+    y, _ = engine.gelu(x)
+    exact = np.array([float(gelu(mpmath.mpf(x_i))) for x_i in x.tolist()])
+    assert np.max(np.abs(y - exact) / np.maximum(1, np.abs(x))) <= 2e-15
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_numbers_neither_overflow_nor_warn(name, dtype):
+    """x for x far above 0, 0 far below; derivatives 1 and 0. (A warning is an error in these tests.)"""
+    x = np.array([1e4, 700, 89, -89, -700, -1e4], dtype)
+    y, saved = getattr(engine, name)(x)
+    dx = getattr(engine, f"{name}_backward")(np.ones_like(x), saved)
+    np.testing.assert_allclose(y, np.maximum(x, 0), rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(dx, x > 0, rtol=1e-6, atol=1e-30)
+
+
+@given(seeds)
+def test_they_are_x_less_their_mirror_image(seed):
+    """f(x) - f(-x) = x, since the factor of x is a distribution function symmetric about 0."""
+    x = 3 * np.random.default_rng(seed).standard_normal(50)
+    for name in EXACT:
+        f = getattr(engine, name)
+        np.testing.assert_allclose(f(x)[0] - f(-x)[0], x, rtol=1e-14, atol=1e-14)
+
+
+def test_the_two_forms_of_gelu_are_near_but_not_the_same():
+    x = np.linspace(-4, 4, 201)
+    difference = np.max(np.abs(engine.gelu(x)[0] - engine.gelu_tanh(x)[0]))
+    assert 1e-4 < difference < 1e-3
+
+
+def test_nan_stays_nan():
+    for name in EXACT:
+        assert np.isnan(getattr(engine, name)(np.array([np.nan, 1.0]))[0]).tolist() == [True, False]

@@ -1,0 +1,59 @@
+"""What holds for the names of an engine as a whole."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from refdiff import engines
+from refdiff.engines import reference
+
+WITHOUT_BACKWARD = {"array", "host", "time_embedding"}
+WITHOUT_FORWARD = {"fan_out_backward"}
+FUNCTIONS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f) and not name.startswith("_")}
+
+
+def test_each_forward_has_a_backward():
+    backwards = {name for name in FUNCTIONS if name.endswith("_backward")}
+    forwards = FUNCTIONS.keys() - backwards
+    assert {f"{name}_backward" for name in forwards - WITHOUT_BACKWARD} == backwards - WITHOUT_FORWARD
+    assert forwards >= WITHOUT_BACKWARD
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_operation_is_documented_and_typed(name):
+    f = FUNCTIONS[name]
+    signature = inspect.signature(f)
+    assert len(inspect.getdoc(f) or "") > 10
+    assert signature.return_annotation is not signature.empty
+    assert all(p.annotation is not p.empty for p in signature.parameters.values())
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.endswith("_backward")])
+def test_each_backward_takes_the_gradient_and_what_was_saved(name):
+    parameters = list(inspect.signature(FUNCTIONS[name]).parameters)
+    if name in WITHOUT_FORWARD:
+        assert parameters == ["dys"]
+    else:
+        gradient, saved = parameters
+        assert gradient in ("dy", "dys", "dloss")
+        assert saved == "saved"
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if not name.endswith("_backward")])
+def test_each_operation_is_tested_beside_this_file(name):
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert f"engine.{name}(" in tests or f'"{name}"' in tests
+
+
+def test_get_gives_the_engine_of_a_name():
+    assert engines.get("reference") is reference
+    for name in engines.ENGINES:
+        assert name in engines.__doc__
+
+
+def test_get_says_what_there_is():
+    with pytest.raises(ValueError, match=r"engine: expected one of reference.*, came 'referense'; did you mean reference\?"):
+        engines.get("referense")
+    with pytest.raises(ValueError, match=r"came 'xyzzy'$"):
+        engines.get("xyzzy")

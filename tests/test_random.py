@@ -1,0 +1,263 @@
+"""Philox against its published answers and a second implementation; layout, independence and distribution of the noise."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from refdiff import random
+from refdiff.random import Key, Stream, bits, integers, normal, permutation, philox, uniform
+from refdiff.testing.strategies import seeds, shapes
+
+words = st.integers(0, 2**32 - 1)
+
+
+def keys():
+    return st.builds(Key, seeds(64), words, words)
+
+
+def indices(max_size=6):
+    return st.lists(words, max_size=max_size).map(lambda index: np.array(index, dtype=np.int64))
+
+
+def philox_by_integers(counter, key):
+    """Philox 4x32-10 as its paper words it, on Python's integers: split two products, swap, bump the key, ten times."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c[0], 2**32)
+        high1, low1 = divmod(0xCD9E8D57 * c[2], 2**32)
+        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return c
+
+
+ONES = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "answer"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((ONES, ONES, ONES, ONES), (ONES, ONES), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_published_known_answers(counter, key, answer):
+    assert tuple(philox_by_integers(counter, key)) == answer
+    assert tuple(philox(counter, key).tolist()) == answer
+
+
+@given(st.lists(st.tuples(words, words, words, words), min_size=1, max_size=5), words, words)
+def test_philox_is_the_papers_algorithm_on_any_counter_and_key(counters, low, high):
+    came = philox(np.array(counters).T, (low, high))
+    assert came.dtype == np.uint32
+    assert came.T.tolist() == [philox_by_integers(c, (low, high)) for c in counters]
+
+
+@given(keys(), indices(), st.integers(0, 19))
+def test_element_e_of_sample_i_is_word_e_mod_4_of_the_counter_that_names_it(key, index, count):
+    came = bits(key, index, count)
+    assert came.shape == (len(index), count)
+    assert came.dtype == np.uint32
+    seed = (key.seed % 2**32, key.seed // 2**32)
+    for i, row in zip(index.tolist(), came.tolist(), strict=True):
+        assert row == [philox_by_integers((e // 4, i, key.step, key.stream), seed)[e % 4] for e in range(count)]
+
+
+@given(keys(), indices(), shapes(min_dims=0, max_dims=3))
+def test_uniform_and_normal_are_their_formulas_of_the_words(key, index, shape):
+    count = math.prod(shape)
+    came, gauss = uniform(key, index, shape), normal(key, index, shape, np.float64)
+    assert came.shape == gauss.shape == (len(index), *shape)
+    assert came.dtype == gauss.dtype == np.float64
+    u = (2.0 * bits(key, index, count + count % 2) + 1) / 2**33
+    assert np.array_equal(came.reshape(len(index), count), u[:, :count])
+    z = np.sqrt(-2 * np.log(u[:, ::2])) * np.exp(2j * np.pi * u[:, 1::2])  # radius and angle
+    z = np.stack([z.real, z.imag], axis=-1).reshape(len(index), count + count % 2)[:, :count]
+    assert np.all(abs(gauss.reshape(len(index), count) - z) <= 1e-14)
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+@given(keys(), indices(8), shapes(min_dims=0, max_dims=3), st.integers(0, 8))
+def test_numbers_do_not_depend_on_how_samples_are_spread_over_batches(draw, key, index, shape, cut):
+    whole = draw(key, index, shape)
+    assert np.array_equal(np.concatenate([draw(key, index[:cut], shape), draw(key, index[cut:], shape)]), whole)
+    assert np.array_equal(draw(key, index[::-1], shape), whole[::-1])
+
+
+@pytest.mark.parametrize("draw", [uniform, normal, bits])
+@given(keys(), indices(3), st.integers(0, 20), st.integers(0, 20))
+def test_asking_for_fewer_elements_gives_the_same_first_ones(draw, key, index, fewer, more):
+    fewer, more = sorted((fewer, more))
+    short, long = (n if draw is bits else (n,) for n in (fewer, more))
+    assert np.array_equal(draw(key, index, short), draw(key, index, long)[:, :fewer])
+
+
+@given(keys(), shapes(min_dims=1, max_dims=3))
+def test_a_shape_only_arranges_the_elements(key, shape):
+    flat = normal(key, [3, 4], (math.prod(shape),))
+    assert np.array_equal(normal(key, [3, 4], shape), flat.reshape(2, *shape))
+
+
+@given(keys(), keys())
+def test_another_seed_stream_step_or_sample_gives_other_words(key, other):
+    assume(key != other)
+    assert not np.array_equal(bits(key, [0], 8), bits(other, [0], 8))
+    assert not np.array_equal(bits(key, [0], 8), bits(key, [1], 8))
+
+
+@given(keys())
+def test_changing_one_field_alone_changes_the_words(key):
+    reference = bits(key, [5], 8)
+    for other in (
+        key._replace(seed=key.seed ^ 1),
+        key._replace(seed=key.seed ^ (1 << 63)),
+        key._replace(stream=key.stream ^ 1),
+        key._replace(step=key.step ^ 1),
+        key._replace(stream=key.step, step=key.stream) if key.stream != key.step else key._replace(step=key.step ^ 2),
+    ):
+        assert not np.array_equal(bits(other, [5], 8), reference)
+
+
+def test_no_two_uses_share_a_stream():
+    assert len({int(stream) for stream in Stream}) == len(Stream.__members__)
+    assert max(Stream) == Stream.DROPOUT  # one stream a layer is counted up from it
+    assert bits(Key(1, Stream.NOISE), [0], 4).tolist() == bits(Key(1, 5), [0], 4).tolist()
+
+
+def test_numpy_integers_name_the_same_numbers_as_pythons():
+    plain = normal(Key(2**63 + 5, 3, 7), [1, 2], (3,))
+    assert np.array_equal(normal(Key(np.uint64(2**63 + 5), np.uint8(3), np.int64(7)), np.uint8([1, 2]), (3,)), plain)
+    assert np.array_equal(normal(Key(2**63 + 5, 3, 7), range(1, 3), (3,)), plain)
+
+
+@pytest.mark.parametrize("word", [0, 1, 2**31, ONES - 1, ONES])
+def test_uniform_excludes_both_ends_even_for_the_extreme_words(monkeypatch, word):
+    monkeypatch.setattr(random, "philox", lambda counter, key: np.full(np.shape(counter), word, np.uint32))
+    u = uniform(Key(1, 1), [0], (4,))
+    assert np.all((u > 0) & (u < 1))
+    assert np.all(u == (2 * word + 1) / 2**33)
+    assert np.all(abs(normal(Key(1, 1), [0], (4,))) < 6.77)
+    assert integers(Key(1, 1), [0], -3, 2).tolist() == [-3 + word * 6 // 2**32]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128])
+def test_numbers_are_computed_in_float64_and_cast_once(dtype):
+    index = np.arange(50)
+    for draw in (uniform, normal):
+        came = draw(Key(7, 5), index, (3,), dtype)
+        assert came.dtype == dtype
+        assert np.array_equal(came, draw(Key(7, 5), index, (3,), np.float64).astype(dtype))
+    assert normal(Key(7, 5), index).dtype == np.float32
+
+
+def kolmogorov_smirnov(samples, cdf):
+    """sqrt(n) times the largest distance of the samples' distribution from cdf; above 1.95 once in a thousand."""
+    samples = np.sort(samples.ravel())
+    n, wanted = samples.size, cdf(samples)
+    return np.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - wanted), np.max(wanted - np.arange(n) / n))
+
+
+def test_uniform_numbers_are_uniform():
+    u = uniform(Key(11, Stream.DATA), np.arange(1000), (100,))
+    for power in (1, 2, 3, 4):
+        moment, variance = 1 / (power + 1), 1 / (2 * power + 1) - 1 / (power + 1) ** 2
+        assert abs(np.mean(u**power) - moment) <= 4 * np.sqrt(variance / u.size)
+    assert kolmogorov_smirnov(u, lambda x: x) <= 1.95
+
+
+def test_normal_numbers_are_normal():
+    z = normal(Key(12, Stream.NOISE), np.arange(1000), (100,), np.float64)
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(np.mean(z**power) - moment) <= 4 * np.sqrt(variance / z.size)
+    assert kolmogorov_smirnov(z, np.vectorize(lambda x: 0.5 * math.erfc(-x / math.sqrt(2)))) <= 1.95
+
+
+def test_neighbouring_elements_samples_steps_and_streams_are_uncorrelated():
+    z = np.stack([normal(Key(13, stream, step), range(50), (50,)) for stream in (4, 5) for step in (0, 1)])
+    neighbours = [(z[:, :, 1:], z[:, :, :-1]), (z[:, 1:], z[:, :-1]), (z[1:], z[:-1]), (z[2:], z[:2])]
+    for a, b in neighbours:
+        for power in (1, 2):  # the squares too: a Box-Muller pair shares its radius
+            u, v = (x.astype(float) ** power - (power - 1) for x in (a, b))
+            assert abs(np.mean(u * v)) <= 4 * power / np.sqrt(a.size)
+
+
+@given(keys(), st.integers(-(2**40), 2**40), st.integers(1, 2**32))
+def test_integers_lie_within_their_bounds_and_follow_the_words(key, low, count):
+    index = np.arange(20)
+    came = integers(key, index, low, low + count - 1)
+    assert came.shape == (20,)
+    assert came.dtype == np.int64
+    assert came.tolist() == [low + word * count // 2**32 for word in bits(key, index, 1)[:, 0].tolist()]
+    assert low <= came.min() <= came.max() <= low + count - 1
+
+
+def test_integers_are_uniform_and_reach_both_bounds():
+    n = 60_000
+    values, counts = np.unique(integers(Key(14, Stream.TIME), np.arange(n), 1, 10), return_counts=True)
+    assert values.tolist() == list(range(1, 11))
+    assert np.sum((counts - n / 10) ** 2 / (n / 10)) <= 27.9  # chi-squared of 9 degrees: above once in a thousand
+
+
+@given(keys(), st.integers(0, 200))
+def test_a_permutation_holds_every_number_once(key, n):
+    came = permutation(key, n)
+    assert came.dtype == np.int64
+    assert sorted(came.tolist()) == list(range(n))
+
+
+def test_permutations_are_uniform_and_change_with_the_step():
+    orders = [tuple(permutation(Key(15, Stream.ORDER, step), 3).tolist()) for step in range(1200)]
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert np.sum((counts - 200) ** 2 / 200) <= 20.6  # chi-squared of 5 degrees: above once in a thousand
+
+
+def test_equal_words_are_ordered_by_place(monkeypatch):
+    monkeypatch.setattr(random, "bits", lambda key, index, count: np.array([[2], [1], [2], [1]] * 25, np.uint32))
+    assert permutation(Key(1, 1), 100).tolist() == [i for i in range(100) if i % 2] + list(range(0, 100, 2))
+
+
+@pytest.mark.parametrize("draw", [uniform, normal])
+def test_no_samples_and_no_elements_give_empty_arrays(draw):
+    none = np.zeros(0, dtype=int)
+    assert draw(Key(1, 1), none, (3, 2)).shape == (0, 3, 2)
+    assert draw(Key(1, 1), none).shape == (0,)
+    assert draw(Key(1, 1), [0, 1], (0,)).shape == (2, 0)
+    assert draw(Key(1, 1), none, (0, 3)).shape == (0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: uniform(Key(-1, 1), [0]), r"seed: expected an integer from 0 to 2\^64 - 1, came -1"),
+        (
+            lambda: uniform(Key(2**64, 1), [0]),
+            r"seed: expected an integer from 0 to 2\^64 - 1, came 18446744073709551616",
+        ),
+        (lambda: uniform(Key(1.5, 1), [0]), "seed: expected an integer .* came 1.5"),
+        (lambda: uniform(Key(1, -1), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, came -1"),
+        (lambda: uniform(Key(1, 2**32), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, came 4294967296"),
+        (lambda: uniform(Key(1, 1, -1), [0]), r"step: expected an integer from 0 to 2\^32 - 1, came -1"),
+        (lambda: uniform(Key(1, 1, 2**32), [0]), r"step: expected an integer from 0 to 2\^32 - 1, came 4294967296"),
+        (lambda: uniform(Key(1, 1, 1.5), [0]), "step: expected an integer .* came 1.5"),
+        (lambda: normal(Key(1, 1), 0), r"index: expected a 1-D array of integers .* came shape \(\)"),
+        (lambda: normal(Key(1, 1), [[0]]), r"index: expected a 1-D array of integers .* came shape \(1, 1\)"),
+        (lambda: normal(Key(1, 1), [0.0]), "index: expected a 1-D array of integers .* dtype float64"),
+        (lambda: normal(Key(1, 1), [True]), "index: expected a 1-D array of integers .* dtype bool"),
+        (lambda: normal(Key(1, 1), [3, -1]), "index: expected a 1-D array of integers"),
+        (lambda: normal(Key(1, 1), [3, 2**32]), "index: expected a 1-D array of integers"),
+        (lambda: integers(Key(1, 1), [0], 1, 0), r"high: expected low <= high < low \+ 2\^32, came low = 1, high = 0"),
+        (lambda: integers(Key(1, 1), [0], 0, 2**32), "high: expected low <= high .* high = 4294967296"),
+        (lambda: permutation(Key(-1, 1), 3), "seed: expected an integer"),
+    ],
+)
+def test_what_names_no_numbers_is_refused_by_name(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
