@@ -1,8 +1,8 @@
 """What is kept on disk: checkpoints and images, each file whole or not there."""
 
-from refdiff.storage.atomic import replace_file
-from refdiff.storage.checkpoint import load_checkpoint, save_checkpoint
-from refdiff.storage.images import grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from .atomic import replace_file
+from .checkpoint import load_checkpoint, save_checkpoint
+from .images import grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
 
 __all__ = [
     "grid",

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.errors import FormatError
-from refdiff.storage.atomic import replace_file
-from refdiff.storage.header import DTYPES, read_header
+from ..errors import FormatError
+from .atomic import replace_file
+from .header import DTYPES, read_header
 
 KEY, FORMAT = "refdiff", 1
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.errors import FormatError
+from ..errors import FormatError
 
 # The dtypes that both safetensors and NumPy know, by safetensors' names.
 DTYPES = {

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from refdiff.storage.atomic import replace_file
+from .atomic import replace_file
 
 _TILE = 64  # a tile is enlarged to at least so many pixels
 

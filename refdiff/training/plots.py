@@ -26,7 +26,7 @@ def plot_loss(log: str | Path, path: str | Path) -> None:
     axes = figure.add_subplot()
     axes.semilogy(step, loss, color="0.75", linewidth=1, label="one batch")
     axes.semilogy(step[window - 1 :], mean, color="C0", linewidth=1.8, label=f"mean of {window} log lines")
-    axes.set(xlabel="step", ylabel="loss (mean squared error of eps)", xlim=(0, step[-1]))
+    axes.set(xlabel="step", ylabel="loss (mean squared error)", xlim=(0, step[-1]))
     axes.grid(True, which="both", color="0.92")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

@@ -198,6 +198,7 @@ NPY, NPZ = npy_bytes(), npz_bytes()
         NPY.replace(b"<f4", b"<z4"),
         NPY.replace(b"'descr': '<f4'", b"(((((((((((((("),
     ],
+    ids=lambda content: f"{len(content)} bytes",
 )
 def test_broken_npy(content, tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
@@ -205,7 +206,9 @@ def test_broken_npy(content, tmp_path):
         load(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("content", [b"", NPY, NPZ[:100], NPZ[:-1], NPZ[:-30], NPZ[50:], b"PK\x03\x04" + b"\0" * 60])
+@pytest.mark.parametrize(
+    "content", [b"", NPY, NPZ[:100], NPZ[:-1], NPZ[:-30], NPZ[50:], b"PK\x03\x04" + b"\0" * 60], ids=len
+)
 def test_broken_npz(content, tmp_path):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(FormatError, match=line(r"a\.npz", "expected", "truncated or corrupt", "save it again")):

@@ -54,6 +54,7 @@ def test_single_file(tmp_path):
         (b"\0" * 3074 * 3, ("CIFAR-100",)),
         (batch()[:3073] + b"\x0a" + batch()[3074:], ("labels from 0 to 9", "came 10 in record 1")),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else "",
 )
 def test_broken_files(content, words, tmp_path):
     (tmp_path / "data_batch_1.bin").write_bytes(content)

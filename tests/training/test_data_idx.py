@@ -93,7 +93,7 @@ def test_any_shape(tmp_path_factory, shape, packed):
     assert np.array_equal(read_idx(path, len(shape)), array)
 
 
-WHOLE, PACKED = idx(IMAGES), gzip.compress(idx(IMAGES), 1)
+WHOLE, PACKED = idx(IMAGES), gzip.compress(idx(IMAGES), 1, mtime=0)
 
 
 def flipped(data, i):
@@ -123,6 +123,7 @@ def flipped(data, i):
         (flipped(PACKED, len(PACKED) // 2), ("expected", "download")),
         (gzip.compress(WHOLE + b"\0" * 999), ("20x5x4 bytes", "came more")),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else "",
 )
 def test_broken_files(content, words, tmp_path):
     for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):

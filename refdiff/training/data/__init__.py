@@ -1,8 +1,8 @@
 """Data sets: the bundled digits, four sets in the plane, and whatever lies in your files."""
 
-from refdiff.training.data.dataset import Dataset
-from refdiff.training.data.loading import load
-from refdiff.training.data.planar import (
+from .dataset import Dataset
+from .loading import load
+from .planar import (
     MIXTURE_COVARIANCES,
     MIXTURE_MEANS,
     MIXTURE_WEIGHTS,

@@ -9,8 +9,8 @@ from typing import IO
 
 import numpy as np
 
-from refdiff.errors import FormatError
-from refdiff.training.data.dataset import MAX_BYTES, Dataset, check_samples, from_uint8, hold_out_tenth
+from ...errors import FormatError
+from .dataset import MAX_BYTES, Dataset, check_samples, from_uint8, hold_out_tenth
 
 _NAMES = ("x", "labels", "held_out", "held_out_labels")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refdiff.errors import FormatError
-from refdiff.training.data.dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
+from ...errors import FormatError
+from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 _RECORD = 1 + 3 * 32 * 32
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refdiff.training.data.dataset import Dataset
+from .dataset import Dataset
 
 
 def load_digits() -> Dataset:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refdiff.errors import FormatError
-from refdiff.training.data.dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
+from ...errors import FormatError
+from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 

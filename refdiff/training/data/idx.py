@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from refdiff.errors import FormatError
-from refdiff.training.data.dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
+from ...errors import FormatError
+from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 _GZIP = b"\x1f\x8b"
 _CHUNK = 16 << 20

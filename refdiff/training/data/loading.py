@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from refdiff.errors import FormatError
-from refdiff.training.data import arrays, cifar, folder, idx, planar
-from refdiff.training.data.dataset import Dataset
-from refdiff.training.data.digits import load_digits
+from ...errors import FormatError
+from . import arrays, cifar, folder, idx, planar
+from .dataset import Dataset
+from .digits import load_digits
 
 # Every name that `load` knows, and what makes it.
 NAMED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, **planar.NAMED}

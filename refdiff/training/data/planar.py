@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from refdiff.random import Key, Stream, normal, uniform
-from refdiff.training.data.dataset import Dataset
+from ...random import Key, Stream, normal, uniform
+from .dataset import Dataset
 
 TRAIN, HELD_OUT = 8192, 2048
 

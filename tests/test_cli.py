@@ -1,0 +1,262 @@
+"""The command line from end to end on a small model, and every bad input as one line and exit status 2."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refdiff.cli import main
+
+SMALL = ["--quiet", *(f"--set={change}" for change in (
+    "model.width=8", "train.batch=8", "train.steps=6", "train.warmup=2", "train.grid_every=3", "train.checkpoint_every=3",
+    "sample.steps=3"))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of six steps."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["train", "--out", str(folder), *SMALL]) == 0
+    return folder
+
+
+def fails(capsys, *arguments):
+    """The one line on stderr of a command that ends with status 2."""
+    capsys.readouterr()
+    try:
+        status = main([str(a) for a in arguments])
+    except SystemExit as end:  # argparse
+        status = end.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("refdiff: error: ")
+    return lines[0]
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_holds_its_configuration_log_checkpoint_and_grids(run):
+    names = sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file())
+    assert names == [
+        "checkpoint.safetensors",
+        "config.toml",
+        "log.jsonl",
+        "samples/step0000003.png",
+        "samples/step0000006.png",
+    ]
+    line = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 6
+    assert {"loss", "gradient_norm", "learning_rate", "images_per_second"} < line.keys()
+
+
+def test_sample_writes_a_grid_a_folder_an_npz_and_a_strip(run, tmp_path, capsys):
+    base = ["sample", str(run), "--n", "5", "--quiet", "--json"]
+    assert main([*base, "--out", str(tmp_path / "grid.png"), "--trajectory", str(tmp_path / "way.png")]) == 0
+    assert json.loads(capsys.readouterr().out)["shape"] == [8, 8, 1]
+    assert main([*base, "--out", str(tmp_path / "x.npz")]) == 0
+    assert main([*base, "--out", str(tmp_path / "folder")]) == 0
+    x = np.load(tmp_path / "x.npz")["x"]
+    assert x.shape == (5, 8, 8, 1)
+    pngs = sorted((tmp_path / "folder").iterdir())
+    assert len(pngs) == 5
+    with Image.open(pngs[0]) as image:
+        assert np.abs(np.asarray(image) / 127.5 - 1 - x[0, ..., 0]).max() <= 0.5 / 127.5 + 1e-6
+    with Image.open(tmp_path / "grid.png") as grid, Image.open(tmp_path / "way.png") as way:
+        assert grid.width > 100
+        assert way.width > 100
+
+
+def test_sampling_repeats_and_follows_its_options(run, tmp_path):
+    def draw(name, *options):
+        assert main(["sample", str(run), "--n", "3", "--quiet", "--out", str(tmp_path / name), *options]) == 0
+        return np.load(tmp_path / name)["x"]
+
+    one = draw("a.npz")
+    np.testing.assert_array_equal(one, draw("b.npz"))
+    assert np.abs(one - draw("c.npz", "--seed", "1")).max() > 0.1
+    assert np.abs(one - draw("d.npz", "--set", "sample.eta=0")).max() > 1e-3
+
+
+def test_eval_prints_the_distances_and_the_classes(run, capsys):
+    assert main(["eval", str(run), "--n", "70", "--quiet", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["frechet_floor"] < 1 < metrics["frechet_samples"]
+    assert len(metrics["class_counts"]) == metrics["classes"] == 10
+    assert sum(metrics["class_counts"]) == metrics["samples"] == 70
+
+
+def test_the_mixture_is_evaluated_beside_the_perfect_denoiser(tmp_path, capsys):
+    out = str(tmp_path / "m")
+    assert main(["train", "--preset", "mixture", "--out", out, "--set", "train.steps=5", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["eval", out, "--n", "50", "--quiet", "--json", "--set", "sample.steps=5"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["eps_error_ratio"] > 1
+    line = fails(capsys, "sample", out, "--out", tmp_path / "m.png", "--quiet")
+    assert "expected a name ending in .npz, since this model makes points" in line
+
+
+def test_info_names_the_exact_sizes_of_the_presets(run, capsys):
+    assert main(["info", "--json"]) == 0
+    presets = json.loads(capsys.readouterr().out)["presets (parameters)"]
+    assert (presets["cifar10"], presets["celebahq256"]) == (35_746_307, 113_673_219)
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 6
+    assert main(["info", "mnist"]) == 0
+    assert "parameters" in capsys.readouterr().out
+
+
+def test_the_demo_writes_everything_it_promises(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "d"), "--n", "64", "--json", *SMALL]) == 0
+    names = {p.name for p in (tmp_path / "d").iterdir()}
+    assert {"samples.png", "trajectory.png", "loss.png", "checkpoint.safetensors", "metrics.json"} <= names
+    metrics = json.loads((tmp_path / "d" / "metrics.json").read_text())
+    assert {"frechet_samples", "frechet_floor", "frechet_noise", "classes_covered", "steps", "loss_last", "seconds_train",
+            "seconds_sample"} <= metrics.keys()  # fmt: skip
+    assert metrics["steps"] == 6
+
+
+def test_help_is_enough_to_get_on(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("train", "sample", "eval", "info", "demo", "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: command; see refdiff --help"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "the following arguments are required: --out"),
+        (["train", "--out", "OUT", "--preset", "digit"], "preset: expected one of digits"),
+        (["train", "--out", "OUT", "--engine", "cuda9"], "engine: expected one of"),
+        (["train", "--out", "OUT", "--set", "train.stepz=4"], "did you mean train.steps?"),
+        (["train", "--out", "OUT", "--set", "data.source=digitz"], "digits"),
+        (
+            ["train", "--out", "OUT", "--set", "data.source=moons"],
+            "expected samples of (8, 8, 1), the model's shape, came (2,)",
+        ),
+        (["train", "--out", "OUT", "--set", "train.batch=0"], "train.batch: expected"),
+        (["train", "--out", "OUT", "--set", "schedule.T=-5"], "T: expected a number of steps"),
+        (["train", "--out", "OUT", "--config", "OUT/none.toml"], "expected a readable TOML file"),
+        (["train", "--out", "OUT", "--resume"], "expected a checkpoint file, came 'OUT'"),
+        (
+            ["train", "--out", "OUT", "--resume", "--preset", "digits"],
+            "OUT/checkpoint.safetensors, which does not exist",
+        ),
+        (["train", "--out", "OUT", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["sample", "OUT", "--out", "OUT.png"], "OUT"),
+        (["info", "digit"], "name: expected a preset"),
+        (["eval", "OUT/none.safetensors"], "none.safetensors"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_write_nothing(arguments, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    line = fails(capsys, *[a.replace("OUT", str(out)) for a in arguments])
+    assert message.replace("OUT", str(out)) in line
+    assert not out.exists()
+
+
+def test_an_empty_folder_and_images_of_other_sizes(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    train = ["train", "--out", tmp_path / "run", "--set", f"data.source={folder}"]
+    assert str(folder) in fails(capsys, *train)
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    Image.new("L", (9, 8)).save(folder / "b.png")
+    line = fails(capsys, *train)
+    assert "a.png" in line
+    assert "b.png" in line
+    (folder / "a.png").unlink()
+    assert "expected samples of (8, 8, 1)" in fails(capsys, *train)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nan_and_values_out_of_range_in_the_data(tmp_path, capsys):
+    for value, message in ((np.nan, "expected numbers, came 1 NaN"), (3.0, "[-1, 1]")):
+        x = np.zeros((20, 8, 8, 1), np.float32)
+        x[3, 2, 2] = value
+        np.save(tmp_path / "x.npy", x)
+        line = fails(capsys, "train", "--out", tmp_path / "run", "--set", f"data.source={tmp_path / 'x.npy'}")
+        assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(run, capsys):
+    before = contents(run)
+    assert "holds a run" in fails(capsys, "train", "--out", run, *SMALL)
+    line = fails(capsys, "train", "--out", run, "--resume", *SMALL, "--set", "train.learning_rate=1e-5")
+    assert "belongs to another configuration: train.learning_rate = 0.002 there, 1e-05 here" in line
+    assert "train.steps" in fails(capsys, "train", "--out", run, "--resume", *SMALL, "--set", "train.steps=9")
+    assert contents(run) == before
+
+
+def test_sample_does_not_write_over_files_unasked(run, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"mine")
+    assert "exists; add --force" in fails(capsys, "sample", run, "--out", tmp_path / "a.png", "--quiet")
+    assert (tmp_path / "a.png").read_bytes() == b"mine"
+    assert "expected a .png" in fails(capsys, "sample", run, "--out", tmp_path / "a.jpg", "--quiet")
+    assert "n: expected at least one sample" in fails(capsys, "sample", run, "--out", tmp_path / "b.png", "--n", "0")
+    line = fails(capsys, "sample", run, "--out", tmp_path / "b.png", "--set", "model.width=16")
+    assert "expected a key of sample" in line
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x89PNG" + b[4:], lambda b: b""])
+def test_a_damaged_checkpoint_is_an_error_of_one_line(run, tmp_path, capsys, damage):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(damage((run / "checkpoint.safetensors").read_bytes()))
+    assert str(path) in fails(capsys, "sample", path, "--out", tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_checkpoint_whose_arrays_are_not_its_models(run, tmp_path, capsys):
+    from refdiff.storage import load_checkpoint, save_checkpoint
+
+    arrays, metadata = load_checkpoint(run / "checkpoint.safetensors")
+    arrays["p/conv_in/weight"] = arrays["p/conv_in/weight"][..., :4]
+    save_checkpoint(tmp_path / "a.safetensors", arrays, metadata)
+    assert "p/conv_in/weight: expected float32 (3, 3, 1, 8)" in fails(capsys, "eval", tmp_path / "a.safetensors")
+    metadata.pop("config")
+    save_checkpoint(tmp_path / "a.safetensors", arrays, metadata)
+    assert "expected the configuration" in fails(capsys, "eval", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_exits_cleanly(tmp_path, kind):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "refdiff",
+        "train",
+        "--out",
+        out,
+        *SMALL,
+        "--set=train.steps=100000",
+        "--set=train.log_every=1",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        log = out / "log.jsonl"
+        for _ in range(600):
+            if log.exists() and log.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(kind)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("refdiff: stopped; ")
+    assert "Traceback" not in err
+    assert main(["info", str(out), "--json"]) == 0

@@ -1,0 +1,93 @@
+"""Configurations: every key is read, written back, checked and explained."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.models import MLPConfig, UNetConfig
+from refdiff.training import PRESETS, Config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_survives_its_own_toml(name, tmp_path):
+    config = PRESETS[name].changed(["schedule.law=cosine", "schedule.options.s=0.01", "seed=5"])
+    (tmp_path / "c.toml").write_text(config.to_toml())
+    assert Config.resolve("digits", tmp_path / "c.toml") == config
+    assert Config.from_dict(config.to_dict()) == config
+    tomllib.loads(config.to_toml())
+
+
+@given(st.integers(1, 10**6), st.floats(1e-8, 10), st.sampled_from(["eps", "x0", "v"]), st.integers(0, 2**64 - 1))
+def test_changes_reach_their_keys(steps, rate, prediction, seed):
+    config = Config().changed(
+        [f"train.steps={steps}", f"train.learning_rate={rate!r}", f"train.prediction={prediction}", f"seed={seed}"]
+    )
+    assert (config.train.steps, config.train.learning_rate) == (steps, rate)
+    assert (config.train.prediction, config.seed) == (prediction, seed)
+    assert config.data == Config().data
+
+
+def test_preset_then_file_then_single_keys(tmp_path):
+    (tmp_path / "c.toml").write_text("seed = 3\n[train]\nsteps = 7\nbatch = 5\n[model]\nmultipliers = [1, 2, 2]\n")
+    config = Config.resolve("digits", tmp_path / "c.toml", ["train.batch=6"])
+    assert (config.seed, config.train.steps, config.train.batch) == (3, 7, 6)
+    assert isinstance(config.model, UNetConfig)
+    assert config.model.multipliers == (1, 2, 2)
+    assert config.model.width == 32
+
+
+def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
+    assert Config().changed(["model.kind=mlp"]).model == MLPConfig()
+    config = Config().changed(["schedule.options.beta_end=0.01"])
+    assert config.changed(["schedule.law=cosine"]).schedule.options == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.stepz=5", r"key: expected one of .* came 'train.stepz'; did you mean train.steps\?"),
+        ("trian.steps=5", r"key: expected one of .* came 'trian'; did you mean train\?"),
+        ("train=5", r"train: expected a table such as \[train\], came 5"),
+        ("train.steps", r"--set: expected key=value, came 'train.steps'"),
+        ("train.steps=many", r"train.steps: expected an int, came 'many'"),
+        ("train.steps=1.5", r"train.steps: expected an int, came 1.5"),
+        ("train.steps=true", r"train.steps: expected an int, came True"),
+        ("train.steps=0", r"train.steps: expected a finite number above 0, came 0"),
+        ("train.batch=-1", r"train.batch: expected a finite number above 0, came -1"),
+        ("train.learning_rate=0", r"train.learning_rate: expected a finite number above 0, came 0"),
+        ("train.learning_rate=nan", r"train.learning_rate: expected a finite number above 0, came nan"),
+        ("train.learning_rate=inf", r"train.learning_rate: expected a finite number above 0, came inf"),
+        ("train.warmup=-1", r"train.warmup: expected a number of at least 0, came -1"),
+        ("train.average=1", r"train.average: expected a decay in \[0, 1\), came 1"),
+        ("train.prediction=score", r"train.prediction: expected one of eps, x0, v, came 'score'"),
+        ("train.decay=linear", r"train.decay: expected one of cosine, constant"),
+        ("schedule.T=0", r"T: expected a number of steps, an integer of at least 1, came 0"),
+        ("schedule.law=cosin", r"schedule.law: expected one of .* did you mean cosine\?"),
+        ("schedule.options.beta_stop=1", r"schedule.options: expected one of beta_start, beta_end, came 'beta_stop'"),
+        ("schedule.options.beta_end=2", r"beta: expected values in \(0, 1\)"),
+        ("schedule.T=50", r"sample.steps: expected at most schedule.T = 50, came 100; add --set sample.steps=50"),
+        ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, came 2"),
+        ("sample.method=euler", r"sample.method: expected one of ddim, ancestral"),
+        ("engine=cudda", r"engine: expected one of reference, came 'cudda'"),
+        ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, came -1"),
+        ("model.kind=vit", r"model.kind: expected one of unet, mlp, came 'vit'"),
+        ("model.size=9", r"size: expected a multiple of 2"),
+        ("model.multipliers=3", r"model.multipliers: expected a list of integers, came 3"),
+        ("data.source=3", r"data.source: expected a str, came 3"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_was_expected(change, message):
+    with pytest.raises(ValueError, match=message):
+        Config().changed([change])
+
+
+def test_an_unknown_preset_and_a_broken_file(tmp_path):
+    with pytest.raises(ValueError, match=r"preset: expected one of digits.* did you mean digits\?"):
+        Config.resolve("digit")
+    with pytest.raises(ValueError, match=r"configuration .*none.toml: expected a readable TOML file"):
+        Config.resolve("digits", tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("[train\n")
+    with pytest.raises(ValueError, match=r"configuration .*broken.toml: expected a readable TOML file"):
+        Config.resolve("digits", tmp_path / "broken.toml")

@@ -1,0 +1,163 @@
+"""The training loop: what it computes, that it repeats and resumes bit for bit, and how it ends."""
+
+import copy
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refdiff import TrainingError, engines, models
+from refdiff.models import flatten
+from refdiff.process import convert, q_sample
+from refdiff.random import Key, Stream, integers, normal
+from refdiff.training import State, batch_indices, load_state, train, train_step
+from refdiff.training.data import load
+
+
+def same(a, b):
+    """Every array of two states, bit for bit."""
+    for tree in ("p", "average", "m", "v"):
+        one, two = flatten(getattr(a, tree)), flatten(getattr(b, tree))
+        assert one.keys() == two.keys()
+        assert all(np.array_equal(one[k], two[k]) for k in one), tree
+    return a.step == b.step and a.seen == b.seen
+
+
+class Stop(Exception):
+    """Stands for a machine that goes down."""
+
+
+def stop_at(step):
+    def on_step(state, measured):
+        if state.step == step:
+            raise Stop
+
+    return on_step
+
+
+@pytest.mark.parametrize("change", ["model.dropout=0.2", "train.prediction=v", "train.prediction=x0"])
+def test_twenty_steps_repeat_bit_for_bit(small, change):
+    config = small.changed([change])
+    assert same(train(config, progress=False), train(config, progress=False))
+
+
+def test_another_seed_gives_another_run(small):
+    a, b = train(small, progress=False), train(small.changed(["seed=1"]), progress=False)
+    assert not np.array_equal(a.p["conv_in"]["weight"], b.p["conv_in"]["weight"])
+
+
+@pytest.mark.parametrize("stop", [10, 13])  # at the checkpoint of step 10, and after it
+def test_ten_steps_and_ten_resumed_equal_twenty(small, tmp_path, stop):
+    config = small.changed(["model.dropout=0.2"])
+    whole = train(config, tmp_path / "whole", progress=False)
+    with pytest.raises(Stop):
+        train(config, tmp_path / "run", progress=False, on_step=stop_at(stop))
+    assert load_state(tmp_path / "run")[1].step == 10
+    resumed = train(config, tmp_path / "run", resume=True, progress=False)
+    assert same(whole, resumed)
+    assert same(load_state(tmp_path / "whole")[1], load_state(tmp_path / "run")[1])
+    logs = [
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
+        for run in ("whole", "run")
+    ]
+    assert [(a["step"], a["loss"]) for a in logs[0]] == [(b["step"], b["loss"]) for b in logs[1]]
+    assert [line["step"] for line in logs[1]] == list(range(1, 21))
+
+
+def test_a_constant_rate_lets_a_finished_run_go_on(small, tmp_path):
+    config = small.changed(["train.decay=constant"])
+    whole = train(config, progress=False)
+    train(config.changed(["train.steps=10"]), tmp_path / "run", progress=False)
+    assert same(whole, train(config, tmp_path / "run", resume=True, progress=False))
+
+
+def test_ctrl_c_saves_the_step_it_interrupts(small, tmp_path):
+    def interrupt(state, measured):
+        if state.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small, tmp_path, progress=False, on_step=interrupt)
+    assert load_state(tmp_path)[1].step == 7
+    assert same(train(small, tmp_path, resume=True, progress=False), train(small, progress=False))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_a_step_descends_the_loss_of_its_own_batch(small, prediction):
+    # The loss is computed here from the definition; a plain gradient step of the same gradient would lower it.
+    config = small.changed(
+        [f"train.prediction={prediction}", "train.warmup=0", "train.learning_rate=1e-4", "train.clip=0"]
+    )
+    x0 = load("digits").x[:32]
+    schedule, engine = config.schedule.build(), engines.get("reference")
+    rng = np.random.default_rng(0)
+    p = models.tree_map(lambda a: a + 0.05 * rng.standard_normal(a.shape).astype("f"), State.first(config).p)
+    state = State.first(config)._replace(p=p)
+    new, measured = train_step(config, schedule, state, x0)
+
+    place = np.arange(len(x0))
+    t, eps = integers(Key(0, Stream.TIME, 1), place, 1, 1000), normal(Key(0, Stream.NOISE, 1), place, x0.shape[1:])
+    x_t = q_sample(schedule, x0, t, eps)
+
+    def loss(p):
+        y, _ = models.forward(engine, config.model, p, x_t, t)
+        wanted = x0 if prediction == "x0" else convert(schedule, x_t, t, eps, "eps", prediction)
+        return float(((y - wanted) ** 2).mean())
+
+    assert measured.loss == pytest.approx(loss(p), rel=1e-5)
+    assert loss(new.p) < loss(p)
+
+
+def test_the_loss_falls_over_a_short_training(small):
+    losses = []
+    config = small.changed(["train.steps=150", "train.batch=16"])
+    train(config, progress=False, on_step=lambda state, measured: losses.append(measured.loss))
+    assert np.mean(losses[-20:]) < 0.35 * np.mean(losses[:5])
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
+def test_every_epoch_shows_each_sample_once_however_batches_fall(seed, n, batch, epoch):
+    shown = np.concatenate([batch_indices(seed, seen, batch, n) for seen in range(0, (epoch + 1) * n, batch)])
+    one = shown[epoch * n : (epoch + 1) * n]
+    assert sorted(one.tolist()) == list(range(n))
+    assert (one == batch_indices(seed, epoch * n, n, n)).all()
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkpoint(small, tmp_path):
+    config = small.changed(["train.steps=40"])
+    with pytest.raises(Stop):
+        train(config, tmp_path, progress=False, on_step=stop_at(10))
+    good = (tmp_path / "checkpoint.safetensors").read_bytes()
+    images = load("digits")
+    bad = np.full_like(images.x, 1e38)  # whose square overflows
+    message = r"step 11: expected a finite loss.*last good checkpoint is .*checkpoint"
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
+        train(config, tmp_path, resume=True, progress=False, data=unchecked(images, bad))
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
+
+
+def unchecked(data, x):
+    """The data set with other values, past its own check of their range."""
+    broken = copy.copy(data)
+    object.__setattr__(broken, "x", x)
+    return broken
+
+
+def test_a_full_disk_stops_training_and_the_previous_checkpoint_stays_whole(small, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(Stop):
+        train(small, tmp_path, progress=False, on_step=stop_at(10))
+    good = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(small, tmp_path, resume=True, progress=False)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+    assert load_state(tmp_path)[1].step == 10

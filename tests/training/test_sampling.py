@@ -1,0 +1,49 @@
+"""Sampling from a model: numbered noise, every method, and the shape and range of what comes."""
+
+import numpy as np
+import pytest
+
+from refdiff import models
+from refdiff.training import State, sample
+from refdiff.training.sampling import trajectory
+
+
+@pytest.fixture
+def weights(small):
+    rng = np.random.default_rng(0)
+    return models.tree_map(lambda a: a + 0.05 * rng.standard_normal(a.shape).astype("f"), State.first(small).p)
+
+
+METHODS = [["sample.method=ddim", "sample.eta=0"], ["sample.method=ddim", "sample.eta=0.5"], ["sample.method=ancestral"],
+           ["sample.method=ancestral", "sample.variance=beta"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", METHODS)
+def test_a_sample_depends_on_its_number_and_the_seed_alone(small, weights, changes):
+    config = small.changed(changes)
+    together = sample(config, weights, 5, seed=3, progress=False)
+    apart = sample(config, weights, 5, seed=3, batch=2, progress=False)
+    assert together.shape == (5, 8, 8, 1)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(apart, together, atol=2e-5)
+    assert np.abs(sample(config, weights, 5, seed=4, progress=False) - together).max() > 0.1
+    assert np.abs(together).max() <= 1
+
+
+def test_the_trajectory_begins_with_noise_and_ends_with_the_samples(small, weights):
+    way = list(trajectory(small, weights, np.arange(3), seed=1))
+    assert [t for t, _ in way] == [1000, 667, 334, 1, 0]
+    np.testing.assert_array_equal(way[-1][1], sample(small, weights, 3, seed=1, progress=False))
+    assert abs(way[0][1].std() - 1) < 0.2
+
+
+def test_the_methods_differ(small, weights):
+    results = [sample(small.changed(changes), weights, 2, progress=False) for changes in METHODS]
+    for i in range(len(results)):
+        for j in range(i):
+            assert np.abs(results[i] - results[j]).max() > 1e-3
+
+
+def test_no_samples_is_an_error(small, weights):
+    with pytest.raises(ValueError, match="n: expected at least one sample, came 0"):
+        sample(small, weights, 0)
