@@ -8,7 +8,7 @@ from .unet import UNetConfig
 __all__ = ["MODELS"]
 
 MODELS: dict[str, UNetConfig | MLPConfig] = {
-    "digits": UNetConfig(size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "digits": UNetConfig(size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8),
     "mnist": UNetConfig(size=28, channels=1, width=64, multipliers=(1, 2, 2), blocks=2, attention=(7,), dropout=0.1),
     "cifar10": UNetConfig(
         size=32, channels=3, width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1

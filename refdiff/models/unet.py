@@ -26,7 +26,8 @@ class UNetConfig:
 
     multipliers: the width of each level as a multiple of `width`; each level but the last halves the size.
     blocks: residual blocks a level (the decoder has one more). attention: sizes at which attention follows each block.
-    heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). downsampling: "strided" or
+    heads: of the attention. groups: most groups of a group norm, where single
+    channels would not hear the time. dropout: rate in [0, 1). downsampling: "strided" or
     "pooled". time: "ddpm" or "adm" sinusoids. ValueError when something does not fit.
     """
 
@@ -44,9 +45,9 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         for name in ("size", "channels", "width", "blocks", "heads", "groups"):
-            if getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1, came {getattr(self, name)}")
-        if not self.multipliers or min(self.multipliers) < 1:
+        if not self.multipliers or not all(isinstance(m, int) and m >= 1 for m in self.multipliers):
             raise ValueError(f"multipliers: expected at least one integer of at least 1, came {self.multipliers}")
         if self.width < 4:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, came {self.width}")
@@ -135,7 +136,7 @@ def layout(config: UNetConfig) -> Tree:
 
     p: Tree = {"time": blocks.time_layout(config.width, embedded)}
     p["conv_in"] = conv_layout(3, config.channels, config.width)
-    p |= {layer.name: layer_layout(layer) for layer in encoder(config)}
+    p |= {layer.name: own for layer in encoder(config) if (own := layer_layout(layer))}  # a mean has no parameters
     p["middle_block0"] = layer_layout(Layer("middle_block0", "block", deep, deep, attention=True))
     p["middle_block1"] = layer_layout(Layer("middle_block1", "block", deep, deep))
     p |= {layer.name: layer_layout(layer) for layer in decoder(config)}
@@ -218,7 +219,8 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> t
         if layer.kind == "block":
             dh = block_backward(layer.name, dh)
         else:
-            dh, g[layer.name] = blocks.downsample_backward(engine, dh, saved[layer.name])
+            dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
+            g |= {layer.name: own} if own else {}
     dh = engine.fan_out_backward(dh, dkept.pop())
     dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"])
     g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])

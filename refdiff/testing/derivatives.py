@@ -27,7 +27,8 @@ def complex_step(f: Callable[[Any], Any], x: Any, v: Any, h: float = 1e-30) -> A
 def backward_errors(
     forward: Callable[..., tuple[Any, Any]], backward: Callable[..., Any], inputs: tuple, rng: np.random.Generator
 ) -> dict[str, float]:
-    """How far <dx, v> = <dy, J v> fails, as |<dx, v> - <dy, J v>| / (||dx|| ||v||), for random dy and v.   [ComplexStep]
+    """How far <dx, v> = <dy, J v> fails for random dy and v: |<dx, v> - <dy, J v>| over the product of norms, which is
+    the larger of ||dx|| ||v|| and ||dy|| ||J v||, for either scalar product may be a sum that cancels.   [ComplexStep]
 
     forward(*inputs) -> (y, saved); backward(dy, saved) -> the gradients of the inputs, of one input without a tuple.
     -> the error of each array by its name ("0", "1/weight"), v being zero elsewhere, and of all together ("all").
@@ -47,8 +48,8 @@ def backward_errors(
         values = iter(v.values())
         jv = _leaves(complex_step(lambda z: forward(*z)[0], inputs, _map(lambda _: next(values), inputs)))
         part = {name: dx[name] for name in names}
-        difference, scale = abs(_inner(part, v) - _inner(dy, jv)), (_inner(part, part) * _inner(v, v)) ** 0.5
-        return _quotient(difference, scale)
+        scale = max(_inner(part, part) * _inner(v, v), _inner(dy, dy) * _inner(jv, jv)) ** 0.5
+        return _quotient(abs(_inner(part, v) - _inner(dy, jv)), scale)
 
     return {name: error(name) for name in x} | {"all": error(*x)}
 

@@ -51,7 +51,9 @@ def test_values_and_derivatives_against_50_digits(name, scale, seed):
 def test_erf_is_right_and_smooth_where_it_is_cut_off():
     """GELU's error function is an integral below |x| / sqrt 2 = 6, and 1 beyond."""
     edge = 6 * 2**0.5
-    x = np.concatenate([np.linspace(-10, 10, 401), edge + np.linspace(-1e-6, 1e-6, 21), -edge + np.linspace(-1e-6, 1e-6, 21)])
+    x = np.concatenate(
+        [np.linspace(-10, 10, 401), edge + np.linspace(-1e-6, 1e-6, 21), -edge + np.linspace(-1e-6, 1e-6, 21)]
+    )
     y, _ = engine.gelu(x)
     exact = np.array([float(gelu(mpmath.mpf(x_i))) for x_i in x.tolist()])
     assert np.max(np.abs(y - exact) / np.maximum(1, np.abs(x))) <= 2e-15

@@ -40,6 +40,12 @@ def defined(x, weight, bias, stride, padding):
     return y
 
 
+def agrees(y, x, weight, bias, stride, padding):
+    """Is y the definition? Each number to rounding, of which the sum of the magnitudes of its terms is the measure."""
+    size = defined(abs(x), abs(weight), abs(bias), stride, padding)
+    return bool(np.all(np.abs(y - defined(x, weight, bias, stride, padding)) <= 1e-15 * size))
+
+
 @given(cases(), seeds)
 def test_conv2d(check_contract, case, seed):
     x, weight, bias, stride, padding = case
@@ -48,7 +54,7 @@ def test_conv2d(check_contract, case, seed):
 
 @given(cases())
 def test_conv2d_is_its_definition(case):
-    assert relative_error(engine.conv2d(*case)[0], defined(*case)) <= 1e-14
+    assert agrees(engine.conv2d(*case)[0], *case)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -61,7 +67,7 @@ def test_conv2d_without_padding_given(check_contract, k, stride, size):
     check_contract("conv2d", (x,), {"weight": weight, "bias": bias}, seed=k, stride=stride)
     y, _ = engine.conv2d(x, weight, bias, stride)
     assert y.shape[1:3] == tuple(-(-length // stride) for length in size)
-    assert relative_error(y, defined(x, weight, bias, stride, (k // 2, k // 2))) <= 1e-14
+    assert agrees(y, x, weight, bias, stride, (k // 2, k // 2))
 
 
 @pytest.mark.parametrize("size", [2, 4, 6])
@@ -73,7 +79,7 @@ def test_conv2d_halves_an_even_size_as_ddpm_does(size):
     assert y.shape == (1, size // 2, size // 2, 2)
     grown = np.concatenate([x, np.full((1, size, 1, 2), 0.0)], axis=2)
     grown = np.concatenate([grown, np.full((1, 1, size + 1, 2), 0.0)], axis=1)
-    assert relative_error(y, defined(grown, weight, bias, 2, (0, 0))) <= 1e-14
+    assert agrees(y, grown, weight, bias, 2, (0, 0))
 
 
 @given(cases())
@@ -91,20 +97,20 @@ def test_conv2d_adjoint(case):
 
 @given(cases(), st.integers(0, 3), st.integers(0, 3))
 def test_conv2d_is_translation_equivariant(case, down, right):
-    """Where no zeros are seen, moving x moves y, by one pixel for a stride of pixels; and no pixel is privileged."""
+    """Where no zeros are seen, moving x by a stride of pixels moves y by one."""
     x, weight, bias, stride, _ = case
     kh, kw, *_ = weight.shape
     x = np.random.default_rng(x.size).standard_normal((2, kh + 12, kw + 12, x.shape[3]))
     y, _ = engine.conv2d(x, weight, bias, stride, (0, 0))
     moved, _ = engine.conv2d(x[:, down * stride :, right * stride :], weight, bias, stride, (0, 0))
-    assert relative_error(moved, y[:, down:, right:]) <= 1e-14
+    assert relative_error(moved, y[:, down:, right:]) <= 1e-13
 
 
 @given(cases())
 def test_conv2d_of_stride_s_is_every_sth_of_stride_1(case):
     x, weight, bias, stride, padding = case
     y, _ = engine.conv2d(x, weight, bias, 1, padding)
-    assert relative_error(engine.conv2d(*case)[0], y[:, ::stride, ::stride]) <= 1e-14
+    assert relative_error(engine.conv2d(*case)[0], y[:, ::stride, ::stride]) <= 1e-12
 
 
 def test_conv2d_refuses_what_does_not_fit():

@@ -72,7 +72,9 @@ def test_time_embedding_is_cast_once(channels, convention, dtype, seed):
     assert y.dtype == dtype
     assert np.array_equal(y, exact.astype(dtype))
     assert engine.time_embedding(t, channels).dtype == np.float32
-    assert np.array_equal(engine.time_embedding(t, channels, dtype=dtype), engine.time_embedding(t, channels, "ddpm", dtype))
+    assert np.array_equal(
+        engine.time_embedding(t, channels, dtype=dtype), engine.time_embedding(t, channels, "ddpm", dtype)
+    )
 
 
 def test_time_embedding_tells_all_times_apart():

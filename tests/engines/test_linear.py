@@ -1,5 +1,7 @@
 """The linear layer."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ def test_linear(check_contract, shape, out, seed):
     x, weight, bias = case(seed, *shape, out=out)
     check_contract("linear", (x,), {"weight": weight, "bias": bias}, seed=seed)
     y, _ = engine.linear(x, weight, bias)
-    assert relative_error(y, np.einsum("...i,io->...o", x, weight) + bias) <= 1e-14
+    for place in np.ndindex(y.shape):
+        terms = [bias[place[-1]], *x[place[:-1]] * weight[:, place[-1]]]
+        assert abs(y[place] - math.fsum(terms)) <= 1e-15 * sum(map(abs, terms))
 
 
 @given(st.lists(small, min_size=2, max_size=4), small, seeds)
@@ -31,7 +35,7 @@ def test_linear_adjoint(shape, out, seed):
     ax, saved = engine.linear(x, weight, 0 * bias)
     y = np.random.default_rng(seed + 1).standard_normal(ax.shape)
     dx, g = engine.linear_backward(y, saved)
-    scale = np.linalg.norm(ax) * np.linalg.norm(y)
+    scale = np.linalg.norm(x) * np.linalg.norm(weight) * np.linalg.norm(y)
     assert abs(np.vdot(ax, y) - np.vdot(x, dx)) <= 1e-14 * scale
     assert abs(np.vdot(ax, y) - np.vdot(weight, g["weight"])) <= 1e-14 * scale
 
@@ -40,4 +44,4 @@ def test_linear_adjoint(shape, out, seed):
 def test_linear_on_an_image_is_the_1x1_convolution(n, size, out, seed):
     x, weight, bias = case(seed, n, size, size + 1, 3, out=out)
     y, _ = engine.conv2d(x, weight[None, None], bias)
-    assert relative_error(engine.linear(x, weight, bias)[0], y) <= 1e-14
+    assert relative_error(engine.linear(x, weight, bias)[0], y) <= 1e-13

@@ -43,7 +43,7 @@ def test_group_norm(check_contract, n, positions, groups, size, epsilon, seed):
     parameters = {"weight": weight, "bias": bias}
     check_contract("group_norm", (x,), parameters, seed=seed, groups=groups, epsilon=epsilon)
     y, _ = engine.group_norm(x, **parameters, groups=groups, epsilon=epsilon)
-    assert relative_error(y, defined(x, weight, bias, groups, epsilon)) <= 1e-14
+    assert relative_error(y, defined(x, weight, bias, groups, epsilon)) <= 1e-13
 
 
 @given(batches, st.lists(st.integers(1, 3), max_size=3), st.integers(4, 8), st.sampled_from([1e-5, 0.1]), seeds)
@@ -52,7 +52,7 @@ def test_layer_norm(check_contract, n, rest, c, epsilon, seed):
     check_contract("layer_norm", (x,), {"weight": weight, "bias": bias}, seed=seed, epsilon=epsilon)
     y, _ = engine.layer_norm(x, weight, bias, epsilon)
     rows = [weight * normalised(row, epsilon) + bias for row in x.reshape(-1, c)]
-    assert relative_error(y, np.reshape(rows, x.shape)) <= 1e-14
+    assert relative_error(y, np.reshape(rows, x.shape)) <= 1e-13
 
 
 def test_the_epsilons_are_those_of_the_public_codes():

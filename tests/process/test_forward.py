@@ -43,8 +43,9 @@ def test_one_step_scales_by_the_root_of_one_minus_beta_and_adds_beta(schedule, d
     (x,) = draws(data.draw(seeds()), (3, 2), 1)
     mean, variance = q_step_moments(schedule, x, t)
     assert abs(variance - schedule.beta[t]) <= 1e-15 * schedule.beta[t]
-    # The schedule of a respaced process knows alpha to more digits than 1 - beta has.
-    assert norm(mean - np.sqrt(1 - schedule.beta[t]) * x) <= 1e-16 / np.sqrt(max(1 - schedule.beta[t], 1e-16)) * norm(x)
+    # A respaced schedule knows alpha to more digits than 1 - beta has.
+    bound = 4e-16 / np.sqrt(max(1 - schedule.beta[t], 1e-16))
+    assert norm(mean - np.sqrt(1 - schedule.beta[t]) * x) <= bound * norm(x)
 
 
 @given(schedules(terminal=True), shapes(), seeds(), st.data())
@@ -103,7 +104,7 @@ def test_where_alpha_bar_is_zero_a_sample_is_the_noise(T, shape, seed):
         assert np.array_equal(q_step(schedule, x, t, eps), eps)
 
 
-# What the tests below hold for scalar t, for every dtype: name, function of (schedule, x, eps, k, t).
+# Everything the file offers, as functions of the same (schedule, x, eps, k, t) with values of x's shape.
 SAMPLES = {
     "q_step": lambda schedule, x, eps, k, t: q_step(schedule, x, t, eps),
     "q_sample": lambda schedule, x, eps, k, t: q_sample(schedule, x, t, eps),
@@ -144,12 +145,12 @@ def test_numpys_integers_of_every_width_name_the_same_step(schedule, seed, data)
 
 
 @given(schedules(terminal=True), shapes(), seeds(), st.data())
-def test_inputs_are_left_as_they_were(schedule, shape, seed, data):
+def test_read_only_inputs_will_do_for_nothing_is_written_into_them(schedule, shape, seed, data):
     k, t = data.draw(pairs(schedule, strict=True))
     x, eps = draws(seed, shape)
     x.flags.writeable = eps.flags.writeable = False
     for function in SAMPLES.values():
-        assert function(schedule, x, eps, k, t) is not x
+        function(schedule, x, eps, k, t)
 
 
 def test_t_single_steps_sample_the_closed_form():

@@ -1,0 +1,143 @@
+"""The blocks of the U-Net, each by itself."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.engines import reference as engine
+from refdiff.models import blocks, tree_map
+from refdiff.random import Key, Stream
+from refdiff.testing.derivatives import check_backward, relative_error
+
+seeds = st.integers(0, 2**32 - 1)
+batches = st.integers(1, 3)
+sizes = st.sampled_from([2, 4])
+channels = st.sampled_from([4, 8, 12])
+heads = st.sampled_from([1, 2, 4])
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def check(forward, backward, inputs, seed):
+    check_backward(forward, backward, inputs, np.random.default_rng(seed), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("channels", "most", "expected"), [(128, 32, 32), (384, 32, 32), (48, 32, 16), (8, 32, 8), (9, 32, 1), (12, 4, 4)]
+)
+def test_groups_of_divides_both(channels, most, expected):
+    assert blocks.groups_of(channels, most) == expected
+
+
+@given(batches, st.sampled_from([4, 5, 8]), st.sampled_from(["ddpm", "adm"]), seeds)
+def test_time(drawn, n, width, convention, seed):
+    p = drawn(blocks.time_layout(width, 4 * width), seed)
+    t = np.random.default_rng(seed).integers(1, 1001, n)
+    check(
+        lambda p: blocks.time(engine, p, t, convention),
+        lambda demb, saved: blocks.time_backward(engine, demb, saved),
+        (p,),
+        seed,
+    )
+    emb, _ = blocks.time(engine, p, t, convention)
+    h = engine.time_embedding(t, width, convention, np.float64)
+    for layer in ("linear1", "linear2"):
+        h = h @ p[layer]["weight"] + p[layer]["bias"]
+        h = h / (1 + np.exp(-h))
+    assert relative_error(emb, h) <= 1e-13
+
+
+@given(batches, sizes, channels, channels, st.sampled_from([0.0, 0.4]), seeds)
+def test_residual(drawn, n, size, c_in, c_out, rate, seed):
+    p = drawn(blocks.residual_layout(c_in, c_out, 6), seed)
+    inputs = normal(seed, n, size, size, c_in), normal(seed + 1, n, 6), p
+    key = Key(seed, Stream.DROPOUT, 3)
+    check(
+        lambda x, emb, p: blocks.residual(engine, p, x, emb, 2, rate, key),
+        lambda dy, saved: blocks.residual_backward(engine, dy, saved),
+        inputs,
+        seed,
+    )
+    assert ("shortcut" in p) == (c_in != c_out)
+
+
+@given(batches, sizes, channels, heads, seeds)
+def test_attention(drawn, n, size, c, heads, seed):
+    p = drawn(blocks.attention_layout(c), seed)
+    check(
+        lambda x, p: blocks.attention(engine, p, x, 2, heads),
+        lambda dy, saved: blocks.attention_backward(engine, dy, saved),
+        (normal(seed, n, size, size, c), p),
+        seed,
+    )
+
+
+@given(batches, sizes, channels, st.sampled_from(["strided", "pooled"]), seeds)
+def test_downsample(drawn, n, size, c, kind, seed):
+    p = drawn(blocks.downsample_layout(c, kind), seed)
+    x = normal(seed, n, size, size, c)
+    check(
+        lambda x, p: blocks.downsample(engine, p, x),
+        lambda dy, saved: blocks.downsample_backward(engine, dy, saved),
+        (x, p),
+        seed,
+    )
+    y, _ = blocks.downsample(engine, p, x)
+    assert y.shape == (n, size // 2, size // 2, c)
+    # The window of an output pixel begins at the pixel twice as far in, and sees nothing before it.
+    nudged = x.copy()
+    nudged[:, 1, 1] += 1
+    changed = np.abs(blocks.downsample(engine, p, nudged)[0] - y).max(axis=(0, 3)) > 0
+    assert np.argwhere(changed).tolist() == [[0, 0]]
+
+
+@given(batches, st.integers(1, 3), channels, seeds)
+def test_upsample(drawn, n, size, c, seed):
+    p = drawn(blocks.upsample_layout(c), seed)
+    x = normal(seed, n, size, size, c)
+    check(
+        lambda x, p: blocks.upsample(engine, p, x),
+        lambda dy, saved: blocks.upsample_backward(engine, dy, saved),
+        (x, p),
+        seed,
+    )
+    assert blocks.upsample(engine, p, x)[0].shape == (n, 2 * size, 2 * size, c)
+
+
+@given(channels, heads, seeds)
+def test_attention_block_does_not_know_where_a_pixel_is(drawn, c, heads, seed):
+    x, p = normal(seed, 2, 16, c), drawn(blocks.attention_layout(c), seed)
+    order = np.random.default_rng(seed).permutation(16)
+    y, moved = (blocks.attention(engine, p, a.reshape(2, 4, 4, c), 2, heads)[0] for a in (x, x[:, order]))
+    assert relative_error(moved.reshape(2, 16, c), y.reshape(2, 16, c)[:, order]) <= 1e-13
+
+
+@given(channels, seeds)
+def test_blocks_begin_as_the_identity(drawn, c, seed):
+    """Their last layer being zero, whatever the others are."""
+    x, emb = normal(seed, 2, 4, 4, c), normal(seed + 1, 2, 6)
+    residual, attention = drawn(blocks.residual_layout(c, c, 6), seed), drawn(blocks.attention_layout(c), seed)
+    for p, last in ((residual, "conv2"), (attention, "projection")):
+        p[last] = tree_map(np.zeros_like, p[last])
+    assert np.array_equal(blocks.residual(engine, residual, x, emb, 2)[0], x)
+    assert np.array_equal(blocks.attention(engine, attention, x, 2, 2)[0], x)
+
+
+@pytest.mark.parametrize(("groups", "hears"), [(1, True), (4, True), (8, False)])
+def test_a_norm_of_one_channel_a_group_removes_the_time(drawn, groups, hears):
+    """The time shifts whole channels, and a norm of single channels ignores shifts: keep two channels or more a group."""
+    p, x = drawn(blocks.residual_layout(8, 8, 6), 0), normal(0, 2, 4, 4, 8)
+    early, late = (blocks.residual(engine, p, x, normal(seed, 2, 6), groups)[0] for seed in (1, 2))
+    assert (relative_error(late, early) > 1e-3) == hears
+
+
+def test_dropout_wants_a_rate_and_a_key(drawn):
+    p, x, emb = drawn(blocks.residual_layout(8, 8, 6), 0), normal(0, 2, 4, 4, 8), normal(1, 2, 6)
+    key = Key(0, Stream.DROPOUT)
+    plain, _ = blocks.residual(engine, p, x, emb, 2)
+    for rate, given_key in ((0.5, None), (0.0, key)):
+        assert np.array_equal(blocks.residual(engine, p, x, emb, 2, rate, given_key)[0], plain)
+    assert not np.array_equal(blocks.residual(engine, p, x, emb, 2, 0.5, key)[0], plain)

@@ -1,0 +1,220 @@
+"""Gaussian mixtures against direct formulas, quadrature and differences: density, score and the expected noise."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.linalg import norm
+
+from refdiff.process import GaussianMixture, from_beta, linear, q_sample
+from refdiff.testing.strategies import schedules, seeds, steps
+
+
+def mixture(rng, K, D):
+    weights = rng.dirichlet(np.full(K, 5.0)) * 0.9 + 0.1 / K
+    roots = rng.standard_normal((K, D, D)) * 0.5
+    return GaussianMixture(weights, rng.standard_normal((K, D)), roots @ roots.swapaxes(1, 2) + 0.05 * np.eye(D))
+
+
+@st.composite
+def cases(draw, D=None, first=0):
+    """(mixture, schedule, t, x): x about where x_t lies."""
+    rng = np.random.default_rng(draw(seeds()))
+    data = mixture(rng, draw(st.integers(1, 3)), D or draw(st.integers(1, 3)))
+    schedule = draw(schedules(terminal=True))
+    return data, schedule, draw(steps(schedule, first)), 1.5 * rng.standard_normal((5, data.means.shape[1]))
+
+
+def direct_density(data, schedule, x, t):
+    """sum_k w_k N(x; a m_k, a^2 C_k + s^2 I), by inverse and determinant."""
+    a2, s2 = schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]
+    total = 0
+    for w, m, c in zip(data.weights, data.means, data.covariances, strict=True):
+        spread = a2 * c + s2 * np.eye(len(m))
+        away = x - np.sqrt(a2) * m
+        power = np.einsum("nd,de,ne->n", away, np.linalg.inv(spread), away)
+        total += w * np.exp(-power / 2) / np.sqrt(np.linalg.det(2 * np.pi * spread))
+    return total
+
+
+@given(cases())
+def test_the_density_is_the_mixtures_formula(case):
+    data, schedule, t, x = case
+    wanted = np.log(direct_density(data, schedule, x, t))
+    came = data.log_density(schedule, x, t)
+    assert came.shape == (5,)
+    assert np.all(abs(came - wanted) <= 1e-11 * (1 + abs(wanted)))  # an inverse of condition 100, powers up to 100
+
+
+@given(cases(D=2))
+def test_the_density_integrates_to_one(case):
+    data, schedule, t, _ = case
+    reach = abs(data.means).max() + 8 * np.sqrt(max(1, np.linalg.eigvalsh(data.covariances).max()))
+    line, width = np.linspace(-reach, reach, 251, retstep=True)
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    assert abs(np.exp(data.log_density(schedule, grid, t)).sum() * width**2 - 1) <= 1e-9
+
+
+@given(cases(D=1, first=1))
+def test_density_and_expected_noise_are_those_of_the_forward_process_by_quadrature(case):
+    """q(x_t) = int q(x_t|x_0) q(x_0) dx_0 and E[eps|x_t], over a grid of x_0; eps is what turns x_0 into x_t."""
+    data, schedule, t, x = case
+    a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
+    # The product of both densities is as narrow as the narrower: close in on where it lies for each x_t.
+    for x_t in x[:, 0]:
+        low, high = -14.0, 14.0
+        for _ in range(6):
+            x0 = np.linspace(low, high, 2001)
+            prior = direct_density(data, schedule, x0[:, None], 0)
+            logs = np.log(np.maximum(prior, 1e-300)) - ((x_t - a * x0) / s) ** 2 / 2
+            inside = x0[logs > logs.max() - 50]
+            low, high = inside[0] - (x0[1] - x0[0]), inside[-1] + (x0[1] - x0[0])
+        joint, width = np.exp(logs) / np.sqrt(2 * np.pi) / s, x0[1] - x0[0]
+        log_density = np.log(joint.sum() * width)
+        expected = (joint * (x_t - a * x0) / s).sum() / joint.sum()
+        point = np.array([[x_t]])
+        assert abs(data.log_density(schedule, point, t).item() - log_density) <= 1e-9 * (1 + abs(log_density))
+        # The quadrature's own rounding: x_t - a x_0 cancels to s.
+        assert abs(data.eps(schedule, point, t).item() - expected) <= 1e-9 * (1 + abs(expected)) + 1e-13 / s
+
+
+@given(cases())
+def test_the_score_is_the_gradient_of_the_log_density(case):
+    data, schedule, t, x = case
+    h = 2e-3
+    score = data.score(schedule, x, t)
+    assert score.shape == x.shape
+    for d, direction in enumerate(np.eye(x.shape[1])):
+        near, far, farther = (
+            (
+                data.log_density(schedule, x + i * h * direction, t)
+                - data.log_density(schedule, x - i * h * direction, t)
+            )
+            for i in (1, 2, 3)
+        )
+        slope = (45 * near - 9 * far + farther) / (60 * h)  # error of order h^6
+        assert np.all(abs(score[:, d] - slope) <= 1e-8 * (1 + abs(slope)))
+
+
+@given(cases(first=1))
+def test_the_expected_noise_is_the_score_times_minus_its_deviation(case):
+    data, schedule, t, x = case
+    s = np.sqrt(schedule.one_minus_alpha_bar[t])
+    assert norm(data.eps(schedule, x, t) + s * data.score(schedule, x, t)) <= 1e-15 * norm(
+        s * data.score(schedule, x, t)
+    )
+
+
+@given(schedules(terminal=True), seeds(), st.data())
+def test_one_gaussian_has_its_closed_form(schedule, seed, data):
+    t = data.draw(steps(schedule))
+    rng = np.random.default_rng(seed)
+    m, c, x = rng.standard_normal(), rng.uniform(0, 2), rng.standard_normal((6, 3))
+    one = GaussianMixture([1.0], [[m] * 3], [c * np.eye(3)])
+    a2, s2 = schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]
+    variance, away = a2 * c + s2, x - np.sqrt(a2) * m
+    log_density = -(away**2).sum(axis=1) / (2 * variance) - 1.5 * np.log(2 * np.pi * variance)
+    assert np.all(abs(one.log_density(schedule, x, t) - log_density) <= 1e-13 * (1 + abs(log_density)))
+    assert norm(one.score(schedule, x, t) + away / variance) <= 1e-14 * norm(away / variance)
+    assert norm(one.eps(schedule, x, t) - np.sqrt(s2) * away / variance) <= 1e-14 * norm(np.sqrt(s2) * away / variance)
+
+
+@given(schedules(), seeds(), st.data())
+def test_data_at_one_point_gives_back_the_very_noise(schedule, seed, data):
+    t = data.draw(steps(schedule))
+    point, eps = np.random.default_rng(seed).standard_normal((2, 1, 2))
+    x = q_sample(schedule, point, t, eps)
+    came = GaussianMixture([1.0], point, np.zeros((1, 2, 2))).eps(schedule, x, t)
+    # x_t - a x_0 cancels where s is small: the rounding of x_t divided by s.
+    assert norm(came - eps) <= 1e-15 * (norm(x) + norm(eps)) / np.sqrt(schedule.one_minus_alpha_bar[t])
+
+
+@given(seeds())
+def test_where_alpha_bar_is_zero_there_is_only_noise(seed):
+    rng = np.random.default_rng(seed)
+    data, x, schedule = mixture(rng, 2, 3), rng.standard_normal((4, 3)), from_beta([0.1, 1.0])
+    assert norm(data.score(schedule, x, 2) + x) <= 1e-14 * norm(x)
+    assert norm(data.eps(schedule, x, 2) - x) <= 1e-14 * norm(x)
+    wanted = -(x**2).sum(axis=1) / 2 - 1.5 * np.log(2 * np.pi)
+    assert norm(data.log_density(schedule, x, 2) - wanted) <= 1e-14 * norm(wanted)
+
+
+@given(cases(), seeds())
+def test_a_step_a_sample_mixes_the_results_of_each(case, seed):
+    data, schedule, _, x = case
+    x.flags.writeable = False
+    for method, first in ((data.log_density, 0), (data.score, 0), (data.eps, 1)):
+        t = np.random.default_rng(seed).integers(first, schedule.T + 1, len(x))
+        mixed = method(schedule, x, t)
+        alone = np.concatenate([method(schedule, x[i : i + 1], t_i) for i, t_i in enumerate(t.tolist())])
+        assert norm(mixed - alone) <= 1e-14 * norm(alone)
+
+
+@given(cases(first=1))
+def test_points_far_from_everything_have_finite_answers(case):
+    data, schedule, t, x = case
+    for far in (1e3 * x, 1e6 * x):
+        score = data.score(schedule, far, t)
+        assert np.isfinite(data.log_density(schedule, far, t)).all()
+        assert np.isfinite(score).all()
+        assert np.all((score * far).sum(axis=1) < 0)  # the way back
+
+
+def test_float32_points_are_computed_in_float64():
+    data, x = mixture(np.random.default_rng(4), 2, 2), np.random.default_rng(5).standard_normal((3, 2))
+    for method in (data.log_density, data.score, data.eps):
+        came = method(linear(10), x.astype(np.float32), 3)
+        assert came.dtype == np.float64
+        assert np.array_equal(came, method(linear(10), x.astype(np.float32).astype(np.float64), 3))
+
+
+EYE = np.eye(2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "covariances", "message"),
+    [
+        (
+            [[1.0]],
+            [[0.5, 1]],
+            [EYE],
+            r"expected weights \(K,\), means \(K, D\), covariances \(K, D, D\), came \(1, 1\)",
+        ),
+        ([1.0], [0.5, 1], [EYE], r"expected weights \(K,\)"),
+        ([1.0], [[0.5, 1], [2, 3]], [EYE], r"expected weights \(K,\)"),
+        ([1.0], [[0.5, 1]], EYE, r"expected weights \(K,\)"),
+        ([1.0], [[0.5]], [EYE], r"expected weights \(K,\)"),
+        ([0.5, 0.4], [[0.5, 1], [2, 3]], [EYE, EYE], "weights: expected positive numbers that sum to 1"),
+        ([1.5, -0.5], [[0.5, 1], [2, 3]], [EYE, EYE], "weights: expected positive numbers"),
+        ([1.0, 0.0], [[0.5, 1], [2, 3]], [EYE, EYE], "weights: expected positive numbers"),
+        ([np.nan], [[0.5, 1]], [EYE], "weights: expected positive numbers"),
+        ([1.0], [[0.5, 1]], [[[1, 0.5], [0.2, 1]]], "covariances: expected symmetric matrices"),
+        (
+            [1.0],
+            [[0.5, 1]],
+            [[[1, 2], [2, 1]]],
+            "covariances: expected symmetric matrices without negative eigenvalues",
+        ),
+    ],
+)
+def test_what_is_no_mixture_is_refused_by_name(weights, means, covariances, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(weights, means, covariances)
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "message"),
+    [
+        (np.ones((3, 1)), 3, r"x: expected points \(N, 2\), came shape \(3, 1\)"),
+        (np.ones((3, 3)), 3, r"x: expected points \(N, 2\), came shape \(3, 3\)"),
+        (np.ones(2), 3, r"x: expected points \(N, 2\), came shape \(2,\)"),
+        (np.ones((3, 2)), 11, r"t: expected integers from [01] to T = 10, came 11"),
+        (np.ones((3, 2)), -1, r"t: expected integers from [01] to T = 10, came -1"),
+        (np.ones((3, 2)), 1.5, "t: expected an integer or one a sample"),
+    ],
+)
+def test_points_of_another_space_and_wrong_times_are_refused_by_name(x, t, message):
+    data = mixture(np.random.default_rng(6), 2, 2)
+    for method in (data.log_density, data.score, data.eps):
+        with pytest.raises(ValueError, match=message):
+            method(linear(10), x / 7, t)
