@@ -1,4 +1,4 @@
-"""The training objective L_simple [DDPM] eq. 14 for every kind of prediction, and its gradient.
+"""The training objective L_simple [DDPM] eq. 14 for every kind of prediction, weighted or not, and its gradient.
 
 A training step draws x_0 from the data, t uniformly from 1 .. T and eps ~ N(0, I), shows the network x_t and asks for
 eps, or for what eps becomes as another prediction.
@@ -6,13 +6,15 @@ eps, or for what eps becomes as another prediction.
 
 from __future__ import annotations
 
-from .arrays import Array, Time, namespace
+import numpy as np
+
+from .arrays import Array, Time, like, namespace
 from .forward import q_moments, q_sample
 from .posterior import posterior_mean
 from .predictions import convert
 from .schedules import Schedule
 
-__all__ = ["l_simple", "l_simple_backward", "target"]
+__all__ = ["l_simple", "l_simple_backward", "l_weighted", "l_weighted_backward", "target"]
 
 
 def target(schedule: Schedule, kind: str, x0: Array, eps: Array, t: Time) -> Array:
@@ -37,10 +39,7 @@ def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
     The paper's sum over elements is a mean here, so that the loss does not grow with the image. ValueError if the
     shapes differ.
     """
-    if prediction.shape != wanted.shape:
-        raise ValueError(
-            f"prediction: expected the target's shape {tuple(wanted.shape)}, came {tuple(prediction.shape)}"
-        )
+    _check_shapes(prediction, wanted)
     difference = prediction - wanted
     return namespace(difference).sum(difference**2) / _size(difference), difference
 
@@ -48,6 +47,33 @@ def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
 def l_simple_backward(dloss: Array, difference: Array) -> Array:
     """dL/dprediction = 2 (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
     return dloss * (2 / _size(difference)) * difference
+
+
+def l_weighted(prediction: Array, wanted: Array, weight: np.ndarray) -> tuple[Array, tuple[Array, Array]]:
+    """L = mean of w (prediction - wanted)^2 over samples and elements; w = 1 is L_simple.   two (N, ...) -> scalar, saved
+
+    weight: float64 () or one a sample (N,), such as `min_snr_weight(schedule, t)`; with `vlb_weight`, L is the mean of
+    L_{t-1} a dimension in nats [DDPM] eq. 12, but for a constant. ValueError if the shapes differ or a weight is negative.
+    """
+    _check_shapes(prediction, wanted)
+    weight = np.asarray(weight, np.float64)
+    if not np.all((weight >= 0) & np.isfinite(weight)):
+        raise ValueError(f"weight: expected finite numbers from 0 on, came {weight}")
+    w, difference = like(weight, wanted, "wanted"), prediction - wanted
+    return namespace(difference).sum(w * difference**2) / _size(difference), (difference, w)
+
+
+def l_weighted_backward(dloss: Array, saved: tuple[Array, Array]) -> Array:
+    """dL/dprediction = 2 w (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
+    difference, w = saved
+    return dloss * (2 / _size(difference)) * (w * difference)
+
+
+def _check_shapes(prediction: Array, wanted: Array) -> None:
+    if prediction.shape != wanted.shape:
+        raise ValueError(
+            f"prediction: expected the target's shape {tuple(wanted.shape)}, came {tuple(prediction.shape)}"
+        )
 
 
 def _size(x: Array) -> int:

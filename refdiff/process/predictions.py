@@ -21,6 +21,13 @@ from .arrays import Array, Time, like, namespace, steps
 from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps
 from .schedules import Schedule
 
+__all__ = [
+    "CONVERSIONS", "PREDICTIONS", "convert", "eps_from_mu", "eps_from_score", "eps_from_v", "eps_from_x0",
+    "mu_from_eps", "mu_from_score", "mu_from_v", "mu_from_x0", "predictor", "score_from_eps", "score_from_mu",
+    "score_from_v", "score_from_x0", "v_from_eps", "v_from_mu", "v_from_score", "v_from_x0", "x0_from_eps",
+    "x0_from_mu", "x0_from_score", "x0_from_v",
+]  # fmt: skip
+
 PREDICTIONS = ("eps", "x0", "mu", "v", "score")
 
 
@@ -181,14 +188,15 @@ def predictor(
     schedule: Schedule,
     model: Callable[[Array, Time], Array],
     kind: str = "eps",
-    clip: tuple[float, float] | None = None,
+    clip: tuple[float, float] | Callable[[Array], Array] | None = None,
 ) -> Callable[[Array, Time], tuple[Array, Array]]:
     """predict(x_t, t) -> (x0_hat, eps_hat), what every sampler asks for, from a model of any kind of prediction.
 
-    clip: x0_hat is held within (low, high), the range of the data, and eps_hat is derived anew from what came of it, so
-    that the two always agree with x_t = a x0_hat + s eps_hat.
+    clip: x0_hat is held within (low, high), the range of the data, or becomes clip(x0_hat), for example
+    `dynamic_threshold`; eps_hat is derived anew from what came of it, so that the two always agree with
+    x_t = a x0_hat + s eps_hat.
     """
-    if clip is not None and not clip[0] < clip[1]:
+    if clip is not None and not callable(clip) and not clip[0] < clip[1]:
         raise ValueError(f"clip: expected (low, high) with low < high, came {clip}")
 
     def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
@@ -196,10 +204,7 @@ def predictor(
         x0_hat = convert(schedule, x_t, t, prediction, kind, "x0")
         if clip is None:
             return x0_hat, convert(schedule, x_t, t, prediction, kind, "eps")
-        x0_hat = namespace(x0_hat).clip(x0_hat, *clip)
+        x0_hat = clip(x0_hat) if callable(clip) else namespace(x0_hat).clip(x0_hat, *clip)
         return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat)
 
     return predict
-
-
-__all__ = ["CONVERSIONS", "PREDICTIONS", "convert", "predictor", *(f.__name__ for f in CONVERSIONS.values())]

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -19,7 +20,7 @@ from .arrays import Array, Time, like, steps
 from .posterior import posterior_mean, posterior_variance
 from .schedules import Schedule
 
-__all__ = ["ancestral", "ancestral_step", "ddim", "ddim_step", "final"]
+__all__ = ["ancestral", "ancestral_step", "ddim", "ddim_step", "euler_ancestral", "final"]
 
 Predict = Callable[[Array, Time], tuple[Array, Array]]
 Noise = Callable[[int], Array]
@@ -53,7 +54,7 @@ def ancestral(
     variance: Variance = posterior_variance,
 ) -> Trajectory:
     """[DDPM] algorithm 2, over any subsequence of the steps. x ~ N(0, I)."""
-    for t, t_prev in _backwards(schedule, timesteps):
+    for t, t_prev in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
         x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance)
         yield t_prev, x
@@ -77,10 +78,10 @@ def ddim_step(
     eps: the fresh noise, shape of x; may be left out when eta = 0. ValueError for eta outside 0 .. 1.
     """
     _check_eta(eta, "eps", eps)
+    sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
     alpha, beta = schedule.between(t_prev, t)
     one_minus = schedule.one_minus_alpha_bar
     along = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
-    sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
     known = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(along), x) * eps_hat
     return known + like(sigma, x) * eps if eta else known
 
@@ -95,10 +96,29 @@ def ddim(
 ) -> Trajectory:
     """[DDIM] section 4.1, over any subsequence of the steps. x ~ N(0, I); noise may be left out when eta = 0."""
     _check_eta(eta, "noise", noise)
-    for t, t_prev in _backwards(schedule, timesteps):
+    for t, t_prev in backwards(schedule, timesteps):
         x0_hat, eps_hat = predict(x, t)
         x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else None)
         yield t_prev, x
+
+
+def euler_ancestral(
+    schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int], noise: Noise
+) -> Trajectory:
+    """y_s = y_t + (sigma_down - sigma_t) eps_hat + sigma_up eps, in y = x / sqrt(alpha_bar).   [KDiffusion] Euler ancestral
+
+    sigma^2 = (1 - alpha_bar) / alpha_bar, sigma_up^2 = sigma_s^2 (sigma_t^2 - sigma_s^2) / sigma_t^2, and what is left of
+    sigma_s^2 is sigma_down^2 = sigma_s^4 / sigma_t^2: in exact arithmetic the ancestral step with the posterior's variance.
+    No noise at the last step. x ~ N(0, I). ValueError where sigma is infinite.
+    """
+    a, sigma = scales(schedule, x, timesteps)
+    for t, s in backwards(schedule, timesteps):
+        _, eps_hat = predict(x, t)
+        down = sigma[s] ** 2 / sigma[t]
+        up = sigma[s] * math.sqrt((sigma[t] - sigma[s]) * (sigma[t] + sigma[s])) / sigma[t]
+        y = x / a[t] + (down - sigma[t]) * eps_hat
+        x = a[s] * (y + up * noise(t)) if s else y
+        yield s, x
 
 
 def final(trajectory: Trajectory) -> Array:
@@ -113,10 +133,22 @@ def _check_eta(eta: float, name: str, noise: object) -> None:
         raise ValueError(f"{name}: expected fresh noise because eta = {eta}, came None")
 
 
-def _backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
+def backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(t, t_prev) from the last of the timesteps down to (first, 0)."""
     chosen = steps(np.asarray(timesteps), schedule.T, name="timesteps")
     if chosen.ndim != 1 or not len(chosen) or np.any(np.diff(chosen) <= 0):
         raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
     down = [*chosen[::-1].tolist(), 0]
     return pairwise(down)
+
+
+def scales(schedule: Schedule, x: Array, timesteps: Sequence[int]) -> tuple[list[float], list[float]]:
+    """a = sqrt(alpha_bar) and sigma = sqrt((1 - alpha_bar) / alpha_bar), the noise in x / a; both indexed by t."""
+    like(np.ones(()), x)  # refuses what is no array of floating-point numbers
+    if np.any(schedule.alpha_bar[steps(np.asarray(timesteps), schedule.T, name="timesteps")] == 0):
+        raise ValueError(
+            "timesteps: expected steps with alpha_bar > 0, came one where it is 0 and sigma infinite; "
+            "use ddim, ancestral or dpmpp_2m, or leave that step out"
+        )
+    with np.errstate(divide="ignore"):
+        return np.sqrt(schedule.alpha_bar).tolist(), np.sqrt(1 / schedule.snr).tolist()

@@ -16,8 +16,8 @@ import numpy as np
 from .arrays import Time, steps
 
 __all__ = [
-    "SCHEDULES", "Schedule", "constant", "cosine", "from_alpha_bar", "from_beta", "linear", "quadratic", "scaled_linear",
-    "sigmoid", "uniform_steps",
+    "SCHEDULES", "Schedule", "constant", "cosine", "from_alpha_bar", "from_beta", "linear", "quadratic",
+    "rescale_zero_terminal_snr", "scaled_linear", "sigmoid",
 ]  # fmt: skip
 
 
@@ -25,12 +25,21 @@ __all__ = [
 class Schedule:
     """beta_1 ... beta_T and what follows from them. Make one with `linear`, `cosine`, ..., `from_beta`.
 
-    beta: (T+1,) float64, beta[0] = 0, each other in (0, 1], 1 at most at T.
+    beta, alpha: (T+1,) float64, beta[0] = 0, each other beta in (0, 1], 1 at most at T; alpha = 1 - beta.
+    log_alpha_bar: (2, T+1), log alpha_bar_t as the unevaluated sum of two float64, see `_running_sum`.
     timestep: (T+1,) integers: the t of the schedule that this one was respaced from, else 0 .. T.
+
+    alpha and its logarithm are kept beside beta, since where beta is nearly 1 they have digits that beta has not.
     """
 
     beta: np.ndarray
+    alpha: np.ndarray
+    log_alpha_bar: np.ndarray
     timestep: np.ndarray
+
+    def __post_init__(self) -> None:
+        for array in (self.beta, self.alpha, self.log_alpha_bar, self.timestep):
+            array.flags.writeable = False
 
     @property
     def T(self) -> int:
@@ -38,30 +47,20 @@ class Schedule:
         return len(self.beta) - 1
 
     @cached_property
-    def alpha(self) -> np.ndarray:
-        """alpha_t = 1 - beta_t.   (T+1,)"""
-        return _frozen(1 - self.beta)
-
-    @cached_property
     def alpha_bar(self) -> np.ndarray:
         """alpha_bar_t = prod_{s<=t} alpha_s, in (0, 1].   (T+1,)"""
-        return _frozen(np.exp(self._log_alpha_bar[0]))
+        return _frozen(np.exp(self.log_alpha_bar[0]))
 
     @cached_property
     def one_minus_alpha_bar(self) -> np.ndarray:
         """1 - alpha_bar_t = -expm1(sum_{s<=t} log(1 - beta_s)), the variance of q(x_t|x_0).   (T+1,)"""
-        return _frozen(_one_minus_exp(self._log_alpha_bar[0]))
+        return _frozen(_one_minus_exp(self.log_alpha_bar[0]))
 
     @cached_property
     def snr(self) -> np.ndarray:
         """alpha_bar_t / (1 - alpha_bar_t), the signal-to-noise ratio [VDM] eq. 2; infinite at 0.   (T+1,)"""
         with np.errstate(divide="ignore"):
             return _frozen(self.alpha_bar / self.one_minus_alpha_bar)
-
-    @cached_property
-    def _log_alpha_bar(self) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            return _running_sum(np.log1p(-self.beta))
 
     def between(self, k: Time, t: Time) -> tuple[np.ndarray, np.ndarray]:
         """alpha_{t|k} = alpha_bar_t / alpha_bar_k and beta_{t|k} = 1 - alpha_{t|k}, for k <= t: steps k+1 .. t as one.
@@ -71,7 +70,7 @@ class Schedule:
         k, t = steps(k, self.T, 0, "k"), steps(t, self.T, 0)
         if np.any(k > t):
             raise ValueError(f"k: expected a step no later than t, came k = {k} with t = {t}")
-        (high, low), same = self._log_alpha_bar, k == t
+        (high, low), same = self.log_alpha_bar, k == t
         with np.errstate(invalid="ignore"):  # alpha_bar_T may be 0, and is 1 times itself all the same
             log_alpha = np.where(same, 0.0, (high[t] - high[k]) + (low[t] - low[k]))
         return np.exp(log_alpha), _one_minus_exp(log_alpha)
@@ -86,10 +85,7 @@ class Schedule:
             raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
         with_zero = np.concatenate([[0], chosen])
         alpha, beta = self.between(np.concatenate([[0], with_zero[:-1]]), with_zero)
-        respaced = Schedule(_frozen(beta), _frozen(self.timestep[with_zero]))
-        # alpha and alpha_bar are the original's: made again from beta, they would lose digits where beta is near 1.
-        respaced.__dict__.update(alpha=_frozen(alpha), _log_alpha_bar=_frozen(self._log_alpha_bar[:, with_zero]))
-        return respaced
+        return Schedule(beta, alpha, self.log_alpha_bar[:, with_zero], self.timestep[with_zero])
 
 
 def from_beta(beta: Any) -> Schedule:
@@ -105,7 +101,9 @@ def from_beta(beta: Any) -> Schedule:
     if not good.all():
         t = int(np.argmin(good)) + 1
         raise ValueError(f"beta: expected values in (0, 1), 1 at the last step at most, came {beta[t - 1]} at t = {t}")
-    return Schedule(_frozen(np.concatenate([[0.0], beta])), _frozen(np.arange(len(beta) + 1)))
+    beta = np.concatenate([[0.0], beta])
+    with np.errstate(divide="ignore"):
+        return Schedule(beta, 1 - beta, _running_sum(np.log1p(-beta)), np.arange(len(beta)))
 
 
 def from_alpha_bar(alpha_bar: Any, beta_max: float = 1.0) -> Schedule:
@@ -184,11 +182,31 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }  # fmt: skip
 
 
-def uniform_steps(T: int, n: int) -> np.ndarray:
-    """n of the steps 1 .. T, evenly spread, both ends among them (T alone for n = 1).   -> (n,) increasing integers."""
-    if not 1 <= n <= T:
-        raise ValueError(f"n: expected a number of steps from 1 to T = {T}, came {n}")
-    return np.array([T]) if n == 1 else np.round(np.linspace(1, T, n)).astype(int)
+def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """The schedule shifted and scaled so that alpha_bar_T = 0 and alpha_bar_1 stays [Lin24] algorithm 1.
+
+    sqrt(alpha_bar'_t) = sqrt(alpha_bar_1) d_t / d_1, where d_t = sqrt(alpha_bar_t) - sqrt(alpha_bar_T), so that for t > 1
+    beta'_t = (1 - r)(1 + r) with r = d_t / d_{t-1}. Differences of roots are computed as
+    sqrt(alpha_bar_s) - sqrt(alpha_bar_t) = sqrt(alpha_bar_s) beta_{t|s} / (1 + sqrt(alpha_{t|s})).
+    ValueError for T = 1, where alpha_bar_1 cannot both stay and be 0.
+    """
+    T = schedule.T
+    if T < 2:
+        raise ValueError(f"schedule: expected at least two steps, one to stay and one to become noise, came T = {T}")
+
+    def fall(s: np.ndarray, t: np.ndarray) -> np.ndarray:
+        alpha, beta = schedule.between(s, t)
+        return np.sqrt(schedule.alpha_bar[s]) * beta / (1 + np.sqrt(alpha))
+
+    t = np.arange(2, T)
+    above = fall(t - 1, np.full_like(t, T))  # d_{t-1}
+    one_minus_r, r = fall(t - 1, t) / above, fall(t, np.full_like(t, T)) / above
+    beta = np.concatenate([schedule.beta[:2], one_minus_r * (1 + r), [1.0]])
+    root = np.concatenate([np.sqrt(schedule.alpha[:2]), r, [0.0]])
+    with np.errstate(divide="ignore"):
+        log_alpha = np.where(beta < 0.5, np.log1p(-beta), 2 * np.log(root))
+    alpha = np.where(beta < 0.5, 1 - beta, root**2)
+    return Schedule(beta, alpha, _running_sum(log_alpha), schedule.timestep)
 
 
 def _running_sum(x: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..process import schedules as _laws
+from ..process import uniform_steps
 from ..process.schedules import Schedule
 
 try:
@@ -61,10 +62,11 @@ def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
 
 
 @st.composite
-def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False) -> Schedule:
+def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respaced: bool = True) -> Schedule:
     """Schedules of every kind, of T from 1 to max_T: each law, random variances, and either of these respaced.
 
-    terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them.
+    terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them. respaced: whether respaced ones may be; their
+    beta is rounded, so a formula in beta alone is as exact as theirs only where beta is not all but 1.
     """
     if draw(st.booleans()):
         name, arguments = draw(laws(max_T))
@@ -75,7 +77,7 @@ def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False) -> Sch
         schedule = _laws.from_beta(rng.uniform(1e-3, 1, T) ** draw(st.sampled_from([1, 2])) * min(0.8, 20 / T))
     if terminal and draw(st.booleans()):
         schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
-    if draw(st.integers(0, 3)) == 0:
+    if respaced and draw(st.integers(0, 3)) == 0:
         schedule = schedule.respaced(draw(timesteps(schedule)))
     return schedule
 
@@ -98,6 +100,6 @@ def timesteps(draw: st.DrawFn, schedule: Schedule) -> np.ndarray:
     """Steps from 1 to T in increasing order, at least one: some evenly spread, some at random.   -> (n,) integers."""
     n = draw(st.integers(1, min(schedule.T, 50)))
     if draw(st.booleans()):
-        return _laws.uniform_steps(schedule.T, n)
+        return uniform_steps(schedule.T, n)
     rng = np.random.default_rng(draw(seeds()))
     return np.sort(rng.choice(schedule.T, n, replace=False)) + 1

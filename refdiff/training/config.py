@@ -17,7 +17,7 @@ from typing import Any
 from ..engines import ENGINES
 from ..errors import one_of
 from ..models import KINDS, MODELS, ModelConfig
-from ..process import SCHEDULES, Schedule
+from ..process import SCHEDULES, SPACINGS, Schedule
 from .tables import build, lines, merge, positive, table_of, toml_value
 
 __all__ = ["PRESETS", "Config", "DataConfig", "SampleConfig", "ScheduleConfig", "TrainConfig"]
@@ -80,20 +80,26 @@ class TrainConfig:
             raise ValueError(f"train.average: expected a decay in [0, 1), came {self.average}")
 
 
+METHODS = ("ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2s")
+
+
 @dataclass(frozen=True)
 class SampleConfig:
-    """method: "ddim" or "ancestral"; steps: of the T, evenly spread; eta: of ddim, 0 deterministic to 1 ancestral;
+    """method: "ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m" or "dpmpp_2s"; steps: how many of the T;
+    spacing: which, "uniform", "trailing", "quadratic" or "karras"; eta: of ddim, 0 deterministic to 1 ancestral;
     variance: of ancestral, "posterior" or "beta"; clip: hold x0_hat within [-1, 1], the range of images.
     """
 
     method: str = "ddim"
     steps: int = 100
+    spacing: str = "uniform"
     eta: float = 1.0
     variance: str = "posterior"
     clip: bool = True
 
     def __post_init__(self) -> None:
-        one_of("sample.method", self.method, ("ddim", "ancestral"))
+        one_of("sample.method", self.method, METHODS)
+        one_of("sample.spacing", self.spacing, SPACINGS)
         one_of("sample.variance", self.variance, ("posterior", "beta"))
         positive("sample", self, "steps")
         if not 0 <= self.eta <= 1:

@@ -9,11 +9,25 @@ import numpy as np
 
 from .. import engines, models
 from ..models import Tree
-from ..process import ancestral, ddim, posterior_variance, predictor, step_variance, uniform_steps
+from ..process import (
+    SPACINGS,
+    ancestral,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2s,
+    euler,
+    euler_ancestral,
+    heun,
+    posterior_variance,
+    predictor,
+    step_variance,
+)  # fmt: skip
 from ..random import Key, Stream, normal
 from .config import Config
 
 __all__ = ["denoiser", "sample", "trajectory"]
+
+SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2s": dpmpp_2s}
 
 
 def denoiser(config: Config, p: Tree) -> Any:
@@ -37,13 +51,17 @@ def trajectory(config: Config, p: Tree, index: np.ndarray, seed: int = 0) -> Ite
     predict = predictor(schedule, denoiser(config, p), config.train.prediction, clip)
     x = normal(Key(seed, Stream.START), index, shape)
     yield schedule.T, x
-    timesteps = uniform_steps(schedule.T, s.steps).tolist()
+    timesteps = SPACINGS[s.spacing](schedule, s.steps).tolist()
 
     def noise(t: int) -> np.ndarray:
         return normal(Key(seed, Stream.STEP, t), index, shape)
 
-    if s.method == "ddim":
+    if s.method in SOLVERS:
+        yield from SOLVERS[s.method](schedule, predict, x, timesteps)
+    elif s.method == "ddim":
         yield from ddim(schedule, predict, x, timesteps, noise, s.eta)
+    elif s.method == "euler_ancestral":
+        yield from euler_ancestral(schedule, predict, x, timesteps, noise)
     else:
         variance = posterior_variance if s.variance == "posterior" else step_variance
         yield from ancestral(schedule, predict, x, timesteps, noise, variance)

@@ -22,11 +22,25 @@ SMALL = [
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("cifar10", 35_746_307), ("celebahq256", 113_673_219), ("digits", 701_345)],
+    [
+        ("cifar10", 35_746_307),
+        ("celebahq256", 113_673_219),
+        ("mnist", 6_469_889),
+        ("digits", 701_345),
+        ("points", 182_274),
+    ],
 )
 def test_presets_have_exactly_their_parameters(name, expected):
     """The first two are the numbers of [DDPM]'s own networks. Nothing is allocated to count them."""
     assert count(layout(MODELS[name])) == expected
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("cifar10", 0.1), ("celebahq256", 0.0)])
+def test_presets_of_ddpm_have_its_options(name, dropout):
+    """What the count does not tell: attention at 16x16 and in the middle, one head, dropout for CIFAR-10 alone."""
+    config = MODELS[name]
+    assert (config.attention, config.heads, config.groups, config.dropout) == ((16,), 1, 32, dropout)
+    assert (config.downsampling, config.time) == ("strided", "ddpm")
 
 
 @pytest.mark.parametrize("config", SMALL)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
 
-from refdiff.process import GaussianMixture, from_beta, linear, q_sample
+from refdiff.process import GaussianMixture, from_beta, linear, posterior_log_variance, posterior_variance, q_sample
 from refdiff.testing.strategies import schedules, seeds, steps
 
 
@@ -153,7 +153,7 @@ def test_a_step_a_sample_mixes_the_results_of_each(case, seed):
 @given(cases(first=1))
 def test_points_far_from_everything_have_finite_answers(case):
     data, schedule, t, x = case
-    for far in (1e3 * x, 1e6 * x):
+    for far in (x * (distance / norm(x, axis=1, keepdims=True)) for distance in (1e3, 1e6)):
         score = data.score(schedule, far, t)
         assert np.isfinite(data.log_density(schedule, far, t)).all()
         assert np.isfinite(score).all()
@@ -218,3 +218,90 @@ def test_points_of_another_space_and_wrong_times_are_refused_by_name(x, t, messa
     for method in (data.log_density, data.score, data.eps):
         with pytest.raises(ValueError, match=message):
             method(linear(10), x / 7, t)
+
+
+@given(cases(first=1))
+def test_all_predictions_of_one_x_agree(case):
+    data, schedule, t, x = case
+    a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
+    x0, eps = data.x0(schedule, x, t), data.eps(schedule, x, t)
+    assert norm(a * x0 + s * eps - x) <= 1e-13 * (norm(x) + norm(x0) + norm(eps))
+    assert norm(data.v(schedule, x, t) - (a * eps - s * x0)) <= 1e-15 * (norm(x0) + norm(eps))
+    assert np.all(data.x0_error(schedule, x, t) >= 0)
+
+
+@given(cases(first=1), seeds())
+def test_a_step_a_sample_mixes_the_results_of_the_data_also(case, seed):
+    data, schedule, _, x = case
+    x.flags.writeable = False
+    t = np.random.default_rng(seed).integers(1, schedule.T + 1, len(x))
+    for method in (data.x0, data.v, data.x0_error):
+        mixed = method(schedule, x, t)
+        alone = np.concatenate([method(schedule, x[i : i + 1], t_i) for i, t_i in enumerate(t.tolist())])
+        assert norm(mixed - alone) <= 1e-14 * norm(alone)
+        assert method(schedule, x.astype(np.float32), t).dtype == np.float64
+
+
+def test_of_pure_noise_the_mean_of_the_data_is_expected():
+    rng, schedule = np.random.default_rng(7), from_beta([0.1, 1.0])
+    data, x = mixture(rng, 3, 2), rng.standard_normal((4, 2))
+    assert norm(data.x0(schedule, x, 2) - data.weights @ data.means) <= 1e-14
+    away = data.means - data.weights @ data.means
+    spread = data.weights @ (np.trace(data.covariances, axis1=1, axis2=2) + (away**2).sum(axis=1))
+    assert np.all(abs(data.x0_error(schedule, x, 2) - spread) <= 1e-14 * spread)
+
+
+def test_data_at_one_point_are_expected_there_without_error():
+    point, schedule, x = np.array([[0.3, -1.0]]), linear(10), np.random.default_rng(8).standard_normal((3, 2))
+    data = GaussianMixture([1.0], point, np.zeros((1, 2, 2)))
+    assert np.array_equal(data.x0(schedule, x, 4), np.broadcast_to(point, (3, 2)))
+    assert np.array_equal(data.x0_error(schedule, x, 4), np.zeros(3))
+    assert np.array_equal(data.sample(3), np.broadcast_to(point, (3, 2)))
+
+
+def test_a_point_of_a_sample_depends_on_its_number_and_the_seed_alone():
+    data = mixture(np.random.default_rng(9), 3, 2)
+    many = data.sample(50, 4)
+    assert many.shape == (50, 2)
+    assert np.array_equal(data.sample(20, 4), many[:20])
+    assert np.abs(data.sample(50, 5) - many).min() > 0
+    assert np.array_equal(data.sample(5), data.sample(5, 0))
+
+
+def test_a_singular_covariance_is_no_less_than_zero_after_rounding():
+    flat = np.outer([1.0, 3.0, 0.1], [1.0, 3.0, 0.1])
+    data = GaussianMixture([1.0], np.zeros((1, 3)), flat[None])
+    x = data.sample(20, 1)
+    assert np.isfinite(x).all()
+    assert norm(x - x[:, :1] * [1.0, 3.0, 0.1]) <= 1e-6 * norm(x)
+
+
+def test_the_bound_has_a_term_for_each_step_and_repeats_itself():
+    data, schedule = mixture(np.random.default_rng(10), 2, 2), linear(12, 0.01, 0.5)
+    terms = data.bound(schedule, n=50, seed=2)
+    assert terms.shape == (13,)
+    assert np.array_equal(data.bound(schedule, n=50, seed=2), terms)
+    assert not np.array_equal(data.bound(schedule, n=50, seed=3), terms)
+    assert np.all(terms[1:] > 0)
+    assert data.bound(from_beta([0.5])).shape == (2,)
+    other = data.bound(schedule, lambda s, t: np.exp(posterior_log_variance(s, t)), n=50, seed=2)
+    assert terms[-1] == other[-1]  # L_T knows no variance
+    assert not np.isclose(terms[:-1], other[:-1]).any()
+
+
+def test_a_bound_at_alpha_bar_zero_has_no_prior_term():
+    data = mixture(np.random.default_rng(11), 2, 1)
+    assert data.bound(from_beta([0.2, 0.5, 1.0]), n=50)[-1] == 0
+
+
+def test_bounds_and_samples_refuse_what_they_cannot_use():
+    data = mixture(np.random.default_rng(12), 2, 2)
+    with pytest.raises(ValueError, match="variance: expected values above 0 at every step"):
+        data.bound(linear(5), posterior_variance)
+    with pytest.raises(ValueError, match="n: expected at least one point, came 0"):
+        data.sample(0)
+    for method in (data.x0, data.v, data.x0_error):
+        with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, came 0"):
+            method(linear(10), np.ones((3, 2)), 0)
+        with pytest.raises(ValueError, match=r"x: expected points \(N, 2\), came shape \(3, 1\)"):
+            method(linear(10), np.ones((3, 1)), 1)

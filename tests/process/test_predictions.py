@@ -174,7 +174,7 @@ def test_a_predictor_without_clip_converts(kind, schedule, shape, seed, data):
 
 @pytest.mark.parametrize("clip", [(1, -1), (1, 1), (np.nan, 1)])
 def test_a_range_turned_round_is_refused(clip):
-    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high, came"):
+    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high.* came"):
         predictor(linear(), lambda x, t: x, clip=clip)
 
 

@@ -15,10 +15,15 @@ def weights(small):
 
 
 METHODS = [["sample.method=ddim", "sample.eta=0"], ["sample.method=ddim", "sample.eta=0.5"], ["sample.method=ancestral"],
-           ["sample.method=ancestral", "sample.variance=beta"]]  # fmt: skip
+           ["sample.method=ancestral", "sample.variance=beta"], ["sample.method=heun"], ["sample.method=dpmpp_2m"],
+           ["sample.method=dpmpp_2s"], ["sample.method=dpmpp_2m", "sample.spacing=trailing"],
+           ["sample.method=dpmpp_2m", "sample.spacing=quadratic"],
+           ["sample.method=dpmpp_2m", "sample.spacing=karras"]]  # fmt: skip
+# The same in the coordinates of sigma, to rounding.
+TWINS = [(["sample.method=euler"], METHODS[0]), (["sample.method=euler_ancestral"], METHODS[2])]
 
 
-@pytest.mark.parametrize("changes", METHODS)
+@pytest.mark.parametrize("changes", METHODS + [changes for changes, _ in TWINS])
 def test_a_sample_depends_on_its_number_and_the_seed_alone(small, weights, changes):
     config = small.changed(changes)
     together = sample(config, weights, 5, seed=3, progress=False)
@@ -42,6 +47,21 @@ def test_the_methods_differ(small, weights):
     for i in range(len(results)):
         for j in range(i):
             assert np.abs(results[i] - results[j]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("changes", "twin"), TWINS)
+def test_eulers_methods_are_ddim_and_ancestral_sampling(small, weights, changes, twin):
+    one, other = (sample(small.changed(c), weights, 2, progress=False) for c in (changes, twin))
+    np.testing.assert_allclose(one, other, atol=1e-3)  # float32, and x / sqrt(alpha_bar_T) is 157 times x
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps"),
+    [("uniform", [1, 334, 667, 1000]), ("trailing", [250, 500, 750, 1000]), ("quadratic", [1, 112, 445, 1000])],
+)
+def test_the_spacing_chooses_the_steps(small, weights, spacing, steps):
+    way = trajectory(small.changed([f"sample.spacing={spacing}"]), weights, np.arange(1), seed=1)
+    assert [t for t, _ in way] == [*steps[::-1], 0]
 
 
 def test_no_samples_is_an_error(small, weights):

@@ -1,0 +1,178 @@
+"""What each command does: the work behind `cli`, printed as lines or as JSON. Returns the exit status where it is not 0."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .version import __version__
+
+__all__ = ["audit", "demo", "evaluate", "info", "sample", "train", "verify"]
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a model and keep the run in a folder."""
+    from .training import train as run
+
+    config = _config(options)
+    state = run(config, options.out, resume=options.resume, force=options.force, progress=not options.quiet)
+    _print(options, {"out": options.out, "steps": state.step, "samples_seen": state.seen})
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image."""
+    from .storage import save_folder, save_grid, save_npz
+    from .training import load_state
+    from .training import sample as draw
+    from .training.demo import save_trajectory
+
+    config, state = load_state(options.checkpoint)
+    config = _changed(config, options)
+    out = Path(options.out)
+    images = len(config.model.shape) == 3
+    if not images and (out.suffix != ".npz" or options.trajectory):
+        raise ValueError(
+            f"--out: expected a name ending in .npz, since this model makes points, not images, came {out}"
+        )
+    if out.suffix not in (".png", ".npz", ""):
+        raise ValueError(f"--out: expected a .png (a grid), a .npz or a folder (single PNGs), came {out}")
+    for path in (out, options.trajectory and Path(options.trajectory)):
+        if path and path.exists() and not options.force:
+            raise ValueError(f"--out: {path} exists; add --force to write over it, or choose another")
+    x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    {".png": save_grid, ".npz": save_npz, "": save_folder}[out.suffix](out, x)
+    if options.trajectory:
+        save_trajectory(options.trajectory, config, state.average, options.seed)
+    _print(options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory})
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
+    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
+    from .training import evaluate as measure
+    from .training import load_state
+    from .training import sample as draw
+    from .training.data import load
+
+    config, state = load_state(options.checkpoint)
+    config = _changed(config, options)
+    data = load(options.data or config.data.source)
+    if data.shape != config.model.shape:
+        raise ValueError(f"--data: expected samples of {config.model.shape}, the model's shape, came {data.shape}")
+    x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(config, state.average, x, data, options.seed)}
+    if options.nll:
+        from .training.likelihood import nll, plot_nll
+
+        bound = nll(config, state.average, data.held_out, options.seed, progress=not options.quiet)
+        metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
+        if options.plot:
+            plot_nll(bound, options.plot)
+    _print(options, metrics)
+
+
+def info(options: argparse.Namespace) -> None:
+    """What a preset or a run is; without a name, what there is to choose from."""
+    from . import engines, models
+    from .process import SCHEDULES
+    from .training import PRESETS, load_state
+
+    if options.name is None:
+        presets = {name: models.count(models.layout(config.model)) for name, config in PRESETS.items()}
+        _print(options, {
+            "refdiff": __version__, "engines": list(engines.ENGINES), "schedules": list(SCHEDULES),
+            "data": ["digits", "swissroll", "moons", "rings", "mixture", "a path"], "presets (parameters)": presets,
+        })  # fmt: skip
+        return
+    if options.name in PRESETS:
+        config, run = PRESETS[options.name], {}
+    else:
+        if not Path(options.name).exists():
+            raise ValueError(
+                f"name: expected a preset ({', '.join(PRESETS)}), a run's folder or a checkpoint, came {options.name!r}"
+            )
+        config, state = load_state(options.name)
+        run = {"step": state.step, "samples_seen": state.seen}
+    table = config.to_dict()
+    _print(options, {"parameters": models.count(models.layout(config.model)), **run, **table})
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    from .training.demo import demo as run
+
+    config = _config(options)
+    metrics = run(options.out, config, options.n, options.force, progress=not options.quiet)
+    _print(options, {"out": options.out, **metrics})
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check every claim of docs/equations.md, one line each: the worst error found beside its bound."""
+    from .testing.report import line, summary, to_dict
+    from .testing.report import verify as run
+
+    verdicts = []
+    for verdict in run(random=options.random, match=options.match):
+        verdicts.append(verdict)
+        if not options.json:
+            print(line(verdict), flush=True)
+    if not verdicts:
+        raise ValueError(
+            f"--match: expected words of a claim, its group or its source, came {options.match!r}; none fits"
+        )
+    print(json.dumps([to_dict(v) for v in verdicts]) if options.json else summary(verdicts))
+    return int(not all(v.holds for v in verdicts))
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Run the claims about schedulers on somebody's: an adapter of yours, or a scheduler of diffusers, as module:Class."""
+    from .testing.audit import audit as run
+    from .testing.audit import load, report
+    from .testing.audit import options as parse
+
+    verdicts = run(load(options.target, parse(options.options)), match=options.match)
+    print(report(verdicts, as_json=options.json))
+    return int(not all(v.holds for v in verdicts))
+
+
+def _config(options: argparse.Namespace) -> Any:
+    """The configuration that the options describe; that of the run itself when it is only resumed."""
+    from .training import Config, load_state
+
+    changes = list(options.set)
+    changes += [f"{key}={json.dumps(v)}" for key in ("engine", "seed") if (v := getattr(options, key)) is not None]
+    if getattr(options, "resume", False) and options.preset is None and options.config is None:
+        return load_state(options.out)[0].changed(changes)
+    return Config.resolve(options.preset or "digits", options.config, changes)
+
+
+def _changed(config: Any, options: argparse.Namespace) -> Any:
+    """A loaded run's configuration with the options' engine and sampling keys."""
+    for change in options.set:
+        if not change.startswith("sample."):
+            raise ValueError(
+                f"--set: expected a key of sample, such as sample.steps=50, came {change!r}; the rest is fixed"
+            )
+    changes = [*options.set, *([f"engine={json.dumps(options.engine)}"] if options.engine else [])]
+    return config.changed(changes)
+
+
+def _print(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """The result: JSON, or one aligned line a value."""
+    if options.json:
+        print(json.dumps(result))
+        return
+    lines = {k: v for k, v in result.items() if v is not None}
+    width = max(map(len, lines))
+    for key, value in lines.items():
+        text = (
+            f"{value:.4f}"
+            if isinstance(value, float)
+            else json.dumps(value)
+            if isinstance(value, dict | list)
+            else value
+        )
+        print(f"{key:<{width}}  {text}")

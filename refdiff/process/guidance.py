@@ -1,0 +1,62 @@
+"""Guidance: what a condition y adds to a prediction, and what keeps the guided data within their range.
+
+    p(x_t | y) is proportional to p(x_t) p(y | x_t), so grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
+
+A classifier gives the last term; without one it is the difference of a conditional and an unconditional prediction.
+All arrays are of one shape (N, ...).
+"""
+
+from __future__ import annotations
+
+from .arrays import Array, Time, namespace
+from .forward import q_moments
+from .predictions import convert
+from .schedules import Schedule
+
+__all__ = ["classifier_free_guidance", "classifier_guidance", "dynamic_threshold"]
+
+
+def classifier_guidance(
+    schedule: Schedule, x_t: Array, t: Time, prediction: Array, dlog_p: Array, scale: float = 1.0, kind: str = "eps"
+) -> Array:
+    """eps - scale sqrt(1 - alpha_bar_t) grad_x log p(y | x_t).   [ADM] eq. 14, algorithm 2
+
+    prediction: of `kind` (of PREDICTIONS), and so is what comes back. dlog_p: the gradient of log p(y | x_t) in x_t.
+    """
+    eps = convert(schedule, x_t, t, prediction, kind, "eps")
+    _, s2 = q_moments(schedule, x_t, t)
+    return convert(schedule, x_t, t, eps - scale * s2**0.5 * dlog_p, "eps", kind)
+
+
+def classifier_free_guidance(conditional: Array, unconditional: Array, scale: float) -> Array:
+    """unconditional + scale (conditional - unconditional).   [CFG] eq. 6, whose w is scale - 1
+
+    Scale 0 is the unconditional prediction, 1 the conditional one, more exaggerates the condition. The weights sum to 1,
+    and all kinds of prediction of one x_t are affine in each other: this may be applied to whichever the model makes.
+    """
+    if conditional.shape != unconditional.shape:
+        raise ValueError(
+            f"conditional: expected the shape of the unconditional prediction {tuple(unconditional.shape)}, "
+            f"came {tuple(conditional.shape)}"
+        )
+    return unconditional + scale * (conditional - unconditional)
+
+
+def dynamic_threshold(x0_hat: Array, quantile: float = 0.995) -> Array:
+    """clip(x0_hat, -m, m) / m, m the quantile of |x0_hat| over each sample, at least 1.   [Imagen] section 2.3
+
+    For data in [-1, 1]; what lies within is unchanged. Serves as `clip` of `predictor`. (N, ...) -> (N, ...).
+    The quantile is interpolated between the two nearest ranks. ValueError for one outside 0 .. 1, or a single number.
+    """
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile: expected a number from 0 to 1, came {quantile}")
+    if x0_hat.ndim < 2:
+        raise ValueError(f"x0_hat: expected samples of several elements (N, ...), came shape {tuple(x0_hat.shape)}")
+    xp = namespace(x0_hat)
+    ordered = xp.sort(xp.reshape(xp.abs(x0_hat), (x0_hat.shape[0], -1)), axis=1)
+    rank = quantile * (ordered.shape[1] - 1)
+    low = min(int(rank), max(ordered.shape[1] - 2, 0))
+    high = min(low + 1, ordered.shape[1] - 1)
+    limit = ordered[:, low] + (rank - low) * (ordered[:, high] - ordered[:, low])
+    limit = xp.reshape(xp.clip(limit, 1.0, None), (-1, *[1] * (x0_hat.ndim - 1)))
+    return xp.clip(x0_hat, -limit, limit) / limit

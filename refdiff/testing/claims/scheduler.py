@@ -1,0 +1,232 @@
+"""Claims about a scheduler, anybody's: what the equations demand of its alpha_bar, its noise, its targets and its times.
+
+Nothing here knows how the scheduler is made: what it says of itself by `alpha_bar` is what it is held to.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..asking import Asked, Difference, difference, naming, same_dtype, unchanged
+from ..claim import claim
+from ..scheduler import Scheduler
+from ..strategies import seeds, shapes
+
+SHAPE = (8, 6)  # samples, elements
+lengths: Any = st.sampled_from([1, 2, 3, 4, 5, 7, 10, 20, 50, 100, 250])
+dtypes: Any = st.sampled_from(["float64", "float32", "float16"])
+
+
+def _data(rng: np.random.Generator, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """x0 within (-0.9, 0.9), where nothing is clipped, and eps ~ N(0, 1)."""
+    return rng.uniform(-0.9, 0.9, SHAPE).astype(dtype), rng.standard_normal(SHAPE).astype(dtype)
+
+
+def _times(ask: Asked, rng: np.random.Generator) -> np.ndarray:
+    """One t a sample, both ends among them.   -> (8,)"""
+    t = rng.integers(1, ask.T + 1, SHAPE[0])
+    t[:2] = 1, ask.T
+    return t
+
+
+@claim(
+    r"1 = \bar\alpha_0 > \bar\alpha_1 > \dots > \bar\alpha_T \ge 0",
+    source="[DDPM] section 2", of=Scheduler.alpha_bar, against="its definition as a product of alphas below 1", bound=0.0,
+    needs=("alpha_bar",), examples=1,
+)  # fmt: skip
+def alpha_bar_falls_from_one(scheduler: Scheduler) -> float:
+    """Each step adds noise. The error is the number of t at which it does not, or at which alpha_bar is negative."""
+    alpha_bar = Asked(scheduler).alpha_bar
+    if alpha_bar[0] != 1:
+        return Difference(1, f"alpha_bar_0: expected 1, that of the data, came {alpha_bar[0]:.9g}")
+    wrong = (np.diff(alpha_bar) >= 0) | (alpha_bar[1:] < 0)
+    t = int(np.argmax(wrong)) + 1
+    text = f"alpha_bar at t = {t}: expected less than the {alpha_bar[t - 1]:.6g} before, not negative, came {alpha_bar[t]:.6g}"
+    return Difference(float(wrong.sum()), text)
+
+
+@claim(
+    r"\sqrt{\bar\alpha_T} \approx 0",
+    source="[DDPM] section 2", of=Scheduler.alpha_bar, against="0, the share of the data in x_T ~ N(0, I)", bound=0.01,
+    needs=("alpha_bar",), examples=1,
+)  # fmt: skip
+def the_last_step_hides_the_data(scheduler: Scheduler) -> float:
+    """Sampling starts from N(0, I): what is left of the data in x_T is a mean that training saw and sampling lacks."""
+    ask = Asked(scheduler)
+    return difference(f"sqrt(alpha_bar) at t = T = {ask.T}", ask.at(ask.T)[0], 0, 1)
+
+
+def _closed_form(scheduler: Scheduler, seed: int, dtype: str, one_t: bool, unit: str) -> Difference:
+    """How far add_noise(x0, 0) is from sqrt(abar) x0, and add_noise(0, eps) from sqrt(1 - abar) eps, in units of a dtype."""
+    ask, rng, info = Asked(scheduler), np.random.default_rng(seed), np.finfo(unit)
+    x0, eps = _data(rng, dtype)
+    each = np.full(SHAPE[0], rng.integers(1, ask.T + 1)) if one_t else _times(ask, rng)
+    a, s = ask.at(each)
+    errors = []
+    for name, pair, expected in (("x0", (x0, 0 * eps), a[:, None] * x0), ("eps", (0 * x0, eps), s[:, None] * eps)):
+        came = ask.add_noise(*pair, int(each[0]) if one_t else each)
+        scale = float(info.eps) * np.maximum(np.abs(expected), float(info.tiny))
+        errors.append(difference(naming(f"add_noise at t = {{}}, the part of {name}", each), came, expected, scale))
+    return max(errors)
+
+
+@claim(
+    r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="both parts from alpha_bar, in units of float32", bound=64.0,
+    needs=("alpha_bar", "add_noise"), seed=seeds(), dtype=st.sampled_from(["float64", "float32"]), one_t=st.booleans(),
+)  # fmt: skip
+def add_noise_is_the_closed_form(scheduler: Scheduler, seed: int, dtype: str, one_t: bool) -> float:
+    """The part of x_0 and the part of eps, each by itself, for one t a sample and for one t for all."""
+    return _closed_form(scheduler, seed, dtype, one_t, "float32")
+
+
+@claim(
+    r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon \quad\text{in half precision}",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="both parts from alpha_bar, in units of float16", bound=8.0,
+    needs=("alpha_bar", "add_noise"), seed=seeds(), one_t=st.booleans(),
+)  # fmt: skip
+def half_precision_data_get_the_right_noise(scheduler: Scheduler, seed: int, one_t: bool) -> float:
+    """Coefficients are made in more digits and cast once: 1 - abar taken in float16 is 0, or far off, at small t."""
+    return _closed_form(scheduler, seed, "float16", one_t, "float16")
+
+
+@claim(
+    r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon \quad\text{in double precision}",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="both parts from alpha_bar, in units of float64", bound=1e5,
+    needs=("alpha_bar", "add_noise"), seed=seeds(), one_t=st.booleans(),
+)  # fmt: skip
+def double_precision_data_get_noise_in_double_precision(scheduler: Scheduler, seed: int, one_t: bool) -> float:
+    """Nothing is silently computed in float32."""
+    return _closed_form(scheduler, seed, "float64", one_t, "float64")
+
+
+@claim(
+    r"x_t(\lambda x_0 + \mu y_0,\ \lambda\epsilon + \mu\delta) = \lambda\, x_t(x_0, \epsilon) + \mu\, x_t(y_0, \delta)",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="the sum of its parts, in units of float32", bound=64.0,
+    needs=("alpha_bar", "add_noise"), seed=seeds(), factor=st.floats(0.1, 3),
+)  # fmt: skip
+def add_noise_is_linear(scheduler: Scheduler, seed: int, factor: float) -> float:
+    """In the data and the noise together."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    (x0, eps), (y0, delta), t = _data(rng), _data(rng), _times(Asked(scheduler), rng)
+    one, two = ask.add_noise(x0, eps, t), ask.add_noise(y0, delta, t)
+    came = ask.add_noise(factor * x0 - y0, factor * eps - delta, t)
+    scale = 2.0**-23 * (factor * (np.abs(x0) + np.abs(eps)) + np.abs(y0) + np.abs(delta))
+    return difference(naming("add_noise of a sum at t = {}", t), came, factor * one - two, scale)
+
+
+@claim(
+    r"x_t \in \mathbb R^{N \times \dots} \ \text{in the dtype of}\ x_0,\quad x_0,\ \epsilon\ \text{unchanged}",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="the shape, dtype and contents of what was given", bound=0.0,
+    needs=("alpha_bar", "add_noise"), seed=seeds(), shape=shapes(min_dims=2), dtype=dtypes,
+)  # fmt: skip
+def add_noise_keeps_shape_and_dtype_and_leaves_its_inputs_alone(
+    scheduler: Scheduler, seed: int, shape: tuple[int, ...], dtype: str
+) -> float:
+    """Never a silent cast, and nothing written into the data."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    x0, eps = rng.standard_normal((2, *shape)).astype(dtype)
+    t = rng.integers(1, ask.T + 1, shape[0])
+    with unchanged("add_noise", x0=x0, eps=eps):
+        came = ask.add_noise(x0, eps, t)
+    return same_dtype("add_noise", came, x0)
+
+
+@claim(
+    r"\epsilon,\quad x_0 \quad\text{or}\quad v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1 - \bar\alpha_t}\, x_0",
+    source="[PD] appendix D", of=Scheduler.target, against="the x_0 and eps it was made of, got back from x_t and it",
+    bound=1e-4, needs=("alpha_bar", "target"), seed=seeds(),
+)  # fmt: skip
+def the_target_gives_back_data_and_noise(scheduler: Scheduler, seed: int) -> float:
+    """It is a known kind of prediction at every t; together with x_t it is solved for x_0 and eps."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    (x0, eps), t, kind = _data(rng), _times(ask, rng), ask.kind()
+    a, s = (v[:, None] for v in ask.at(t))
+    x_t, came = a * x0 + s * eps, ask.target(x0, eps, t).astype(np.float64)
+    of_x0, of_eps = (v[:, None] for v in ask.parts(kind, t))
+    determinant = a * of_eps - s * of_x0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        solved = (of_eps * x_t - s * came) / determinant, (a * came - of_x0 * x_t) / determinant
+        scales = [(np.abs(c) + np.abs(d)) / np.abs(determinant) for c, d in ((of_eps, s), (a, of_x0))]
+    errors = [
+        difference(naming(f"{name} got back from {kind} at t = {{}}", t), got, expected, scale)
+        for name, got, expected, scale in zip(("x0", "eps"), solved, (x0, eps), scales, strict=True)
+        if np.all(determinant != 0)  # at alpha_bar = 0 the data are lost to eps, whatever one does
+    ]
+    return max(
+        [*errors, difference(naming(f"{kind} at t = {{}}", t), came, of_x0 * x0 + of_eps * eps, 1 + np.abs(came))]
+    )
+
+
+@claim(
+    r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon \quad\text{before and after a run}",
+    source="[DDPM] eq. 4", of=Scheduler.add_noise, against="itself before the run, in units of float32", bound=64.0,
+    needs=("alpha_bar", "add_noise", "timesteps"), seed=seeds(), n=lengths,
+)  # fmt: skip
+def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int) -> float:
+    """The noise of step t is the same whether a run was begun in between or not."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    (x0, eps), t = _data(rng), _times(ask, rng)
+    ask.timesteps(ask.T)
+    before = ask.add_noise(x0, eps, t)
+    n = min(n, ask.T)
+    ask.timesteps(n)
+    came = ask.add_noise(x0, eps, t)
+    what = naming(f"add_noise at t = {{}} after timesteps({n})", t)
+    return difference(what, came, before, 2.0**-23 * (np.abs(x0) + np.abs(eps)))
+
+
+@claim(
+    r"T \ge t_1 > t_2 > \dots > t_n \ge 1",
+    source="[DDIM] section 4.2", of=Scheduler.timesteps, against="the number asked for, each from 1 to 250", bound=0.0,
+    needs=("alpha_bar", "timesteps"), examples=1,
+)  # fmt: skip
+def a_run_has_as_many_steps_as_asked_each_before_the_last(scheduler: Scheduler) -> float:
+    """Within 1 .. T, strictly falling, for every n up to 250. The error is for how many n it is not so."""
+    ask = Asked(scheduler)
+    wrong = [(n, text) for n in range(1, min(ask.T, 250) + 1) if (text := _not_falling(ask, n))]
+    return Difference(len(wrong), f"{wrong[0][1]}; wrong for n = {', '.join(str(n) for n, _ in wrong[:8])}" if wrong else "")
+
+
+def _not_falling(ask: Asked, n: int) -> str:
+    """What is wrong with the steps of a run of n, if anything."""
+    try:
+        steps = ask.timesteps(n)
+    except AssertionError as error:
+        return str(error)
+    if len(steps) != n:
+        return f"timesteps({n}): expected {n} steps, came {len(steps)}"
+    pairs = [f"{b:g} after {a:g}" for a, b in pairwise(steps) if b >= a]
+    return f"timesteps({n}): expected falling ones, came {pairs[0]}" if pairs else ""
+
+
+@claim(
+    r"x_{t_1} = x_T \sim \mathcal N(0, I)",
+    source="[DDPM] algorithm 2", of=Scheduler.timesteps, against="T, the step whose noise sampling starts from", bound=0.0,
+    needs=("alpha_bar", "timesteps"), n=lengths,
+)  # fmt: skip
+def sampling_starts_where_the_noise_ends(scheduler: Scheduler, n: int) -> float:
+    """Pure noise belongs to t = T. Shown as of an earlier t, it is not what the network was trained on there."""
+    ask = Asked(scheduler)
+    n = min(n, ask.T)
+    first = ask.timesteps(n)[0]
+    share = float(ask.at(first)[0])
+    text = f"the first of timesteps({n}): expected T = {ask.T}, came {first:g}, where x_t is {100 * share:.2g} % data"
+    return Difference(ask.T - first, text)
+
+
+@claim(
+    r"t_i = T + 1 - i \quad\text{for}\ n = T",
+    source="[DDPM] algorithm 2", of=Scheduler.timesteps, against="T, T - 1, ..., 1", bound=0.0,
+    needs=("alpha_bar", "timesteps"), examples=1,
+)  # fmt: skip
+def asked_for_all_steps_a_run_has_them_all(scheduler: Scheduler) -> float:
+    """n = T is the whole process, step by step. The error is how many of them are missing."""
+    ask = Asked(scheduler)
+    steps = ask.timesteps(ask.T)
+    missing = sorted(set(range(1, ask.T + 1)) - set(steps))
+    return Difference(len(missing), f"timesteps({ask.T}): expected all of 1 .. {ask.T}, missing {missing[:5]}")

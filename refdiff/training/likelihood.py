@@ -1,0 +1,160 @@
+"""Bits per dimension: the variational bound of a trained model on a data set, term by term [DDPM] eq. 5 [IDDPM] section 3.
+
+The bound is a sum over t of means over images and noise. Each mean is taken over a few random images, every t with its
+own, so the standard error of the sum is the root of the sum of the squares of theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import one_of
+from ..models import Tree
+from ..process import (
+    Schedule,
+    fixed_reverse,
+    l_vlb_term,
+    posterior_log_variance,
+    predictor,
+    prior_matching,
+    q_sample,
+    step_log_variance,
+)
+from ..process.likelihood import ReverseStep
+from ..random import Key, Stream, integers, normal
+from .config import Config
+from .sampling import denoiser
+
+__all__ = ["estimate_bound", "levels", "nll", "plot_nll"]
+
+_LAWS = {"posterior": posterior_log_variance, "beta": step_log_variance}
+
+
+def nll(
+    config: Config,
+    p: Tree,
+    x: np.ndarray,
+    seed: int = 0,
+    per_step: int = 16,
+    variance: str | None = None,
+    bins: int | None = 0,
+    batch: int = 128,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """The bound of the model with weights p, usually a state's `average`, on the data x, usually `held_out`.
+
+    x (N, ...): images in [-1, 1], or points. per_step: images for each of the T steps; the network is asked T * per_step
+    times. The digits model takes half a minute at 16 on two cores, and the result's standard error is about 1 % of it.
+    variance: of the reverse steps, "posterior" or "beta"; None for `config.sample.variance`. x0_hat is held within
+    [-1, 1] if `config.sample.clip`. bins: levels of the data, None for a density, 0 to look: see `levels`.
+    -> the dictionary of `estimate_bound`, with "variance". ValueError for x of another shape or range than the model's.
+    """
+    variance = config.sample.variance if variance is None else variance
+    one_of("variance", variance, _LAWS)
+    if x.ndim < 2 or not len(x) or x.shape[1:] != config.model.shape:
+        raise ValueError(f"x: expected samples (N, {', '.join(map(str, config.model.shape))}), came shape {x.shape}")
+    schedule, network = config.schedule.build(), denoiser(config, p)
+
+    def model(x_t: np.ndarray, t: Any) -> np.ndarray:
+        return network(x_t.astype(np.float32), t).astype(np.float64)
+
+    clip = (-1.0, 1.0) if config.sample.clip else None
+    reverse = fixed_reverse(schedule, predictor(schedule, model, config.train.prediction, clip), _LAWS[variance])
+    bins = levels(x) if bins == 0 else bins
+    return {"variance": variance, **estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)}
+
+
+def estimate_bound(
+    schedule: Schedule,
+    reverse: ReverseStep,
+    x: np.ndarray,
+    seed: int = 0,
+    per_step: int = 16,
+    bins: int | None = 256,
+    batch: int = 128,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The mean over x of the bound for reverse(x_t, t) -> (mean, log variance), in float64, by Monte Carlo.
+
+    For every t, per_step samples of x, drawn with replacement, each with its own noise; L_T over all of x, exactly.
+    -> bits_per_dim and bits_per_dim_error, its standard error; terms and term_errors, the lists L_0, ..., L_T and theirs;
+    reconstruction (L_0), denoising (L_1 + ... + L_{T-1}), prior (L_T); dims, samples, per_step, bins.
+    """
+    from tqdm import tqdm
+
+    if per_step < 2:
+        raise ValueError(f"per_step: expected at least 2 samples a step, for a standard error, came {per_step}")
+    if batch < 1:
+        raise ValueError(f"batch: expected at least 1, came {batch}")
+    T, x = schedule.T, np.asarray(x, np.float64)
+    found = np.empty(T * per_step)
+    with tqdm(total=len(found), unit="image", desc="likelihood", disable=not progress, dynamic_ncols=True) as bar:
+        for first in range(0, len(found), batch):
+            pair = np.arange(first, min(first + batch, len(found)))
+            t, x0 = pair // per_step + 1, x[integers(Key(seed, Stream.EVALUATION, 3), pair, 0, len(x) - 1)]
+            eps = normal(Key(seed, Stream.EVALUATION, 4), pair, x.shape[1:], np.float64)
+            x_t = q_sample(schedule, x0, t, eps)
+            found[pair], _ = l_vlb_term(schedule, x0, x_t, t, *reverse(x_t, t), bins)
+            bar.update(len(pair))
+    by_step = found.reshape(T, per_step)
+    terms = np.append(by_step.mean(axis=1), prior_matching(schedule, x).mean())
+    errors = np.append(by_step.std(axis=1, ddof=1) / np.sqrt(per_step), 0.0)
+    return {
+        "bits_per_dim": float(terms.sum()),
+        "bits_per_dim_error": float(np.linalg.norm(errors)),
+        "reconstruction": float(terms[0]),
+        "denoising": float(terms[1:-1].sum()),
+        "prior": float(terms[-1]),
+        "terms": terms.tolist(),
+        "term_errors": errors.tolist(),
+        "dims": int(np.prod(x.shape[1:])),
+        "samples": len(x),
+        "per_step": per_step,
+        "bins": bins,
+    }
+
+
+def levels(x: np.ndarray) -> int | None:
+    """How many levels the data have: 256 of bytes, 17 of the bundled digits, None for points, which have a density.
+
+    x: images (N, H, W, C) in [-1, 1] or points (N, D). ValueError for images of neither kind.
+    """
+    if x.ndim == 2:
+        return None
+    if not (x.min() >= -1 and x.max() <= 1):
+        raise ValueError(f"x: expected images in [-1, 1], came {x.min():g} to {x.max():g}; scale them")
+    for bins in (256, 17):
+        place = (x.astype(np.float64) + 1) * ((bins - 1) / 2)
+        if np.abs(place - np.round(place)).max() < 0.01:
+            return bins
+    raise ValueError("x: expected images of 256 or 17 levels from -1 to 1, came others; say how many with bins")
+
+
+def plot_nll(result: dict[str, Any], path: str | Path) -> None:
+    """Draw what `nll` found: the terms over t, and their sum up to t.   ImportError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ImportError('plots need matplotlib, which is not installed: pip install "refdiff[plot]"') from None
+    terms, errors = np.array(result["terms"][:-1]), np.array(result["term_errors"][:-1])
+    t = np.arange(1, len(terms) + 1)
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    each, total = figure.subplots(1, 2)
+    shown = terms > 0  # L_0 of a density may be negative
+    each.loglog(t[shown], terms[shown], color="C0", linewidth=1, marker="." if len(t) < 50 else None)
+    low = np.maximum(terms - errors, terms / 100)
+    each.fill_between(t[shown], low[shown], (terms + errors)[shown], color="C0", alpha=0.25, linewidth=0)
+    each.set(xlabel="t", ylabel="$L_{t-1}$ (bits per dimension)", title="each term, with its standard error")
+    sums, spread = np.cumsum(terms), np.sqrt(np.cumsum(errors**2))
+    total.semilogx(t, sums, color="C0", linewidth=1.5)
+    total.fill_between(t, sums - spread, sums + spread, color="C0", alpha=0.25, linewidth=0)
+    title = f"all: {result['bits_per_dim']:.4f} ± {result['bits_per_dim_error']:.4f}"
+    total.set(xlabel="t", ylabel="$L_0 + \\dots + L_{t-1}$ (bits per dimension)", title=title)
+    for axes in (each, total):
+        axes.grid(True, which="both", color="0.92")
+    figure.savefig(path, dpi=150)
