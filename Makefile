@@ -1,6 +1,7 @@
 # make demo    train on handwritten digits, sample, evaluate: pictures and numbers in runs/demo/
 # make test    the tests, within ten minutes on two cores
 # make check   ruff, mypy, the slow tests, and every property once more on random cases
+# make mutants breaks the mathematics and the reference engine in every small way: the tests must notice (half an hour)
 #
 # Each target does its own set-up in .venv, again only when pyproject.toml or setup.py has changed.
 
@@ -11,7 +12,7 @@ JOBS ?= 2
 # The tests run one process a core, so the matrix library takes one thread each.
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test check clean
+.PHONY: demo test check mutants clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-plot
@@ -26,6 +27,10 @@ check: .venv/ready-check
 	$(BIN)/mypy
 	$(PYTEST) -m "slow or not slow"
 	$(PYTEST) --hypothesis-profile=random
+
+mutants: .venv/ready-mutants
+	OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(JOBS)
+	$(BIN)/python tests/mutants.py docs/mutants.md
 
 .venv/ready-%: pyproject.toml setup.py | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"

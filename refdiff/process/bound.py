@@ -112,11 +112,15 @@ def learned_reverse(
 
 
 def _half_gap(schedule: Schedule, t: np.ndarray) -> np.ndarray:
-    """(log beta_t - log beta_tilde_t) / 2 = log1p(alpha_bar_{t-1} beta_t / (1 - alpha_bar_{t-1})) / 2, for t > 1."""
-    at_first = np.log(schedule.beta[t]) - posterior_log_variance(schedule, t)  # where the other is infinite
-    before = np.maximum(t - 1, 1)
-    ratio = schedule.alpha_bar[before] * schedule.beta[t] / schedule.one_minus_alpha_bar[before]
-    return 0.5 * np.where(t == 1, at_first, np.log1p(ratio))
+    """(log beta_t - log beta_tilde_t) / 2 = log1p(ratio) / 2, beta_tilde_1 being beta_tilde_2; 0 for T = 1.
+
+    ratio = alpha_bar_{t-1} beta_t / (1 - alpha_bar_{t-1}) for t > 1, alpha_2 beta_1 / beta_2 at t = 1.
+    """
+    if schedule.T == 1:
+        return np.zeros(t.shape)
+    beta, before = schedule.beta, np.maximum(t - 1, 1)
+    later = schedule.alpha_bar[before] * beta[t] / schedule.one_minus_alpha_bar[before]
+    return 0.5 * np.log1p(np.where(t == 1, schedule.alpha[2] * beta[1] / beta[2], later))
 
 
 def _halves(output: Array, x: Array) -> tuple[Array, Array]:

@@ -107,11 +107,11 @@ def fixed_log_variance(
 
 def prior_matching(schedule: Schedule, x0: Array, unit: str = "bits") -> Array:
     """L_T = KL(q(x_T | x_0) || N(0, I)), which no network changes.   [DDPM] eq. 5   (N, ...) -> (N,)"""
-    mean, _ = q_moments(schedule, x0, schedule.T)
+    scale, (mean, _) = _scale(x0, unit), q_moments(schedule, x0, schedule.T)
     a2, s2 = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
     zero = namespace(x0).zeros_like(x0)
     kl, _ = kl_gaussian(mean, zero + like(np.log1p(-a2) if a2 < 0.5 else np.log(s2), x0), zero, zero)
-    return _sample_sum(kl) * _scale(x0, unit)
+    return _sample_sum(kl) * scale
 
 
 def l_vlb_term(

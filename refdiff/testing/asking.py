@@ -67,7 +67,7 @@ class Asked:
         """alpha_bar_0 .. alpha_bar_T in float64, asked once."""
         if self._alpha_bar is None:
             came = _looked_at("alpha_bar()", self.scheduler.alpha_bar())
-            assert came.ndim == 1 and len(came) > 1, f"alpha_bar(): expected shape (T+1,), came {came.shape}"
+            assert came.size > came.ndim == 1, f"alpha_bar(): expected shape (T+1,), came {came.shape}"
             self._alpha_bar = came.astype(np.float64)
         return self._alpha_bar
 
@@ -94,9 +94,9 @@ class Asked:
     def timesteps(self, n: int) -> list[float]:
         """The steps of a run of n, which begins here."""
         came = _looked_at(f"timesteps({n})", self.scheduler.timesteps(n))
-        assert came.ndim == 1 and len(came), f"timesteps({n}): expected {n} steps, came shape {came.shape}"
+        assert came.size >= came.ndim == 1, f"timesteps({n}): expected {n} steps, came shape {came.shape}"
         low, high = float(came.min()), float(came.max())
-        assert low >= 1 and high <= self.T, (
+        assert 1 <= low <= high <= self.T, (
             f"timesteps({n}): expected steps within 1 .. {self.T}, came {low:g} .. {high:g}"
         )
         return [int(t) if t == int(t) else float(t) for t in came]

@@ -6,14 +6,16 @@ for verdict in audit(load("diffusers:DDIMScheduler", {"timestep_spacing": "trail
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .asking import Difference
@@ -45,8 +47,8 @@ def audit(
 ) -> list[Verdict]:
     """The verdicts of the claims on a scheduler, of those whose methods it has, each on a copy of it as it was given.
 
-    subject: has some of the six methods of `Scheduler`. match: only claims with this text in their name. examples: cases
-    a claim. random: new cases each time. seconds: the time each claim may take. What the subject raises, returns or
+    subject: has some of the six methods of `Scheduler`. match: only claims with this text in their name. examples: at
+    most so many cases a claim. random: new cases each time. seconds: the time each claim may take. What the subject raises, returns or
     costs is a verdict; `ValueError` if no claim can be asked of it.
     """
     chosen = [claim for claim in (SCHEDULER_CLAIMS if claims is None else claims) if match.lower() in claim.name]
@@ -73,7 +75,8 @@ def report(verdicts: Iterable[Verdict], as_json: bool = False) -> str:
 
     verdicts = list(verdicts)
     if as_json:
-        return json.dumps([to_dict(verdict) for verdict in verdicts], indent=2)
+        finite = [{key: _finite(value) for key, value in to_dict(verdict).items()} for verdict in verdicts]
+        return json.dumps(finite, indent=2)
     return "\n".join([*map(line, verdicts), summary(verdicts)])
 
 
@@ -100,24 +103,31 @@ def load(target: str, options: dict[str, Any] | None = None) -> Scheduler:
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
         raise ValueError(f"target: expected module:class, as in mypackage.schedules:MyScheduler, came {target!r}")
-    made = _found(module_name, name, target)
     given = dict(options or {})
-    from . import diffusers
-
-    if diffusers.is_scheduler(made):
-        return diffusers.wrap(made, **given)
-    if callable(made) and not offers(made, ["timesteps"]) or isinstance(made, type):
-        try:
-            made = made(**given)
-        except TypeError as error:
-            raise ValueError(f"target: {target} cannot be made with the options {given}: {error}") from error
-    elif given:
-        raise ValueError(f"options: {target} is an object already made, which takes none, came {given}")
-    if diffusers.is_scheduler(made):
-        return diffusers.wrap(made)
+    try:
+        made = _made(_found(module_name, name, target), given, target)
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # whatever somebody's module or class raises
+        raise ValueError(
+            f"target: {target} with {given or 'no options'} raised {type(error).__name__}: {error}"
+        ) from error
     if not offers(made, ["alpha_bar"]):
         raise ValueError(f"target: {target} is no scheduler that can be asked. {_no_scheduler(made)}")
     return made
+
+
+def _made(found: Any, given: dict[str, Any], target: str) -> Any:
+    """The scheduler itself: a class or a function is called with the options, a scheduler of diffusers gets its adapter."""
+    from . import diffusers
+
+    if diffusers.is_scheduler(found):
+        return diffusers.wrap(found, **given)
+    if isinstance(found, type) or (callable(found) and not offers(found, ["alpha_bar"])):
+        found, given = found(**given), {}
+    if given:
+        raise ValueError(f"options: {target} is an object already made, which takes none, came {given}")
+    return diffusers.wrap(found) if diffusers.is_scheduler(found) else found
 
 
 def _found(module_name: str, name: str, target: str) -> Any:
@@ -140,6 +150,11 @@ def _found(module_name: str, name: str, target: str) -> Any:
     return found
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: None stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _no_scheduler(subject: Any) -> str:
     return (
         f"A scheduler has alpha_bar and as many as it can of: {expected_methods()}; {type(subject).__name__} has not. "
@@ -149,10 +164,8 @@ def _no_scheduler(subject: Any) -> str:
 
 def _verdict(claim: Claim, subject: Any, examples: int | None, random: bool, seconds: float) -> Verdict:
     """check(claim) on a copy of the subject, with a message that tells what was expected and what came."""
-    try:
+    with contextlib.suppress(Exception):  # what cannot be copied is asked as it is
         subject = copy.deepcopy(subject)
-    except Exception:  # what cannot be copied is asked as it is
-        pass
     last, raised_last = "", False
     started = time.perf_counter()
 
@@ -175,7 +188,8 @@ def _verdict(claim: Claim, subject: Any, examples: int | None, random: bool, sec
             last = f"{found.text}; error {found:.3g} where at most {claim.bound:.3g} is allowed"
         return found
 
-    verdict = check(dataclasses.replace(claim, error=error), subject, examples=examples, random=random, seconds=seconds)
+    cases = min(examples or claim.examples, claim.examples)
+    verdict = check(dataclasses.replace(claim, error=error), subject, examples=cases, random=random, seconds=seconds)
     if verdict.holds:
         return verdict._replace(claim=claim)
     worst = float("nan") if raised_last else verdict.worst

@@ -8,9 +8,11 @@ claim's noise while the step runs. diffusers and torch are never needed but by t
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,7 @@ class _Runs:
         for t in self.scheduler.timesteps:
             shown = self.scheduler.scale_model_input(sample, t)
             output = _tensor(model(shown.numpy(), float(t) + 1))
-            sample = self._step(output, t, sample, lambda t=t: noise(float(t) + 1))
+            sample = self._step(output, t, sample, partial(noise, float(t) + 1))
         return sample.numpy()
 
     def _step(self, output: Any, t: Any, sample: Any, noise: Callable[[], np.ndarray]) -> Any:
@@ -148,11 +150,8 @@ def wrap(scheduler: Any, **options: Any) -> Any:
     Options that the class does not take but its `step` does, such as eta, go to every step. ValueError for others, and
     for a class or a prediction type that has no adapter; ImportError without torch.
     """
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError:
-        raise ImportError("a scheduler of diffusers needs torch: pip install diffusers torch") from None
-    kind = scheduler if isinstance(scheduler, type) else type(scheduler)
+    _torch()
+    kind: Any = scheduler if isinstance(scheduler, type) else type(scheduler)
     adapters = [SCHEDULERS[base.__name__] for base in kind.__mro__ if base.__name__ in SCHEDULERS]
     if not adapters:
         raise ValueError(
@@ -171,17 +170,20 @@ def wrap(scheduler: Any, **options: Any) -> Any:
     return adapters[0](scheduler, KINDS[prediction], arguments)
 
 
-def _tensor(x: np.ndarray) -> Any:
-    import torch
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ModuleNotFoundError:
+        raise ImportError("a scheduler of diffusers needs torch: pip install diffusers torch") from None
 
-    return torch.from_numpy(np.ascontiguousarray(x))
+
+def _tensor(x: np.ndarray) -> Any:
+    return _torch().from_numpy(np.ascontiguousarray(x))
 
 
 def _times(t: Any, n: int) -> Any:
     """Our t, for each of n samples, as theirs."""
-    import torch
-
-    return torch.from_numpy(np.broadcast_to(np.asarray(t, np.int64) - 1, (n,)).copy())
+    return _torch().from_numpy(np.broadcast_to(np.asarray(t, np.int64) - 1, (n,)).copy())
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def verify(random: bool = False, match: str = "") -> Iterator[Verdict]:
 
     for claim in CLAIMS:
         if match.lower() in f"{claim.name} {claim.group} {claim.source}".lower():
-            yield check(claim, RefdiffScheduler(linear()) if claim.needs else None, random=random)
+            yield check(claim, RefdiffScheduler(linear()) if claim.needs else None, random=random, seconds=300)
 
 
 def line(verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,6 +106,6 @@ class RefdiffScheduler:
     ) -> np.ndarray:
         predict = predictor(self.schedule, model, self.kind)
         steps = [*self.timesteps(n), 0]
-        for t, t_prev in zip(steps[:-1], steps[1:], strict=True):
+        for t, t_prev in pairwise(steps):
             x = ddim_step(self.schedule, x, t, t_prev, *predict(x, t), self.eta, noise(t))
         return x

@@ -78,7 +78,7 @@ def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respac
     if terminal and draw(st.booleans()):
         schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
     if respaced and draw(st.integers(0, 3)) == 0:
-        schedule = schedule.respaced(draw(timesteps(schedule)))
+        schedule = schedule.respaced(draw(timesteps(schedule)).tolist())
     return schedule
 
 

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
 
-from refdiff.process import PREDICTIONS, convert, l_simple, l_simple_backward, linear, predictor, q_sample, target
+from refdiff.process import (
+    PREDICTIONS,
+    convert,
+    l_simple,
+    l_simple_backward,
+    l_weighted,
+    l_weighted_backward,
+    linear,
+    predictor,
+    q_sample,
+    target,
+)
 from refdiff.testing.derivatives import check_backward
 from refdiff.testing.strategies import schedules, seeds, shapes, steps
 
@@ -113,3 +124,54 @@ def test_the_loss_keeps_the_dtype(dtype):
 def test_predictions_of_another_shape_are_refused_and_not_broadcast():
     with pytest.raises(ValueError, match=r"prediction: expected the target's shape \(2, 3\), came \(3,\)"):
         l_simple(np.ones(3) / 3, np.ones((2, 3)) / 7)
+
+
+@given(shapes(), seeds())
+def test_the_weighted_loss_weighs_each_samples_mean_square(shape, seed):
+    rng = np.random.default_rng(seed)
+    (prediction, wanted), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
+    loss, _ = l_weighted(prediction, wanted, weight)
+    each = [l_simple(p, w)[0] for p, w in zip(prediction, wanted, strict=True)]
+    assert abs(loss - np.mean(weight * each)) <= 1e-15 * 8 * loss
+    for one in (2.5, np.float64(2.5), np.array(2.5)):
+        assert abs(l_weighted(prediction, wanted, one)[0] - 2.5 * np.mean(each)) <= 1e-15 * 8 * np.mean(each)
+    assert l_weighted(prediction, wanted, 1.0)[0] == l_simple(prediction, wanted)[0]
+
+
+@given(shapes(), seeds())
+def test_the_weighted_losss_gradient_is_its_complex_step_derivative(shape, seed):
+    rng = np.random.default_rng(seed)
+    (prediction, wanted), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
+    for w in (weight, 0.3):
+        check_backward(lambda p: l_weighted(p, wanted, w), l_weighted_backward, (prediction,), rng)  # noqa: B023
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_weighted_loss_keeps_the_dtype_under_float64_weights(dtype):
+    prediction, wanted = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(dtype)
+    loss, saved = l_weighted(prediction, wanted, np.arange(5) / 7)
+    assert loss.dtype == dtype
+    assert l_weighted_backward(dtype(1), saved).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
+def test_the_weighted_loss_takes_arrays_of_any_library(name):
+    xp = pytest.importorskip(name, reason=f"{name} is not installed")
+    prediction, wanted = np.random.default_rng(2).standard_normal((2, 5, 3))
+    for weight in (0.5, np.arange(5) / 7):
+        loss, saved = l_weighted(xp.asarray(prediction), xp.asarray(wanted), weight)
+        expected, here = l_weighted(prediction, wanted, weight)
+        assert abs(float(loss) - expected) <= 1e-14 * expected
+        gradient = np.asarray(l_weighted_backward(loss, saved))
+        assert norm(gradient - l_weighted_backward(expected, here)) <= 1e-14 * norm(gradient)
+
+
+def test_weights_that_are_no_weights_are_refused():
+    x = np.ones((2, 3)) / 7
+    for weight in (-1.0, np.nan, np.inf, np.array([1.0, -0.1])):
+        with pytest.raises(ValueError, match="weight: expected finite numbers from 0 on, came"):
+            l_weighted(x, x, weight)
+    with pytest.raises(ValueError, match="expected one step a sample of wanted"):
+        l_weighted(x, x, np.ones(3))
+    with pytest.raises(ValueError, match=r"prediction: expected the target's shape \(2, 3\)"):
+        l_weighted(x[0], x, 1.0)

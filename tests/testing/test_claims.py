@@ -17,7 +17,7 @@ from refdiff.testing.scheduler import RefdiffScheduler
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_claim(claim, request):
     random = request.config.getoption("--hypothesis-profile") == "random"
-    verdict = check(claim, RefdiffScheduler(linear()) if claim.needs else None, random=random)
+    verdict = check(claim, RefdiffScheduler(linear()) if claim.needs else None, random=random, seconds=300)
     assert verdict.holds, verdict.message
     assert verdict.worst <= claim.bound
 

@@ -1,5 +1,19 @@
-"""All claims, in the order in which the papers make them: `refdiff.testing.claim.CLAIMS` holds them once this is imported."""
+"""All claims, in the order in which the papers make them; importing this puts them into `refdiff.testing.claim.CLAIMS`."""
 
-from . import forward, posterior, bound, sampling, exact, scheduler, runs, misprints  # noqa: I001 - the order of the page
+# isort: off
+from . import forward, posterior, bound, sampling, solvers, guidance, exact, scheduler, runs, misprints
 
-__all__ = ["bound", "exact", "forward", "misprints", "posterior", "runs", "sampling", "scheduler"]
+# isort: on
+
+__all__ = [
+    "bound",
+    "exact",
+    "forward",
+    "guidance",
+    "misprints",
+    "posterior",
+    "runs",
+    "sampling",
+    "scheduler",
+    "solvers",
+]

@@ -9,7 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ...process import (
-    Schedule, constant, posterior_variance, q_between_moments, q_moments, q_sample, q_step, q_step_moments,
+    Schedule,
+    constant,
+    posterior_variance,
+    q_between_moments,
+    q_moments,
+    q_sample,
+    q_step,
+    q_step_moments,
 )  # fmt: skip
 from ..claim import claim
 from ..measures import exact_alpha_bar, gauss_hermite, normal_logpdf, relative, standard_errors
@@ -44,7 +51,7 @@ def a_single_step_has_the_mean_and_variance_of_its_gaussian(case: tuple[Schedule
     bound=1e-11, schedule=schedules(max_T=6), seed=seeds(),
 )  # fmt: skip
 def the_path_density_is_the_product_of_its_steps(schedule: Schedule, seed: int) -> float:
-    """The sum of the steps' log densities equals that of one Gaussian with Cov(x_i, x_j) = sqrt(abar_j / abar_i) (1 - abar_i)."""
+    """The sum of the steps' log densities is that of one Gaussian, Cov(x_i, x_j) = sqrt(abar_j / abar_i) (1 - abar_i)."""
     T, rng = schedule.T, np.random.default_rng(seed)
     x = np.empty(T + 1)
     x[0] = rng.standard_normal()
@@ -66,7 +73,9 @@ def the_path_density_is_the_product_of_its_steps(schedule: Schedule, seed: int) 
 @claim(
     r"\alpha_t (1 - \alpha_{t-1}) + 1 - \alpha_t = 1 - \alpha_t \alpha_{t-1}",
     source="[DDPM] section 2", of=q_between_moments, against="50-digit arithmetic", bound=1e-14,
-    case=schedules(max_T=200, respaced=False).filter(lambda s: s.T > 1).flatmap(lambda s: st.tuples(st.just(s), steps(s, first=2))),
+    case=schedules(max_T=200, respaced=False)
+    .filter(lambda s: s.T > 1)
+    .flatmap(lambda s: st.tuples(st.just(s), steps(s, first=2))),
 )  # fmt: skip
 def merging_two_steps_adds_their_noise(case: tuple[Schedule, int]) -> float:
     """The noise of step t-1, scaled by sqrt(alpha_t), and that of step t are together the noise of both at once."""

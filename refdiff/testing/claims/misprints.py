@@ -13,7 +13,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ...process import (
-    linear, posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps, posterior_variance, q_sample, q_step_moments,
+    linear,
+    posterior_mean,
+    posterior_mean_coefficients,
+    posterior_mean_from_eps,
+    posterior_variance,
+    q_sample,
+    q_step_moments,
 )  # fmt: skip
 from ..claim import claim
 from ..measures import gauss_hermite, relative
@@ -64,7 +70,8 @@ def _mean_size(t: int) -> float:
 
 @claim(
     r"\tilde\mu_t = \tfrac{\sqrt{\bar\alpha_{t-1}}\beta_t}{1-\bar\alpha_t} x_0"
-    r" + \tfrac{\sqrt{\alpha_t}(1-\bar\alpha_{t-1})}{1-\bar\alpha_t} x_t,\ \text{not}\ \sqrt{\bar\alpha_t}(1-\bar\alpha_{t-1})\dots",
+    r" + \tfrac{\sqrt{\alpha_t}(1-\bar\alpha_{t-1})}{1-\bar\alpha_t} x_t,"
+    r"\ \text{not}\ \sqrt{\bar\alpha_t}(1-\bar\alpha_{t-1})\dots",
     source="[DDPM] eq. 7", of=posterior_mean_coefficients, against="composition with q(x_t|x_0)", bound=1.0, t=late_steps,
 )  # fmt: skip
 def the_posterior_mean_holds_sqrt_alpha_not_sqrt_alpha_bar(t: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -9,8 +10,20 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ...process import (
-    PREDICTIONS, Schedule, convert, linear, posterior_log_variance, posterior_mean, posterior_mean_coefficients,
-    posterior_mean_from_eps, posterior_variance, q_between_moments, q_moments, q_sample, score_from_eps, target,
+    PREDICTIONS,
+    Schedule,
+    convert,
+    linear,
+    posterior_log_variance,
+    posterior_mean,
+    posterior_mean_coefficients,
+    posterior_mean_from_eps,
+    posterior_variance,
+    q_between_moments,
+    q_moments,
+    q_sample,
+    score_from_eps,
+    target,
     x0_from_eps,
 )  # fmt: skip
 from ..claim import claim
@@ -55,7 +68,8 @@ def bayes_rule_holds_with_all_three_gaussians(
 def completing_the_square_gives_mean_and_variance_coefficient_by_coefficient(
     case: tuple[Schedule, tuple[int, int]],
 ) -> float:
-    """A = alpha_{t|s} / beta_{t|s} + 1 / (1 - abar_s); B = sqrt(alpha_{t|s}) / beta_{t|s} x_t + sqrt(abar_s) / (1 - abar_s) x_0."""
+    """A = alpha_{t|s} / beta_{t|s} + 1 / (1 - abar_s), and
+    B = sqrt(alpha_{t|s}) / beta_{t|s} x_t + sqrt(abar_s) / (1 - abar_s) x_0."""
     schedule, (s, t) = case
     with mpmath.workdps(50):
         alpha, abar = exact_alpha_bar(schedule.beta, s, t), exact_alpha_bar(schedule.beta, 0, s)
@@ -67,7 +81,8 @@ def completing_the_square_gives_mean_and_variance_coefficient_by_coefficient(
 
 
 @claim(
-    r"\tilde\mu = \int x_s\, q(x_s \mid x_t, x_0)\, dx_s,\quad \tilde\beta = \int (x_s - \tilde\mu)^2 q(x_s \mid x_t, x_0)\, dx_s",
+    r"\tilde\mu = \int x_s\, q(x_s \mid x_t, x_0)\, dx_s,\quad"
+    r" \tilde\beta = \int (x_s - \tilde\mu)^2 q(x_s \mid x_t, x_0)\, dx_s",
     source="[DDPM] eq. 7", of=posterior_variance, against="quadrature of the unnormalised product of densities",
     bound=1e-12, case=inner_pair, x0=points, z=points,
 )  # fmt: skip
@@ -99,8 +114,8 @@ def the_posterior_is_what_quadrature_of_bayes_rule_gives(
 
 @claim(
     r"\tilde\mu_t = \frac{1}{\sqrt{\alpha_t}}\Big(x_t - \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon\Big)",
-    source="[DDPM] eq. 11", of=posterior_mean_from_eps, against="the form in x_0 and x_t, with x_t made of both", bound=1e-12,
-    case=with_pair, seed=seeds(),
+    source="[DDPM] eq. 11", of=posterior_mean_from_eps, against="the form in x_0 and x_t, with x_t made of both",
+    bound=1e-12, case=with_pair, seed=seeds(),
 )  # fmt: skip
 def the_eps_form_of_the_mean_is_its_x0_form(case: tuple[Schedule, tuple[int, int]], seed: int) -> float:
     """For any earlier step s: the same mean, whether told the data or the noise."""
@@ -114,7 +129,8 @@ def the_eps_form_of_the_mean_is_its_x0_form(case: tuple[Schedule, tuple[int, int
 
 @claim(
     r"x_0 = \frac{x_t - \sqrt{1-\bar\alpha_t}\,\epsilon}{\sqrt{\bar\alpha_t}}",
-    source="[DDPM] eq. 15", of=x0_from_eps, against="the x_0 from which x_t was made", bound=1e-14, case=with_step, seed=seeds(),
+    source="[DDPM] eq. 15", of=x0_from_eps, against="the x_0 from which x_t was made", bound=1e-14, case=with_step,
+    seed=seeds(),
 )  # fmt: skip
 def the_data_come_back_from_x_t_and_its_noise(case: tuple[Schedule, int], seed: int) -> float:
     """Relative to the sizes of the two terms that are subtracted."""
@@ -176,13 +192,14 @@ def _reverse_step_nongaussianity(beta: float) -> float:
 @claim(
     r"q(x_{t-1} \mid x_t) = \int q(x_{t-1} \mid x_t, x_0)\, q(x_0 \mid x_t)\, dx_0"
     r"\ \text{is not Gaussian, but tends to one as } \beta_t \to 0",
-    source="[DPM] section 2.2", of=posterior_mean, against="quadrature of Bayes' rule for a mixture of two", bound=1.0, examples=1,
+    source="[DPM] section 2.2", of=posterior_mean, against="quadrature of Bayes' rule for a mixture of two", bound=1.0,
+    examples=1,
 )  # fmt: skip
 def without_x0_the_reverse_step_is_not_gaussian_until_beta_is_small() -> float:
     """Its divergence from the Gaussian of its own mean and variance is above 0.02 nats at beta = 0.5, and falls by more
     than four for each quartering of beta. The error is the largest of the ratios that must be below 1."""
     divergence = [_reverse_step_nongaussianity(0.5 / 4**i) for i in range(4)]
-    falls = [4 * b / a for a, b in zip(divergence[1:], divergence[2:], strict=False)]
+    falls = [4 * b / a for a, b in pairwise(divergence[1:])]
     return max(0.02 / divergence[0], *falls, divergence[1] / divergence[0])
 
 

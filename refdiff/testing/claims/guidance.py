@@ -1,0 +1,127 @@
+"""Claims about what is done to a schedule or a prediction on the way: zero terminal SNR, guidance, thresholds."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import mpmath
+import numpy as np
+from hypothesis import strategies as st
+
+from ...process import (
+    PREDICTIONS,
+    GaussianMixture,
+    Schedule,
+    classifier_free_guidance,
+    classifier_guidance,
+    convert,
+    dynamic_threshold,
+    predictor,
+    q_sample,
+    rescale_zero_terminal_snr,
+)  # fmt: skip
+from ..claim import claim
+from ..measures import exact_alpha_bar, relative
+from ..orders import even_log_sigma
+from ..strategies import schedules, seeds, steps
+
+with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
+
+
+@claim(
+    r"\sqrt{\bar\alpha'_t} = \sqrt{\bar\alpha_1}\; \frac{\sqrt{\bar\alpha_t} - \sqrt{\bar\alpha_T}}"
+    r"{\sqrt{\bar\alpha_1} - \sqrt{\bar\alpha_T}}, \qquad \beta'_T = 1",
+    source="[Lin24] algorithm 1", of=rescale_zero_terminal_snr, against="50-digit arithmetic", bound=1e-14,
+    schedule=schedules(respaced=False).filter(lambda s: s.T > 1), seed=seeds(),
+)  # fmt: skip
+def rescaling_takes_the_terminal_signal_to_exactly_zero(schedule: Schedule, seed: int) -> float:
+    """alpha_bar and 1 - alpha_bar at 1 and at a random t; alpha_bar_T = 0 to the last bit; a second time changes nothing."""
+    rescaled = rescale_zero_terminal_snr(schedule)
+    if rescaled.alpha_bar[-1] != 0 or rescaled.beta[-1] != 1:
+        return np.inf
+    worst = relative(rescale_zero_terminal_snr(rescaled).beta, rescaled.beta)
+    for t in {1, int(np.random.default_rng(seed).integers(1, schedule.T))}:
+        with mpmath.workdps(50):
+            first, now, last = (mpmath.sqrt(exact_alpha_bar(schedule.beta, 0, s)) for s in (1, t, schedule.T))
+            abar = (first * (now - last) / (first - last)) ** 2
+            wanted = [float(abar), float(1 - abar)]
+        worst = max(worst, *map(relative, (rescaled.alpha_bar[t], rescaled.one_minus_alpha_bar[t]), wanted))
+    return worst
+
+
+# --- guidance ---
+
+
+@claim(
+    r"\nabla \log p(x_t \mid y) = \nabla \log p(x_t) + \nabla \log p(y \mid x_t)",
+    source="[ADM] eq. 14", of=classifier_guidance, against="the perfect denoiser of the class alone", bound=1e-10,
+    case=with_step, seed=seeds(), kind=st.sampled_from(PREDICTIONS),
+)  # fmt: skip
+def classifier_guidance_at_scale_1_is_the_conditional_prediction(
+    case: tuple[Schedule, int], seed: int, kind: str
+) -> float:
+    """For two Gaussian classes p(y | x_t) is logistic in the difference of two quadratics, with its gradient by hand; scale
+    0 changes nothing. Any kind of prediction; relative to what the kind divides by."""
+    schedule, t = case
+    rng = np.random.default_rng(seed)
+    roots, means = 0.5 * rng.standard_normal((2, 2, 2)), rng.standard_normal((2, 2))
+    x = 1.5 * rng.standard_normal((10, 2))
+    covariances = roots @ roots.swapaxes(1, 2) + 0.1 * np.eye(2)
+    both = GaussianMixture(np.array([0.3, 0.7]), means, covariances)
+    one = GaussianMixture(np.ones(1), means[:1], covariances[:1])
+    away = x[:, None] - np.sqrt(schedule.alpha_bar[t]) * means  # (N, 2, D)
+    spread = schedule.alpha_bar[t] * covariances + schedule.one_minus_alpha_bar[t] * np.eye(2)
+    pull = np.linalg.solve(spread, away.transpose(1, 2, 0)).transpose(2, 0, 1)
+    logs = np.log([0.3, 0.7]) - 0.5 * ((pull * away).sum(axis=-1) + np.log(np.linalg.det(spread)))
+    other = 1 / (1 + np.exp(logs[:, 0] - logs[:, 1]))  # 1 - p(y = 0 | x_t)
+    dlog_p = other[:, None] * (pull[:, 1] - pull[:, 0])
+    plain, wanted = (convert(schedule, x, t, d.eps(schedule, x, t), "eps", kind) for d in (both, one))
+    guided, same = (classifier_guidance(schedule, x, t, plain, dlog_p, scale, kind) for scale in (1.0, 0.0))
+    at_0, at_1 = (convert(schedule, x, t, np.full_like(x, e), "eps", kind) for e in (0.0, 1.0))
+    scale = np.abs(wanted) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
+    return max(relative(guided, wanted, scale), relative(same, plain, scale))
+
+
+@claim(
+    r"\hat\epsilon = (1 + w)\, \hat\epsilon(x_t, y) - w\, \hat\epsilon(x_t),\quad w = \text{scale} - 1",
+    source="[CFG] eq. 6", of=classifier_free_guidance, against="the formula, in eps and in every other kind of prediction",
+    bound=1e-13, case=with_step, seed=seeds(), kind=st.sampled_from(PREDICTIONS), scale=st.floats(0, 8),
+)  # fmt: skip
+def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
+    case: tuple[Schedule, int], seed: int, kind: str, scale: float
+) -> float:
+    """Scale 0 is the unconditional prediction, 1 the conditional one; guiding and converting may change places."""
+    schedule, t = case
+    x, with_y, without = np.random.default_rng(seed).standard_normal((3, 20))
+
+    def turned(eps: np.ndarray) -> np.ndarray:
+        return convert(schedule, x, t, eps, "eps", kind)
+
+    guided = scale * with_y - (scale - 1) * without
+    size = [np.abs(turned(with_y)), np.abs(turned(without)), np.abs(turned(0 * x)), np.abs(turned(x) - turned(0 * x))]
+    size_of = (1 + scale) * sum(size)
+    ends = [classifier_free_guidance(with_y, without, s) for s in (0.0, 1.0)]
+    return max(
+        relative(classifier_free_guidance(with_y, without, scale), guided, (1 + scale) * np.hypot(with_y, without)),
+        relative(classifier_free_guidance(turned(with_y), turned(without), scale), turned(guided), size_of),
+        relative(ends, [without, with_y]),
+    )
+
+
+@claim(
+    r"\hat x_0 \leftarrow \mathrm{clip}(\hat x_0, -m, m) / m,\quad m = \max(1,\ \text{quantile of } |\hat x_0|)",
+    source="[Imagen] section 2.3", of=dynamic_threshold, against="numpy.quantile, sample by sample", bound=1e-15,
+    seed=seeds(), quantile=st.floats(0, 1), size=st.floats(0.1, 3), n=st.integers(1, 40),
+)  # fmt: skip
+def dynamic_thresholding_brings_a_sample_into_range(seed: int, quantile: float, size: float, n: int) -> float:
+    """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip` of a predictor, x_t is
+    still sqrt(abar_t) x0_hat + sqrt(1 - abar_t) eps_hat."""
+    x0 = size * np.random.default_rng(seed).standard_normal((4, n, 2))
+    came = dynamic_threshold(x0, quantile)
+    limits = [max(1.0, np.quantile(np.abs(x), quantile)) for x in x0]
+    wanted = np.array([np.clip(x, -m, m) / m for x, m in zip(x0, limits, strict=True)])
+    schedule = even_log_sigma(9)
+    x0_hat, eps_hat = predictor(schedule, lambda x, t: x0, "x0", partial(dynamic_threshold, quantile=quantile))(x0, 5)
+    whole = relative(q_sample(schedule, x0_hat, 5, eps_hat), x0, scale=2 * np.abs(x0) + 1)
+    return max(relative(came, wanted), relative(x0_hat, came), whole) if np.abs(came).max() <= 1 else np.inf

@@ -1,0 +1,174 @@
+"""Claims about solvers: their orders of convergence, inversion, the likelihood of the flow, which steps to take."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ...process import (
+    SPACINGS,
+    Schedule,
+    ancestral,
+    ddim,
+    ddim_inversion,
+    dpmpp_2m,
+    dpmpp_2s,
+    euler,
+    final,
+    flow_log_likelihood,
+    heun,
+    karras_steps,
+    predictor,
+    trailing_steps,
+)  # fmt: skip
+from ..claim import claim
+from ..orders import PLANE, SOLVERS, STOCHASTIC, even_log_sigma, order, solver_errors, weak_errors
+from ..strategies import schedules, seeds
+
+
+def _off(errors: list[float], published: int) -> float:
+    """How far the measured order is from the published one; NaN if the last error is nothing, or no better than none."""
+    return abs(order(errors) - published) if 0 < errors[-1] < 0.1 else np.nan
+
+
+def _order_of(name: str) -> float:
+    solver, published = SOLVERS[name]
+    return _off(solver_errors(solver, (64, 128)), published)
+
+
+@claim(
+    r"|x_0 - x_0^*| = O(n^{-1})",
+    source="[DDIM] section 4.3", of=ddim, against="the exact flow of a mixture, by RK4", bound=0.2, examples=1,
+)  # fmt: skip
+def ddim_converges_with_order_1() -> float:
+    """Steps even in lambda, 64 and then 128 of them; the error is the distance of the measured order from 1."""
+    return _order_of("DDIM")
+
+
+@claim(
+    r"|x_0 - x_0^*| = O(n^{-1})",
+    source="[DDIM] section 4.3", of=euler, against="the exact flow of a mixture, by RK4", bound=0.2, examples=1,
+)  # fmt: skip
+def eulers_method_converges_with_order_1() -> float:
+    """Steps even in lambda, 64 and then 128 of them; the error is the distance of the measured order from 1."""
+    return _order_of("Euler")
+
+
+@claim(
+    r"|x_0 - x_0^*| = O(n^{-2})",
+    source="[EDM] section 3", of=heun, against="the exact flow of a mixture, by RK4", bound=0.2, examples=1,
+)  # fmt: skip
+def heuns_method_converges_with_order_2() -> float:
+    """Steps even in lambda, 64 and then 128 of them; the error is the distance of the measured order from 2."""
+    return _order_of("Heun")
+
+
+@claim(
+    r"|x_0 - x_0^*| = O(n^{-2})",
+    source="[DPMpp] section 4.2", of=dpmpp_2m, against="the exact flow of a mixture, by RK4", bound=0.2, examples=1,
+)  # fmt: skip
+def dpm_solver_2m_converges_with_order_2() -> float:
+    """Steps even in lambda, 64 and then 128 of them; the error is the distance of the measured order from 2."""
+    return _order_of("DPM-Solver++ 2M")
+
+
+@claim(
+    r"|x_0 - x_0^*| = O(n^{-2})",
+    source="[DPMpp] section 4.1", of=dpmpp_2s, against="the exact flow of a mixture, by RK4", bound=0.2, examples=1,
+)  # fmt: skip
+def dpm_solver_2s_converges_with_order_2() -> float:
+    """Steps even in lambda, 64 and then 128 of them; the error is the distance of the measured order from 2."""
+    return _order_of("DPM-Solver++ 2S")
+
+
+@claim(
+    r"x_0 \to x_T \to x_0 + O(n^{-1})",
+    source="[DDIM] section 4.3", of=ddim_inversion, against="the exact flow of a mixture, and the x_0 it began with",
+    bound=0.2, examples=1,
+)  # fmt: skip
+def ddim_without_noise_is_deterministic_and_inverts() -> float:
+    """Up and down again with 64 and 128 steps: the distance of the order of the round trip from 1, or of the way up."""
+    schedule = even_log_sigma()
+    predict, x0 = predictor(schedule, partial(PLANE.eps, schedule)), PLANE.sample(64)
+    errors = []
+    for gap in (16, 8):
+        chosen = range(1, schedule.T + 1, gap)
+        x_T = final(ddim_inversion(schedule, predict, x0, chosen))
+        back, again = (final(ddim(schedule, predict, x_T, chosen)) for _ in range(2))
+        if not np.array_equal(back, again):
+            return np.inf
+        errors.append(float(np.sqrt(((back - x0) ** 2).mean())))
+    return max(_off(errors, 1), _order_of("DDIM inversion"))
+
+
+@claim(
+    r"|\mathbb E f(x_0) - \mathbb E f(x_0^*)| = O(n^{-1})",
+    source="[SDE] section 3.3", of=ancestral, against="expectations of a mixture, by quadrature", bound=0.2, examples=1,
+)  # fmt: skip
+def stochastic_samplers_converge_in_law_with_order_1() -> float:
+    """Ancestral with both variances, DDIM with eta = 0.5 and Euler ancestral, with 32 and 64 steps."""
+    return max(_off(weak_errors(sampler, (32, 64)), published) for sampler, published in STOCHASTIC.values())
+
+
+@claim(
+    r"\log p(x_0) = \log p(x_T) + \tfrac D2 \log\bar\alpha_T + \int_0^{\sigma_T} \nabla \cdot \hat\epsilon\; d\sigma",
+    source="[SDE] eq. 39", of=flow_log_likelihood, against="the exact density of a mixture", bound=1e-3, seed=seeds(),
+    examples=2,
+)  # fmt: skip
+def the_flow_gives_the_exact_likelihood(seed: int) -> float:
+    """Of 10 points, from 128 and 256 steps extrapolated as errors of second order are; the former alone must be within 0.05,
+    and Hutchinson's estimate from all the signs there are must agree with it."""
+    schedule = even_log_sigma()
+    predict, x0 = predictor(schedule, partial(PLANE.eps, schedule)), PLANE.sample(10, seed)
+    signs = np.array([[1.0, 1.0], [1.0, -1.0]])[:, None, :] * np.ones_like(x0)
+
+    def prior(x: np.ndarray) -> np.ndarray:
+        return PLANE.log_density(schedule, x, schedule.T)
+
+    def likelihood(n: int, probes: Any = None) -> np.ndarray:
+        chosen = range(1, schedule.T + 1, 1024 // n)
+        return flow_log_likelihood(schedule, predict, x0, chosen, probes, prior)
+
+    (coarse, fine), wanted = (likelihood(n) for n in (128, 256)), PLANE.log_density(schedule, x0, 0)
+    if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - wanted).max() < 0.05:
+        return np.inf
+    return float(np.abs(fine + (fine - coarse) / 3 - wanted).max())
+
+
+# --- which steps ---
+
+
+@claim(
+    r"1 \le t_1 < t_2 < \dots < t_n = T",
+    source="[DDIM] appendix D.2", of=trailing_steps, against="counting", bound=0.0, schedule=schedules(max_T=400),
+    share=st.floats(0, 1), name=st.sampled_from(sorted(SPACINGS)), examples=100,
+)  # fmt: skip
+def step_selections_rise_without_repeating_to_T(schedule: Schedule, share: float, name: str) -> float:
+    """Uniform, trailing, quadratic and Karras, for every n from 1 to T; all but trailing begin at 1. All of the steps, for
+    n = T. The error is how many of these demands fail."""
+    n = 1 + round(share * (schedule.T - 1))
+    t = SPACINGS[name](schedule, n)
+    wrong = [len(t) != n, t[-1] != schedule.T, t[0] < 1, np.any(np.diff(t) < 1), t.dtype.kind != "i"]
+    if name == "trailing":
+        wrong.append(np.ptp(np.diff(t, prepend=0)) > 1)
+    elif n > 1:
+        wrong.append(t[0] != 1)
+    return float(sum(wrong))
+
+
+@claim(
+    r"\sigma_i = \Big(\sigma_1^{1/\rho} + \tfrac{i - 1}{n - 1} \big(\sigma_T^{1/\rho} - \sigma_1^{1/\rho}\big)\Big)^\rho",
+    source="[EDM] eq. 5", of=karras_steps, against="the formula and every step there is", bound=1e-12, n=st.integers(2, 40),
+    rho=st.floats(1, 10),
+)  # fmt: skip
+def karras_steps_are_the_nearest_to_their_formula(n: int, rho: float) -> float:
+    """In log sigma, where no two fall on one step: how much nearer another step would be."""
+    schedule = even_log_sigma(2000)
+    sigma = np.sqrt(1 / schedule.alpha_bar[1:] - 1)
+    wanted = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
+    away = np.abs(np.log(sigma) - np.log(wanted)[:, None])
+    came = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
+    return float((came - away.min(axis=1)).max()) if len(set(away.argmin(axis=1))) == n else 0.0

@@ -1,0 +1,176 @@
+"""Learned variances and the hybrid loss beyond their claims: extremes, shapes, dtypes, other libraries, refusals."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.linalg import norm
+
+from refdiff.process import (
+    PREDICTIONS,
+    bound_terms,
+    convert,
+    fixed_log_variance,
+    fixed_reverse,
+    from_beta,
+    l_hybrid,
+    l_hybrid_backward,
+    l_simple,
+    learned_log_variance,
+    learned_log_variance_backward,
+    learned_reverse,
+    linear,
+    posterior_log_variance,
+    posterior_mean,
+    predictor,
+    q_sample,
+    step_log_variance,
+    target,
+)
+from refdiff.testing.strategies import schedules, seeds, shapes, steps
+
+
+@given(schedules(max_T=100), shapes(), seeds(), st.data())
+def test_the_ends_of_v_are_the_two_fixed_variances_at_every_t(schedule, shape, seed, data):
+    t = np.array([data.draw(st.just(1) | steps(schedule)) for _ in range(shape[0])])
+    ones = np.ones(shape)
+    for time in (t, t[0].item()):
+        low, _ = learned_log_variance(schedule, -ones, time)
+        high, slope = learned_log_variance(schedule, ones, time)
+        assert np.array_equal(low, fixed_log_variance(schedule, ones, time))
+        wanted = fixed_log_variance(schedule, ones, time, step_log_variance)
+        assert norm(high - wanted) <= 1e-15 * (norm(low) + norm(wanted) + norm(ones))
+        assert np.all(np.asarray(slope) >= 0)
+
+
+def test_a_single_step_has_one_log_variance():
+    v = np.array([[-1.0, 0.3, 1.0]])
+    came, slope = learned_log_variance(from_beta([0.3]), v, 1)
+    assert np.array_equal(came, np.full((1, 3), math.log(0.3)))
+    assert slope == 0
+
+
+def test_between_the_ends_it_is_a_straight_line_and_so_beyond():
+    schedule, v = linear(10), np.array([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0])
+    for t in (1, 2, 10):
+        came, slope = learned_log_variance(schedule, v, t)
+        low, high = posterior_log_variance(schedule, t), step_log_variance(schedule, t)
+        assert np.allclose(came, 0.5 * ((1 + v) * high + (1 - v) * low), rtol=1e-14)
+        assert np.array_equal(learned_log_variance_backward(v, slope), v * slope)
+        assert slope == pytest.approx(0.5 * (high - low), rel=1e-9)
+
+
+def hybrid_case(rng, shape, schedule, t, kind="eps"):
+    x0 = rng.integers(0, 17, shape) / 8 - 1
+    eps = rng.standard_normal(shape)
+    right = target(schedule, kind, x0, eps, t)
+    return x0, eps, np.concatenate([right + 0.1 * rng.standard_normal(shape), rng.uniform(-1, 1, shape)], axis=-1)
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_without_weight_the_hybrid_loss_is_the_simple_one(kind):
+    schedule, rng, t = linear(10), np.random.default_rng(2), np.array([1, 5, 10])
+    x0, eps, output = hybrid_case(rng, (3, 2, 2), schedule, t, kind)
+    came, saved = l_hybrid(schedule, kind, x0, eps, t, output, 0.0, 17)
+    assert came == l_simple(output[..., :2], target(schedule, kind, x0, eps, t))[0]
+    gradient = l_hybrid_backward(np.float64(1), saved)
+    assert gradient.shape == output.shape
+    assert np.all(gradient[..., 2:] == 0)
+
+
+def test_the_bounds_part_is_in_proportion_to_its_weight_and_a_thousandth_by_default():
+    schedule, rng, t = linear(10), np.random.default_rng(3), np.array([1, 5, 10])
+    x0, eps, output = hybrid_case(rng, (3, 2), schedule, t)
+    base, once, twice = (l_hybrid(schedule, "eps", x0, eps, t, output, w, 17) for w in (0.0, 1e-3, 2e-3))
+    assert twice[0] - base[0] == pytest.approx(2 * (once[0] - base[0]), rel=1e-12)
+    assert l_hybrid(schedule, "eps", x0, eps, t, output, bins=17)[0] == once[0]
+    a, b = (l_hybrid_backward(np.float64(1), saved)[:, 2:] for _, saved in (once, twice))
+    assert norm(2 * a - b) <= 1e-14 * norm(b)
+
+
+@given(shapes(min_dims=2), seeds())
+def test_the_gradient_is_linear_in_dloss(shape, seed):
+    schedule, rng = linear(10), np.random.default_rng(seed)
+    t = rng.integers(1, 11, shape[0])
+    x0, eps, output = hybrid_case(rng, shape, schedule, t)
+    _, saved = l_hybrid(schedule, "eps", x0, eps, t, output, bins=17)
+    one, many = (l_hybrid_backward(np.float64(d), saved) for d in (1.0, -2.5))
+    assert norm(many + 2.5 * one) <= 1e-14 * norm(many)
+
+
+def test_a_model_that_learns_variances_is_a_reverse_step():
+    schedule, rng = linear(10), np.random.default_rng(4)
+    x = rng.standard_normal((3, 2, 2))
+
+    def model(x_t, t):
+        return np.concatenate([0.5 * x_t, np.tanh(x_t)], axis=-1)
+
+    for t in (1, 7, np.array([1, 4, 10])):
+        mean, log_variance = learned_reverse(schedule, model)(x, t)
+        assert np.allclose(mean, convert(schedule, x, t, 0.5 * x, "eps", "mu"), rtol=1e-12, atol=1e-12)
+        assert np.array_equal(log_variance, learned_log_variance(schedule, np.tanh(x), t)[0])
+        mean, _ = learned_reverse(schedule, model, "x0", (-0.1, 0.2))(x, t)
+        assert np.array_equal(mean, posterior_mean(schedule, x, np.clip(0.5 * x, -0.1, 0.2), t))
+
+
+def test_a_fixed_reverse_step_takes_the_smaller_variance_unless_told():
+    schedule, x = linear(10), np.ones((2, 3)) / 3
+    predict = predictor(schedule, lambda x, t: 0.2 * x, "x0")
+    mean, log_variance = fixed_reverse(schedule, predict)(x, 5)
+    assert np.array_equal(mean, posterior_mean(schedule, x, 0.2 * x, 5))
+    assert np.all(log_variance == posterior_log_variance(schedule, 5))
+    assert np.all(fixed_reverse(schedule, predict, step_log_variance)(x, 5)[1] == step_log_variance(schedule, 5))
+
+
+def test_what_is_not_prediction_and_v_side_by_side_is_refused():
+    schedule, x = linear(10), np.zeros((2, 3))
+    message = r"output: expected prediction and v side by side on the last axis, \(2, 6\), came \(2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        l_hybrid(schedule, "eps", x, x, 3, x)
+    with pytest.raises(ValueError, match=message):
+        learned_reverse(schedule, lambda x, t: x)(x, 3)
+    with pytest.raises(ValueError, match=r"output: expected prediction and v side by side.*came \(2,\)"):
+        l_hybrid(schedule, "eps", x[:, 0], x[:, 0], 3, x[:, 0])
+    with pytest.raises(ValueError, match="one of eps, x0, mu, v, score"):
+        l_hybrid(schedule, "noise", x, x, 3, np.zeros((2, 6)))
+    with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, came 11"):
+        learned_log_variance(schedule, x, 11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_dtype_is_kept(dtype):
+    schedule, rng, t = linear(10), np.random.default_rng(5), np.array([1, 5, 10])
+    arrays = [a.astype(dtype) for a in hybrid_case(rng, (3, 2), schedule, t)]
+    for a in arrays:
+        a.flags.writeable = False
+    x0, eps, output = arrays
+    loss, saved = l_hybrid(schedule, "eps", x0, eps, t, output, bins=17)
+    exact, _ = l_hybrid(schedule, "eps", x0.astype("f8"), eps.astype("f8"), t, output.astype("f8"), bins=17)
+    assert loss.dtype == dtype
+    assert loss == pytest.approx(exact, rel=1e3 * float(np.finfo(dtype).eps))
+    assert l_hybrid_backward(dtype(1), saved).dtype == dtype
+    assert l_hybrid_backward(1.0, saved).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("t", [1, 4, [1, 4, 10]])
+def test_arrays_of_any_library_give_what_numpy_gives(name, dtype, t):
+    xp = pytest.importorskip(name, reason=f"{name} is not installed")
+    schedule = linear(10, 0.1, 0.4)
+    arrays = [a.astype(dtype) for a in hybrid_case(np.random.default_rng(6), (3, 2, 2), schedule, np.array(t))]
+
+    def run(x0, eps, output):
+        loss, saved = l_hybrid(schedule, "eps", x0, eps, t, output, bins=17)
+        yield from (loss, l_hybrid_backward(loss, saved))
+        reverse = learned_reverse(schedule, lambda x, t: output, "x0", (-2, 2))
+        yield bound_terms(schedule, reverse, x0, lambda t: eps, 17)
+        yield from reverse(q_sample(schedule, x0, t, eps), t)
+
+    for came, wanted in zip(run(*(xp.asarray(a) for a in arrays)), run(*arrays), strict=True):
+        assert type(came).__module__.startswith(name)
+        came = np.asarray(came)
+        assert came.dtype == wanted.dtype == dtype
+        assert norm(came - wanted) <= 64 * np.finfo(dtype).eps * norm(wanted)
