@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
     sub.add_argument("--data", help="other data to compare with, a name or a path")
-    sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, half a minute")
+    sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--plot", metavar="NAME.png", help="with --nll: draw its terms over t")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")
     configuration(sub)

@@ -48,8 +48,8 @@ def audit(
     """The verdicts of the claims on a scheduler, of those whose methods it has, each on a copy of it as it was given.
 
     subject: has some of the six methods of `Scheduler`. match: only claims with this text in their name. examples: at
-    most so many cases a claim. random: new cases each time. seconds: the time each claim may take. What the subject raises, returns or
-    costs is a verdict; `ValueError` if no claim can be asked of it.
+    most so many cases a claim. random: new cases each time. seconds: the time each claim may take. What the subject
+    raises, returns or costs is a verdict; `ValueError` if no claim can be asked of it.
     """
     chosen = [claim for claim in (SCHEDULER_CLAIMS if claims is None else claims) if match.lower() in claim.name]
     if not chosen:

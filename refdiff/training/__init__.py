@@ -2,6 +2,7 @@
 
 from .config import *
 from .evaluation import *
+from .likelihood import *
 from .loop import *
 from .optimiser import *
 from .sampling import *

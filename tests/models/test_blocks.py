@@ -138,6 +138,6 @@ def test_dropout_wants_a_rate_and_a_key(drawn):
     p, x, emb = drawn(blocks.residual_layout(8, 8, 6), 0), normal(0, 2, 4, 4, 8), normal(1, 2, 6)
     key = Key(0, Stream.DROPOUT)
     plain, _ = blocks.residual(engine, p, x, emb, 2)
-    for rate, given_key in ((0.5, None), (0.0, key)):
-        assert np.array_equal(blocks.residual(engine, p, x, emb, 2, rate, given_key)[0], plain)
+    for options in ({"rate": 0.5}, {"key": key}, {"rate": 0.0, "key": key}):
+        assert np.array_equal(blocks.residual(engine, p, x, emb, 2, **options)[0], plain)
     assert not np.array_equal(blocks.residual(engine, p, x, emb, 2, 0.5, key)[0], plain)

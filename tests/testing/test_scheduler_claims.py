@@ -9,7 +9,6 @@ from refdiff.process import linear
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, unasked
 from refdiff.testing.scheduler import METHODS, RefdiffScheduler
 
-
 QUICK = [claim for claim in SCHEDULER_CLAIMS if "sample" not in claim.needs]
 
 

@@ -82,7 +82,7 @@ def test_the_parts_add_up_and_their_errors_in_squares():
     assert found["terms"][-1] == found["prior"]
     assert found["bits_per_dim_error"] == pytest.approx(math.hypot(*found["term_errors"]), rel=1e-14)
     assert found["term_errors"][-1] == 0
-    assert (found["dims"], found["samples"], found["bins"]) == (3, 50, None)
+    assert (found["dims"], found["nll_samples"], found["bins"]) == (3, 50, None)
 
 
 def test_the_standard_error_is_that_of_repetitions():
@@ -162,7 +162,7 @@ def test_an_untrained_model_of_the_digits_is_worse_than_no_model(few):
     found = nll(few, p, data.held_out[:50], per_step=4, progress=False)
     assert found["bins"] == 17
     assert found["dims"] == 64
-    assert found["samples"] == 50
+    assert found["nll_samples"] == 50
     assert found["variance"] == "posterior"
     assert found["bits_per_dim"] > 4.09
     assert all(term >= 0 for term in found["terms"])

@@ -1,7 +1,7 @@
 """All claims, in the order in which the papers make them; importing this puts them into `refdiff.testing.claim.CLAIMS`."""
 
 # isort: off
-from . import forward, posterior, bound, sampling, solvers, guidance, exact, scheduler, runs, misprints
+from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, runs, misprints
 
 # isort: on
 
@@ -11,6 +11,7 @@ __all__ = [
     "forward",
     "guidance",
     "misprints",
+    "objectives",
     "posterior",
     "runs",
     "sampling",

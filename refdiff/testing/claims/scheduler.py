@@ -184,13 +184,13 @@ def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int)
 
 @claim(
     r"T \ge t_1 > t_2 > \dots > t_n \ge 1",
-    source="[DDIM] section 4.2", of=Scheduler.timesteps, against="the number asked for, each from 1 to 250", bound=0.0,
+    source="[DDIM] section 4.2", of=Scheduler.timesteps, against="the number asked for, each from 1 to 130", bound=0.0,
     needs=("alpha_bar", "timesteps"), examples=1,
 )  # fmt: skip
 def a_run_has_as_many_steps_as_asked_each_before_the_last(scheduler: Scheduler) -> float:
-    """Within 1 .. T, strictly falling, for every n up to 250. The error is for how many n it is not so."""
+    """Within 1 .. T, strictly falling, for every n up to 130. The error is for how many n it is not so."""
     ask = Asked(scheduler)
-    wrong = [(n, text) for n in range(1, min(ask.T, 250) + 1) if (text := _not_falling(ask, n))]
+    wrong = [(n, text) for n in range(1, min(ask.T, 130) + 1) if (text := _not_falling(ask, n))]
     return Difference(
         len(wrong), f"{wrong[0][1]}; wrong for n = {', '.join(str(n) for n, _ in wrong[:8])}" if wrong else ""
     )
