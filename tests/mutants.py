@@ -63,7 +63,9 @@ def main(page: str) -> int:
     for mutant in alive:
         before, after = change(mutant)
         why = reason(before, after)
-        (explained[why] if why else unexplained).append(f"- `{mutant.replace('__mutmut', '')}`: `{before}` became `{after}`")
+        (explained[why] if why else unexplained).append(
+            f"- `{mutant.replace('__mutmut', '')}`: `{before}` became `{after}`"
+        )
     parts = [
         "# Mutants",
         "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must notice. "
@@ -76,7 +78,9 @@ def main(page: str) -> int:
     if unexplained:
         parts.append("## Not explained\n\n" + "\n".join(unexplained))
     Path(page).write_text("\n\n".join(parts) + "\n")
-    print(f"{counts['killed']} of {len(codes)} mutants killed ({share:.1%}); {len(unexplained)} survivors without a reason")
+    print(
+        f"{counts['killed']} of {len(codes)} mutants killed ({share:.1%}); {len(unexplained)} survivors without a reason"
+    )
     print("\n".join(unexplained))
     return int(share < LEAST)
 

@@ -1,5 +1,7 @@
 """The multilayer perceptron for points."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from refdiff import models
 from refdiff.engines import reference as engine
-from refdiff.models import MLPConfig, flatten, layout, tree_map
+from refdiff.models import MODELS, MLPConfig, flatten, layout, tree_map
 from refdiff.random import Key, Stream
 from refdiff.testing.derivatives import check_backward, relative_error
 
@@ -96,6 +98,12 @@ def test_a_key_changes_nothing(drawn):
     p, x, t = case(drawn, config, 0)
     with_key, without = (models.forward(engine, config, p, x, t, key)[0] for key in (Key(0, Stream.DROPOUT), None))
     assert np.array_equal(with_key, without)
+
+
+def test_a_configuration_is_a_value():
+    assert hash(MLPConfig()) == hash(MODELS["points"]) == hash(MLPConfig(2, 128, 3, "ddpm"))
+    with pytest.raises(FrozenInstanceError):
+        MLPConfig().size = 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The U-Net: its whole gradient, for every option; its plan; and the same network written a second time."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -256,6 +256,14 @@ def test_configuration_says_what_does_not_fit(wrong, message):
     UNetConfig(**good)
     with pytest.raises(ValueError, match=message):
         UNetConfig(**{**good, **wrong})
+
+
+def test_a_configuration_is_a_value():
+    """Equal by its fields, fit to be a key, and never changed; without fields it is CIFAR-10's, without dropout."""
+    assert hash(UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)) == hash(TINY)
+    assert UNetConfig() == replace(MODELS["cifar10"], dropout=0.0)
+    with pytest.raises(FrozenInstanceError):
+        TINY.size = 16
 
 
 # ---- the same network once more, from [DDPM] appendix B and its published code, with nothing of blocks.py

@@ -1,0 +1,215 @@
+"""Auditing somebody's scheduler: the page that shows it is true, and bad targets, options and schedulers are told so."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refdiff.cli import main
+from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options, report
+from refdiff.testing.scheduler import METHODS, RefdiffScheduler
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "verify-your-own.md"
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The page's Python blocks and its output; its first block is mine.py in the current folder, forgotten afterwards."""
+    text = PAGE.read_text()
+    python, output = (
+        re.findall(r"```python\n(.*?)```", text, re.DOTALL),
+        re.findall(r"```text\n(.*?)```", text, re.DOTALL),
+    )
+    (tmp_path / "mine.py").write_text(python[0])
+    monkeypatch.chdir(tmp_path)
+    yield python, output[0]
+    sys.modules.pop("mine", None)
+
+
+def told(lines):
+    """Verdict and name of each claim, and the message of each that fails; the errors' last digits are the machine's."""
+    return [re.sub(r"^(holds|FAILS) .*? <= \S+", r"\1", line) for line in lines.splitlines()[:-1]]
+
+
+def test_the_planted_fault_is_caught_as_the_page_says(page, capsys):
+    _, output = page
+    assert main(["audit", "mine:Mine"]) == 1
+    assert told(capsys.readouterr().out) == told(output)
+
+
+def test_without_the_planted_fault_all_claims_hold(page, tmp_path):
+    (python, *_), _ = page
+    right = python.replace("float(self.abar[t_prev])", "float(self.alpha_bar()[t_prev])")
+    assert right != python
+    (tmp_path / "mine.py").write_text(right)
+    assert [v.message for v in audit(load("mine:Mine")) if not v.holds] == []
+
+
+def test_the_pages_pytest_suite_runs(page, tmp_path):
+    python, output = page
+    (tmp_path / "test_mine.py").write_text(python[2])
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "test_mine.py",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    failing = len(re.findall("^FAILS", output, re.MULTILINE))
+    assert f"{failing} failed, {len(SCHEDULER_CLAIMS) - failing} passed" in result.stdout
+
+
+def test_the_pages_adapter_has_methods_of_ours(page):
+    python, _ = page
+    assert set(re.findall(r"def (\w+)\(self", python[1])) - {"__init__"} == set(METHODS) - {"sample"}
+
+
+def test_ours_can_be_audited_by_name(capsys):
+    assert (
+        main(["audit", "refdiff.testing.scheduler:RefdiffScheduler", "kind=v", "eta=0.5", "--match", "alpha bar"]) == 0
+    )
+    assert "1 of 1 claims hold" in capsys.readouterr().out
+
+
+def test_the_report_as_json_has_no_nan():
+    class Broken(RefdiffScheduler):
+        def alpha_bar(self):
+            return np.array([1.0, np.nan])
+
+    told = json.loads(report(audit(Broken(), match="alpha bar"), as_json=True))
+    assert told[0]["holds"] is False
+    assert told[0]["worst_error"] is None
+    assert told[0]["message"] == "alpha_bar(): expected finite numbers, came NaN or infinity in 1 of 2"
+
+
+def test_options_are_json_or_text():
+    came = options(["eta=0.5", "clip_sample=false", "other=True", "n=3", "spacing=trailing", "none=None", "text=a=b"])
+    assert came == {
+        "eta": 0.5, "clip_sample": False, "other": True, "n": 3, "spacing": "trailing", "none": None, "text": "a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", ["eta", "=1", "a-b=1", ""])
+def test_an_option_without_a_name_is_told_so(argument):
+    with pytest.raises(ValueError, match="expected name=value"):
+        options([argument])
+
+
+MODULE = """
+from refdiff.testing.scheduler import RefdiffScheduler
+
+ready = RefdiffScheduler()
+
+def make(eta=1.0):
+    return RefdiffScheduler(eta=eta)
+
+class Nothing:
+    def step(self, output, t, x):
+        return x
+
+class Raises:
+    def __init__(self):
+        raise RuntimeError("no luck")
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(MODULE)
+    (tmp_path / "wrong.py").write_text("1 +")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    yield
+    assert sys.path == before
+    sys.modules.pop("theirs", None)
+
+
+def test_a_scheduler_is_a_class_a_function_or_an_object(module):
+    assert load("theirs:make", {"eta": 0.5}).eta == 0.5
+    assert load("theirs:RefdiffScheduler", {"kind": "v"}).kind == "v"
+    assert load("theirs:ready").eta == 1.0
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "message"),
+    [
+        ("theirs", {}, "expected module:class"),
+        (":make", {}, "expected module:class"),
+        ("theirs:", {}, "expected module:class"),
+        ("nowhere_at_all:X", {}, "needs the module 'nowhere_at_all', which is not found"),
+        ("wrong:X", {}, "raised SyntaxError"),
+        ("theirs:Missing", {}, "has no Missing; its classes are Nothing, Raises"),
+        ("theirs:Nothing", {}, r"alpha_bar and as many as it can of: alpha_bar\(\), add_noise\(x0, eps, t\)"),
+        ("theirs:Raises", {}, "raised RuntimeError: no luck"),
+        ("theirs:make", {"wrong": 1}, "raised TypeError: .*unexpected keyword argument 'wrong'"),
+        ("theirs:make", {"eta": 2}, "eta: expected a number from 0"),
+        ("theirs:ready", {"eta": 0}, "already made, which takes none"),
+    ],
+)
+def test_a_bad_target_or_option_is_told_so(module, target, given, message):
+    with pytest.raises(ValueError, match=message):
+        load(target, given)
+
+
+def test_what_cannot_be_asked_is_told_so():
+    with pytest.raises(ValueError, match="A scheduler has alpha_bar"):
+        audit(object())
+    with pytest.raises(ValueError, match="part of the name of a claim, came 'nonsense'"):
+        audit(RefdiffScheduler(), match="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "alpha_bar(): expected an array of real numbers, came NoneType"),
+        (np.ones((2, 2)), "alpha_bar(): expected shape (T+1,), came (2, 2)"),
+        (np.ones(1), "alpha_bar(): expected shape (T+1,), came (1,)"),
+        (["a", "b"], "alpha_bar(): expected an array of real numbers, came list"),
+        (np.array([1.0, 0.5, 0.6]), "alpha_bar at t = 2: expected from 0 to less than 0.5, came 0.6"),
+        (np.array([0.9, 0.5]), "alpha_bar_0: expected 1, that of the data, came 0.9"),
+    ],
+)
+def test_a_wrong_alpha_bar_is_told_in_a_sentence(answer, message):
+    class Wrong:
+        def alpha_bar(self):
+            return answer
+
+    verdicts = audit(Wrong(), match="alpha bar")
+    assert message in verdicts[0].message
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "timesteps(1): expected 1 steps, came shape (0,)"),
+        ([[3]], "expected 1 steps, came shape (1, 1)"),
+        ([1001], "timesteps(1): expected steps within 1 .. 1000, came 1001 .. 1001"),
+        ([0], "timesteps(1): expected steps within 1 .. 1000, came 0 .. 0"),
+        ([5, 4], "timesteps(1): expected 1 steps, came 2"),
+    ],
+)
+def test_wrong_timesteps_are_told_in_a_sentence(steps, message):
+    class Wrong(RefdiffScheduler):
+        def timesteps(self, n):
+            return steps
+
+    assert message in audit(Wrong(), match="as many steps")[0].message
+
+
+def test_a_scheduler_that_exits_is_a_verdict():
+    class Exits(RefdiffScheduler):
+        def timesteps(self, n):
+            sys.exit("enough")
+
+    verdicts = {v.claim.name: v for v in audit(Exits(), match="all")}
+    assert "SystemExit: enough" in verdicts["asked for all steps a run has them all"].message
+    assert len(verdicts) > 1
