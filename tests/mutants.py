@@ -68,8 +68,8 @@ def main(page: str) -> int:
         )
     parts = [
         "# Mutants",
-        "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must notice. "
-        "Made by `make mutants`.",
+        "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must "
+        "notice. Made by `make mutants`.",
         f"{len(codes)} mutants, {counts['killed']} killed ({share:.1%}), {counts['survived']} survived, "
         f"{counts['untested']} never run.",
     ]

@@ -55,9 +55,10 @@ def equations_page() -> str:
     """docs/equations.md: every claim with its equation, the function it speaks of, and what it was held against."""
     parts = [
         "# Equations",
-        "Each equation below is a claim that `refdiff verify` checks and the tests run: the function is held against something "
-        "that was not made by the same hand, on cases that hypothesis draws, and its worst error must stay within the bound. "
-        "Made from the claims by `python -m refdiff.testing.report docs`; the keys stand in [references.md](references.md).",
+        "Each equation below is a claim that `refdiff verify` checks and the tests run: the function is held against "
+        "something that was not made by the same hand, on cases that hypothesis draws, and its worst error must stay within "
+        "the bound. Made from the claims by `python -m refdiff.testing.report docs`; the keys stand in "
+        "[references.md](references.md).",
     ]
     for group in dict.fromkeys(claim.group for claim in CLAIMS):
         module = sys.modules[f"{_claims.__name__}.{group}"]
@@ -80,9 +81,10 @@ def errata_page() -> str:
     steps = (10, 100, 500, 1000)
     parts = [
         "# Misprints in circulation",
-        "Lecture notes and posts copy these from one another. Each is refuted by a claim (`refdiff verify`): the right formula "
-        "passes an independent check that the misprint fails. Sizes are relative errors on the linear schedule, T = 1000, for "
-        "data of size 1: 1 means wrong by as much as the thing itself. Made by `python -m refdiff.testing.report docs`.",
+        "Lecture notes and posts copy these from one another. Each is refuted by a claim (`refdiff verify`): the right "
+        "formula passes an independent check that the misprint fails. Sizes are relative errors on the linear schedule, "
+        "T = 1000, for data of size 1: 1 means wrong by as much as the thing itself. Made by "
+        "`python -m refdiff.testing.report docs`.",
     ]
     for number, misprint in enumerate(MISPRINTS, 1):
         sizes = " | ".join(f"{misprint.size(t):.2g}" for t in steps)
@@ -93,8 +95,8 @@ def errata_page() -> str:
         )
     parts.append(
         "## Not a misprint\n\n$KL(q(x_T \\mid x_{T-1}) \\,\\|\\, p(x_T))$, averaged over $x_{T-1}$, and "
-        "$KL(q(x_T \\mid x_0) \\,\\|\\, p(x_T))$ both occur, and differ: the first belongs to the decomposition of the bound with "
-        "consistency terms, the second to the one with denoising terms. A claim shows both."
+        "$KL(q(x_T \\mid x_0) \\,\\|\\, p(x_T))$ both occur, and differ: the first belongs to the decomposition of the "
+        "bound with consistency terms, the second to the one with denoising terms. A claim shows both."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,153 @@
+"""The adapters for diffusers: their steps are ours, and docs/audit.md says what is so. Run where diffusers is installed.
+
+diffusers is no dependency, not even of the tests: pip install diffusers==0.42.1 torch, and these run.
+"""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refdiff.process import from_beta
+from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
+from refdiff.testing.diffusers import SCHEDULERS, is_scheduler, wrap
+from refdiff.testing.scheduler import RefdiffScheduler
+
+reason = "diffusers and torch are peers, installed by hand: pip install diffusers==0.42.1 torch"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch = pytest.importorskip("torch", reason=reason)
+    diffusers = pytest.importorskip("diffusers", reason=reason)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "audit.md").read_text()
+of_the_page = pytest.mark.skipif(diffusers.__version__ != "0.42.1", reason="docs/audit.md is about diffusers 0.42.1")
+
+
+def ours(kind, eta):
+    return RefdiffScheduler(from_beta(np.linspace(1e-4, 0.02, 1000)), kind, eta)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize(
+    ("name", "given", "eta"),
+    [
+        ("DDPMScheduler", {"clip_sample": False}, 1.0),
+        ("DDIMScheduler", {"clip_sample": False, "eta": 0.5}, 0.5),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, 0.0),
+        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading"}, 1.0),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, 1.0),
+        ("UniPCMultistepScheduler", {}, 0.0),
+    ],
+)
+def test_a_step_is_ours(name, given, eta, prediction):
+    if name == "EulerAncestralDiscreteScheduler" and prediction == "sample":
+        pytest.skip("diffusers has not written it")
+    theirs = load(f"diffusers:{name}", {**given, "prediction_type": prediction})
+    kind = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}[prediction]
+    rng = np.random.default_rng(0)
+    x0, (eps, z) = rng.uniform(-1, 1, (4, 5)), rng.standard_normal((2, 4, 5))
+    steps = [int(t) for t in theirs.timesteps(10)]
+    for t, t_prev in zip(steps, [*steps[1:], 0], strict=True):
+        x_t = ours(kind, eta).add_noise(x0, eps, t)
+        output = ours(kind, eta).target(x0, eps, t)
+        theirs.timesteps(10)
+        came = theirs.step(x_t, t, t_prev, output, z)
+        assert np.abs(came - ours(kind, eta).step(x_t, t, t_prev, output, z)).max() < 2e-4
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_noise_is_ours(name):
+    theirs = load(f"diffusers:{name}", {"beta_start": 1e-4, "beta_end": 0.02})
+    x0, eps = np.random.default_rng(0).standard_normal((2, 3, 4, 4, 2)).astype(np.float32)
+    t = np.array([1, 500, 1000])
+    came = theirs.add_noise(x0, eps, t)
+    assert came.dtype == np.float32
+    assert np.abs(came - ours("eps", 1.0).add_noise(x0, eps, t)).max() < 1e-5
+    assert np.abs(theirs.add_noise(x0, eps, 500) - ours("eps", 1.0).add_noise(x0, eps, 500)).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_adapter_brings_gaussian_data_back(name):
+    given = {"skip_prk_steps": True, "set_alpha_to_one": True} if name == "PNDMScheduler" else {}
+    subject = load(f"diffusers:{name}", given)
+    (verdict,) = audit(subject, match="gaussian data", examples=1)
+    assert verdict.holds, verdict.message
+
+
+def test_noise_is_the_claims_and_the_generator_is_given_back():
+    subject = load("diffusers:DDPMScheduler", {})
+    drawn = sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor
+    steps = subject.timesteps(10)
+    x = np.zeros((2, 3))
+    came = [subject.step(x, steps[5], steps[6], x, z) for z in (np.ones((2, 3)), np.zeros((2, 3)), np.ones((2, 3)))]
+    assert np.abs(came[0] - came[1]).min() > 0.05
+    assert np.array_equal(came[0], came[2])
+    assert sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor is drawn
+    with pytest.raises(AssertionError, match="noise: expected shape"):
+        subject.step(x, steps[5], steps[6], x, np.ones((2, 2)))
+    assert sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor is drawn
+
+
+def test_a_class_made_from_one_of_theirs_and_an_object_are_wrapped():
+    class Mine(diffusers.DDIMScheduler):
+        pass
+
+    assert is_scheduler(Mine)
+    assert not is_scheduler(RefdiffScheduler)
+    assert wrap(Mine, timestep_spacing="trailing", eta=0.5).arguments == {"eta": 0.5}
+    assert wrap(Mine(timestep_spacing="trailing"), eta=0.5).timesteps(1) == [1000]
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "message"),
+    [
+        ("diffusers:DDIMScheduler", {"etta": 1}, "DDIMScheduler takes num_train_timesteps, .*eta, .*came etta"),
+        ("diffusers:DDPMScheduler", {"eta": 1}, "came eta"),
+        ("diffusers:FlowMatchEulerDiscreteScheduler", {}, "for which none is written"),
+        ("diffusers:UNet2DModel", {}, "for which none is written"),
+        ("diffusers:DDIMScheduler", {"prediction_type": "score"}, "prediction_type: expected one of epsilon"),
+        ("diffusers:DDIMScheduler", {"beta_schedule": "wrong"}, "raised NotImplementedError"),
+        ("diffusers:Missing", {}, "Missing"),
+    ],
+)
+def test_bad_options_are_told_so(target, given, message):
+    with pytest.raises(ValueError, match=message):
+        load(target, given)
+
+
+NAMES = re.findall(r"^(\d+)\. (.*)$", PAGE.split("## What fails")[0], re.MULTILINE)
+ROWS = re.findall(r"^\| `(\w+Scheduler.*?)` \| (\d+) \| ([\d, ]+) \|$", PAGE, re.MULTILINE)
+SCRIPTS = re.findall(r"^### (\d+)\..*?```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def test_the_page_lists_the_claims_and_enough_of_both():
+    assert [name for _, name in NAMES] == [claim.name for claim in SCHEDULER_CLAIMS]
+    assert len(ROWS) >= 10
+    assert len(SCRIPTS) >= 4
+    assert [int(n) for n, *_ in SCRIPTS] == list(range(1, len(SCRIPTS) + 1))
+
+
+@of_the_page
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_pages_table_is_so(row):
+    line, asked, failing = row
+    name, *given = line.split()
+    verdicts = audit(load(f"diffusers:{name}", options(given)), seconds=300)
+    came = [i for i, claim in enumerate(SCHEDULER_CLAIMS, 1) for v in verdicts if v.claim == claim and not v.holds]
+    assert len(verdicts) == int(asked)
+    assert came == [int(n) for n in failing.split(",")]
+
+
+@of_the_page
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script[0])
+def test_the_pages_scripts_print_what_it_says(script):
+    _, code, output = script
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip() == output.rstrip()
