@@ -58,7 +58,7 @@ class TrainConfig:
     checkpoint_every: steps between log lines, sample grids and checkpoints; 0 for none but the last.
     """
 
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 64
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -91,7 +91,7 @@ class SampleConfig:
     """
 
     method: str = "ddim"
-    steps: int = 100
+    steps: int = 50
     spacing: str = "uniform"
     eta: float = 1.0
     variance: str = "posterior"

@@ -67,7 +67,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("schedule.law=cosin", r"schedule.law: expected one of .* did you mean cosine\?"),
         ("schedule.options.beta_stop=1", r"schedule.options: expected one of beta_start, beta_end, came 'beta_stop'"),
         ("schedule.options.beta_end=2", r"beta: expected values in \(0, 1\)"),
-        ("schedule.T=50", r"sample.steps: expected at most schedule.T = 50, came 100; add --set sample.steps=50"),
+        ("schedule.T=40", r"sample.steps: expected at most schedule.T = 40, came 50; add --set sample.steps=40"),
         ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, came 2"),
         ("sample.method=eular", r"sample.method: expected one of .* did you mean euler\?"),
         ("sample.spacing=even", r"sample.spacing: expected one of uniform, trailing"),
