@@ -6,7 +6,6 @@ to top backwards. h is (N, H, W, C); emb, the embedded time, is (N, E) and alrea
 
 from __future__ import annotations
 
-from math import gcd
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +17,11 @@ Saved = dict[str, Any]
 
 
 def groups_of(channels: int, most: int) -> int:
-    """The number of groups a norm uses: the largest that divides both the channels and `most`."""
-    return gcd(channels, most)
+    """The number of groups a norm uses: the largest up to `most` that divides the channels and leaves two a group.
+
+    A group of one channel would take away what the block adds to the whole channel: the time.
+    """
+    return max((g for g in range(2, most + 1) if channels % g == 0 and channels // g > 1), default=1)
 
 
 # ---- time: sinusoids, then two linear layers with SiLU

@@ -26,8 +26,7 @@ class UNetConfig:
 
     multipliers: the width of each level as a multiple of `width`; each level but the last halves the size.
     blocks: residual blocks a level (the decoder has one more). attention: sizes at which attention follows each block.
-    heads: of the attention. groups: most groups of a group norm, where single
-    channels would not hear the time. dropout: rate in [0, 1). downsampling: "strided" or
+    heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). downsampling: "strided" or
     "pooled". time: "ddpm" or "adm" sinusoids. ValueError when something does not fit.
     """
 

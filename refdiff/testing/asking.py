@@ -126,7 +126,13 @@ class Asked:
         one, none = np.ones((1, 1)), np.zeros((1, 1))
         parts = float(self.target(one, none, t)[0, 0]), float(self.target(none, one, t)[0, 0])
         known = _targets(*self.at(t))
-        return min(known, key=lambda name: float(np.hypot(*np.subtract(known[name], parts))))
+        off = {name: float(np.hypot(*np.subtract(known[name], parts))) for name in known}
+        nearest = min(off, key=lambda name: off[name])
+        # Far off is left to the claim about the target; further than this it is another kind, such as the posterior's mean.
+        assert off[nearest] < 0.73, (
+            f"target at t = {t}: expected that of {', '.join(known)}, came {parts[0]:.3g} x0 + {parts[1]:.3g} eps"
+        )
+        return nearest
 
     def parts(self, kind: str, t: Any) -> tuple[Any, Any]:
         """The factors of x0 and of eps in a kind of prediction at t."""

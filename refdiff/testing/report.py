@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,7 +40,8 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
     claim = verdict.claim
     return {
         "claim": claim.name, "group": claim.group, "source": claim.source, "of": claim.of, "against": claim.against,
-        "worst_error": verdict.worst, "bound": claim.bound, "holds": verdict.holds, "message": verdict.message,
+        "worst_error": verdict.worst if math.isfinite(verdict.worst) else None,  # JSON knows neither NaN nor infinity
+        "bound": claim.bound, "holds": verdict.holds, "message": verdict.message,
         "seconds": round(verdict.seconds, 3),
     }  # fmt: skip
 

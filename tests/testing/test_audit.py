@@ -213,3 +213,12 @@ def test_a_scheduler_that_exits_is_a_verdict():
     verdicts = {v.claim.name: v for v in audit(Exits(), match="all")}
     assert "SystemExit: enough" in verdicts["asked for all steps a run has them all"].message
     assert len(verdicts) > 1
+
+
+def test_a_target_of_no_known_kind_is_told_so():
+    """The posterior's mean is none that a network is asked for here."""
+    verdicts = audit(RefdiffScheduler(kind="mu"), match="one point", examples=1)
+    assert "expected that of eps, x0, v, score, came 0.70" in verdicts[0].message
+    assert [
+        v.message for v in audit(RefdiffScheduler(kind="score"), match="one point", examples=2) if not v.holds
+    ] == []
