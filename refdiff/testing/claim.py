@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 try:
+    import mpmath  # noqa: F401 - the claims' 50-digit arithmetic, asked for here so that the error says what to install
     from hypothesis import HealthCheck, Phase, given, settings
-except ModuleNotFoundError:
-    raise ImportError("refdiff.testing.claim needs hypothesis: pip install 'refdiff[test]'") from None
+except ModuleNotFoundError as error:
+    raise ImportError(f"claims need {error.name}, which is not installed: pip install 'refdiff[test]'") from None
 
 __all__ = ["CLAIMS", "Claim", "Verdict", "check", "claim"]
 

@@ -1,6 +1,7 @@
 """All claims, in the order in which the papers make them; importing this puts them into `refdiff.testing.claim.CLAIMS`."""
 
 # isort: off
+from .. import claim as claim  # first, since it says what to install where something is missing
 from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, runs, misprints
 
 # isort: on
