@@ -69,6 +69,7 @@ def test_reshape(check_contract, shape, seed, random):
     x, target = normal(seed, *shape), random.sample(shape, len(shape))
     check_contract("reshape", (x,), seed=seed, linear=True, shape=tuple(target))
     y, _ = engine.reshape(x, tuple(target))
+    assert y.shape == tuple(target)
     assert np.array_equal(y.ravel(), x.ravel())
 
 

@@ -16,6 +16,7 @@ from refdiff.process import (
     from_beta,
     linear,
     quadratic,
+    rescale_zero_terminal_snr,
     scaled_linear,
     sigmoid,
     uniform_steps,
@@ -371,3 +372,24 @@ def test_a_number_of_steps_is_an_integer_of_at_least_one(name, T):
     with pytest.raises(ValueError, match="T: expected a number of steps, an integer of at least 1, came"):
         SCHEDULES[name](T)
     assert SCHEDULES[name](np.int32(7)).T == 7
+
+
+@given(schedules(respaced=False).filter(lambda s: s.T > 1))
+def test_a_rescaled_schedules_alpha_is_the_ratio_of_its_alpha_bars_in_50_digits(schedule):
+    """sqrt(alpha_bar'_t) = sqrt(alpha_bar_1) d_t / d_1, d_t = sqrt(alpha_bar_t) - sqrt(alpha_bar_T), from beta alone."""
+    rescaled = rescale_zero_terminal_snr(schedule)
+    root, roots = mpmath.mpf(1), []
+    for beta in schedule.beta[1:].tolist():
+        root *= mpmath.sqrt(1 - mpmath.mpf(beta))
+        roots.append(root)
+    wanted = [((roots[t] - roots[-1]) / (roots[t - 1] - roots[-1])) ** 2 for t in range(1, schedule.T)]
+    wanted = np.array([float(w) for w in [1, roots[0] ** 2, *wanted]])
+    assert np.all(np.abs(rescaled.alpha - wanted) <= 1e-13 * wanted)
+    assert np.all(np.abs(rescaled.beta - (1 - wanted)) <= 1e-15)
+    assert rescaled.alpha[-1] == rescaled.alpha_bar[-1] == 0
+
+
+def test_one_step_cannot_stay_and_become_noise_but_two_can():
+    with pytest.raises(ValueError, match="expected at least two steps"):
+        rescale_zero_terminal_snr(constant(1, 0.1))
+    assert rescale_zero_terminal_snr(constant(2, 0.1)).beta.tolist() == [0.0, 0.1, 1.0]

@@ -97,3 +97,11 @@ def test_what_cannot_be_weighted_is_refused_by_name():
     for bad in ({"gamma": -0.1}, {"k": 0.0}, {"gamma": np.nan}, {"k": np.nan}):
         with pytest.raises(ValueError, match="gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, came"):
             p2_weight(schedule, 3, **bad)
+
+
+def test_the_papers_parameters_are_the_defaults():
+    schedule, t = linear(), np.arange(1, 1001)
+    assert np.array_equal(min_snr_weight(schedule, t), min_snr_weight(schedule, t, "eps", 5.0))
+    assert not np.array_equal(min_snr_weight(schedule, t), min_snr_weight(schedule, t, "eps", 6.0))
+    assert np.array_equal(p2_weight(schedule, t), p2_weight(schedule, t, "eps", 1.0, 1.0))
+    assert not np.array_equal(p2_weight(schedule, t), p2_weight(schedule, t, "eps", 2.0, 1.0))
