@@ -73,13 +73,11 @@ def residual(
 ) -> tuple[Any, Saved]:
     """x (N, H, W, C_in), emb (N, E) -> (N, H, W, C_out). Dropout when rate > 0 and a key is given."""
     saved: Saved = {}
-    h, saved["norm1"] = engine.group_norm(x, **p["norm1"], groups=groups_of(x.shape[-1], groups))
-    h, saved["silu1"] = engine.silu(h)
+    h, saved["norm1"] = engine.group_norm_silu(x, **p["norm1"], groups=groups_of(x.shape[-1], groups))
     h, saved["conv1"] = engine.conv2d(h, **p["conv1"])
     e, saved["time"] = engine.linear(emb, **p["time"])
     h, saved["add_time"] = engine.broadcast_add(h, e)
-    h, saved["norm2"] = engine.group_norm(h, **p["norm2"], groups=groups_of(h.shape[-1], groups))
-    h, saved["silu2"] = engine.silu(h)
+    h, saved["norm2"] = engine.group_norm_silu(h, **p["norm2"], groups=groups_of(h.shape[-1], groups))
     if rate and key is not None:
         h, saved["dropout"] = engine.dropout(h, rate, key)
     h, saved["conv2"] = engine.conv2d(h, **p["conv2"])
@@ -98,13 +96,11 @@ def residual_backward(engine: ModuleType, dy: Any, saved: Saved) -> tuple[Any, A
     dh, g["conv2"] = engine.conv2d_backward(dh, saved["conv2"])
     if "dropout" in saved:
         dh = engine.dropout_backward(dh, saved["dropout"])
-    dh = engine.silu_backward(dh, saved["silu2"])
-    dh, g["norm2"] = engine.group_norm_backward(dh, saved["norm2"])
+    dh, g["norm2"] = engine.group_norm_silu_backward(dh, saved["norm2"])
     dh, de = engine.broadcast_add_backward(dh, saved["add_time"])
     demb, g["time"] = engine.linear_backward(de, saved["time"])
     dh, g["conv1"] = engine.conv2d_backward(dh, saved["conv1"])
-    dh = engine.silu_backward(dh, saved["silu1"])
-    dh, g["norm1"] = engine.group_norm_backward(dh, saved["norm1"])
+    dh, g["norm1"] = engine.group_norm_silu_backward(dh, saved["norm1"])
     return engine.fan_out_backward(dx, dh), demb, g
 
 

@@ -181,8 +181,8 @@ def forward(
             saved[layer.name]["concat"] = concat
         else:
             h, saved[layer.name] = blocks.upsample(engine, p[layer.name], h)
-    h, saved["norm_out"] = engine.group_norm(h, **p["norm_out"], groups=blocks.groups_of(h.shape[-1], config.groups))
-    h, saved["silu_out"] = engine.silu(h)
+    groups = blocks.groups_of(h.shape[-1], config.groups)
+    h, saved["norm_out"] = engine.group_norm_silu(h, **p["norm_out"], groups=groups)
     y, saved["conv_out"] = engine.conv2d(h, **p["conv_out"])
     return y, saved
 
@@ -201,8 +201,7 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> t
         return dh
 
     dh, g["conv_out"] = engine.conv2d_backward(dy, saved["conv_out"])
-    dh = engine.silu_backward(dh, saved["silu_out"])
-    dh, g["norm_out"] = engine.group_norm_backward(dh, saved["norm_out"])
+    dh, g["norm_out"] = engine.group_norm_silu_backward(dh, saved["norm_out"])
     dkept = []
     for layer in reversed(decoder(config)):
         if layer.kind == "block":

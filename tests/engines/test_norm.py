@@ -46,6 +46,39 @@ def test_group_norm(check_contract, n, positions, groups, size, epsilon, seed):
     assert relative_error(y, defined(x, weight, bias, groups, epsilon)) <= 1e-13
 
 
+@given(batches, positions, groups, per_group, st.sampled_from([1e-6, 0.1]), seeds)
+def test_group_norm_silu(check_contract, n, positions, groups, size, epsilon, seed):
+    x, weight, bias = case(seed, n, *positions, groups * size)
+    parameters = {"weight": weight, "bias": bias}
+    check_contract("group_norm_silu", (x,), parameters, seed=seed, groups=groups, epsilon=epsilon)
+    y, _ = engine.group_norm_silu(x, **parameters, groups=groups, epsilon=epsilon)
+    z = defined(x, weight, bias, groups, epsilon)
+    assert relative_error(y, z / (1 + np.exp(-z))) <= 1e-13
+
+
+@given(batches, positions, groups, per_group, st.sampled_from([1e-6, 0.1]), seeds)
+def test_adaptive_group_norm_silu(check_contract, n, positions, groups, size, epsilon, seed):
+    x, weight, bias = case(seed, n, *positions, groups * size)
+    scale, shift = np.random.default_rng(seed + 1).standard_normal((2, n, groups * size))
+    parameters = {"weight": weight, "bias": bias}
+    check_contract(
+        "adaptive_group_norm_silu", (x, scale, shift), parameters, seed=seed, groups=groups, epsilon=epsilon
+    )
+    y, _ = engine.adaptive_group_norm_silu(x, scale, shift, **parameters, groups=groups, epsilon=epsilon)
+    for i in range(n):
+        z = (1 + scale[i]) * defined(x[i : i + 1], weight, bias, groups, epsilon) + shift[i]
+        assert relative_error(y[i : i + 1], z / (1 + np.exp(-z))) <= 1e-13
+
+
+def test_a_scale_and_shift_of_zero_change_nothing_and_wrong_shapes_are_named():
+    x, weight, bias = case(0, 2, 4, 4, 6)
+    zero = np.zeros((2, 6))
+    plain, _ = engine.group_norm_silu(x, weight, bias, 3)
+    assert np.array_equal(engine.adaptive_group_norm_silu(x, zero, zero, weight, bias, 3)[0], plain)
+    with pytest.raises(AssertionError, match="scale"):
+        engine.adaptive_group_norm_silu(x, zero[:1], zero[:1], weight, bias, 3)
+
+
 @given(batches, st.lists(st.integers(1, 3), max_size=3), st.integers(4, 8), st.sampled_from([1e-5, 0.1]), seeds)
 def test_layer_norm(check_contract, n, rest, c, epsilon, seed):
     x, weight, bias = case(seed, n, *rest, c)

@@ -1,0 +1,90 @@
+"""An operation of the CUDA engine against the reference in float64, on the same inputs: outputs and every gradient.
+
+The bound is DESIGN's: in float32 4 sqrt(K) eps for sums of K terms, relative in norm; in bfloat16 1.6e-2 in norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refdiff.engines import cuda, reference
+from refdiff.engines.cuda.array import Array
+from refdiff.engines.cuda.context import Context
+from refdiff.testing.derivatives import relative_error
+
+EPS32 = 2.0**-24
+
+
+def bound(dtype: str, terms: int = 1) -> float:
+    """The largest relative error in norm that a sum of so many terms may have."""
+    return 1.6e-2 if dtype == "bfloat16" else 4 * max(terms, 16) ** 0.5 * EPS32
+
+
+def check_agreement(
+    context: Context,
+    name: str,
+    inputs: tuple[np.ndarray, ...],
+    parameters: dict[str, np.ndarray] | None = None,
+    *,
+    dtype: str = "float32",
+    terms: int = 16,
+    seed: int = 0,
+    float32: tuple[str, ...] = ("bias",),
+    **options: Any,
+) -> None:
+    """AssertionError that names what differs.
+
+    inputs get gradients; parameters too, of which those named in `float32` and all vectors stay float32. terms: of the
+    longest sum. Everything is first rounded to dtype, so that both engines see the same numbers.
+    """
+    x = tuple(context.array(a, dtype) for a in inputs)
+    p = {
+        key: context.array(a, "float32" if key in float32 or a.ndim == 1 else dtype)
+        for key, a in (parameters or {}).items()
+    }
+    x64, p64 = (_map(lambda a: cuda.host(a).astype(np.float64), tree) for tree in (x, p))
+    y, saved = getattr(cuda, name)(*x, **p, **options)
+    wanted, wanted_saved = getattr(reference, name)(*x64, **p64, **options)
+    _compare(f"{name}: y", y, wanted, bound(dtype, terms))
+
+    rng = np.random.default_rng(seed)
+    dy = _map(lambda a: context.array(rng.standard_normal(a.shape), dtype), y)
+    dy64 = _map(lambda a: cuda.host(a).astype(np.float64), dy)
+    dx = getattr(cuda, f"{name}_backward")(dy, saved)
+    wanted = getattr(reference, f"{name}_backward")(dy64, wanted_saved)
+    _compare(f"{name}: gradient", dx, wanted, bound(dtype, terms))
+    again = getattr(cuda, f"{name}_backward")(dy, saved)
+    assert _bits(again) == _bits(dx), f"{name}: two runs differ in bits"
+
+
+def _compare(what: str, came: Any, wanted: Any, most: float) -> None:
+    if isinstance(wanted, dict):
+        assert came.keys() == wanted.keys(), f"{what}: expected {sorted(wanted)}, came {sorted(came)}"
+        for key in wanted:
+            _compare(f"{what} of {key}", came[key], wanted[key], most)
+    elif isinstance(wanted, tuple):
+        assert len(came) == len(wanted), f"{what}: expected {len(wanted)}, came {len(came)}"
+        for i, (a, b) in enumerate(zip(came, wanted, strict=True)):
+            _compare(f"{what} {i}", a, b, most)
+    else:
+        assert came.shape == np.shape(wanted), f"{what}: expected {np.shape(wanted)}, came {came.shape}"
+        error = relative_error(cuda.host(came).astype(np.float64), wanted)
+        assert error <= most, f"{what}: expected an error of at most {most:.1e}, came {error:.1e}"
+
+
+def _map(f: Any, tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _map(f, value) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_map(f, value) for value in tree)
+    return f(tree)
+
+
+def _bits(tree: Any) -> list[bytes]:
+    if isinstance(tree, dict):
+        return [b for key in tree for b in _bits(tree[key])]
+    if isinstance(tree, tuple):
+        return [b for value in tree for b in _bits(value)]
+    return [cuda.host(tree).tobytes()] if isinstance(tree, Array) else []

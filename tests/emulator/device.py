@@ -1,0 +1,103 @@
+"""The emulator as a device of the CUDA engine (see refdiff/engines/cuda/device.py)."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refdiff.engines.cuda.device import DeviceError, Graph, Kernel
+from refdiff.engines.cuda.sources import KERNELS
+
+from .build import library
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+PAGE = mmap.PAGESIZE
+
+
+class Emulator:
+    """seed: the order in which blocks and threads run. sanitize: a build with AddressSanitizer (libasan preloaded)."""
+
+    name = "emulator"
+    architecture = "emulated"
+
+    def __init__(self, seed: int = 0, sanitize: bool = False) -> None:
+        self.seed, self.sanitize = seed, sanitize
+        self.launches: list[Kernel] = []  # what ran, for tests
+        self._blocks: dict[int, tuple[int, int]] = {}
+        self._recording: list[tuple[Any, ...]] | None = None
+
+    def free_bytes(self) -> int:
+        return 8 << 30
+
+    def reserve(self, nbytes: int) -> int:
+        """Memory full of NaN, with an unmapped page right before and right after."""
+        assert self._recording is None, "memory cannot be reserved during a capture"
+        pages = -(-max(nbytes, 1) // PAGE) * PAGE
+        base = _libc.mmap(None, pages + 2 * PAGE, 3, 0x22, -1, 0)
+        _libc.mprotect(base, PAGE, 0)
+        _libc.mprotect(base + PAGE + pages, PAGE, 0)
+        ctypes.memset(base + PAGE, 0xFF, pages)
+        pointer = base + PAGE + (pages - nbytes) // 16 * 16
+        self._blocks[pointer] = (base, pages + 2 * PAGE)
+        return pointer
+
+    def release(self, pointer: int) -> None:
+        _libc.munmap(*self._blocks.pop(pointer))
+
+    def write(self, pointer: int, array: np.ndarray) -> None:
+        assert self._recording is None, "a copy from the host cannot be captured"
+        array = np.ascontiguousarray(array)
+        ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
+
+    def read(self, pointer: int, array: np.ndarray) -> None:
+        assert self._recording is None, "a copy to the host cannot be captured"
+        ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
+
+    def launch(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
+    ) -> None:
+        if self._recording is not None:
+            self._recording.append((kernel, grid, block, arguments, shared))
+            return
+        self.launches.append(kernel)
+        found = library(KERNELS / kernel.source, kernel.defines, self.sanitize)
+        if kernel.name not in found.names:
+            raise DeviceError(f"{kernel.source}: expected a kernel {kernel.name}, has {', '.join(found.names)}")
+        self._check_arguments(found, kernel, arguments)
+        dims = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
+        run = getattr(found, f"run_{kernel.name}")
+        if found.emulator_launch(run, dims, ctypes.c_size_t(shared), pointers, self.seed):
+            raise DeviceError(f"{kernel.source}, {kernel.name}: {found.emulator_error().decode()}")
+
+    def _check_arguments(self, found: Any, kernel: Kernel, arguments: Sequence[Any]) -> None:
+        sizes = (ctypes.c_int * 64)()
+        count = getattr(found, f"sizes_{kernel.name}")(sizes)
+        given = [ctypes.sizeof(a) for a in arguments]
+        if given != list(sizes[:count]):
+            raise DeviceError(f"{kernel.name}: expected arguments of {list(sizes[:count])} bytes, came {given}")
+
+    def synchronise(self) -> None:
+        assert self._recording is None, "a capture cannot wait"
+
+    def begin_capture(self) -> None:
+        assert self._recording is None, "captures do not nest"
+        self._recording = []
+
+    def end_capture(self) -> Graph:
+        assert self._recording is not None
+        recorded, self._recording = self._recording, None
+
+        def replay() -> None:
+            for kernel, grid, block, arguments, shared in recorded:
+                self.launch(kernel, grid, block, arguments, shared)
+
+        return Graph(replay, len(recorded))
