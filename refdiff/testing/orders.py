@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from ..plotting import new_figure
 from ..process import (
     GaussianMixture,
     Schedule,
@@ -193,13 +194,7 @@ def measure(numbers: Sequence[int] = NUMBERS) -> dict[str, Any]:
 
 def plot(results: dict[str, Any], path: str | Path) -> None:
     """Errors against the number of steps, and lines that fall as published.   ImportError without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ImportError('plots need matplotlib, which is not installed: pip install "refdiff[plot]"') from None
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.2)
     n = np.array(results["steps"], float)
     titles = {
         "solvers": "solvers: distance from the exact flow",

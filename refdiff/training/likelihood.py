@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import one_of
 from ..models import Tree
+from ..plotting import new_figure
 from ..process import (
     Schedule,
     fixed_reverse,
@@ -147,15 +148,9 @@ def levels(x: np.ndarray) -> int | None:
 
 def plot_nll(result: dict[str, Any], path: str | Path) -> None:
     """Draw what `nll` found: the terms over t, and their sum up to t.   ImportError without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ImportError('plots need matplotlib, which is not installed: pip install "refdiff[plot]"') from None
     terms, errors = np.array(result["terms"][:-1]), np.array(result["term_errors"][:-1])
     t = np.arange(1, len(terms) + 1)
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.6, 3.6)
     each, total = figure.subplots(1, 2)
     shown = terms > 0  # L_0 of a density may be negative
     each.loglog(t[shown], terms[shown], color="C0", linewidth=1, marker="." if len(t) < 50 else None)

@@ -7,22 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ..plotting import new_figure
+
 __all__ = ["plot_loss"]
 
 
 def plot_loss(log: str | Path, path: str | Path) -> None:
     """Draw the loss in a run's log.jsonl, each line and their running mean.   ImportError without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ImportError('plots need matplotlib, which is not installed: pip install "refdiff[plot]"') from None
     lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
     step, loss = (np.array([line[name] for line in lines]) for name in ("step", "loss"))
     window = max(1, len(loss) // 20)
     mean = np.convolve(loss, np.ones(window) / window, mode="valid")
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     axes.semilogy(step, loss, color="0.75", linewidth=1, label="one batch")
     axes.semilogy(step[window - 1 :], mean, color="C0", linewidth=1.8, label=f"mean of {window} log lines")

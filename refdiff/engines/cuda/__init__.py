@@ -5,5 +5,5 @@ them a DeviceError says what to do. Work is queued on the device in order; `host
 """
 
 from .activation import *
-from .context import Context, current, host, use
-from .device import DeviceError
+from .context import *
+from .device import DeviceError as DeviceError

@@ -80,5 +80,6 @@ class Array:
 
     def view(self, shape: tuple[int, ...]) -> Array:
         """The same values in another shape; both must be dense."""
-        assert self.dense and prod(shape) == self.size, f"view: {self.shape} as {shape}"
+        assert self.dense, f"view: {self!r} is not dense"
+        assert prod(shape) == self.size, f"view: {self.shape} as {shape}"
         return Array(self.buffer, shape, self.dtype, self.offset)

@@ -17,7 +17,7 @@ from .array import ITEMSIZE, Array, Buffer, dtype_name
 from .device import Device, Graph, Kernel
 from .memory import Arena, Memory
 
-__all__ = ["THREADS", "Context", "blocks", "current", "use"]
+__all__ = ["Context", "current", "host", "use"]
 
 THREADS = 256  # of a block, unless a kernel says otherwise
 
