@@ -114,6 +114,14 @@ def test_a_model_that_learns_variances_is_a_reverse_step():
         mean, _ = learned_reverse(schedule, model, "x0", (-0.1, 0.2))(x, t)
         assert np.array_equal(mean, posterior_mean(schedule, x, np.clip(0.5 * x, -0.1, 0.2), t))
 
+    def hears(x_t, t):
+        return np.concatenate([x_t * np.reshape(t, (-1, 1, 1)), x_t], axis=-1)
+
+    mean, _ = learned_reverse(schedule, hears, "x0")(x, np.array([1, 4, 10]))
+    assert np.array_equal(
+        mean, posterior_mean(schedule, x, x * np.array([1, 4, 10])[:, None, None], np.array([1, 4, 10]))
+    )
+
 
 def test_a_fixed_reverse_step_takes_the_smaller_variance_unless_told():
     schedule, x = linear(10), np.ones((2, 3)) / 3

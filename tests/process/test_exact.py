@@ -268,6 +268,31 @@ def test_a_point_of_a_sample_depends_on_its_number_and_the_seed_alone():
     assert np.array_equal(data.sample(5), data.sample(5, 0))
 
 
+def test_components_and_noise_of_a_sample_are_two_uses_of_the_seed():
+    """Far apart and narrow, so that a point tells its component and its noise."""
+    data = GaussianMixture([0.5, 0.5], [[-1e3], [1e3]], [[[1.0]], [[1.0]]])
+    x = {seed: data.sample(400, seed)[:, 0] for seed in (0, 1)}
+    side, noise = ({seed: f(x[seed]) for seed in x} for f in (np.sign, lambda x: x - 1e3 * np.sign(x)))
+    assert 0.3 < (side[0] == side[1]).mean() < 0.7
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.2
+    assert abs(np.corrcoef(side[0], noise[0])[0, 1]) < 0.2
+    assert abs(np.corrcoef(np.abs(noise[0]), side[0])[0, 1]) < 0.2
+
+
+def test_lists_of_integers_become_float64_arrays():
+    data = GaussianMixture([1], [[3, 4]], [[[2, 1], [1, 2]]])
+    for array in (data.weights, data.means, data.covariances):
+        assert isinstance(array, np.ndarray)
+        assert array.dtype == np.float64
+    assert data.sample(3).dtype == np.float64
+
+
+def test_weights_and_means_must_agree_in_number_and_in_dimensions_each():
+    for weights, means in (([[0.5, 0.5]], [[0.0], [1.0]]), ([0.5, 0.5], [[[0.0]], [[1.0]]])):
+        with pytest.raises(ValueError, match="expected weights"):
+            GaussianMixture(weights, means, [EYE[:1, :1], EYE[:1, :1]])
+
+
 def test_a_singular_covariance_is_no_less_than_zero_after_rounding():
     flat = np.outer([1.0, 3.0, 0.1], [1.0, 3.0, 0.1])
     data = GaussianMixture([1.0], np.zeros((1, 3)), flat[None])
@@ -287,6 +312,21 @@ def test_the_bound_has_a_term_for_each_step_and_repeats_itself():
     other = data.bound(schedule, lambda s, t: np.exp(posterior_log_variance(s, t)), n=50, seed=2)
     assert terms[-1] == other[-1]  # L_T knows no variance
     assert not np.isclose(terms[:-1], other[:-1]).any()
+
+
+def test_the_last_term_of_the_bound_is_the_prior_matching_of_the_mixture():
+    """KL(N(a x_0, s^2) || N(0, 1)) averaged over x_0, whose square has the mean w . (tr C + |m|^2)."""
+    data, schedule = mixture(np.random.default_rng(14), 3, 2), linear(6, 0.05, 0.3)
+    a2, s2 = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
+    square = sum(w * (np.trace(c) + m @ m) for w, m, c in zip(data.weights, data.means, data.covariances, strict=True))
+    wanted = 0.5 * (a2 * square + 2 * (s2 - 1 - np.log(s2)))
+    assert data.bound(schedule, n=10)[-1] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_bound_over_many_samples_of_a_mixture_is_no_bound_over_one():
+    data, schedule = mixture(np.random.default_rng(15), 2, 1), linear(4, 0.1, 0.5)
+    few, many = (np.array([data.bound(schedule, n=n, seed=i)[:-1].sum() for i in range(6)]) for n in (1, 400))
+    assert many.std() < few.std() / 5
 
 
 def test_a_bound_at_alpha_bar_zero_has_no_prior_term():

@@ -43,6 +43,11 @@ def test_standard_normal_data_of_any_shape(shape):
     assert abs(came - wanted).max() <= 3e-4 * x0[0].size
 
 
+def test_a_point_at_zero_has_a_likelihood():
+    came = flow_log_likelihood(SCHEDULE, predictor(SCHEDULE, standard_normal), np.zeros((1, 2)), ALL)
+    assert came == pytest.approx(-np.log(2 * np.pi), abs=1e-3)
+
+
 def test_the_average_over_all_signs_is_the_exact_divergence():
     signs = np.array([[1.0, 1.0], [1.0, -1.0]])[:, None, :] * np.ones_like(POINTS)
     few = range(1, 401, 7)

@@ -164,6 +164,36 @@ def test_other_shapes_are_refused_and_not_broadcast():
         l_vlb_term(linear(10), a, a, 3, b, a)
 
 
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (kl_gaussian, ("mean", "log_variance", "other_mean", "other_log_variance")),
+        (lambda x0, mean, log_variance: decoder_log_likelihood(x0, mean, log_variance, None),
+         ("x0", "mean", "log_variance")),
+        (lambda x0, x_t, mean, log_variance: l_vlb_term(linear(10), x0, x_t, 3, mean, log_variance, None),
+         ("x0", "x_t", "mean", "log_variance")),
+    ],
+)  # fmt: skip
+def test_each_argument_of_another_shape_is_named(call, names):
+    for name in names[1:]:
+        arguments = {other: np.ones((2, 3)) / 7 for other in names} | {name: np.ones((1, 3)) / 7}
+        with pytest.raises(ValueError, match=f"^{name}: expected the shape"):
+            call(*arguments.values())
+
+
+def test_the_bins_of_the_first_term_are_those_asked_for():
+    x0, x_t = np.array([[-1.0, 0.0, 1.0]]), np.array([[-0.9, 0.1, 0.8]])
+    log_variance = np.full((1, 3), -2.0)
+    for bins in (3, 5, None):
+        term, _ = l_vlb_term(linear(10), x0, x_t, 1, x_t, log_variance, bins, unit="nats")
+        log_mass, _ = decoder_log_likelihood(x0, x_t, log_variance, bins)
+        assert term == pytest.approx(-log_mass.sum())
+    of_256 = np.array([[-1.0, 1 / 255, 1.0]])  # 256 levels, and no other number of them, unless told
+    assert l_vlb_term(linear(10), of_256, x_t, 1, x_t, log_variance)[0] == pytest.approx(
+        l_vlb_term(linear(10), of_256, x_t, 1, x_t, log_variance, 256)[0], rel=1e-12
+    )
+
+
 # Terms
 
 

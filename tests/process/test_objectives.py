@@ -80,6 +80,13 @@ def test_targets_keep_the_dtype_and_leave_their_inputs(kind, dtype):
         assert norm(wanted - again) <= 100 * np.finfo(dtype).eps * (norm(wanted) + norm(again))
 
 
+def test_data_and_noise_as_targets_are_passed_on_as_they_are():
+    x0, eps = np.random.default_rng(0).standard_normal((2, 3, 4))
+    schedule, t = linear(10), np.array([1, 5, 10])
+    assert target(schedule, "x0", x0, eps, t) is x0
+    assert target(schedule, "eps", x0, eps, t) is eps
+
+
 def test_an_unknown_kind_is_refused_by_name():
     with pytest.raises(ValueError, match=r"target: expected one of .*eps, x0, mu, v, score.*'noise'"):
         target(linear(10), "noise", np.ones(2) / 3, np.ones(2) / 7, 3)

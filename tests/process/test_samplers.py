@@ -351,6 +351,12 @@ def test_samplers_refuse_steps_that_do_not_rise_from_one_to_T(chosen, message):
             final(solver(linear(10), predict, X, chosen))
 
 
+def test_no_noise_is_asked_for_at_the_last_step():
+    asked = []
+    final(euler_ancestral(linear(10), strange_network(10), X, [1, 4, 9], lambda t: asked.append(t) or X))
+    assert asked == [9, 4]
+
+
 @pytest.mark.parametrize("eta", [-0.1, 1.1, np.nan])
 def test_ddim_refuses_an_eta_out_of_range(eta):
     message = r"eta: expected a number from 0 \(deterministic\) to 1 \(ancestral\), came"

@@ -239,6 +239,13 @@ def test_from_alpha_bar_caps_beta(T, seed):
     assert np.array_equal(capped.beta, np.minimum(free.beta, 0.3))
 
 
+def test_from_alpha_bar_computes_in_float64_whatever_comes():
+    given = np.array([1, 0.75, 0.3, 0.1], np.float32)
+    assert from_alpha_bar(given).alpha_bar.dtype == np.float64
+    assert np.array_equal(from_alpha_bar(given).beta, from_alpha_bar(given.astype(np.float64)).beta)
+    assert np.array_equal(from_alpha_bar([1, 0]).beta, from_alpha_bar([1.0, 0.0]).beta)
+
+
 @given(lengths(), st.floats(1e-3, 0.2))
 def test_a_schedule_may_end_in_pure_noise(T, s):
     for schedule in (cosine(T, s, beta_max=1.0), from_beta([*np.full(T - 1, 0.01), 1.0])):

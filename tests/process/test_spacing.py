@@ -18,20 +18,34 @@ from refdiff.testing.strategies import schedules
 
 
 @pytest.mark.parametrize(
-    ("steps", "wanted"),
+    ("select", "T", "n", "wanted"),
     [
-        (uniform_steps(1000, 4), [1, 334, 667, 1000]),
-        (trailing_steps(1000, 4), [250, 500, 750, 1000]),
-        (trailing_steps(10, 3), [3, 7, 10]),
-        (trailing_steps(10, 4), [2, 5, 8, 10]),  # 2.5 and 7.5 go to the even neighbour
-        (quadratic_steps(1000, 4), [1, 112, 445, 1000]),
-        (quadratic_steps(9, 3), [1, 3, 9]),
-        (quadratic_steps(10, 8), [1, 2, 3, 4, 5, 6, 8, 10]),  # 1, 1.2, 1.7, 2.7, 3.9, 5.6, 7.6, 10 moved apart
+        (uniform_steps, 1000, 4, [1, 334, 667, 1000]),
+        (trailing_steps, 1000, 4, [250, 500, 750, 1000]),
+        (trailing_steps, 10, 3, [3, 7, 10]),
+        (trailing_steps, 10, 4, [2, 5, 8, 10]),  # 2.5 and 7.5 go to the even neighbour
+        (quadratic_steps, 1000, 4, [1, 112, 445, 1000]),
+        (quadratic_steps, 9, 3, [1, 3, 9]),
+        (quadratic_steps, 10, 8, [1, 2, 3, 4, 5, 6, 8, 10]),  # 1, 1.2, 1.7, 2.7, 3.9, 5.6, 7.6, 10 moved apart
     ],
 )
-def test_the_published_rules_on_numbers(steps, wanted):
+def test_the_published_rules_on_numbers(select, T, n, wanted):
+    steps = select(T, n)
     assert steps.tolist() == wanted
     assert steps.dtype.kind == "i"
+
+
+def test_karras_steps_are_the_nearest_to_the_published_sigmas():
+    schedule = linear(50, 0.001, 0.2)
+    sigma = np.sqrt(schedule.one_minus_alpha_bar[1:] / schedule.alpha_bar[1:])
+    for rho in (3.0, 7.0):
+        ends = sigma[0] ** (1 / rho), sigma[-1] ** (1 / rho)
+        wanted = np.linspace(*ends, 6) ** rho  # [EDM] eq. 5
+        nearest = [1 + int(np.abs(np.log(sigma) - np.log(w)).argmin()) for w in wanted]
+        assert len(set(nearest)) == 6
+        assert karras_steps(schedule, 6, rho).tolist() == nearest
+    assert karras_steps(linear(1), 1).tolist() == [1]
+    assert karras_steps(linear(2), 2).tolist() == [1, 2]
 
 
 @given(schedules(max_T=60), st.data())
