@@ -7,3 +7,4 @@ from .loop import *
 from .optimiser import *
 from .sampling import *
 from .state import *
+from .step import *

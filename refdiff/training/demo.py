@@ -29,7 +29,7 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     out = Path(out)
     losses: list[float] = []
     started = time.perf_counter()
-    state = train(config, out, force=force, progress=progress, on_step=lambda _, step: losses.append(step.loss))
+    state = train(config, out, force=force, progress=progress, on_step=lambda step: losses.append(step.loss))
     trained = time.perf_counter()
     images = sample(config, state.average, n, config.seed, progress=progress)
     sampled = time.perf_counter()

@@ -54,10 +54,10 @@ class Run:
         _write_text(self.folder / "config.toml", config.to_toml())
         self._cut_log(self.state.step if self.state else 0)
 
-    def log(self, step: int, **values: Any) -> None:
-        """One line of JSON more in log.jsonl."""
+    def log(self, **values: Any) -> None:
+        """One line of JSON more in log.jsonl, "step" among its values."""
         with open(self.folder / "log.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(values) + "\n")
 
     def save(self, state: State) -> None:
         """The checkpoint, whole or not at all."""

@@ -31,8 +31,8 @@ class Stop(Exception):
 
 
 def stop_at(step):
-    def on_step(state, measured):
-        if state.step == step:
+    def on_step(measured):
+        if measured.step == step:
             raise Stop
 
     return on_step
@@ -75,8 +75,8 @@ def test_a_constant_rate_lets_a_finished_run_go_on(small, tmp_path):
 
 
 def test_ctrl_c_saves_the_step_it_interrupts(small, tmp_path):
-    def interrupt(state, measured):
-        if state.step == 7:
+    def interrupt(measured):
+        if measured.step == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -114,7 +114,7 @@ def test_a_step_descends_the_loss_of_its_own_batch(small, prediction):
 def test_the_loss_falls_over_a_short_training(small):
     losses = []
     config = small.changed(["train.steps=150", "train.batch=16"])
-    train(config, progress=False, on_step=lambda state, measured: losses.append(measured.loss))
+    train(config, progress=False, on_step=lambda measured: losses.append(measured.loss))
     assert np.mean(losses[-20:]) < 0.35 * np.mean(losses[:5])
 
 

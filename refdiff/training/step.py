@@ -1,0 +1,91 @@
+"""One step of training, [DDPM] algorithm 1, as a pure function to be read; and who makes the steps of a run.
+
+`train_step` works on any engine of the host. A `Trainer` keeps the weights where its engine has them, and writes them in
+place: that is what the fast engines do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from .. import engines, models
+from ..errors import TrainingError
+from ..process import Schedule, q_sample, target
+from ..random import Key, Stream, integers, normal
+from .config import Config
+from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
+from .state import State
+
+__all__ = ["Step", "Trainer", "train_step", "trainer"]
+
+
+class Step(NamedTuple):
+    """What a step measured: its number, the loss, the norm of the gradient before clipping, the learning rate."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray) -> tuple[State, Step]:
+    """One step of [DDPM] algorithm 1 on the batch x0 (N, ...), a pure function of its arguments.
+
+    TrainingError when the loss or the gradient is not finite.
+    """
+    engine, seed, step = engines.get(config.engine), config.seed, state.step + 1
+    place = np.arange(len(x0))
+    t = integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
+    eps = normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
+    x_t = engine.array(q_sample(schedule, x0, t, eps))
+    wanted = engine.array(target(schedule, config.train.prediction, x0, eps, t))
+
+    y, saved = models.forward(engine, config.model, state.p, x_t, t, Key(seed, Stream.DROPOUT, step))
+    loss, saved_loss = engine.mean_squared_error(y, wanted)
+    dy = engine.mean_squared_error_backward(1.0, saved_loss)
+    _, g = models.backward(engine, config.model, dy, saved)
+
+    norm = global_norm(g)
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingError(f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}")
+    settings = config.train
+    if settings.clip:
+        g = clip(g, norm, settings.clip)
+    rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup, settings.decay)
+    p, m, v = adamw(state.p, g, state.m, state.v, step, rate, settings.weight_decay)
+    average = moving_average(state.average, p, step, settings.average)
+    return State(step, p, average, m, v, state.seen + len(x0)), Step(step, float(loss), norm, rate)
+
+
+class Trainer(Protocol):
+    """Makes one step after another."""
+
+    def step(self, x0: np.ndarray) -> Step:
+        """One step on the batch x0 (N, ...). TrainingError, and nothing changed, when loss or gradient is not finite."""
+        ...
+
+    def state(self) -> State:
+        """Where the run is now, on the host; later steps do not change it."""
+        ...
+
+
+class Functional:
+    """`train_step` after `train_step`."""
+
+    def __init__(self, config: Config, schedule: Schedule, state: State) -> None:
+        self.config, self.schedule, self._state = config, schedule, state
+
+    def step(self, x0: np.ndarray) -> Step:
+        self._state, measured = train_step(self.config, self.schedule, self._state, x0)
+        return measured
+
+    def state(self) -> State:
+        return self._state
+
+
+def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
+    """Who trains with the engine of this configuration, from this state on."""
+    return Functional(config, schedule, state)
