@@ -27,6 +27,13 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     return y;
 }
 
+// 2^x to two units in the last place; 0 below 2^-126.
+__device__ __forceinline__ float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // The block's dynamic shared memory, 128-byte aligned.
 __device__ __forceinline__ unsigned char* dynamic_shared() {
     extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[];

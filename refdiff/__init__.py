@@ -9,7 +9,7 @@ random     counter-based noise
 """
 
 from . import process, random
-from .errors import FormatError, TrainingError
+from .errors import DeviceError, FormatError, TrainingError
 from .version import __version__
 
-__all__ = ["FormatError", "TrainingError", "__version__", "process", "random"]
+__all__ = ["DeviceError", "FormatError", "TrainingError", "__version__", "process", "random"]

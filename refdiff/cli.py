@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import commands
+from .errors import DeviceError
 from .version import __version__
 
 EPILOG = """examples:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = f"; {saved} is saved, go on with --resume" if saved and saved.exists() else ""
         print(f"refdiff: stopped{kept}", file=sys.stderr)
         return 130
-    except (ValueError, ImportError, OSError, MemoryError) as error:
+    except (ValueError, ImportError, OSError, MemoryError, DeviceError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"refdiff: error: {text}", file=sys.stderr)
         return 2
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, as train.steps=500"
         )
-        sub.add_argument("--engine", help="what computes: reference")
+        sub.add_argument("--engine", help="what computes: reference, cpu, cuda (default: auto, the fastest there is)")
+        sub.add_argument("--dtype", help="of the network on the cuda engine: float32 or bfloat16")
 
     def run(sub: argparse.ArgumentParser, out: str | None) -> None:
         sub.add_argument("--out", required=out is None, default=out, metavar="FOLDER", help="where the run is kept")

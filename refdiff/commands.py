@@ -143,7 +143,7 @@ def _config(options: argparse.Namespace) -> Any:
     from .training import Config, load_state
 
     changes = list(options.set)
-    changes += [f"{key}={json.dumps(v)}" for key in ("engine", "seed") if (v := getattr(options, key)) is not None]
+    changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype", "seed") if (v := getattr(options, key)) is not None]
     if getattr(options, "resume", False) and options.preset is None and options.config is None:
         return load_state(options.out)[0].changed(changes)
     return Config.resolve(options.preset or "digits", options.config, changes)
@@ -156,7 +156,8 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             raise ValueError(
                 f"--set: expected a key of sample, such as sample.steps=50, came {change!r}; the rest is fixed"
             )
-    changes = [*options.set, *([f"engine={json.dumps(options.engine)}"] if options.engine else [])]
+    changes = list(options.set)
+    changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
     return config.changed(changes)
 
 

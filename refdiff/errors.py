@@ -1,4 +1,4 @@
-"""The errors of the public edge: ValueError for an argument, these two for the rest."""
+"""The errors of the public edge: ValueError for an argument, these for the rest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class FormatError(ValueError):
 
 class TrainingError(ValueError):
     """Training cannot go on: the message names the step, what happened, and what is kept."""
+
+
+class DeviceError(RuntimeError):
+    """No usable GPU, too little memory, or a kernel that does not compile or run; the message says what to do."""
 
 
 def one_of(name: str, value: Any, known: Iterable[str]) -> None:

@@ -5,15 +5,34 @@ An engine is a module whose names and contract are those of `refdiff.engines.ref
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from ..errors import one_of
 
-ENGINES = ("reference",)
+ENGINES = ("reference", "cuda")
 
 
 def get(name: str) -> ModuleType:
-    """The engine of this name. ValueError for an unknown one."""
-    one_of("engine", name, ENGINES)
-    return import_module(f"refdiff.engines.{name}")
+    """The engine of this name, or "auto". ValueError for an unknown one."""
+    one_of("engine", name, ("auto", *ENGINES))
+    return import_module(f"refdiff.engines.{resolve(name)}")
+
+
+def resolve(name: str) -> str:
+    """The name itself, or what "auto" stands for here: "cuda" where CuPy finds a GPU, else "cpu"."""
+    if name != "auto":
+        return name
+    return "cuda" if _has_gpu() else "reference"
+
+
+@cache
+def _has_gpu() -> bool:
+    if find_spec("cupy") is None:
+        return False
+    try:
+        return bool(import_module("cupy").cuda.is_available())
+    except Exception:  # a CuPy that cannot be used: --engine cuda says why
+        return False

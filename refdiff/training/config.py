@@ -108,18 +108,26 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run computes."""
+    """Everything that decides what a run computes.
+
+    engine: "reference", "cpu", "cuda", or "auto" for the fastest that this machine has. dtype: of the network's activations
+    and gradients, "float32" or, on the cuda engine, "bfloat16"; what is kept of the weights is float32 in both.
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = MODELS["digits"]
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
-    engine: str = "reference"
+    engine: str = "auto"
+    dtype: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("engine", self.engine, ENGINES)
+        one_of("engine", self.engine, ("auto", *ENGINES))
+        one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.dtype == "bfloat16" and self.engine not in ("auto", "cuda"):
+            raise ValueError(f"dtype: expected float32 with engine {self.engine}, came bfloat16; add --engine cuda")
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, came {self.seed}")
         if self.sample.steps > self.schedule.T:

@@ -16,7 +16,7 @@ from .state import State, load_state, save_state
 __all__ = ["Run"]
 
 # Keys that a resumed run may change: they do not touch what is computed.
-_FREE = {"train.log_every", "train.grid_every", "train.checkpoint_every", "engine"}
+_FREE = {"train.log_every", "train.grid_every", "train.checkpoint_every", "engine", "dtype"}
 
 
 class Run:

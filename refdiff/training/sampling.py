@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,34 @@ SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2s": dpmpp
 
 def denoiser(config: Config, p: Tree) -> Any:
     """model(x_t, t) -> the network's prediction, for NumPy arrays and t an integer or one a sample."""
-    engine = engines.get(config.engine)
+    engine, dtype = engines.get(config.engine), config.dtype
+    if engines.resolve(config.engine) == "cuda":
+        from .graphed_sampling import on_device
+
+        p = on_device(p, dtype)
 
     def model(x_t: np.ndarray, t: Any) -> np.ndarray:
-        y, _ = models.forward(engine, config.model, p, engine.array(x_t), np.broadcast_to(t, (len(x_t),)))
+        y, _ = models.forward(engine, config.model, p, engine.array(x_t, dtype), np.broadcast_to(t, (len(x_t),)))
         return engine.host(y)
 
     return model
+
+
+Walk = Callable[..., Iterator[tuple[int, Any]]]
+
+
+def walker(config: Config, p: Tree) -> Walk:
+    """walk(index, seed, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
+
+    x_t (len(index), ...) float32; without `every` the states on the way may be None. `config.sample` chooses the sampler.
+    """
+    if engines.resolve(config.engine) == "cuda":
+        from .graphed_sampling import METHODS, GraphedSampler
+
+        if config.sample.method in METHODS:
+            return GraphedSampler(config, p)
+    model = denoiser(config, p)
+    return lambda index, seed=0, every=True: _walk(config, model, index, seed)
 
 
 def trajectory(config: Config, p: Tree, index: np.ndarray, seed: int = 0) -> Iterator[tuple[int, np.ndarray]]:
@@ -46,9 +67,13 @@ def trajectory(config: Config, p: Tree, index: np.ndarray, seed: int = 0) -> Ite
 
     `config.sample` chooses the sampler. Sample i is the same whatever the others are.
     """
+    return walker(config, p)(index, seed)
+
+
+def _walk(config: Config, model: Any, index: np.ndarray, seed: int) -> Iterator[tuple[int, np.ndarray]]:
     schedule, s, shape = config.schedule.build(), config.sample, config.model.shape
     clip = (-1.0, 1.0) if s.clip else None
-    predict = predictor(schedule, denoiser(config, p), config.train.prediction, clip)
+    predict = predictor(schedule, model, config.train.prediction, clip)
     x = normal(Key(seed, Stream.START), index, shape)
     yield schedule.T, x
     timesteps = SPACINGS[s.spacing](schedule, s.steps).tolist()
@@ -73,11 +98,11 @@ def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, pro
 
     if n < 1:
         raise ValueError(f"n: expected at least one sample, came {n}")
-    done = []
+    done, walk = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
     with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
         for first in range(0, n, batch):
-            way = trajectory(config, p, np.arange(first, min(first + batch, n)), seed)
+            way = walk(np.arange(first, min(first + batch, n)), seed, every=False)
             _, x = next(way)
             for _, x in way:  # noqa: B007
                 bar.update()

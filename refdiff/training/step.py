@@ -87,5 +87,9 @@ class Functional:
 
 
 def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
-    """Who trains with the engine of this configuration, from this state on."""
+    """Who trains with the engine of this configuration, from this state on. DeviceError where there is no such engine."""
+    if engines.resolve(config.engine) == "cuda":
+        from .graphed import Graphed
+
+        return Graphed(config, schedule, state)
     return Functional(config, schedule, state)

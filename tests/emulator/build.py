@@ -9,45 +9,78 @@ import re
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 COMPILER = shutil.which("g++")
 INCLUDE = Path(__file__).parent / "include"
-_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing",
-          "-Wno-unknown-pragmas", "-Wno-attributes"]  # fmt: skip
-_SANITIZE = ["-fsanitize=address", "-fno-omit-frame-pointer"]
-_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
+_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-strict-aliasing",
+          "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-psabi", "-ftrivial-auto-var-init=pattern"]  # fmt: skip
+# What include/cuda.h has handlers for, so that nothing of the compiler's own need be linked.
+_CHECKS = ["-fsanitize=alignment,bounds,shift-exponent,integer-divide-by-zero,signed-integer-overflow",
+           "-fno-sanitize-recover=all"]  # fmt: skip
+_ADDRESSES = [
+    "-fsanitize=address",
+    "-fsanitize-sections=emulated_shared",
+    "-fno-omit-frame-pointer",
+]
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s*)?(\w+)\s*\(')
 
 
 class BuildError(RuntimeError):
     """What g++ said."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def library(source: Path, defines: tuple[tuple[str, int], ...], sanitize: bool = False) -> ctypes.CDLL:
     """The library of one file, compiled once a content: kept in the temporary folder of the machine."""
     assert COMPILER, "the emulator needs g++"
     text = source.read_text()
-    names = _KERNEL.findall(text)
+    kernels = {name: bound or "1024" for bound, name in _KERNEL.findall(text)}
     shim = [f'#include "{source}"', "#include <launch.h>"]
-    for name in names:
+    for name, bound in kernels.items():
         shim.append(f"EXPORT void run_{name}(void** a) {{ emulator::call({name}, a); }}")
         shim.append(f"EXPORT int sizes_{name}(int* out) {{ return emulator::sizes({name}, out); }}")
-    flags = [*_FLAGS, *(_SANITIZE if sanitize else []), *(f"-D{k}={v}" for k, v in defines)]
+        shim.append(f"EXPORT int bound_{name}() {{ int bounds[] = {{{bound}}}; return bounds[0]; }}")
+    flags = [
+        *_FLAGS,
+        *_CHECKS,
+        *(_ADDRESSES if sanitize else []),
+        *(f"-D{k}={v}" for k, v in defines),
+    ]
     headers = [*sorted(INCLUDE.iterdir()), *sorted(source.parent.glob("*.cuh"))]
     key = hashlib.sha256(repr((flags, shim, text, [h.read_text() for h in headers])).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"refdiff-emulator-{os.getuid()}"
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / f"{source.stem}-{key}.so"
     if not path.exists():
-        own = path.with_suffix(f".{os.getpid()}.so")
-        command = [COMPILER, *flags, f"-I{INCLUDE}", f"-I{source.parent}", "-include", "cuda.h", "-x", "c++", "-", "-o", own]
-        done = subprocess.run(command, input="\n".join(shim) + "\n", capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildError(f"{source.name}: {done.stderr}")
-        os.replace(own, path)
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            compiled, linked = f"{own}/kernel.o", f"{own}/kernel.so"
+            includes = [f"-I{INCLUDE}", f"-I{source.parent}", "-include", "cuda.h"]
+            _run(
+                [COMPILER, *flags, *includes, "-x", "c++", "-c", "-", "-o", compiled],
+                source,
+                "\n".join(shim) + "\n",
+            )
+            _run(
+                [
+                    COMPILER,
+                    "-shared",
+                    compiled,
+                    "-o",
+                    linked,
+                    *(_ADDRESSES[:1] if sanitize else []),
+                ],
+                source,
+            )
+            os.replace(linked, path)
     found = ctypes.CDLL(str(path))
     found.emulator_error.restype = ctypes.c_char_p
-    found.names = names
+    found.names = list(kernels)
     return found
+
+
+def _run(command: list[str], source: Path, text: str = "") -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{source.name}: {done.stderr}")

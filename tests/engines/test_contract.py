@@ -54,7 +54,7 @@ def test_get_gives_the_engine_of_a_name():
 
 def test_get_says_what_there_is():
     with pytest.raises(
-        ValueError, match=r"engine: expected one of reference.*, came 'referense'; did you mean reference\?"
+        ValueError, match=r"engine: expected one of auto, reference.*, came 'referense'; did you mean reference\?"
     ):
         engines.get("referense")
     with pytest.raises(ValueError, match=r"came 'xyzzy'$"):

@@ -71,7 +71,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, came 2"),
         ("sample.method=eular", r"sample.method: expected one of .* did you mean euler\?"),
         ("sample.spacing=even", r"sample.spacing: expected one of uniform, trailing"),
-        ("engine=cudda", r"engine: expected one of reference, came 'cudda'"),
+        ("engine=cudda", r"engine: expected one of auto, reference, .*came 'cudda'; did you mean cuda"),
         ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, came -1"),
         ("model.kind=vit", r"model.kind: expected one of unet, mlp, came 'vit'"),
         ("model.size=9", r"size: expected a multiple of 2"),

@@ -1,9 +1,23 @@
-"""The CUDA engine: the reference's names, one kernel of kernels/ each, on arrays that live on a GPU.
+"""The CUDA engine: the reference's names, kernels of kernels/ behind each, on arrays that live on a GPU.
 
 It needs an NVIDIA GPU of compute capability 8.0 or more and CuPy, which it asks for when the first array is made; without
 them a DeviceError says what to do. Work is queued on the device in order; `host` waits for it.
 """
 
+from .. import reference
 from .activation import *
+from .attention import *
 from .context import *
+from .convolution import *
 from .device import DeviceError as DeviceError
+from .embedding import *
+from .linear import *
+from .loss import *
+from .norm import *
+from .resample import *
+from .softmax import *
+from .structure import *
+
+_missing = [name for name in vars(reference) if callable(vars(reference)[name]) and name not in globals()]
+if _missing:
+    raise ImportError(f"the CUDA engine lacks {', '.join(_missing)}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ITEMSIZE", "Array", "Buffer", "dtype_name"]
 
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "float64": 8}
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8}
 
 
 def dtype_name(dtype: Any) -> str:

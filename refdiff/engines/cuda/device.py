@@ -7,11 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ...errors import DeviceError as DeviceError
+
 __all__ = ["Device", "DeviceError", "Graph", "Kernel"]
-
-
-class DeviceError(RuntimeError):
-    """No usable GPU, too little memory, or a kernel that does not compile or run; the message says what to do."""
 
 
 class Kernel(NamedTuple):

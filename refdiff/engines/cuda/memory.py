@@ -40,6 +40,9 @@ class Separate:
 class Arena:
     """First fit in blocks of memory reserved from the device, given back to it only at the end.
 
+    used, peak: bytes in arrays now and at most; reserved: bytes taken from the device; extent: where the furthest array
+    ended, so the size of one block that would do for the same calls.
+
     The same sequence of calls gives the same addresses, which is what lets a step be captured once and replayed. An array
     that is freed may be given out again at once: all work is queued in one order, so the next use comes after the last.
     """
@@ -47,13 +50,15 @@ class Arena:
     def __init__(self, device: Device, block: int = 64 << 20) -> None:
         """block: bytes reserved at a time, at least."""
         self.device, self.block = device, block
-        self.used = self.peak = self.reserved = 0
+        self.used = self.peak = self.reserved = self.extent = 0
+        self._closing = False
         self._free: list[tuple[int, int]] = []  # (address, bytes), by address, neighbours merged
         self._sizes: dict[int, int] = {}
         self._bases: dict[int, int] = {}  # first address of a block -> what the device gave
 
     def allocate(self, nbytes: int) -> int:
         """DeviceError if the device has no more."""
+        assert not self._closing, "this arena is closed"
         size = -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
         place = next((i for i, (_, room) in enumerate(self._free) if room >= size), None)
         if place is None:
@@ -63,6 +68,7 @@ class Arena:
         if room > size:
             self._free.insert(place, (pointer + size, room - size))
         self._sizes[pointer] = size
+        self.extent = max(self.extent, pointer + size - min(self._bases))
         self.used += size
         self.peak = max(self.peak, self.used)
         return pointer
@@ -77,12 +83,16 @@ class Arena:
             before, room = self._free.pop(place - 1)
             pointer, size = before, room + size
         insort(self._free, (pointer, size))
+        if self._closing:
+            self.close()
 
     def close(self) -> None:
-        """Give everything back to the device. No array of this arena may be used after."""
-        for base in self._bases.values():
-            self.device.release(base)
-        self._free, self._sizes, self._bases = [], {}, {}
+        """Give everything back to the device, as soon as the last array is freed. Nothing more can be allocated."""
+        self._closing = True
+        if not self._sizes:
+            for base in self._bases.values():
+                self.device.release(base)
+            self._free, self._bases, self.reserved = [], {}, 0
 
     def _grow(self, size: int) -> None:
         size = max(size, self.block) + ALIGNMENT

@@ -3,7 +3,9 @@
 // A block's threads are fibres. A fibre runs until a barrier or a warp operation, then another goes on; which one, a seed
 // decides. So a missing barrier shows as a wrong result for some seed, and each of these stops the kernel with a message:
 // a barrier or warp operation that some threads do not reach or reach at another line, an access outside of an array (an
-// unmapped page follows each), a misaligned vector. Shared memory begins as NaN in each block.
+// unmapped page follows each, or comes before, see device.py), and, by the compiler's checks (see build.py), a misaligned
+// vector, an index outside of an array of known size, a division by zero, an overflow of a signed integer. Shared memory
+// begins as NaN in each block, local variables as -1.7e38 or -16843010.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -51,14 +53,23 @@ namespace emulator {
 
 enum State { READY, AT_BARRIER, AT_WARP, DONE };
 
+// A line of a kernel.
+struct Place {
+    int line;
+    const char* file;
+    Place(int line = __builtin_LINE(), const char* file = __builtin_FILE()) : line(line), file(file) {}
+    bool operator==(const Place& o) const { return line == o.line && (file == o.file || !strcmp(file, o.file)); }
+    const char* name() const { return strrchr(file, '/') ? strrchr(file, '/') + 1 : file; }
+};
+
 struct Copy { void* to; const void* from; bool valid; };
 
 struct Fibre {
     void* stack_pointer;
     State state;
-    uint3 thread;
     int lane, warp;
-    int line;                                 // where it waits
+    uint3 thread;
+    Place at;                                 // where it waits
     std::vector<std::vector<Copy>> groups;    // cp.async under way: closed groups, then the open one
 };
 
@@ -68,17 +79,26 @@ struct Warp {
     unsigned char result[32][64];             // and gets
 };
 
+constexpr unsigned MOST = 1024;               // threads of a block
+
 struct Machine {
     uint3 block;
     dim3 block_dim, grid_dim;
+    Fibre* me = nullptr;                      // who runs
     std::vector<Fibre> fibres;
     std::vector<Warp> warps;
+    std::vector<int> order;                   // of the warps, in which they go on after a barrier
+    int threads;
+    Fibre* ready[MOST];                       // those that are READY and not running; the last goes on next, so that a
+    unsigned ready_count;                     // warp runs to the barrier while it is in the cache
     unsigned char* stacks = nullptr;
     size_t stack_count = 0;
+    unsigned char* area = nullptr;            // pages around the dynamic shared memory
+    size_t area_bytes = 0, shared = 0;
     unsigned char* dynamic = nullptr;         // the block's dynamic shared memory
     void* scheduler = nullptr;                // its stack pointer
-    int current = -1;
     int waiting, done;
+    Place barrier_at;
     unsigned long long random;
     char error[512];
     sigjmp_buf escape;
@@ -117,47 +137,84 @@ template <class... A>
 [[noreturn]] inline void fail(const char* format, A... a) {
     Machine& m = machine;
     int n = snprintf(m.error, sizeof m.error, format, a...);
-    if (m.current >= 0)
-        snprintf(m.error + n, sizeof m.error - n, " (block %u,%u,%u, thread %u)", m.block.x, m.block.y, m.block.z,
-                 m.fibres[m.current].thread.x);
+    if (m.me && n < (int)sizeof m.error)
+        snprintf(m.error + n, sizeof m.error - n, " (block %u,%u,%u, thread %u,%u,%u)", m.block.x, m.block.y, m.block.z,
+                 m.me->thread.x, m.me->thread.y, m.me->thread.z);
     siglongjmp(m.escape, 1);
 }
 
-inline Fibre& self() { return machine.fibres[machine.current]; }
+inline Fibre& self() { return *machine.me; }
 
-inline void yield() { emulator_switch(&self().stack_pointer, machine.scheduler); }
+inline unsigned next_random() {
+    machine.random = machine.random * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)(machine.random >> 32);
+}
 
-inline void barrier(int line) {
+inline void make_ready(Fibre& f) {
+    f.state = READY;
+    machine.ready[machine.ready_count++] = &f;
+}
+
+// Lanes in an order drawn by chance, but for `but`.
+inline void make_ready(const Warp& w, Fibre* lanes, Fibre* but = nullptr) {
+    unsigned r = next_random() % 32;
+    for (unsigned i = 0; i < 32; i++)
+        if ((int)(i ^ r) < w.lanes && &lanes[i ^ r] != but) make_ready(lanes[i ^ r]);
+}
+
+inline void make_all_ready() {
+    Machine& m = machine;
+    int* order = m.order.data();
+    for (unsigned i = (unsigned)m.order.size() - 1; i > 0; i--) std::swap(order[i], order[next_random() % (i + 1)]);
+    for (int w : m.order) make_ready(m.warps.data()[w], m.fibres.data() + 32 * w);
+}
+
+// The stack to go on with: of the next that is ready, or the scheduler's.
+inline void* next_stack() {
+    Machine& m = machine;
+    m.me = m.ready_count ? m.ready[--m.ready_count] : nullptr;
+    return m.me ? m.me->stack_pointer : m.scheduler;
+}
+
+inline void yield() {
+    Fibre* own = machine.me;
+    void* next = next_stack();
+    if (machine.me != own) emulator_switch(&own->stack_pointer, next);
+}
+
+inline void barrier(Place at) {
     Machine& m = machine;
     Fibre& f = self();
-    if (m.waiting && m.fibres[0].line != line) {
-        for (Fibre& other : m.fibres)
-            if (other.state == AT_BARRIER && other.line != line)
-                fail("barrier at line %d while others wait at line %d", line, other.line);
+    if (!m.waiting++) m.barrier_at = at;
+    if (!(m.barrier_at == at))
+        fail("a barrier at %s:%d while others wait at %s:%d", at.name(), at.line, m.barrier_at.name(), m.barrier_at.line);
+    f.state = AT_BARRIER, f.at = at;
+    if (m.waiting == m.threads) {
+        m.waiting = 0;
+        make_all_ready();
     }
-    f.state = AT_BARRIER, f.line = line, m.waiting++;
     yield();
 }
 
 // Each lane gives `in`; the last to come runs all(slots) once, which fills the results; each lane takes its own.
 template <class In, class Out, class F>
-inline Out warp_operation(const In& in, F all, int line) {
+inline Out warp_operation(const In& in, F all, Place at) {
     static_assert(sizeof(In) <= 64 && sizeof(Out) <= 64);
     Machine& m = machine;
     Fibre& f = self();
-    Warp& w = m.warps[f.warp];
+    Warp& w = m.warps.data()[f.warp];
     memcpy(w.slot[f.lane], &in, sizeof in);
-    f.state = AT_WARP, f.line = line;
+    f.state = AT_WARP, f.at = at;
     if (++w.arrived == w.lanes) {
-        int first = f.warp * 32;
-        for (int i = 0; i < w.lanes; i++) {
-            Fibre& other = m.fibres[first + i];
-            if (other.line != line) fail("warp operations at lines %d and %d meet", line, other.line);
-            other.state = READY;
-        }
-        w.arrived = 0;
         if (w.lanes != 32) fail("a warp operation in a warp of %d threads", w.lanes);
+        Fibre* lanes = m.fibres.data() + 32 * f.warp;
+        for (int i = 0; i < 32; i++)
+            if (!(lanes[i].at == at))
+                fail("warp operations at %s:%d and %s:%d meet", at.name(), at.line, lanes[i].at.name(), lanes[i].at.line);
+        w.arrived = 0;
         all(w);
+        f.state = READY;
+        make_ready(w, lanes, &f);
     } else {
         yield();
     }
@@ -167,7 +224,7 @@ inline Out warp_operation(const In& in, F all, int line) {
 }
 
 template <class T>
-inline T shuffle(T x, int source, unsigned mask, int line) {
+inline T shuffle(T x, int source, unsigned mask, Place at) {
     if (mask != 0xffffffffu) fail("a shuffle of a part of the warp");
     struct Given { T x; int source; };
     return warp_operation<Given, T>(Given{x, source}, [](Warp& w) {
@@ -177,22 +234,41 @@ inline T shuffle(T x, int source, unsigned mask, int line) {
             memcpy(&from, w.slot[g.source & 31], sizeof from);
             memcpy(w.result[i], &from.x, sizeof(T));
         }
-    }, line);
+    }, at);
 }
 
-inline unsigned ballot(bool x, int line) {
+inline unsigned ballot(bool x, Place at) {
     return warp_operation<bool, unsigned>(x, [](Warp& w) {
         unsigned bits = 0;
         for (int i = 0; i < 32; i++) bits |= (unsigned)(w.slot[i][0] != 0) << i;
         for (int i = 0; i < 32; i++) memcpy(w.result[i], &bits, sizeof bits);
-    }, line);
+    }, at);
 }
 
 inline void check_aligned(const void* p, size_t n, const char* what) {
     if ((uintptr_t)p % n) fail("%s wants an address aligned to %d, got %p", what, (int)n, p);
 }
 
+[[noreturn]] inline void undefined(const char* what, const void* data) {
+    struct { const char* file; unsigned line, column; } at;  // with which all that the compiler gives begins
+    memcpy(&at, data, sizeof at);
+    fail("%s at %s:%u", what, Place((int)at.line, at.file).name(), at.line);
+}
+
 }  // namespace emulator
+
+// What the compiler's checks call (-fsanitize, see build.py).
+#define CHECK(name, what, ...) \
+    extern "C" [[noreturn]] void __ubsan_handle_##name##_abort(__VA_ARGS__) { emulator::undefined(what, data); }
+CHECK(type_mismatch_v1, "a misaligned access", void* data, void*)
+CHECK(out_of_bounds, "an index outside of an array", void* data, void*)
+CHECK(shift_out_of_bounds, "a shift by too many bits", void* data, void*, void*)
+CHECK(divrem_overflow, "a division by zero", void* data, void*, void*)
+CHECK(add_overflow, "an overflow of a signed integer", void* data, void*, void*)
+CHECK(sub_overflow, "an overflow of a signed integer", void* data, void*, void*)
+CHECK(mul_overflow, "an overflow of a signed integer", void* data, void*, void*)
+CHECK(negate_overflow, "an overflow of a signed integer", void* data, void*)
+#undef CHECK
 
 #define threadIdx (emulator::self().thread)
 #define blockIdx (emulator::machine.block)

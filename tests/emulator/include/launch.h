@@ -3,6 +3,7 @@
 
 extern "C" unsigned char __start_emulated_shared[] __attribute__((weak));
 extern "C" unsigned char __stop_emulated_shared[] __attribute__((weak));
+extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t) __attribute__((weak));
 
 namespace emulator {
 
@@ -35,103 +36,124 @@ inline int sizes(void (*)(A...), int* out) {
     return n;
 }
 
-inline unsigned next_random() {
-    machine.random = machine.random * 6364136223846793005ull + 1442695040888963407ull;
-    return (unsigned)(machine.random >> 33);
-}
-
-inline void segfault(int, siginfo_t* info, void*) {
+inline void crashed(int signal, siginfo_t* info, void*) {
+    if (signal == SIGFPE) fail("a division of integers that has no result");
     fail("access to %p, outside of every array", info->si_addr);
 }
 
-inline void run_block(const std::vector<int>& first_order) {
+inline void run_block() {
     Machine& m = machine;
-    int threads = (int)m.fibres.size();
-    std::vector<int> order(first_order);
-    for (int i = 0; i < threads; i++) {
-        Fibre& f = m.fibres[i];
-        f.state = READY, f.groups.clear(), f.line = 0;
-        f.lane = i % 32, f.warp = i / 32;
-        f.thread = {i % m.block_dim.x, i / m.block_dim.x % m.block_dim.y, i / m.block_dim.x / m.block_dim.y};
-        void** top = (void**)(m.stacks + (size_t)(i + 1) * STACK - 64);
+    int threads = m.threads;
+    unsigned x = 0, y = 0, z = 0;
+    Fibre* f = m.fibres.data();
+    for (int i = 0; i < threads; i++, f++) {
+        f->groups.clear(), f->at.line = 0;
+        f->lane = i % 32, f->warp = i / 32, f->thread = {x, y, z};
+        if (++x == m.block_dim.x) x = 0, y++;
+        if (y == m.block_dim.y) y = 0, z++;
+        // Not all at one distance from a page, or they would fight for the same lines of the cache.
+        void** top = (void**)(m.stacks + (size_t)(i + 1) * STACK - 64 - i % 256 * 320);
         *--top = nullptr;                // so that fibre_main finds the stack as after a call
         *--top = (void*)fibre_main;      // what the first switch returns to
         for (int r = 0; r < 6; r++) *--top = nullptr;
-        f.stack_pointer = top;
+        f->stack_pointer = top;
     }
     for (int w = 0; w < (int)m.warps.size(); w++) m.warps[w].lanes = std::min(32, threads - 32 * w), m.warps[w].arrived = 0;
-    m.waiting = m.done = 0;
-    while (m.done < threads) {
-        bool moved = false;
-        for (int i : order) {
-            if (m.fibres[i].state != READY) continue;
-            moved = true, m.current = i;
-            emulator_switch(&m.scheduler, m.fibres[i].stack_pointer);
-            m.current = -1;
-        }
-        if (m.waiting == threads) {
-            for (Fibre& f : m.fibres) f.state = READY;
-            m.waiting = 0;
-            for (int i = threads - 1; i > 0; i--) std::swap(order[i], order[next_random() % (i + 1)]);
-        } else if (!moved) {
-            for (Fibre& f : m.fibres)
-                if (f.state == AT_BARRIER || f.state == AT_WARP) {
-                    m.current = (int)(&f - m.fibres.data());
-                    fail("%s at line %d that other threads never reach",
-                         f.state == AT_BARRIER ? "a barrier" : "a warp operation", f.line);
-                }
-        }
+    m.waiting = m.done = 0, m.ready_count = 0;
+    make_all_ready();
+    void* first = next_stack();
+    emulator_switch(&m.scheduler, first);
+    if (m.done == threads) return;
+    int reached = 0;
+    Fibre* waits = nullptr;
+    for (Fibre& other : m.fibres)
+        if (other.state != DONE && (!waits || other.at == waits->at)) waits = waits ? waits : &other, reached++;
+    m.me = waits;
+    fail("%s at %s:%d that %d of %d threads never reach", waits->state == AT_BARRIER ? "a barrier" : "a warp operation",
+         waits->at.name(), waits->at.line, waits->state == AT_BARRIER ? threads - reached : 32 - reached % 32,
+         waits->state == AT_BARRIER ? threads : 32);
+}
+
+// Every byte of shared memory is 0xff, past AddressSanitizer, which has its own bytes between the arrays.
+inline void poison(unsigned char* begin, size_t n) {
+    asm volatile("rep stosb" : "+D"(begin), "+c"(n) : "a"(0xff) : "memory");
+}
+
+// Dynamic shared memory that ends (even seeds) or begins (odd seeds) at an unmapped page.
+inline void map_shared(size_t shared, bool front) {
+    Machine& m = machine;
+    size_t pages = (shared + PAGE - 1) / PAGE * PAGE;
+    if (!m.area || m.area_bytes != pages) {
+        if (m.area) munmap(m.area, m.area_bytes + 2 * PAGE);
+        m.area = (unsigned char*)mmap(nullptr, pages + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mprotect(m.area, PAGE, PROT_NONE);
+        mprotect(m.area + PAGE + pages, PAGE, PROT_NONE);
+        m.area_bytes = pages;
+    }
+    m.shared = shared;
+    m.dynamic = m.area + PAGE + (front ? 0 : (pages - shared) / 128 * 128);
+}
+
+inline void check_limits(dim3 grid, dim3 block, size_t shared, unsigned bound) {
+    unsigned long long threads = (unsigned long long)block.x * block.y * block.z;
+    if (!threads || threads > MOST || block.z > 64) fail("a block of %u x %u x %u threads", block.x, block.y, block.z);
+    if (threads > bound) fail("a block of %d threads, __launch_bounds__ says %d", (int)threads, (int)bound);
+    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
+        fail("a grid of %u x %u x %u blocks", grid.x, grid.y, grid.z);
+    if (shared > 227 << 10) fail("%d bytes of shared memory, no GPU has more than 227 KiB a block", (int)shared);
+}
+
+inline void run_grid(unsigned long long seed, size_t threads) {
+    Machine& m = machine;
+    m.threads = (int)threads;
+    m.order.resize(m.warps.size());
+    for (size_t i = 0; i < m.order.size(); i++) m.order[i] = (int)i;
+    unsigned long long x = m.grid_dim.x, y = m.grid_dim.y, blocks = x * y * m.grid_dim.z;
+    for (unsigned long long i = 0; i < blocks; i++) {
+        unsigned long long b = seed % 2 ? blocks - 1 - i : i;
+        m.block = {(unsigned)(b % x), (unsigned)(b / x % y), (unsigned)(b / x / y)};
+        poison(m.area + PAGE, m.area_bytes);
+        if (__start_emulated_shared) poison(__start_emulated_shared, __stop_emulated_shared - __start_emulated_shared);
+        run_block();
+        for (unsigned char* p = m.area + PAGE; p < m.area + PAGE + m.area_bytes; p++)
+            if (p == m.dynamic) p += m.shared - (m.shared > 0);
+            else if (*p != 0xff) fail("a write outside of the dynamic shared memory");
     }
 }
 
 // 0, or 1 with the message in machine.error.
-inline int launch(void (*kernel)(void**), dim3 grid, dim3 block, size_t shared, void** arguments, unsigned seed) {
+inline int launch(void (*kernel)(void**), dim3 grid, dim3 block, size_t shared, void** arguments, unsigned seed,
+                  unsigned bound) {
     Machine& m = machine;
-    size_t threads = (size_t)block.x * block.y * block.z;
-    m.error[0] = 0, m.current = -1, m.random = seed * 2654435761ull + 1;
+    m.error[0] = 0, m.me = nullptr, m.random = seed * 2654435761ull + 1;
     m.grid_dim = grid, m.block_dim = block;
-    m.fibres.resize(threads), m.warps.resize((threads + 31) / 32);
-    if (m.stack_count < threads) {
-        if (m.stacks) munmap(m.stacks, m.stack_count * STACK);
-        m.stacks = (unsigned char*)mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        m.stack_count = threads;
-    }
-    size_t pages = (shared + PAGE - 1) / PAGE * PAGE;
-    unsigned char* area = (unsigned char*)mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE,
-                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(area + pages, PAGE, PROT_NONE);
-    m.dynamic = area + (pages - shared) / 128 * 128;
-
     static unsigned char alternate[64 << 10];
     stack_t own{}, old_stack;
     own.ss_sp = alternate, own.ss_size = sizeof alternate;
     sigaltstack(&own, &old_stack);
-    struct sigaction action{}, old_segv, old_bus;
-    action.sa_sigaction = segfault, action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigaction(SIGSEGV, &action, &old_segv);
-    sigaction(SIGBUS, &action, &old_bus);
+    struct sigaction action{}, old[3];
+    const int signals[3] = {SIGSEGV, SIGBUS, SIGFPE};
+    action.sa_sigaction = crashed, action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &action, &old[i]);
     int failed = sigsetjmp(m.escape, 1);
     if (!failed) {
-        entry = kernel, entry_arguments = arguments;
-        std::vector<int> order(threads);
-        for (size_t i = 0; i < threads; i++) order[i] = (int)i;
-        unsigned long long blocks = (unsigned long long)grid.x * grid.y * grid.z;
-        for (unsigned long long i = 0; i < blocks; i++) {
-            unsigned long long b = seed % 2 ? blocks - 1 - i : i;
-            m.block = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-            for (size_t j = threads - 1; j > 0; j--) std::swap(order[j], order[next_random() % (j + 1)]);
-            memset(m.dynamic, 0xff, shared);
-            if (__start_emulated_shared)
-                memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
-            run_block(order);
+        check_limits(grid, block, shared, bound);
+        size_t threads = (size_t)block.x * block.y * block.z;
+        m.fibres.resize(threads), m.warps.resize((threads + 31) / 32);
+        if (m.stack_count < threads) {
+            if (m.stacks) munmap(m.stacks, m.stack_count * STACK);
+            m.stacks = (unsigned char*)mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            m.stack_count = threads;
         }
+        map_shared(shared, seed % 2);
+        entry = kernel, entry_arguments = arguments;
+        run_grid(seed, threads);
     }
-    m.current = -1;
-    sigaction(SIGSEGV, &old_segv, nullptr);
-    sigaction(SIGBUS, &old_bus, nullptr);
+    m.me = nullptr;
+    if (failed && m.stacks && __asan_unpoison_memory_region) __asan_unpoison_memory_region(m.stacks, m.stack_count * STACK);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &old[i], nullptr);
     sigaltstack(&old_stack, nullptr);
-    munmap(area, pages + PAGE);
     return failed;
 }
 
@@ -140,8 +162,8 @@ inline int launch(void (*kernel)(void**), dim3 grid, dim3 block, size_t shared, 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT int emulator_launch(void (*kernel)(void**), const unsigned* dims, size_t shared, void** arguments,
-                               unsigned seed) {
-    return emulator::launch(kernel, {dims[0], dims[1], dims[2]}, {dims[3], dims[4], dims[5]}, shared, arguments, seed);
+                           unsigned seed, unsigned bound) {
+    return emulator::launch(kernel, {dims[0], dims[1], dims[2]}, {dims[3], dims[4], dims[5]}, shared, arguments, seed, bound);
 }
 EXPORT const char* emulator_error() {
     return emulator::machine.error;

@@ -19,6 +19,11 @@ inline unsigned pack_bf16(float low, float high) {
     return to_bf16(low).bits | (unsigned)to_bf16(high).bits << 16;
 }
 
+inline float exp2_approx(float x) {
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0 : y;
+}
+
 inline unsigned char* dynamic_shared() {
     return emulator::machine.dynamic;
 }
@@ -56,7 +61,7 @@ inline void cp_async_wait() {
 namespace emulator {
 struct Words { unsigned r[4]; };
 
-inline Words ldmatrix(const void* row, bool transposed, int line) {
+inline Words ldmatrix(const void* row, bool transposed, Place at) {
     check_aligned(row, 16, "ldmatrix");
     auto gather = [transposed](Warp& w) {
         for (int lane = 0; lane < 32; lane++)
@@ -72,15 +77,17 @@ inline Words ldmatrix(const void* row, bool transposed, int line) {
                 memcpy(w.result[lane] + 4 * j, pair, 4);
             }
     };
-    return warp_operation<const void*, Words>(row, gather, line);
+    return warp_operation<const void*, Words>(row, gather, at);
 }
 
 struct Operands { unsigned a[4], b[2]; float d[4]; };
 struct Sums { float d[4]; };
 
-inline Sums mma(const Operands& own, int line) {
+inline Sums mma(const Operands& own, Place at) {
     return warp_operation<Operands, Sums>(own, [](Warp& w) {
-        static float a[16][16], b[8][16], d[16][8];
+        typedef float Half __attribute__((vector_size(16), may_alias));
+        static float a[16][16];
+        alignas(16) static float b[16][8], d[16][8];
         for (int lane = 0; lane < 32; lane++) {
             Operands o;
             memcpy(&o, w.slot[lane], sizeof o);
@@ -89,38 +96,37 @@ inline Sums mma(const Operands& own, int line) {
                 auto half = [k](unsigned x) { return __uint_as_float(k ? x & 0xffff0000u : x << 16); };
                 a[g][q + k] = half(o.a[0]), a[g + 8][q + k] = half(o.a[1]);
                 a[g][q + 8 + k] = half(o.a[2]), a[g + 8][q + 8 + k] = half(o.a[3]);
-                b[g][q + k] = half(o.b[0]), b[g][q + 8 + k] = half(o.b[1]);
+                b[q + k][g] = half(o.b[0]), b[q + 8 + k][g] = half(o.b[1]);
                 d[g][q + k] = o.d[k], d[g + 8][q + k] = o.d[2 + k];
             }
         }
-        for (int i = 0; i < 16; i++)
-            for (int j = 0; j < 8; j++) {
-                float sum = 0;
-                for (int k = 0; k < 16; k++) sum += a[i][k] * b[j][k];
-                d[i][j] += sum;
-            }
+        for (int i = 0; i < 16; i++) {
+            Half left{}, right{};  // of the eight columns
+            for (int k = 0; k < 16; k++) left += a[i][k] * *(Half*)b[k], right += a[i][k] * *(Half*)(b[k] + 4);
+            *(Half*)d[i] += left, *(Half*)(d[i] + 4) += right;
+        }
         for (int lane = 0; lane < 32; lane++) {
             int g = lane / 4, q = 2 * (lane % 4);
             Sums s{{d[g][q], d[g][q + 1], d[g + 8][q], d[g + 8][q + 1]}};
             memcpy(w.result[lane], &s, sizeof s);
         }
-    }, line);
+    }, at);
 }
 }  // namespace emulator
 
-inline void ldmatrix_x4(unsigned (&r)[4], const void* row) {
-    auto words = emulator::ldmatrix(row, false, __LINE__);
+inline void ldmatrix_x4(unsigned (&r)[4], const void* row, emulator::Place at = {__builtin_LINE(), __builtin_FILE()}) {
+    auto words = emulator::ldmatrix(row, false, at);
     memcpy(r, words.r, sizeof r);
 }
 
-inline void ldmatrix_x4_transposed(unsigned (&r)[4], const void* row) {
-    auto words = emulator::ldmatrix(row, true, __LINE__);
+inline void ldmatrix_x4_transposed(unsigned (&r)[4], const void* row, emulator::Place at = {__builtin_LINE(), __builtin_FILE()}) {
+    auto words = emulator::ldmatrix(row, true, at);
     memcpy(r, words.r, sizeof r);
 }
 
-inline void mma_16816(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+inline void mma_16816(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Place at = {__builtin_LINE(), __builtin_FILE()}) {
     emulator::Operands own;
     memcpy(own.a, a, sizeof own.a), memcpy(own.b, b, sizeof own.b), memcpy(own.d, d, sizeof own.d);
-    auto sums = emulator::mma(own, __LINE__);
+    auto sums = emulator::mma(own, at);
     memcpy(d, sums.d, sizeof sums.d);
 }

@@ -1,0 +1,220 @@
+// The parts of attention.cu's kernels: tiles of bfloat16 in shared memory, how they arrive there, and products of them.
+#pragma once
+#include <attention.cuh>
+
+#ifndef HEAD
+#define HEAD 64
+#endif
+
+constexpr int SPLIT = HEAD <= 128 ? 1 : HEAD <= 256 ? 2 : 4;
+constexpr int SLICE = HEAD / SPLIT;
+constexpr int PITCH = HEAD + 8;
+constexpr float LN2 = 0.6931471806f;
+constexpr float LEAST = -3e38f;  // instead of -inf, for which m - m is NaN
+static_assert(HEAD % (16 * SPLIT) == 0 && HEAD <= 512, "HEAD");
+
+// How a kernel cuts its work; engines/cuda/attention.py says the same for the block's size and shared memory.
+template <int WARPS_, int TILE_, int STAGES_>
+struct Shape {
+    static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP;
+    static constexpr int ROWS = 16 * WARPS / SPLIT;  // that stay
+    static constexpr int TILE = TILE_;               // that stream past at a time
+    static constexpr int STAGES = STAGES_;
+    static constexpr int SHARE = SPLIT > 1 ? WARPS * 16 * TILE : 0;  // floats through which one set of scores is added
+};
+typedef Shape<HEAD <= 128 ? 4 : 8, HEAD <= 64 ? 64 : HEAD <= 256 ? 32 : 16, HEAD <= 128 ? 2 : 1> Forward;
+typedef Shape<HEAD <= 128 ? 4 : HEAD <= 256 ? 8 : 4, HEAD <= 32 ? 64 : HEAD <= 128 ? 32 : 16, HEAD <= 128 ? 2 : 1> Backward;
+
+// Rows first ... first + ROWS - 1 of x (length rows of d) into a tile, zeros outside. vector: all is aligned to 16 bytes.
+template <int ROWS, int THREADS>
+__device__ __forceinline__ void fetch(bf16* tile, const bf16* x, int pitch, int first, int length, int d, bool vector) {
+    constexpr int PACKS = HEAD / 8;
+    for (int i = threadIdx.x; i < ROWS * PACKS; i += THREADS) {
+        int row = i / PACKS, column = i % PACKS * 8;
+        bool inside = first + row < length;
+        bf16* to = tile + row * PITCH + column;
+        const bf16* from = x + (size_t)(first + row) * pitch + column;
+        if (vector) {
+            inside = inside && column < d;
+            cp_async_16(to, inside ? from : x, inside);
+        } else {
+            for (int j = 0; j < 8; j++) to[j] = inside && column + j < d ? from[j] : bf16{0};
+        }
+    }
+}
+
+// Two arrays of the same length that stream past together, tile by tile, and two statistics of their rows where there are
+// any. A stage holds a's tile, b's tile, TILE of lse, TILE of delta.
+template <class K>
+struct Stream {
+    static constexpr int SIZE = 2 * K::TILE * PITCH + 4 * K::TILE;  // of a stage, in bf16
+    bf16* stages;
+    const bf16 *a, *b;
+    int a_pitch, b_pitch, length, d;
+    bool vector;
+    const float *lse, *delta;
+
+    __device__ __forceinline__ bf16* tile_a(int i) const { return stages + i % K::STAGES * SIZE; }
+    __device__ __forceinline__ bf16* tile_b(int i) const { return tile_a(i) + K::TILE * PITCH; }
+    __device__ __forceinline__ float* statistics(int i) const { return (float*)(tile_a(i) + 2 * K::TILE * PITCH); }
+    __device__ __forceinline__ float* end() const { return (float*)(stages + K::STAGES * SIZE); }
+    __device__ __forceinline__ int count() const { return tiles_of(length, K::TILE); }
+    __device__ __forceinline__ void fetch_tile(int i) const {
+        if (i < count()) {
+            fetch<K::TILE, K::THREADS>(tile_a(i), a, a_pitch, i * K::TILE, length, d, vector);
+            fetch<K::TILE, K::THREADS>(tile_b(i), b, b_pitch, i * K::TILE, length, d, vector);
+            int at = threadIdx.x * 4;
+            if (lse && at < 2 * K::TILE)
+                cp_async_16(statistics(i) + at, (at < K::TILE ? lse + at : delta + at - K::TILE) + i * K::TILE);
+        }
+        cp_async_commit();
+    }
+    // Before tile i is used: it is there, and no thread is at tile i - 1 any more, whose place the next one may take.
+    __device__ __forceinline__ void arrive(int i) const {
+        cp_async_wait<0>();
+        __syncthreads();
+        if (K::STAGES == 2) fetch_tile(i + 1);
+    }
+    __device__ __forceinline__ void leave(int i) const {
+        if (K::STAGES == 1) {
+            __syncthreads();
+            fetch_tile(i + 1);
+        }
+    }
+};
+
+// What lane i gives to ldmatrix for a 16x16 block: the four 8x8 matrices down the first columns, then the second; or
+// across the first rows, then the second.
+__device__ __forceinline__ const bf16* down(const bf16* block) {
+    int lane = threadIdx.x % WARP;
+    return block + lane % 16 * PITCH + lane / 16 * 8;
+}
+__device__ __forceinline__ const bf16* across(const bf16* block) {
+    int lane = threadIdx.x % WARP;
+    return block + (lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 8;
+}
+
+// d += a b for the two 16x8 halves of a 16x16 block b.
+__device__ __forceinline__ void mma_16(float (&d0)[4], float (&d1)[4], const unsigned (&a)[4], const unsigned (&b)[4]) {
+    unsigned b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+    mma_16816(d0, a, b0);
+    mma_16816(d1, a, b1);
+}
+
+// z = a b^T over a slice of columns: 16 rows of a, TILE rows of b.
+template <int TILE>
+__device__ __forceinline__ void scores(float (&z)[TILE / 8][4], const bf16* a, const bf16* b) {
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) z[j][e] = 0;
+#pragma unroll
+    for (int c = 0; c < SLICE; c += 16) {
+        unsigned rows[4], columns[4];
+        ldmatrix_x4(rows, down(a + c));
+#pragma unroll
+        for (int j = 0; j < TILE; j += 16) {
+            ldmatrix_x4(columns, across(b + j * PITCH + c));
+            mma_16(z[j / 8], z[j / 8 + 1], rows, columns);
+        }
+    }
+}
+
+// o += p b over a slice of columns: p 16 x TILE in registers, b TILE rows.
+template <int TILE>
+__device__ __forceinline__ void accumulate(float (&o)[SLICE / 8][4], const float (&p)[TILE / 8][4], const bf16* b) {
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j += 2) {
+        unsigned rows[4] = {pack_bf16(p[j][0], p[j][1]), pack_bf16(p[j][2], p[j][3]),
+                            pack_bf16(p[j + 1][0], p[j + 1][1]), pack_bf16(p[j + 1][2], p[j + 1][3])};
+#pragma unroll
+        for (int c = 0; c < SLICE; c += 16) {
+            unsigned columns[4];
+            ldmatrix_x4_transposed(columns, down(b + j * 8 * PITCH + c));
+            mma_16(o[c / 8], o[c / 8 + 1], rows, columns);
+        }
+    }
+}
+
+// The scores of the SPLIT warps of the same rows, added: give, a barrier, take. All add in the same order and so agree.
+template <int TILE>
+__device__ __forceinline__ void give(float* share, const float (&z)[TILE / 8][4]) {
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+        *(float4*)(share + ((threadIdx.x / WARP * (TILE / 8) + j) * WARP + threadIdx.x % WARP) * 4) =
+            make_float4(z[j][0], z[j][1], z[j][2], z[j][3]);
+}
+template <int TILE>
+__device__ __forceinline__ void take(const float* share, float (&z)[TILE / 8][4]) {
+    int first = threadIdx.x / WARP / SPLIT * SPLIT;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++) {
+#pragma unroll
+        for (int s = 0; s < SPLIT; s++) {
+            float4 v = *(const float4*)(share + (((first + s) * (TILE / 8) + j) * WARP + threadIdx.x % WARP) * 4);
+            z[j][0] = s ? z[j][0] + v.x : v.x, z[j][1] = s ? z[j][1] + v.y : v.y;
+            z[j][2] = s ? z[j][2] + v.z : v.z, z[j][3] = s ? z[j][3] + v.w : v.w;
+        }
+    }
+}
+
+// Scores of the columns from `count` on become `value`.
+template <int TILE>
+__device__ __forceinline__ void mask(float (&z)[TILE / 8][4], int count, float value) {
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (8 * j + (int)threadIdx.x % 4 * 2 + e % 2 >= count) z[j][e] = value;
+}
+
+__device__ __forceinline__ void clear(float (&o)[SLICE / 8][4]) {
+#pragma unroll
+    for (int c = 0; c < SLICE / 8; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) o[c][e] = 0;
+}
+
+// A warp's 16 x SLICE sums times a factor a row (g and g + 8) into x, rows first ... of length. They go by way of `own`,
+// the place of the same rows and columns in a tile that no other warp reads, and from there in whole 16 bytes.
+__device__ __forceinline__ void put(float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x, int pitch,
+                                    int first, int length, int first_column, int d, bool vector) {
+    int lane = threadIdx.x % WARP;
+    __syncwarp();
+#pragma unroll
+    for (int c = 0; c < SLICE / 8; c++) {
+        bf16* at = own + lane / 4 * PITCH + 8 * c + lane % 4 * 2;
+        *(unsigned*)at = pack_bf16(o[c][0] * factor0, o[c][1] * factor0);
+        *(unsigned*)(at + 8 * PITCH) = pack_bf16(o[c][2] * factor1, o[c][3] * factor1);
+    }
+    __syncwarp();
+    for (int i = lane; i < 16 * SLICE / 8; i += WARP) {
+        int row = i / (SLICE / 8), c = i % (SLICE / 8) * 8, column = first_column + c;
+        if (first + row >= length) continue;
+        bf16* to = x + (size_t)(first + row) * pitch + column;
+        const bf16* from = own + row * PITCH + c;
+        if (vector) {
+            if (column < d) *(uint4*)to = *(const uint4*)from;
+        } else {
+            for (int j = 0; j < 8 && column + j < d; j++) to[j] = from[j];
+        }
+    }
+}
+
+// This lane's part of the product of two rows: a lane of four takes every fourth pack.
+__device__ __forceinline__ float dot(const bf16* a, const bf16* b, int d, bool vector) {
+    int lane = threadIdx.x % 4;
+    float sum = 0;
+    if (vector) {
+        for (int c = lane * 8; c < d; c += 32) {
+            float s[8], t[8];
+            load_pack(a + c, s);
+            load_pack(b + c, t);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += s[j] * t[j];
+        }
+    } else {
+        for (int c = lane; c < d; c += 4) sum += load(a + c) * load(b + c);
+    }
+    return sum;
+}

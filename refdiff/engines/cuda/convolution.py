@@ -1,0 +1,72 @@
+"""Two-dimensional convolution as an implicit matrix product: kernels/conv2d.cu.
+
+y[n,h,w,o] = b[o] + sum_{i,j,c} x[n, h s + i - p, w s + j - p, c] W[i,j,c,o], zeros outside, s the stride, p the padding
+before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .array import Array
+from .product import choose_tile, packed, weight_gradient
+
+__all__ = ["conv2d", "conv2d_backward"]
+
+
+def conv2d(
+    x: Array, weight: Array, bias: Array, stride: int = 1, padding: tuple[int, int] | None = None
+) -> tuple[Array, Any]:
+    """x (N, H, W, C_in), weight (kh, kw, C_in, C_out), bias (C_out,) -> y (N, H', W', C_out),
+
+    H' = (H + p_before + p_after - kh) // s + 1, and W' likewise.
+
+    padding (before, after), the same for both axes: (1, 1) is symmetric, (0, 1) one-sided as in DDPM's down-sampling.
+    None keeps the size at stride 1: ((k - 1) / 2 on both sides, k odd).
+    """
+    kh, kw, c_in, c_out = weight.shape
+    assert x.shape[3] == c_in, f"conv2d: weight takes {c_in} channels, x has {x.shape[3]}"
+    assert x.dense and weight.dense and x.dtype == weight.dtype, f"conv2d: x {x}, weight {weight}"
+    assert bias.shape == (c_out,) and bias.dtype == "float32", f"conv2d: bias {bias} for weight {weight}"
+    if padding is None:
+        assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
+        padding = (kh // 2, kh // 2)
+    n, h, w = x.shape[0], *((size + sum(padding) - k) // stride + 1 for size, k in zip(x.shape[1:3], (kh, kw), strict=True))
+    assert h > 0 and w > 0, f"conv2d: a {kh}x{kw} filter on {x.shape} with padding {padding}"
+    y = x.context.empty((n, h, w, c_out), x.dtype)
+    tile = choose_tile(x.context, x.dtype, n * h * w, c_out)
+    x.context.launch(
+        "conv2d.cu", "conv2d", tile.count(n * h * w, c_out), tile.threads, x, weight, bias, y,
+        *_sizes(x.shape, y.shape, weight.shape, stride, padding),
+        dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(c_in, x), OUT_PACKS=packed(c_out, y), **tile.defines,
+    )  # fmt: skip
+    return y, (x, weight, stride, padding)
+
+
+def conv2d_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
+    """dx[n,h,w,c] = sum_{i,j,o} dy[n, (h + p - i) / s, (w + p - j) / s, o] W[i,j,c,o], over what s divides,
+
+    dW[i,j,c,o] = sum_{n,h,w} x[n, h s + i - p, w s + j - p, c] dy[n,h,w,o],  db = sum dy.   dW and db in float32.
+    """
+    x, weight, stride, padding = saved
+    n, h, w, c_in = x.shape
+    assert dy.dense and dy.dtype == x.dtype, f"conv2d_backward: dy {dy}"
+    sizes = _sizes(x.shape, dy.shape, weight.shape, stride, padding)
+    packs = {"IN_PACKS": packed(c_in, x), "OUT_PACKS": packed(dy.shape[3], dy)}
+    dx = dy.context.empty(x.shape, x.dtype)
+    pixels = n * -(-h // stride) * -(-w // stride)  # of each pair of residues of h and w, at most
+    tile = choose_tile(dy.context, x.dtype, pixels, c_in, copies=stride**2)
+    dy.context.launch(
+        "conv2d.cu", "conv2d_dx", (tile.count(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx, *sizes,
+        dtype=x.dtype, shared=tile.shared, **packs, **tile.defines,
+    )  # fmt: skip
+    terms = dy.size // dy.shape[3]
+    dweight, dbias = weight_gradient("conv2d.cu", "conv2d_dweight", x, dy, weight.shape, terms, *sizes, **packs)
+    return dx, {"weight": dweight, "bias": dbias}
+
+
+def _sizes(
+    x: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tuple[int, int]
+) -> tuple[int, ...]:
+    """The integers that the three kernels take, in their order."""
+    return (*x, *y[1:], *weight[:2], stride, padding[0])

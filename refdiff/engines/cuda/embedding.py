@@ -1,0 +1,70 @@
+"""Rows of a table, and the sinusoids that tell a network the time: kernels/embedding.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .array import ITEMSIZE, Array
+from .context import THREADS, Context, blocks, current
+from .structure import Gradients
+
+__all__ = ["embedding", "embedding_backward", "time_embedding"]
+
+
+def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
+    """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C).
+
+    An index on the device is int32, and nothing looks whether it lies in the table.
+    """
+    rows, c = weight.shape
+    index = _integers(index, weight.context, 0, rows - 1)
+    y = weight.context.empty((*index.shape, c), weight.dtype)
+    pack = 16 // ITEMSIZE[y.dtype]
+    grid = blocks(y.size, THREADS * (pack if c % pack == 0 else 1))
+    weight.context.launch("embedding.cu", "embedding", grid, THREADS, index, weight, y, c, y.size, dtype=y.dtype)
+    return y, (index, weight.shape)
+
+
+def embedding_backward(dy: Array, saved: Any) -> Gradients:
+    """dweight adds each dy to the row it was read from, in float32. An index has no gradient."""
+    index, (rows, c) = saved
+    assert dy.dense
+    dweight = dy.context.empty((rows, c))
+    grid = (rows, blocks(c, 128))
+    dy.context.launch(
+        "embedding.cu", "embedding_backward", grid, 128, dy, index, dweight, index.size, c, dtype=dy.dtype
+    )
+    return {"weight": dweight}
+
+
+def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> Array:
+    """Sinusoids of t at half = channels // 2 frequencies, from 1 down to about 1 / 10000.   t (N,) -> (N, channels).
+
+    ddpm: [sin, cos], frequency_i = 10000^(-i / (half - 1));  adm: [cos, sin], frequency_i = 10000^(-i / half).
+    A zero fills the last place when channels is odd. In float64. t: integers, on the device int32. channels at least 4.
+    """
+    assert channels >= 4, f"time_embedding: expected at least 4 channels, came {channels}"
+    assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
+    context, half = t.context if isinstance(t, Array) else current(), channels // 2
+    t = _integers(t, context, -(1 << 31), (1 << 31) - 1)
+    n = t.shape[0]
+    y = context.empty((n, channels), dtype)
+    last, sine, cosine = (half - 1, 0, half) if convention == "ddpm" else (half, half, 0)
+    context.launch(
+        "embedding.cu", "time_embedding", blocks(n * half, THREADS), THREADS, t, y, n, channels, last, sine, cosine,
+        dtype=y.dtype,
+    )  # fmt: skip
+    return y
+
+
+def _integers(x: Any, context: Context, least: int, most: int) -> Array:
+    """x as an int32 array of the device; what comes from the host is checked."""
+    if isinstance(x, Array):
+        assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, came {x}"
+        return x
+    x = np.asarray(x)
+    assert x.dtype.kind in "iu", f"expected integers, came {x.dtype}"
+    assert np.all((x >= least) & (x <= most)), f"expected integers from {least} to {most}"
+    return context.array(x, "int32")

@@ -1,0 +1,48 @@
+"""The linear layer, over the last axis: kernels/linear.cu. On an image (N, H, W, C) it is the 1x1 convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .array import Array
+from .product import choose_tile, packed, weight_gradient
+
+__all__ = ["linear", "linear_backward"]
+
+
+def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
+    """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out).   x may be a part of a split."""
+    rows, inputs, outputs = _sizes(x, weight)
+    assert bias.shape == (outputs,) and bias.dtype == "float32", f"linear: bias {bias} for weight {weight}"
+    y = x.context.empty((*x.shape[:-1], outputs), x.dtype)
+    tile = choose_tile(x.context, x.dtype, rows, outputs)
+    x.context.launch(
+        "linear.cu", "linear", tile.count(rows, outputs), tile.threads, x, weight, bias, y, rows, inputs, outputs, x.pitch,
+        dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, weight), **tile.defines,
+    )  # fmt: skip
+    return y, (x, weight)
+
+
+def linear_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
+    """dx = dy W^T,  dW = x^T dy,  db = sum dy.   dW and db in float32; dy may be a part of a split."""
+    x, weight = saved
+    rows, inputs, outputs = _sizes(x, weight)
+    context, out_packs = dy.context, packed(outputs, dy, weight)
+    dx = context.empty(x.shape, x.dtype)
+    tile = choose_tile(context, x.dtype, rows, inputs)
+    context.launch(
+        "linear.cu", "linear_dx", tile.count(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
+        dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, dx), OUT_PACKS=out_packs, **tile.defines,
+    )  # fmt: skip
+    dweight, dbias = weight_gradient(
+        "linear.cu", "linear_dweight", x, dy, weight.shape, rows, rows, inputs, outputs, x.pitch, dy.pitch,
+        IN_PACKS=packed(inputs, x), OUT_PACKS=out_packs,
+    )  # fmt: skip
+    return dx, {"weight": dweight, "bias": dbias}
+
+
+def _sizes(x: Array, weight: Array) -> tuple[int, int, int]:
+    inputs, outputs = weight.shape
+    assert x.shape[-1] == inputs, f"linear: weight takes {inputs} channels, x has {x.shape[-1]}"
+    assert x.dtype == weight.dtype and weight.dense, f"linear: x {x}, weight {weight}"
+    return x.size // inputs, inputs, outputs

@@ -1,0 +1,168 @@
+"""Group norm, alone and before a SiLU, and layer norm: kernels/group_norm.cu and kernels/layer_norm.cu.
+
+What is saved is x with the mean and 1 / sd of each group or row; the backward works out the rest again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .array import Array
+from .context import blocks
+from .rows import ENOUGH, MOST, TOTAL, Tiling, expect, tiling
+
+__all__ = [
+    "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",
+    "group_norm_silu", "group_norm_silu_backward", "layer_norm", "layer_norm_backward",
+]  # fmt: skip
+
+Gradients = dict[str, Array]
+
+CHUNKS = 32  # of a sample at most: one a lane where they are put together
+LAYERS = 16, 1024  # rows of a block of the layer norm's backward, at least and at most
+
+
+def group_norm(x: Array, weight: Array, bias: Array, groups: int, epsilon: float = 1e-6) -> tuple[Array, Any]:
+    """y = weight * xhat + bias, normalised over positions and the C / groups channels of each group.
+
+    x (N, ..., C), weight and bias (C,), groups a divisor of C -> y (N, ..., C).
+    """
+    return _forward(x, None, None, weight, bias, groups, epsilon, SILU=0, ADAPTIVE=0)
+
+
+def group_norm_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
+    """dweight = sum dy xhat,  dbias = sum dy,  dx = (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) / sd."""
+    dx, _, _, g = _backward(dy, saved)
+    return dx, g
+
+
+def group_norm_silu(x: Array, weight: Array, bias: Array, groups: int, epsilon: float = 1e-6) -> tuple[Array, Any]:
+    """y = silu(group_norm(x)).   Shapes as for `group_norm`."""
+    return _forward(x, None, None, weight, bias, groups, epsilon, SILU=1, ADAPTIVE=0)
+
+
+def group_norm_silu_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
+    """As `group_norm_backward` of dz = dy silu'(z)."""
+    dx, _, _, g = _backward(dy, saved)
+    return dx, g
+
+
+def adaptive_group_norm_silu(
+    x: Array, scale: Array, shift: Array, weight: Array, bias: Array, groups: int, epsilon: float = 1e-6
+) -> tuple[Array, Any]:
+    """y = silu((1 + scale) group_norm(x) + shift), a scale and a shift for each sample and channel.
+
+    x (N, ..., C), scale and shift (N, C), which may be parts of a split, weight and bias (C,) -> y (N, ..., C).
+    """
+    assert scale.shape == shift.shape == (len(x), x.shape[-1]), (
+        f"adaptive_group_norm_silu: x {x.shape}, scale {scale.shape}, shift {shift.shape}"
+    )
+    assert scale.dtype == shift.dtype == x.dtype, f"x {x.dtype}, scale {scale.dtype}, shift {shift.dtype}"
+    return _forward(x, scale, shift, weight, bias, groups, epsilon, SILU=1, ADAPTIVE=1)
+
+
+def adaptive_group_norm_silu_backward(dy: Array, saved: Any) -> tuple[Array, Array, Array, Gradients]:
+    """With z = (1 + scale) h + shift:  dscale = sum dz h,  dshift = sum dz over positions,  dh = dz (1 + scale).
+
+    -> dx, dscale, dshift, gradients of weight and bias.
+    """
+    return _backward(dy, saved)
+
+
+def _chunks(x: Array, t: Tiling) -> tuple[int, int]:
+    """How many chunks a sample is cut into, and the positions of one: whole turns of a block."""
+    positions = x.size // (len(x) * x.shape[-1])
+    rows = blocks(blocks(positions, min(CHUNKS, blocks(ENOUGH, len(x)))), t.side) * t.side
+    return blocks(positions, rows), rows
+
+
+def _forward(
+    x: Array, scale: Any, shift: Any, weight: Array, bias: Array, groups: int, epsilon: float, **variant: int
+) -> tuple[Array, Any]:
+    n, c = len(x), x.shape[-1]
+    assert c % groups == 0, f"group_norm: {c} channels do not divide into {groups} groups"
+    expect("group_norm", x.dtype, x)
+    expect("group_norm", "float32", weight, bias)
+    context, y = x.context, x.context.empty(x.shape, x.dtype)
+    mean, rsd = context.empty((n, groups)), context.empty((n, groups))
+    t = tiling(x, scale, shift, weight, bias)
+    chunks, rows = _chunks(x, t)
+    partial = context.empty((n, groups, chunks, 2))
+    shape = (x.size // (n * c), c, groups, chunks, rows)
+    options: Any = {"dtype": x.dtype, "PACKED": t.packed, **variant}
+
+    source, grid = "group_norm.cu", n * chunks
+    shared = 4 * (2 * c + (2 * t.width + 1) * t.scratch // t.width)
+    context.launch(source, "group_statistics", grid, t.threads, x, partial, *shape, shared=shared, **options)
+    parameters = (weight, bias, scale, shift, *_pitches(scale, shift))
+    context.launch(
+        source, "group_norm", grid, t.threads, x, partial, *parameters, y, mean, rsd, float(epsilon), *shape,
+        shared=8 * groups, **options,
+    )  # fmt: skip
+    return y, (x, mean, rsd, weight, bias, scale, shift, variant)
+
+
+def _backward(dy: Array, saved: Any) -> tuple[Array, Any, Any, Gradients]:
+    x, mean, rsd, weight, bias, scale, shift, variant = saved
+    expect("group_norm_backward", x.dtype, dy)
+    context, n, c, groups = x.context, len(x), x.shape[-1], mean.shape[1]
+    dx, dweight, dbias = context.empty(x.shape, x.dtype), context.empty(weight.shape), context.empty(bias.shape)
+    dscale, dshift = (None if a is None else context.empty(a.shape, a.dtype) for a in (scale, shift))
+    t = tiling(x, dy, scale, shift, weight, bias)
+    chunks, rows = _chunks(x, t)
+    channel, partial = context.empty((n, chunks, c, 2)), context.empty((n, groups, chunks, 2))
+    shape = (x.size // (n * c), c, groups, chunks, rows)
+    options: Any = {"dtype": x.dtype, "PACKED": t.packed, **variant}
+
+    source, grid = "group_norm.cu", n * chunks
+    given = (dy, x, mean, rsd, weight, bias, scale, shift, *_pitches(scale, shift), channel, partial)
+    context.launch(source, "group_sums", grid, t.threads, *given, *shape, shared=4 * (2 * c + 2 * t.scratch), **options)
+    grid += blocks(c, TOTAL) + (blocks(n * c, t.threads) if scale is not None else 0)
+    context.launch(
+        source, "group_norm_backward", grid, t.threads, *given, dx, dweight, dbias, dscale, dshift, n, *shape,
+        shared=max(16 * groups, 8 * t.threads), **options,
+    )  # fmt: skip
+    return dx, dscale, dshift, {"weight": dweight, "bias": dbias}
+
+
+def _pitches(*arrays: Array | None) -> list[int]:
+    return [0 if a is None else a.pitch for a in arrays]
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> tuple[Array, Any]:
+    """y = weight * xhat + bias, normalised over the last axis.
+
+    x (..., C), weight and bias (C,) -> y (..., C).
+    """
+    expect("layer_norm", x.dtype, x)
+    expect("layer_norm", "float32", weight, bias)
+    context, c, t = x.context, x.shape[-1], tiling(x, weight, bias)
+    rows = x.size // c
+    y, mean, rsd = context.empty(x.shape, x.dtype), context.empty((rows,)), context.empty((rows,))
+    context.launch(
+        "layer_norm.cu", "layer_norm", blocks(rows, MOST // 32), MOST, x, weight, bias, y, mean, rsd, float(epsilon),
+        rows, c, dtype=x.dtype, PACKED=t.packed,
+    )  # fmt: skip
+    return y, (x, mean, rsd, weight)
+
+
+def layer_norm_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
+    """dweight = sum dy xhat,  dbias = sum dy,  dx = (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) / sd."""
+    x, mean, rsd, weight = saved
+    expect("layer_norm_backward", x.dtype, dy)
+    context, c, t = x.context, x.shape[-1], tiling(x, dy, weight)
+    rows = x.size // c
+    each = min(max(LAYERS[0], blocks(rows, ENOUGH)), LAYERS[1])
+    grid = blocks(rows, each)
+    dx, dweight, dbias = context.empty(x.shape, x.dtype), context.empty((c,)), context.empty((c,))
+    channel = context.empty((grid, c, 2))
+    options: Any = {"dtype": x.dtype, "PACKED": t.packed}
+    context.launch(
+        "layer_norm.cu", "layer_norm_backward", grid, t.threads, dy, x, mean, rsd, weight, dx, channel, rows, c, each,
+        shared=4 * (4 * each + 2 * t.scratch), **options,
+    )  # fmt: skip
+    context.launch(
+        "layer_norm.cu", "layer_norm_totals", blocks(c, TOTAL), MOST, channel, dbias, dweight, grid, c,
+        shared=8 * MOST, **options,
+    )  # fmt: skip
+    return dx, {"weight": dweight, "bias": dbias}

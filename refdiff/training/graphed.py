@@ -1,0 +1,166 @@
+"""Training on a GPU: the whole step, from the noise to the moving average, is captured once as a graph and replayed.
+
+Nothing of a step depends on the host but its batch: the number of the step, the rate, t and every random number are worked
+out on the device. All memory of a step comes from one arena, so each step finds the same addresses.
+"""
+
+from __future__ import annotations
+
+import math
+from math import prod
+
+import numpy as np
+
+from .. import models
+from ..engines import cuda
+from ..engines.cuda.array import Array
+from ..engines.cuda.device import Device, Graph
+from ..engines.cuda.dry import Dry
+from ..engines.cuda.memory import ALIGNMENT, Arena
+from ..engines.cuda.noise import advance, noised
+from ..engines.cuda.optimiser import PIECE, OptimiserSettings, adamw, flat_state, gather, piece_rows
+from ..errors import DeviceError, TrainingError
+from ..models import Tree, flatten, unflatten
+from ..process import Schedule, q_sample, target
+from ..random import Key, Stream
+from .config import Config
+from .packing import Packing
+from .state import State
+from .step import Step
+
+__all__ = ["Graphed", "memory_needed", "noise_table"]
+
+
+def noise_table(schedule: Schedule, prediction: str) -> np.ndarray:
+    """Rows (a, b, c, d) of t = 0 .. T: x_t = a x_0 + b eps, and what a network that predicts `prediction` should say of it,
+    c x_0 + d eps. Both are linear, so the columns are `q_sample` and `target` of units.   -> (T + 1, 4) float32; row 0 is 0.
+    """
+    t = np.arange(1, schedule.T + 1)
+    one, zero = np.ones(schedule.T), np.zeros(schedule.T)
+    table = np.zeros((schedule.T + 1, 4))
+    for column, (x0, eps) in enumerate([(one, zero), (zero, one)]):
+        table[1:, column] = q_sample(schedule, x0, t, eps)
+        table[1:, 2 + column] = target(schedule, prediction, x0, eps, t)
+    return table.astype(np.float32)
+
+
+def memory_needed(config: Config, schedule: Schedule) -> int:
+    """Bytes of device memory that training takes: a step is run on a device that runs nothing."""
+    worker = Graphed(config, schedule, None, Dry())
+    worker.body()
+    return worker.arena.extent
+
+
+class Graphed:
+    """The trainer of the CUDA engine. The first step runs launch by launch, the second is captured, the others replay it.
+
+    state: where to begin; None: memory without values, for `memory_needed`. device: the first GPU unless given.
+    DeviceError, with the numbers, if the device has too little memory.
+    """
+
+    def __init__(self, config: Config, schedule: Schedule, state: State | None, device: Device | None = None) -> None:
+        self.config, self.dtype, settings = config, config.dtype, config.train
+        if device is None:
+            device = cuda.current().device
+        self.device = device
+        self.graph: Graph | None = None
+        self.arena = Arena(device, 1 << 40 if isinstance(device, Dry) else self._room(schedule))
+        self.context = cuda.Context(device, self.arena)
+        self.packing = Packing.of(models.layout(config.model))
+        self.settings = OptimiserSettings(
+            settings.steps, settings.learning_rate, settings.warmup, settings.decay, settings.clip,
+            settings.weight_decay, settings.average,
+        )  # fmt: skip
+        with cuda.use(self.context):
+            self.table = cuda.array(noise_table(schedule, settings.prediction))
+            self.number = cuda.array(state.step if state else 0, np.int32)
+            p, average, m, v = (
+                self._flat(getattr(state, name) if state else None) for name in ("p", "average", "m", "v")
+            )
+            self.flat = flat_state(p, average, m, v, bfloat16=self.dtype == "bfloat16")
+            self.gradient = self._flat(None)
+            self.x0 = self.context.empty((settings.batch, *config.model.shape))
+            self.loss = self.context.empty(())
+            self.pieces = self.context.empty((self._piece_count(), 3), np.int64)
+        self.p = self._parameters()
+        self.sources: np.ndarray | None = None
+        self.seen = state.seen if state else 0
+
+    def step(self, x0: np.ndarray) -> Step:
+        self.device.write(self.x0.pointer, np.ascontiguousarray(x0, np.float32))
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.sources is None:
+            self.body()
+        else:
+            self.graph = self.context.capture(self.body)
+            self.graph.replay()
+        loss, scalars = float(cuda.host(self.loss)), cuda.host(self.flat.scalars)
+        number, rate, norm = int(cuda.host(self.number)), float(scalars[0]), float(scalars[6])
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise TrainingError(
+                f"step {number}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}"
+            )
+        self.seen += len(x0)
+        return Step(number, loss, norm, rate)
+
+    def state(self) -> State:
+        flats = (self.flat.p, self.flat.average, self.flat.m, self.flat.v)
+        p, average, m, v = (self.packing.unpack(cuda.host(flat)) for flat in flats)
+        return State(int(cuda.host(self.number)), p, average, m, v, self.seen)
+
+    def body(self) -> None:
+        """What one step launches: [DDPM] algorithm 1 on the batch in `x0`, then the optimiser."""
+        config = self.config
+        with cuda.use(self.context):
+            advance(self.number)
+            x_t, t, wanted = noised(self.x0, self.table, config.seed, self.number, self.dtype)
+            key = Key(config.seed, Stream.DROPOUT, self.number)  # type: ignore[arg-type]
+            y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
+            loss, saved_loss = cuda.mean_squared_error(y, wanted)
+            dy = cuda.mean_squared_error_backward(1.0, saved_loss)
+            _, g = models.backward(cuda, config.model, dy, saved)
+            self._collect(g, loss)
+            adamw(self.flat, self.gradient, self.number, self.settings, self.loss)
+
+    def _collect(self, g: Tree, loss: Array) -> None:
+        """The gradients, each where its operation left it, into the flat buffer, and the loss to its place, in one launch.
+
+        The addresses are those of every step, so the table of them is written in the first one and never again.
+        """
+        places, base = self.packing.places, self.gradient.pointer
+        copies = [(leaf, base + 4 * places[name][0]) for name, leaf in flatten(g).items()] + [(loss, self.loss.pointer)]
+        sources = np.concatenate([piece_rows(leaf, to) for leaf, to in copies])
+        if self.sources is None:
+            self.sources = sources
+            self.device.write(self.pieces.pointer, sources)
+        assert np.array_equal(sources, self.sources), "a step found other addresses than the one before"
+        gather(self.pieces)
+
+    def _flat(self, tree: Tree | None) -> Array:
+        """A flat buffer on the device with the values of a tree, or zeros."""
+        if isinstance(self.device, Dry):
+            return self.context.empty((self.packing.size,))
+        return cuda.array(np.zeros(self.packing.size, np.float32) if tree is None else self.packing.pack(tree))
+
+    def _parameters(self) -> Tree:
+        """What the model computes with: views of the weights, in bfloat16 those of two and more dimensions."""
+        flat = self.flat
+        return unflatten({
+            name: Array((flat.weights if flat.weights is not None and len(shape) > 1 else flat.p).buffer, shape,
+                        self.dtype if len(shape) > 1 else "float32", offset)
+            for name, (offset, shape) in self.packing.places.items()
+        })  # fmt: skip
+
+    def _piece_count(self) -> int:
+        return 1 + sum(-(-prod(shape) // PIECE) for _, shape in self.packing.places.values())
+
+    def _room(self, schedule: Schedule) -> int:
+        """Bytes to reserve: all that training needs, at once."""
+        need, free = memory_needed(self.config, schedule) + ALIGNMENT, self.device.free_bytes()
+        if need > free:
+            raise DeviceError(
+                f"not enough memory on {self.device.name}: training needs {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB "
+                f"are free; lower train.batch (now {self.config.train.batch}), take --dtype bfloat16 or --engine cpu"
+            )
+        return need

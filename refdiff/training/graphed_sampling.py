@@ -1,0 +1,81 @@
+"""Sampling on a GPU: one step, the network and what follows it, is captured once as a graph and replayed for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from .. import models
+from ..engines import cuda
+from ..engines.cuda.device import Device
+from ..engines.cuda.dry import Dry
+from ..engines.cuda.memory import ALIGNMENT, Arena
+from ..engines.cuda.sampler import METHODS, SamplerState, sampler_state, sampler_step, tables
+from ..errors import DeviceError
+from ..models import Tree, tree_map
+from .config import Config
+
+__all__ = ["METHODS", "GraphedSampler", "on_device"]
+
+
+def on_device(p: Tree, dtype: str) -> Tree:
+    """Weights from the host as the engine wants them: those of two and more dimensions as dtype, vectors as float32."""
+    return tree_map(lambda a: cuda.array(a, dtype if np.ndim(a) > 1 else "float32"), p)
+
+
+class GraphedSampler:
+    """`trajectory` on the CUDA engine, for the samplers with one prediction a step (METHODS).
+
+    The weights go to the device once. device: the first GPU unless given. DeviceError if it has too little memory.
+    """
+
+    def __init__(self, config: Config, p: Tree, device: Device | None = None) -> None:
+        self.config = config
+        self.device = device or cuda.current().device
+        self.tables = tables(config.schedule.build(), config.sample, config.train.prediction)
+        with cuda.use(cuda.Context(self.device)):
+            self.p = on_device(p, config.dtype)
+
+    def __call__(self, index: np.ndarray, seed: int = 0, every: bool = True) -> Iterator[tuple[int, np.ndarray | None]]:
+        """(t, x_t) from (T, noise) to (0, samples).   x_t (len(index), ...) float32, on the host.
+
+        every: copy each state to the host; else all but the last are None, and the device need not wait.
+        """
+        arena = Arena(self.device, 1 << 40 if isinstance(self.device, Dry) else self._room(index))
+        context, steps = cuda.Context(self.device, arena), self.tables.timesteps.tolist()
+        with cuda.use(context):
+            state = sampler_state(self.tables, index, self.config.model.shape, seed, self.config.dtype)
+        yield self.config.schedule.T, cuda.host(state.x)
+        graph = None
+        for i, t_prev in enumerate([*steps[1:], 0]):
+            if i == 0:
+                self.body(context, state)
+            else:
+                graph = graph or context.capture(partial(self.body, context, state))
+                graph.replay()
+            yield t_prev, cuda.host(state.x) if every or t_prev == 0 else None
+        arena.close()
+
+    def body(self, context: cuda.Context, state: SamplerState) -> None:
+        """What one step launches."""
+        with cuda.use(context):
+            y, _ = models.forward(cuda, self.config.model, self.p, state.input, state.t)
+            sampler_step(state, y)
+
+    def _room(self, index: np.ndarray) -> int:
+        """Bytes to reserve: all that one step needs, found by running it on a device that runs nothing."""
+        dry = Dry()
+        arena = Arena(dry, 1 << 40)
+        context = cuda.Context(dry, arena)
+        with cuda.use(context):
+            state = sampler_state(self.tables, index, self.config.model.shape, 0, self.config.dtype)
+        self.body(context, state)
+        need, free = arena.extent + ALIGNMENT, self.device.free_bytes()
+        if need > free:
+            raise DeviceError(
+                f"not enough memory on {self.device.name}: {len(index)} samples at once need {need / 2**30:.2f} GiB, "
+                f"{free / 2**30:.2f} GiB are free; take fewer, --dtype bfloat16 or --engine cpu"
+            )
+        return need

@@ -1,0 +1,55 @@
+"""Convolution on the CUDA engine: each tile, strides, paddings, filters, channels of less than a pack, split sums."""
+
+import numpy as np
+import pytest
+from emulator.agreement import check_agreement
+
+from refdiff.engines.cuda import product
+
+TILES = sorted({tile[:2] for tiles in product.TILES.values() for tile in tiles})
+
+
+def check(context, dtype, x, weight, **options):
+    """x and weight are shapes."""
+    rng = np.random.default_rng(x[1])
+    parameters = {"weight": rng.standard_normal(weight), "bias": rng.standard_normal(weight[3])}
+    terms = max(int(np.prod(weight[:3])), int(np.prod(x[:3])), weight[0] * weight[1] * weight[3])
+    check_agreement(context, "conv2d", (rng.standard_normal(x),), parameters, dtype=dtype, terms=terms, **options)
+
+
+@pytest.mark.parametrize("tile", TILES, ids="{0[0]}x{0[1]}".format)
+def test_more_than_one_tile(context, dtype, tile, monkeypatch):
+    if tile not in [t[:2] for t in product.TILES[dtype]]:
+        pytest.skip("not a tile of this type")
+    monkeypatch.setitem(product.TILES, dtype, (product.Tile(*tile, 1.0),))
+    check(context, dtype, (3, 9, 7, 24), (3, 3, 24, 136))
+    parts = [kernel.name for kernel in context.device.launches].count("add_partials")
+    assert parts == 2, "expected the weight gradient to be split, in both backwards"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)
+@pytest.mark.parametrize("padding", [(1, 1), (0, 1)], ids=str)
+def test_stride_two(context, dtype, size, padding):
+    if min(size) + sum(padding) < 3:
+        pytest.skip("the filter does not fit")
+    check(context, dtype, (2, *size, 8), (3, 3, 8, 16), stride=2, padding=padding)
+
+
+@pytest.mark.parametrize("channels", [(1, 3), (3, 8), (8, 3), (5, 7)], ids=str)
+def test_any_channels(context, dtype, channels):
+    check(context, dtype, (2, 6, 5, channels[0]), (3, 3, *channels))
+
+
+@pytest.mark.parametrize(
+    ("filter", "options"),
+    [
+        ((1, 1), {}),
+        ((1, 1), {"stride": 2, "padding": (0, 0)}),  # pixels that no filter sees
+        ((5, 5), {}),
+        ((2, 4), {"stride": 3, "padding": (2, 1)}),
+        ((3, 2), {"padding": (0, 0)}),
+    ],
+    ids=str,
+)
+def test_any_filter(context, dtype, filter, options):
+    check(context, dtype, (1, 7, 8, 8), (*filter, 8, 8), **options)

@@ -1,0 +1,186 @@
+"""A training step and a sampling step of the CUDA engine, whole and captured, on the emulator, against the reference."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from refdiff import DeviceError, TrainingError, models
+from refdiff.models import flatten
+from refdiff.training import Config, State, train_step, trajectory
+from refdiff.training.data import load
+from refdiff.training.graphed import Graphed, memory_needed, noise_table
+from refdiff.training.graphed_sampling import METHODS, GraphedSampler
+from refdiff.training.packing import Packing
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+TINY = ["model.width=8", "model.groups=4", "train.batch=2", "train.steps=20", "train.warmup=2", "engine=reference"]
+
+
+@pytest.fixture
+def tiny():
+    return Config.resolve("digits", changes=TINY)
+
+
+def bfloat16(config):
+    return config.changed(["engine=cuda", "dtype=bfloat16"])
+
+
+def device(seed=0):
+    from emulator import Emulator
+
+    return Emulator(seed)
+
+
+def batches(config, count):
+    x, n = load("digits").x, config.train.batch
+    return [x[i * n : (i + 1) * n] for i in range(count)]
+
+
+def run(config, count, seed=0, state=None):
+    """The trainer and what its steps measured."""
+    worker = Graphed(config, config.schedule.build(), state or State.first(config), device(seed))
+    return worker, [worker.step(x0) for x0 in batches(config, count)]
+
+
+def difference(a, b):
+    """The largest relative error in norm of any array of two trees."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    return max(np.linalg.norm(a[k] - b[k]) / max(np.linalg.norm(b[k]), 1e-12) for k in a if np.abs(b[k]).max() > 1e-9)
+
+
+@pytest.mark.parametrize("change", ["model.dropout=0.3", "train.prediction=v", "train.clip=0.01"])
+def test_captured_steps_do_what_the_pure_step_does(tiny, change):
+    """Four steps: one launched, one captured, two replayed."""
+    config = tiny.changed([change])
+    worker, measured = run(config, 4)
+    schedule, state = config.schedule.build(), State.first(config)
+    for x0, came in zip(batches(config, 4), measured, strict=True):
+        state, wanted = train_step(config, schedule, state, x0)
+        assert came.step == wanted.step
+        assert came.loss == pytest.approx(wanted.loss, rel=1e-5)
+        assert came.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-4)
+        assert came.learning_rate == pytest.approx(wanted.learning_rate, rel=1e-6)
+    came = worker.state()
+    assert (came.step, came.seen) == (state.step, state.seen)
+    for name in ("p", "m", "v", "average"):
+        assert difference(getattr(came, name), getattr(state, name)) <= 1e-3
+    assert worker.graph.launches > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_of_the_digits_preset(dtype):
+    config = Config.resolve("digits", changes=["train.batch=2", "engine=cuda", f"dtype={dtype}"])
+    worker, (came,) = run(config, 1)
+    state, wanted = train_step(config.changed(["engine=reference", "dtype=float32"]), config.schedule.build(),
+                               State.first(config), batches(config, 1)[0])  # fmt: skip
+    assert came.loss == pytest.approx(wanted.loss, rel=1e-5 if dtype == "float32" else 1e-2)
+    assert came.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-5 if dtype == "float32" else 1e-2)
+    bound = 1e-5 if dtype == "float32" else 5e-2
+    assert difference(worker.state().m, state.m) <= bound
+
+
+def test_bfloat16_learns_as_float32_does_but_for_rounding(tiny):
+    _, measured = run(bfloat16(tiny), 3)
+    _, wanted = run(tiny, 3)
+    for a, b in zip(measured, wanted, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=2e-2)
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=5e-2)
+    assert [m.loss for m in measured] != [m.loss for m in wanted]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_order_of_threads_and_blocks_changes_no_bit(tiny, dtype):
+    config = tiny if dtype == "float32" else bfloat16(tiny)
+    (one, a), (two, b) = run(config, 3), run(config, 3, seed=5)
+    assert a == b
+    for name in ("p", "m", "v", "average"):
+        left, right = flatten(getattr(one.state(), name)), flatten(getattr(two.state(), name))
+        assert all(np.array_equal(left[k], right[k]) for k in left)
+
+
+def test_a_run_goes_on_from_its_state_as_if_it_had_never_stopped(tiny):
+    whole, _ = run(tiny, 4)
+    half, _ = run(tiny, 2)
+    rest = Graphed(tiny, tiny.schedule.build(), half.state(), device())
+    for x0 in batches(tiny, 4)[2:]:
+        rest.step(x0)
+    a, b = whole.state(), rest.state()
+    assert (a.step, a.seen) == (b.step, b.seen)
+    for name in ("p", "m", "v", "average"):
+        left, right = flatten(getattr(a, name)), flatten(getattr(b, name))
+        assert all(np.array_equal(left[k], right[k]) for k in left)
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_nothing_is_written(tiny):
+    worker, _ = run(tiny, 2)
+    before = flatten(worker.state().p)
+    bad = np.full((2, 8, 8, 1), 1e38, np.float32)
+    with pytest.raises(TrainingError, match="step 3: expected a finite loss and gradient, came loss"):
+        worker.step(bad)
+    after = flatten(worker.state().p)
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(tiny):
+    small = device()
+    small.free_bytes = lambda: 1000
+    with pytest.raises(DeviceError, match=r"training needs [\d.]+ GiB, 0.00 GiB are free; lower train.batch \(now 2\)"):
+        Graphed(tiny, tiny.schedule.build(), State.first(tiny), small)
+    assert not small.launches
+    small = device()
+    sampler = GraphedSampler(tiny, State.first(tiny).p, small)
+    small.free_bytes = lambda: 1000
+    with pytest.raises(DeviceError, match=r"2 samples at once need [\d.]+ GiB, 0.00 GiB are free; take fewer"):
+        list(sampler(np.arange(2)))
+
+
+def test_the_estimate_is_what_is_used(tiny):
+    worker, _ = run(tiny, 3)
+    assert worker.arena.extent <= memory_needed(tiny, tiny.schedule.build()) <= worker.arena.reserved
+    assert worker.arena.reserved - worker.arena.extent < 4096
+    twice = tiny.changed(["train.batch=4"])
+    assert memory_needed(twice, twice.schedule.build()) > memory_needed(tiny, tiny.schedule.build())
+
+
+def test_all_memory_of_a_step_is_given_back(tiny):
+    worker, _ = run(tiny, 1)
+    used = worker.arena.used
+    worker.step(batches(tiny, 1)[0])
+    assert worker.arena.used == used
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_captured_sampling_steps_do_what_the_samplers_do(tiny, method):
+    config = tiny.changed([f"sample.method={method}", "sample.steps=3"])
+    rng = np.random.default_rng(0)
+    p = models.tree_map(lambda a: (a + 0.05 * rng.standard_normal(a.shape)).astype("f"), State.first(config).p)
+    index = np.array([3, 9])
+    came, wanted = list(GraphedSampler(config, p, device())(index, 7)), list(trajectory(config, p, index, 7))
+    assert [t for t, _ in came] == [t for t, _ in wanted]
+    for (_, a), (_, b) in zip(came, wanted, strict=True):
+        assert np.linalg.norm(a - b) <= 2e-5 * np.linalg.norm(b)
+    last = list(GraphedSampler(config, p, device())(index, 7, every=False))
+    assert [x is None for _, x in last] == [False, True, True, False]
+    assert np.array_equal(last[-1][1], came[-1][1])
+
+
+def test_a_packing_holds_each_parameter_once_and_aligned(tiny):
+    packing, p = Packing.of(models.layout(tiny.model)), State.first(tiny).p
+    flat = packing.pack(p)
+    assert flat.size == packing.size
+    assert all(offset % 64 == 0 for offset, _ in packing.places.values())
+    again = flatten(packing.unpack(flat))
+    assert all(np.array_equal(again[name], leaf) for name, leaf in flatten(p).items())
+    again["conv_in/weight"][0, 0, 0, 0] = 7.0
+    assert (flat == 7.0).sum() == 1
+
+
+def test_the_table_of_noise_has_a_row_a_step(tiny):
+    schedule = tiny.schedule.build()
+    table = noise_table(schedule, "eps")
+    assert table.shape == (schedule.T + 1, 4)
+    assert np.allclose(table[1:, 0] ** 2 + table[1:, 1] ** 2, 1)
+    assert np.array_equal(table[1:, 2:], np.tile([0, 1], (schedule.T, 1)))
