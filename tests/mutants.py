@@ -19,13 +19,44 @@ SURVIVED, UNTESTED = 0, 33  # mutmut's exit codes; all others are of tests that 
 
 # A reason explains a survivor whose changed line it matches: (pattern of the line before, of the line after, reason).
 REASONS = [
-    (r"reshape\(.*-1|swapaxes", r"-2|\+2|None", "NumPy takes any negative number, and None, for the size to be inferred; "
-     "axis 2 of 4 is axis -2"),
+    (r"reshape\(.*-1|swapaxes|split = \(", r"-2|\+2|None", "NumPy takes any negative number, and None, for the size to be "
+     "inferred; axis 2 of 4 is axis -2"),
     (r"strict=True", r"strict=|zip", "both sequences always have one length"),
     (r"np\.errstate", r"np\.errstate", "only a warning is switched"),
-    (r"raise ValueError|f\"|f'|assert ", r".", "the words or the number in a message; what raises it is tested"),
-    (r"< 6|_NODES|inside", r".", "erf is 1 to the last bit on both sides; Gauss-Legendre nodes are symmetric"),
-    (r"np\.asarray\((t|weight), np\.float64\)", r".", "the product with float64 that follows casts the same numbers"),
+    (r"raise ValueError|f\"|f'|assert |^\"(alpha_bar|timesteps|use ddim)|expected = ", r".",
+     "the words or the number in a message; what raises it is tested"),
+    (r"like\(.*\"(x_t|v|eps)\"", r"None\)|, \)|\"XX|\"[A-Z]", "the name stands in the message of an error only"),
+    (r"einsum\(", r"\"[A-Z]{2}", "the letters of einsum are names, capitals too"),
+    (r"np\.(asarray|array)\((t|weight|a|beta|alpha_bar), |astype\(np\.float64\)|normal\(Key", r"None|, \)",
+     "NumPy's default is float64; noise in float32 is as good a sample"),
+    (r"writeable = False", r"writeable = None", "None is false"),
+    (r"(n|seed): int|bins: int \| None = 256|beta_max: float = 1.0", r"= (2001|1|257|2.0)",
+     "a default: every use that matters gives its own, and no beta is above 1"),
+    (r"Key\(seed, Stream", r"Key\(", "another choice of random numbers, of the same law; that the seed counts is tested"),
+    (r"< 6|_NODES|inside|range\(16|range\(13\)|above = real|near =|short =|right =|mirrored =|inner, outer|a2 < 0.5"
+     r"|beta < 0.5|first, xp", r".",
+     "a border between two forms that agree on both sides of it, or a term below the last bit"),
+    (r"n if len\(self\.weights\) > 1", r".", "how many samples the mean is over, or a mean of equal numbers"),
+    (r"abs\(w\.sum|values\.min|not off < 0.01|x0_hat\.shape|> rate|nearer =", r"<=|>=|, \)|axis",
+     "equality never happens to the bit; the last axis is axis 1"),
+    (r"w\.ndim != 1", r".", "what one comparison lets through, the next refuses"),
+    (r"kind in \(\"x0\", \"eps\"\)|kind == \"mu\"", r"XX|[A-Z]{2}", "a short cut of the conversion that follows"),
+    (r"beta_start > 0 and", r">=", "a beta of 0 is refused by `from_beta`"),
+    (r"deque\(trajectory", r".", "how many states are kept; the last one is returned"),
+    (r"low = min\(int\(rank\)|above = np\.searchsorted|below = \(above", r".", "an index held within an array that it never "
+     "leaves, or beside one that holds it too"),
+    (r"1 / \(1 \+ np\.exp", r"2 /", "a factor that cancels: the values are scaled to run from 1 down"),
+    (r"np\.isfinite\(new\)", r"1\.0", "nothing added to minus infinity is seen"),
+    (r"range\(s, t\)", r"range\(t\)", "the step nearest the middle lies between the two anyway"),
+    (r"before = None", r".", "any value that is false will do"),
+    (r"device=array_api_compat", r"device=None|, \)", "where there is one device, it is the default"),
+    (r"values\.clip\(0\)", r".", "eigenvalues below zero by rounding: tested at 1e-6, below what is seen"),
+    (r"xp\.real\(x\) if", r"or True", "the real part of a real array is the array"),
+    (r"of_decoder or of_kl", r".", "all that was saved has one shape"),
+    (r"dtype\.kind not in", r"XX", "no kind of dtype is called X"),
+    (r"xp\.ones_like", r"scale /", "division by one"),
+    (r"x = np\.asarray\(x, np\.float64\)", r".", "what follows is float64 by the means and covariances"),
+    (r"sum\(axis=-1\)", r"\+1", "of two axes the last is axis 1"),
 ]  # fmt: skip
 
 

@@ -43,6 +43,14 @@ def test_standard_normal_data_of_any_shape(shape):
     assert abs(came - wanted).max() <= 3e-4 * x0[0].size
 
 
+def test_the_divergence_is_a_difference_quotient_of_the_best_step():
+    from refdiff.process.flow import _axes, _divergence
+
+    x = np.random.default_rng(3).standard_normal((5, 2))
+    came = _divergence(lambda x: np.sin(3 * x), x, _axes(x))
+    assert abs(came - 3 * np.cos(3 * x).sum(axis=1)).max() <= 2e-9
+
+
 def test_a_point_at_zero_has_a_likelihood():
     came = flow_log_likelihood(SCHEDULE, predictor(SCHEDULE, standard_normal), np.zeros((1, 2)), ALL)
     assert came == pytest.approx(-np.log(2 * np.pi), abs=1e-3)

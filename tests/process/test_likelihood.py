@@ -181,6 +181,13 @@ def test_each_argument_of_another_shape_is_named(call, names):
             call(*arguments.values())
 
 
+@pytest.mark.parametrize("outside", [-2.0, 2.0])
+def test_a_level_beyond_the_ends_is_refused(outside):
+    x0 = np.array([[0.0, outside]])
+    with pytest.raises(ValueError, match=r"x0: expected data in \[-1, 1\]"):
+        decoder_log_likelihood(x0, np.zeros((1, 2)), np.zeros((1, 2)), 3)
+
+
 def test_the_bins_of_the_first_term_are_those_asked_for():
     x0, x_t = np.array([[-1.0, 0.0, 1.0]]), np.array([[-0.9, 0.1, 0.8]])
     log_variance = np.full((1, 3), -2.0)

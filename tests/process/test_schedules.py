@@ -239,11 +239,15 @@ def test_from_alpha_bar_caps_beta(T, seed):
     assert np.array_equal(capped.beta, np.minimum(free.beta, 0.3))
 
 
-def test_from_alpha_bar_computes_in_float64_whatever_comes():
+def test_schedules_are_computed_in_float64_whatever_comes():
     given = np.array([1, 0.75, 0.3, 0.1], np.float32)
     assert from_alpha_bar(given).alpha_bar.dtype == np.float64
     assert np.array_equal(from_alpha_bar(given).beta, from_alpha_bar(given.astype(np.float64)).beta)
     assert np.array_equal(from_alpha_bar([1, 0]).beta, from_alpha_bar([1.0, 0.0]).beta)
+    single = np.array([0.1, 0.2], np.float32)
+    assert from_beta(single).beta.dtype == np.float64
+    assert np.array_equal(from_beta(single).alpha_bar, from_beta(single.astype(np.float64)).alpha_bar)
+    assert from_beta([1]).beta.dtype == np.float64
 
 
 @given(lengths(), st.floats(1e-3, 0.2))
