@@ -24,185 +24,208 @@
 // matrix rate where S is beyond a few hundred, bytes over the copy bandwidth below.
 #include <attention_tiles.cuh>
 
-// Blocks of a multiprocessor: what 227 KiB of shared memory hold, if the registers suffice without spills.
-constexpr int FORWARD_BLOCKS = HEAD <= 128 ? 4 : 2;
-constexpr int QUERIES_BLOCKS = HEAD <= 64 ? 4 : HEAD <= 128 ? 3 : 2;
-constexpr int KEYS_BLOCKS = HEAD <= 32 ? 4 : HEAD <= 64 ? 3 : HEAD <= 128 || HEAD > 256 ? 2 : 1;
+// Blocks of a multiprocessor to leave registers for: what 227 KiB of shared memory hold, where none spills.
+constexpr int FORWARD_BLOCKS = HEAD <= 64 ? 6 : HEAD <= 128 ? 4 : 2;
+constexpr int QUERIES_BLOCKS = HEAD <= 128 ? 4 : 2;
+constexpr int KEYS_BLOCKS = HEAD <= 64 ? 4 : HEAD <= 128 ? 2 : HEAD <= 256 ? 1 : 2;
 
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64, and all rows of a block's tile are written.
 // scale: log2(e) / sqrt(d). vector: d, all pitches and addresses are multiples of 8 elements.
 extern "C" __global__ void __launch_bounds__(Forward::THREADS, FORWARD_BLOCKS)
 attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int S, int L, int heads, int d, int stride,
           int q_pitch, int k_pitch, int v_pitch, int y_pitch, float scale, int vector) {
-    constexpr int TILE = Forward::TILE, ROWS = Forward::ROWS;
+    constexpr int TILE = Forward::TILE, ROWS = Forward::ROWS, BANDS = Forward::BANDS;
     Place place(blockIdx.x, tiles_of(S, ROWS), heads);
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE, row = warp / SPLIT * 16;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
+    int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;  // this warp's in the block's tile; the block's
 
     bf16* q_tile = (bf16*)dynamic_shared();  // ROWS x PITCH
     Stream<Forward> stream{q_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch, v_pitch,
                            L, d, vector != 0, nullptr, nullptr};
     float* share = stream.end();
-    fetch<ROWS, Forward::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, place.tile * ROWS, S, d, vector);
+    fetch<ROWS, Forward::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
     stream.fetch_tile(0);
     bf16* own = q_tile + row * PITCH + slice;
 
-    float o[SLICE / 8][4], m[2] = {LEAST, LEAST}, l[2] = {0, 0};  // l: of this lane's columns
-    clear(o);
+    float o[BANDS][SLICE / 8][4], m[BANDS][2], l[BANDS][2];  // l: of this lane's columns
+    clear<BANDS>(o);
+#pragma unroll
+    for (int band = 0; band < BANDS; band++) m[band][0] = m[band][1] = LEAST, l[band][0] = l[band][1] = 0;
     for (int i = 0; i < stream.count(); i++) {
         stream.arrive(i);
-        float z[TILE / 8][4];
-        scores<TILE>(z, own, stream.tile_a(i) + slice);
+        float z[BANDS][TILE / 8][4];
+        scores<BANDS, TILE>(z, own, stream.tile_a(i) + slice);
         if (SPLIT > 1) {
-            give<TILE>(share, z);
+            give<BANDS, TILE>(share, z);
             __syncthreads();
-            take<TILE>(share, z);
+            take<BANDS, TILE>(share, z);
         }
-        if ((i + 1) * TILE > L) mask<TILE>(z, L - i * TILE, LEAST);
+        if ((i + 1) * TILE > L) mask<BANDS, TILE>(z, L - i * TILE, LEAST);
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float most = m[r];
+        for (int band = 0; band < BANDS; band++)
 #pragma unroll
-            for (int j = 0; j < TILE / 8; j++) most = fmaxf(most, fmaxf(z[j][2 * r], z[j][2 * r + 1]));
-            most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
-            float factor = exp2_approx((m[r] - most) * scale), shift = most * scale;
-            m[r] = most, l[r] *= factor;
+            for (int r = 0; r < 2; r++) {
+                float most = m[band][r];
 #pragma unroll
-            for (int c = 0; c < SLICE / 8; c++) o[c][2 * r] *= factor, o[c][2 * r + 1] *= factor;
+                for (int j = 0; j < TILE / 8; j++) most = fmaxf(most, fmaxf(z[band][j][2 * r], z[band][j][2 * r + 1]));
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
+                float factor = exp2_approx((m[band][r] - most) * scale), shift = most * scale;
+                m[band][r] = most, l[band][r] *= factor;
 #pragma unroll
-            for (int j = 0; j < TILE / 8; j++)
+                for (int c = 0; c < SLICE / 8; c++) o[band][c][2 * r] *= factor, o[band][c][2 * r + 1] *= factor;
 #pragma unroll
-                for (int e = 2 * r; e < 2 * r + 2; e++) l[r] += z[j][e] = exp2_approx(z[j][e] * scale - shift);
-        }
-        accumulate<TILE>(o, z, stream.tile_b(i) + slice);
+                for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+                    for (int e = 2 * r; e < 2 * r + 2; e++)
+                        l[band][r] += z[band][j][e] = exp2_approx(z[band][j][e] * scale - shift);
+            }
+        accumulate<BANDS, TILE>(o, z, stream.tile_b(i) + slice);
         stream.leave(i);
     }
     cp_async_wait<0>();
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        l[r] += __shfl_xor_sync(ALL, l[r], 1);
-        l[r] += __shfl_xor_sync(ALL, l[r], 2);
-        if (slice == 0 && lane % 4 == 0)
-            place.row(lse, heads, stride)[place.tile * ROWS + row + lane / 4 + 8 * r] = m[r] * scale + log2f(l[r]);
+    for (int band = 0; band < BANDS; band++) {
+        int at = first + row + 16 * band;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            l[band][r] = sum_of_four(l[band][r]);
+            if (slice == 0 && lane % 4 == 0)
+                place.row(lse, heads, stride)[at + lane / 4 + 8 * r] = m[band][r] * scale + log2f(l[band][r]);
+        }
+        put(o[band], 1 / l[band][0], 1 / l[band][1], own + band * 16 * PITCH, place.of(y, S, y_pitch, d), y_pitch, at, S,
+            slice, d, vector);
     }
-    put(o, 1 / l[0], 1 / l[1], own, place.of(y, S, y_pitch, d), y_pitch, place.tile * ROWS + row, S, slice, d, vector);
 }
 
-// delta (N, heads, stride), written here for attention_backward_keys.
-extern "C" __global__ void __launch_bounds__(Backward::THREADS, QUERIES_BLOCKS)
+// delta (N, heads, stride), written here for attention_backward_keys. y_pitch: of y and dy.
+extern "C" __global__ void __launch_bounds__(Queries::THREADS, QUERIES_BLOCKS)
 attention_backward_queries(const bf16* q, const bf16* k, const bf16* v, const bf16* y, const bf16* dy, const float* lse,
                            float* delta, bf16* dq, int S, int L, int heads, int d, int stride, int q_pitch, int k_pitch,
                            int v_pitch, int y_pitch, int dq_pitch, float scale, int vector) {
-    constexpr int TILE = Backward::TILE, ROWS = Backward::ROWS;
+    constexpr int TILE = Queries::TILE, ROWS = Queries::ROWS, BANDS = Queries::BANDS;
     Place place(blockIdx.x, tiles_of(S, ROWS), heads);
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE, row = warp / SPLIT * 16;
-    int first = place.tile * ROWS;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
+    int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;
 
     bf16 *q_tile = (bf16*)dynamic_shared(), *dy_tile = q_tile + ROWS * PITCH;
-    Stream<Backward> stream{dy_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch,
-                            v_pitch, L, d, vector != 0, nullptr, nullptr};
+    Stream<Queries> stream{dy_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch,
+                           v_pitch, L, d, vector != 0, nullptr, nullptr};
     float* share = stream.end();
-    fetch<ROWS, Backward::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
-    fetch<ROWS, Backward::THREADS>(dy_tile, place.of(dy, S, y_pitch, d), y_pitch, first, S, d, vector);
+    fetch<ROWS, Queries::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
+    fetch<ROWS, Queries::THREADS>(dy_tile, place.of(dy, S, y_pitch, d), y_pitch, first, S, d, vector);
     stream.fetch_tile(0);
+    bf16 *own_q = q_tile + row * PITCH + slice, *own_dy = dy_tile + row * PITCH + slice;
 
     // The SPLIT warps of the same rows each work delta out: all need it, the first keeps it.
-    float dots[2] = {0, 0};
-    float* delta_row = place.row(delta, heads, stride) + first + row;
+    float sums[BANDS][2], dots[BANDS][2];
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        int at = first + row + lane / 4 + 8 * r;
-        if (at < S) dots[r] = dot(place.of(y, S, y_pitch, d) + (size_t)at * y_pitch,
-                                  place.of(dy, S, y_pitch, d) + (size_t)at * y_pitch, d, vector);
-        dots[r] += __shfl_xor_sync(ALL, dots[r], 1);
-        dots[r] += __shfl_xor_sync(ALL, dots[r], 2);
-        if (slice == 0 && lane % 4 == 0) delta_row[lane / 4 + 8 * r] = dots[r];
-    }
-    const float* lse_row = place.row(lse, heads, stride) + first + row;
-    float sums[2] = {lse_row[lane / 4], lse_row[lane / 4 + 8]};
+    for (int band = 0; band < BANDS; band++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int at = first + row + 16 * band + lane / 4 + 8 * r;
+            size_t begin = (size_t)at * y_pitch;
+            float sum = 0;
+            if (at < S) sum = dot(place.of(y, S, y_pitch, d) + begin, place.of(dy, S, y_pitch, d) + begin, d, vector);
+            dots[band][r] = sum_of_four(sum);
+            if (slice == 0 && lane % 4 == 0) place.row(delta, heads, stride)[at] = dots[band][r];
+            sums[band][r] = place.row(lse, heads, stride)[at];
+        }
 
-    float o[SLICE / 8][4];
-    clear(o);
+    float o[BANDS][SLICE / 8][4];
+    clear<BANDS>(o);
     for (int i = 0; i < stream.count(); i++) {
         stream.arrive(i);
-        float z[TILE / 8][4], dp[TILE / 8][4];
-        scores<TILE>(z, q_tile + row * PITCH + slice, stream.tile_a(i) + slice);
-        scores<TILE>(dp, dy_tile + row * PITCH + slice, stream.tile_b(i) + slice);
+        float z[BANDS][TILE / 8][4], dp[BANDS][TILE / 8][4];
+        scores<BANDS, TILE>(z, own_q, stream.tile_a(i) + slice);
+        scores<BANDS, TILE>(dp, own_dy, stream.tile_b(i) + slice);
         if (SPLIT > 1) {
-            give<TILE>(share, z);
-            give<TILE>(share + Backward::SHARE, dp);
+            give<BANDS, TILE>(share, z);
+            give<BANDS, TILE>(share + Queries::SHARE, dp);
             __syncthreads();
-            take<TILE>(share, z);
-            take<TILE>(share + Backward::SHARE, dp);
+            take<BANDS, TILE>(share, z);
+            take<BANDS, TILE>(share + Queries::SHARE, dp);
         }
 #pragma unroll
-        for (int j = 0; j < TILE / 8; j++)
+        for (int band = 0; band < BANDS; band++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float p = exp2_approx(z[j][e] * scale - sums[e / 2]);
-                z[j][e] = p * (dp[j][e] - dots[e / 2]);
-            }
-        if ((i + 1) * TILE > L) mask<TILE>(z, L - i * TILE, 0);  // such a key has z = 0, not -inf, and p may be infinite
-        accumulate<TILE>(o, z, stream.tile_a(i) + slice);
+            for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    float p = exp2_approx(z[band][j][e] * scale - sums[band][e / 2]);
+                    z[band][j][e] = p * (dp[band][j][e] - dots[band][e / 2]);
+                }
+        // A key that is not there has z = 0, not -inf, and p may be infinite.
+        if ((i + 1) * TILE > L) mask<BANDS, TILE>(z, L - i * TILE, 0);
+        accumulate<BANDS, TILE>(o, z, stream.tile_a(i) + slice);
         stream.leave(i);
     }
     cp_async_wait<0>();
     float factor = scale * LN2;  // 1 / sqrt(d)
-    put(o, factor, factor, q_tile + row * PITCH + slice, place.of(dq, S, dq_pitch, d), dq_pitch, first + row, S, slice, d,
-        vector);
+#pragma unroll
+    for (int band = 0; band < BANDS; band++)
+        put(o[band], factor, factor, own_q + band * 16 * PITCH, place.of(dq, S, dq_pitch, d), dq_pitch,
+            first + row + 16 * band, S, slice, d, vector);
 }
 
 // Here rows are keys and columns queries: what the header calls z, p, dp and dz stands transposed. A query that is not
 // there has q = dy = 0 and a finite lse, and so adds nothing.
-extern "C" __global__ void __launch_bounds__(Backward::THREADS, KEYS_BLOCKS)
+extern "C" __global__ void __launch_bounds__(Keys::THREADS, KEYS_BLOCKS)
 attention_backward_keys(const bf16* q, const bf16* k, const bf16* v, const bf16* dy, const float* lse,
                         const float* delta, bf16* dk, bf16* dv, int S, int L, int heads, int d, int stride, int q_pitch,
                         int k_pitch, int v_pitch, int dy_pitch, int dk_pitch, int dv_pitch, float scale, int vector) {
-    constexpr int TILE = Backward::TILE, ROWS = Backward::ROWS;
+    constexpr int TILE = Keys::TILE, ROWS = Keys::ROWS, BANDS = Keys::BANDS;
     Place place(blockIdx.x, tiles_of(L, ROWS), heads);
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE, row = warp / SPLIT * 16;
-    int first = place.tile * ROWS;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
+    int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;
 
     bf16 *k_tile = (bf16*)dynamic_shared(), *v_tile = k_tile + ROWS * PITCH;
-    Stream<Backward> stream{v_tile + ROWS * PITCH, place.of(q, S, q_pitch, d), place.of(dy, S, dy_pitch, d), q_pitch,
-                            dy_pitch, S, d, vector != 0, place.row(lse, heads, stride), place.row(delta, heads, stride)};
+    Stream<Keys> stream{v_tile + ROWS * PITCH, place.of(q, S, q_pitch, d), place.of(dy, S, dy_pitch, d), q_pitch,
+                        dy_pitch, S, d, vector != 0, place.row(lse, heads, stride), place.row(delta, heads, stride)};
     float* share = stream.end();
-    fetch<ROWS, Backward::THREADS>(k_tile, place.of(k, L, k_pitch, d), k_pitch, first, L, d, vector);
-    fetch<ROWS, Backward::THREADS>(v_tile, place.of(v, L, v_pitch, d), v_pitch, first, L, d, vector);
+    fetch<ROWS, Keys::THREADS>(k_tile, place.of(k, L, k_pitch, d), k_pitch, first, L, d, vector);
+    fetch<ROWS, Keys::THREADS>(v_tile, place.of(v, L, v_pitch, d), v_pitch, first, L, d, vector);
     stream.fetch_tile(0);
     bf16 *own_k = k_tile + row * PITCH + slice, *own_v = v_tile + row * PITCH + slice;
 
-    float dk_sum[SLICE / 8][4], dv_sum[SLICE / 8][4];
-    clear(dk_sum);
-    clear(dv_sum);
+    float dk_sum[BANDS][SLICE / 8][4], dv_sum[BANDS][SLICE / 8][4];
+    clear<BANDS>(dk_sum);
+    clear<BANDS>(dv_sum);
     for (int i = 0; i < stream.count(); i++) {
         stream.arrive(i);
-        float z[TILE / 8][4], dp[TILE / 8][4];
-        scores<TILE>(z, own_k, stream.tile_a(i) + slice);
-        scores<TILE>(dp, own_v, stream.tile_b(i) + slice);
+        float z[BANDS][TILE / 8][4], dp[BANDS][TILE / 8][4];
+        scores<BANDS, TILE>(z, own_k, stream.tile_a(i) + slice);
+        scores<BANDS, TILE>(dp, own_v, stream.tile_b(i) + slice);
         if (SPLIT > 1) {
-            give<TILE>(share, z);
-            give<TILE>(share + Backward::SHARE, dp);
+            give<BANDS, TILE>(share, z);
+            give<BANDS, TILE>(share + Keys::SHARE, dp);
             __syncthreads();
-            take<TILE>(share, z);
-            take<TILE>(share + Backward::SHARE, dp);
+            take<BANDS, TILE>(share, z);
+            take<BANDS, TILE>(share + Keys::SHARE, dp);
         }
         const float* statistics = stream.statistics(i) + lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < TILE / 8; j++) {
             float2 sums = *(const float2*)(statistics + 8 * j), dots = *(const float2*)(statistics + TILE + 8 * j);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                z[j][e] = exp2_approx(z[j][e] * scale - (e % 2 ? sums.y : sums.x));
-                dp[j][e] = z[j][e] * (dp[j][e] - (e % 2 ? dots.y : dots.x));
-            }
+            for (int band = 0; band < BANDS; band++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    float p = exp2_approx(z[band][j][e] * scale - (e % 2 ? sums.y : sums.x));
+                    z[band][j][e] = p, dp[band][j][e] = p * (dp[band][j][e] - (e % 2 ? dots.y : dots.x));
+                }
         }
-        accumulate<TILE>(dv_sum, z, stream.tile_b(i) + slice);
-        accumulate<TILE>(dk_sum, dp, stream.tile_a(i) + slice);
+        accumulate<BANDS, TILE>(dv_sum, z, stream.tile_b(i) + slice);
+        accumulate<BANDS, TILE>(dk_sum, dp, stream.tile_a(i) + slice);
         stream.leave(i);
     }
     cp_async_wait<0>();
     float factor = scale * LN2;  // 1 / sqrt(d)
-    put(dk_sum, factor, factor, own_k, place.of(dk, L, dk_pitch, d), dk_pitch, first + row, L, slice, d, vector);
-    put(dv_sum, 1, 1, own_v, place.of(dv, L, dv_pitch, d), dv_pitch, first + row, L, slice, d, vector);
+#pragma unroll
+    for (int band = 0; band < BANDS; band++) {
+        int at = first + row + 16 * band;
+        put(dk_sum[band], factor, factor, own_k + band * 16 * PITCH, place.of(dk, L, dk_pitch, d), dk_pitch, at, L, slice,
+            d, vector);
+        put(dv_sum[band], 1, 1, own_v + band * 16 * PITCH, place.of(dv, L, dv_pitch, d), dv_pitch, at, L, slice, d, vector);
+    }
 }

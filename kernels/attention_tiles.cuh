@@ -6,24 +6,42 @@
 #define HEAD 64
 #endif
 
-constexpr int SPLIT = HEAD <= 128 ? 1 : HEAD <= 256 ? 2 : 4;
+// How a kernel cuts its work; engines/cuda/attention.py says the same for the block's size and shared memory.
+template <int SPLIT_, int WARPS_, int BANDS_, int TILE_, int STAGES_>
+struct Shape {
+    static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP;
+    static constexpr int BANDS = BANDS_;                      // of 16 rows, in a warp
+    static constexpr int ROWS = 16 * BANDS * WARPS / SPLIT_;  // that stay, in a block
+    static constexpr int TILE = TILE_;                        // rows that stream past at a time
+    static constexpr int STAGES = STAGES_;                    // tiles of them in memory
+    static constexpr int SHARE = SPLIT_ > 1 ? 16 * BANDS * WARPS * TILE : 0;  // floats to add one set of scores
+};
+#if HEAD <= 64
+constexpr int SPLIT = 1;  // warps that share the columns of a row
+typedef Shape<SPLIT, 2, 2, 32, 2> Forward;
+typedef Shape<SPLIT, 2, 2, 32, 2> Queries;
+typedef Shape<SPLIT, 2, 2, 16, 2> Keys;
+#elif HEAD <= 128
+constexpr int SPLIT = 1;
+typedef Shape<SPLIT, 2, 2, 32, 2> Forward;
+typedef Shape<SPLIT, 2, 2, 16, 2> Queries;
+typedef Shape<SPLIT, 4, 1, 32, 2> Keys;
+#elif HEAD <= 256
+constexpr int SPLIT = 2;
+typedef Shape<SPLIT, 4, 2, 16, 2> Forward;
+typedef Shape<SPLIT, 4, 2, 16, 1> Queries;
+typedef Shape<SPLIT, 8, 1, 16, 1> Keys;
+#else
+constexpr int SPLIT = 4;
+typedef Shape<SPLIT, 4, 2, 16, 1> Forward;
+typedef Shape<SPLIT, 4, 1, 16, 1> Queries;
+typedef Shape<SPLIT, 4, 1, 16, 1> Keys;
+#endif
 constexpr int SLICE = HEAD / SPLIT;
 constexpr int PITCH = HEAD + 8;
 constexpr float LN2 = 0.6931471806f;
 constexpr float LEAST = -3e38f;  // instead of -inf, for which m - m is NaN
 static_assert(HEAD % (16 * SPLIT) == 0 && HEAD <= 512, "HEAD");
-
-// How a kernel cuts its work; engines/cuda/attention.py says the same for the block's size and shared memory.
-template <int WARPS_, int TILE_, int STAGES_>
-struct Shape {
-    static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP;
-    static constexpr int ROWS = 16 * WARPS / SPLIT;  // that stay
-    static constexpr int TILE = TILE_;               // that stream past at a time
-    static constexpr int STAGES = STAGES_;
-    static constexpr int SHARE = SPLIT > 1 ? WARPS * 16 * TILE : 0;  // floats through which one set of scores is added
-};
-typedef Shape<HEAD <= 128 ? 4 : 8, HEAD <= 64 ? 64 : HEAD <= 256 ? 32 : 16, HEAD <= 128 ? 2 : 1> Forward;
-typedef Shape<HEAD <= 128 ? 4 : HEAD <= 256 ? 8 : 4, HEAD <= 32 ? 64 : HEAD <= 128 ? 32 : 16, HEAD <= 128 ? 2 : 1> Backward;
 
 // Rows first ... first + ROWS - 1 of x (length rows of d) into a tile, zeros outside. vector: all is aligned to 16 bytes.
 template <int ROWS, int THREADS>
@@ -101,83 +119,106 @@ __device__ __forceinline__ void mma_16(float (&d0)[4], float (&d1)[4], const uns
     mma_16816(d1, a, b1);
 }
 
-// z = a b^T over a slice of columns: 16 rows of a, TILE rows of b.
-template <int TILE>
-__device__ __forceinline__ void scores(float (&z)[TILE / 8][4], const bf16* a, const bf16* b) {
+// z = a b^T over a slice of columns: BANDS times 16 rows of a, TILE rows of b.
+template <int BANDS, int TILE>
+__device__ __forceinline__ void scores(float (&z)[BANDS][TILE / 8][4], const bf16* a, const bf16* b) {
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int band = 0; band < BANDS; band++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) z[j][e] = 0;
+        for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) z[band][j][e] = 0;
 #pragma unroll
     for (int c = 0; c < SLICE; c += 16) {
-        unsigned rows[4], columns[4];
-        ldmatrix_x4(rows, down(a + c));
+        unsigned rows[BANDS][4], columns[4];
 #pragma unroll
-        for (int j = 0; j < TILE; j += 16) {
-            ldmatrix_x4(columns, across(b + j * PITCH + c));
-            mma_16(z[j / 8], z[j / 8 + 1], rows, columns);
+        for (int band = 0; band < BANDS; band++) ldmatrix_x4(rows[band], down(a + band * 16 * PITCH + c));
+#pragma unroll
+        for (int j = 0; j < TILE / 8; j += 2) {
+            ldmatrix_x4(columns, across(b + j * 8 * PITCH + c));
+#pragma unroll
+            for (int band = 0; band < BANDS; band++) mma_16(z[band][j], z[band][j + 1], rows[band], columns);
         }
     }
 }
 
-// o += p b over a slice of columns: p 16 x TILE in registers, b TILE rows.
-template <int TILE>
-__device__ __forceinline__ void accumulate(float (&o)[SLICE / 8][4], const float (&p)[TILE / 8][4], const bf16* b) {
+// o += p b over a slice of columns: p BANDS times 16 x TILE in registers, b TILE rows.
+template <int BANDS, int TILE>
+__device__ __forceinline__ void accumulate(float (&o)[BANDS][SLICE / 8][4], const float (&p)[BANDS][TILE / 8][4],
+                                           const bf16* b) {
 #pragma unroll
     for (int j = 0; j < TILE / 8; j += 2) {
-        unsigned rows[4] = {pack_bf16(p[j][0], p[j][1]), pack_bf16(p[j][2], p[j][3]),
-                            pack_bf16(p[j + 1][0], p[j + 1][1]), pack_bf16(p[j + 1][2], p[j + 1][3])};
+        unsigned rows[BANDS][4];
+#pragma unroll
+        for (int band = 0; band < BANDS; band++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                rows[band][i] = pack_bf16(p[band][j + i / 2][i % 2 * 2], p[band][j + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
         for (int c = 0; c < SLICE; c += 16) {
             unsigned columns[4];
             ldmatrix_x4_transposed(columns, down(b + j * 8 * PITCH + c));
-            mma_16(o[c / 8], o[c / 8 + 1], rows, columns);
+#pragma unroll
+            for (int band = 0; band < BANDS; band++) mma_16(o[band][c / 8], o[band][c / 8 + 1], rows[band], columns);
         }
     }
 }
 
 // The scores of the SPLIT warps of the same rows, added: give, a barrier, take. All add in the same order and so agree.
-template <int TILE>
-__device__ __forceinline__ void give(float* share, const float (&z)[TILE / 8][4]) {
+template <int BANDS, int TILE>
+__device__ __forceinline__ void give(float* share, const float (&z)[BANDS][TILE / 8][4]) {
+    float4* own = (float4*)share + threadIdx.x / WARP * (BANDS * TILE / 8) * WARP + threadIdx.x % WARP;
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
-        *(float4*)(share + ((threadIdx.x / WARP * (TILE / 8) + j) * WARP + threadIdx.x % WARP) * 4) =
-            make_float4(z[j][0], z[j][1], z[j][2], z[j][3]);
-}
-template <int TILE>
-__device__ __forceinline__ void take(const float* share, float (&z)[TILE / 8][4]) {
-    int first = threadIdx.x / WARP / SPLIT * SPLIT;
+    for (int band = 0; band < BANDS; band++)
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++) {
-#pragma unroll
-        for (int s = 0; s < SPLIT; s++) {
-            float4 v = *(const float4*)(share + (((first + s) * (TILE / 8) + j) * WARP + threadIdx.x % WARP) * 4);
-            z[j][0] = s ? z[j][0] + v.x : v.x, z[j][1] = s ? z[j][1] + v.y : v.y;
-            z[j][2] = s ? z[j][2] + v.z : v.z, z[j][3] = s ? z[j][3] + v.w : v.w;
+        for (int j = 0; j < TILE / 8; j++) {
+            const float(&v)[4] = z[band][j];
+            own[(band * (TILE / 8) + j) * WARP] = make_float4(v[0], v[1], v[2], v[3]);
         }
-    }
+}
+template <int BANDS, int TILE>
+__device__ __forceinline__ void take(const float* share, float (&z)[BANDS][TILE / 8][4]) {
+    constexpr int EACH = BANDS * TILE / 8 * WARP;
+    const float4* first = (const float4*)share + threadIdx.x / WARP / SPLIT * SPLIT * EACH + threadIdx.x % WARP;
+#pragma unroll
+    for (int band = 0; band < BANDS; band++)
+#pragma unroll
+        for (int j = 0; j < TILE / 8; j++) {
+            float4 sum = first[(band * (TILE / 8) + j) * WARP];
+#pragma unroll
+            for (int s = 1; s < SPLIT; s++) {
+                float4 v = first[s * EACH + (band * (TILE / 8) + j) * WARP];
+                sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+            }
+            z[band][j][0] = sum.x, z[band][j][1] = sum.y, z[band][j][2] = sum.z, z[band][j][3] = sum.w;
+        }
 }
 
 // Scores of the columns from `count` on become `value`.
-template <int TILE>
-__device__ __forceinline__ void mask(float (&z)[TILE / 8][4], int count, float value) {
+template <int BANDS, int TILE>
+__device__ __forceinline__ void mask(float (&z)[BANDS][TILE / 8][4], int count, float value) {
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int band = 0; band < BANDS; band++)
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            if (8 * j + (int)threadIdx.x % 4 * 2 + e % 2 >= count) z[j][e] = value;
+        for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (8 * j + (int)threadIdx.x % 4 * 2 + e % 2 >= count) z[band][j][e] = value;
 }
 
-__device__ __forceinline__ void clear(float (&o)[SLICE / 8][4]) {
+template <int BANDS>
+__device__ __forceinline__ void clear(float (&o)[BANDS][SLICE / 8][4]) {
 #pragma unroll
-    for (int c = 0; c < SLICE / 8; c++)
+    for (int band = 0; band < BANDS; band++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) o[c][e] = 0;
+        for (int c = 0; c < SLICE / 8; c++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) o[band][c][e] = 0;
 }
 
-// A warp's 16 x SLICE sums times a factor a row (g and g + 8) into x, rows first ... of length. They go by way of `own`,
+// A band's 16 x SLICE sums times a factor a row (g and g + 8) into x, rows first ... of length. They go by way of `own`,
 // the place of the same rows and columns in a tile that no other warp reads, and from there in whole 16 bytes.
-__device__ __forceinline__ void put(float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x, int pitch,
+__device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x, int pitch,
                                     int first, int length, int first_column, int d, bool vector) {
     int lane = threadIdx.x % WARP;
     __syncwarp();
@@ -217,4 +258,10 @@ __device__ __forceinline__ float dot(const bf16* a, const bf16* b, int d, bool v
         for (int c = lane; c < d; c += 4) sum += load(a + c) * load(b + c);
     }
     return sum;
+}
+
+// Over the four lanes of the same rows.
+__device__ __forceinline__ float sum_of_four(float x) {
+    x += __shfl_xor_sync(ALL, x, 1);
+    return x + __shfl_xor_sync(ALL, x, 2);
 }

@@ -51,13 +51,13 @@ template <bool K_ALONG_ROWS>
 struct Windows {
     static constexpr bool ALONG_K = K_ALONG_ROWS;
     typedef ::Place Place;
-    const Real* x;
+    const Real* data;
     int images, channels;
     Axis v, u;  // vertical, horizontal
     Divisor by_image, by_row, by_channels, by_tap_row;
 
-    __device__ __forceinline__ Windows(const Real* x, int images, int channels, Axis v, Axis u)
-        : x(x), images(images), channels(channels), v(v), u(u), by_image(v.positions * u.positions), by_row(u.positions),
+    __device__ __forceinline__ Windows(const Real* data, int images, int channels, Axis v, Axis u)
+        : data(data), images(images), channels(channels), v(v), u(u), by_image(v.positions * u.positions), by_row(u.positions),
           by_channels(channels), by_tap_row(u.taps) {
     }
     __device__ __forceinline__ Place pixel(int index) const {
@@ -79,9 +79,9 @@ struct Windows {
     __device__ __forceinline__ Place k(int index) const {
         return ALONG_K ? tap(index) : pixel(index);
     }
-    __device__ __forceinline__ const Real* at(Place a, Place b) const {
-        bool inside = (unsigned)(a.h + b.h) < (unsigned)v.size && (unsigned)(a.w + b.w) < (unsigned)u.size;
-        return inside ? x + (a.offset + b.offset) : nullptr;
+    __device__ __forceinline__ bool at(Place a, Place b, int& index) const {
+        index = a.offset + b.offset;
+        return (unsigned)(a.h + b.h) < (unsigned)v.size && (unsigned)(a.w + b.w) < (unsigned)u.size;
     }
 };
 
@@ -89,7 +89,7 @@ struct Windows {
 struct Taps {
     static constexpr bool ALONG_K = true;
     typedef int Place;
-    const Real* weight;
+    const Real* data;
     int in, out, kw, i0, j0, stride, taps;
     Divisor by_channels, by_tap_row;
 
@@ -101,8 +101,9 @@ struct Taps {
         i = by_tap_row.divide(i, j);
         return i < taps ? ((i0 + stride * i) * kw + j0 + stride * j) * in * out + o : -1;
     }
-    __device__ __forceinline__ const Real* at(Place a, Place b) const {
-        return a < 0 || b < 0 ? nullptr : weight + a + b;
+    __device__ __forceinline__ bool at(Place a, Place b, int& index) const {
+        index = a + b;
+        return (a | b) >= 0;
     }
 };
 

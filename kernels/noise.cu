@@ -8,9 +8,9 @@
 // is linear in x_0 and eps. A thread takes four elements of one sample, the words of one Philox counter; in `noised` it
 // works out t_n itself, ten rounds more, rather than wait for another kernel.
 //
-// Bytes an element: normal sizeof(Real), noised 4 + 2 sizeof(Real). Operations: 10 integer ones an element for Philox, and
-// in float64 a logarithm, a root, a sine and a cosine for each pair. Floor: the bytes over the copy bandwidth, or the
-// operations over the float64 rate, whichever is longer.
+// Bytes an element: normal sizeof(Real), noised 4 + 2 sizeof(Real). Operations: 10 integer ones an element for Philox,
+// and in float64 a logarithm, a root, a sine and a cosine for each pair. Floor: the bytes over the copy bandwidth, or
+// the operations over the float64 rate, whichever is longer.
 #include <philox.cuh>
 
 // index: the samples' numbers, or null for 0 .. samples - 1. count: elements of one.

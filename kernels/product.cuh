@@ -12,7 +12,8 @@
 //   ALONG_K            whether neighbours in memory are neighbours in k, or else in m (of A), in n (of B)
 //   Place outer(int)   what an address owes to m (of A) or to n (of B); worked out once
 //   Place k(int)       what it owes to k
-//   at(Place, Place)   the address of one value, null where the value is a zero that stands nowhere (padding, past an end)
+//   at(Place, Place, int& index)   where from `data` on one value stands; false for a zero that stands nowhere (padding,
+//                      past an end)
 //
 // bfloat16 is multiplied by tensor cores (ldmatrix, mma.sync), float32 by plain FMA; both keep float32 sums. What moves the
 // tiles is the same code: it knows packs of 16 bytes only.
@@ -48,53 +49,57 @@ constexpr int RESIDENT = IN_PACKS && OUT_PACKS ? 2 : 1;  // blocks of a multipro
 
 // A tile in shared memory: OUTER values of m or n by STEP of k, in rows along whichever is contiguous. The packs of a row
 // are permuted so that one column of packs in 8 neighbouring rows lies in 8 different groups of four banks, as does a row:
-// no copy, ldmatrix or 16-byte load meets a conflict.
+// no copy, ldmatrix or 16-byte load meets a conflict. Rows 8 apart are permuted alike.
 template <int OUTER, bool ALONG_K>
 struct Tile {
-    static constexpr int ROWS = ALONG_K ? OUTER : STEP, PACKS = (ALONG_K ? STEP : OUTER) / P;
+    static constexpr int ROWS = ALONG_K ? OUTER : STEP, PACKS = (ALONG_K ? STEP : OUTER) / P, ROW = PACKS * P;
     Real* data;
 
-    __device__ __forceinline__ Real* pack(int row, int i) const {
+    static __device__ __forceinline__ int index(int row, int i) {
         int swizzle = PACKS >= 8 ? row % 8 : row / (8 / PACKS) % PACKS;
-        return data + (row * PACKS + (i ^ swizzle)) * P;
+        return row * ROW + (i ^ swizzle) * P;
+    }
+    __device__ __forceinline__ Real* pack(int row, int i) const {
+        return data + index(row, i);
     }
 };
 
-// What a thread copies of each tile: pack `column` of COPIES rows. PACKED: a pack's values are neighbours in memory,
-// aligned, and all or none of them exist; else they are fetched one by one.
+// What a thread copies of each tile: pack `column` of COPIES rows, APART from each other. PACKED: a pack's values are
+// neighbours in memory, aligned, and all or none of them exist; else they are fetched one by one.
 template <int OUTER, bool PACKED, class Loader>
 struct Source {
     static constexpr bool ALONG_K = Loader::ALONG_K;
     typedef Tile<OUTER, ALONG_K> To;
-    static constexpr int ROWS_EACH = THREADS / To::PACKS, COPIES = To::ROWS / ROWS_EACH;
+    static constexpr int APART = THREADS / To::PACKS, COPIES = To::ROWS / APART;
+    static_assert(APART % 8 == 0 && COPIES > 0, "rows of a thread are permuted alike");
     const Loader& loader;
-    int first;                                         // m or n of the tile's corner
+    int first, row, column, to;                      // first: m or n of the tile's corner
     typename Loader::Place outer[ALONG_K ? COPIES : 1];
 
-    __device__ __forceinline__ Source(const Loader& loader, int first) : loader(loader), first(first) {
-        int row = threadIdx.x / To::PACKS, column = threadIdx.x % To::PACKS;
+    __device__ __forceinline__ Source(const Loader& loader, int first)
+        : loader(loader), first(first), row(threadIdx.x / To::PACKS), column(threadIdx.x % To::PACKS),
+          to(To::index(row, column)) {
 #pragma unroll
         for (int c = 0; c < (ALONG_K ? COPIES : 1); c++)
-            outer[c] = loader.outer(first + (ALONG_K ? row + c * ROWS_EACH : column * P));
+            outer[c] = loader.outer(first + (ALONG_K ? row + c * APART : column * P));
     }
 
-    __device__ __forceinline__ void copy(Real* data, int k) const {
-        int column = threadIdx.x % To::PACKS;
+    __device__ __forceinline__ void copy(Real* tile, int k) const {
+        Real* here = tile + to;
 #pragma unroll
-        for (int c = 0; c < COPIES; c++) {
-            int row = threadIdx.x / To::PACKS + c * ROWS_EACH;
-            Real* to = To{data}.pack(row, column);
+        for (int c = 0; c < COPIES; c++, here += APART * To::ROW) {
+            int index;
             if (PACKED) {
-                auto place = loader.k(k + (ALONG_K ? column * P : row));
-                const Real* from = loader.at(outer[ALONG_K ? c : 0], place);
-                cp_async_16(to, from, from != nullptr);
+                auto place = loader.k(k + (ALONG_K ? column * P : row + c * APART));
+                bool exists = loader.at(outer[ALONG_K ? c : 0], place, index);
+                cp_async_16(here, loader.data + index, exists);
             } else {
 #pragma unroll 4
                 for (int i = 0; i < P; i++) {
-                    const Real* from =
-                        ALONG_K ? loader.at(outer[c], loader.k(k + column * P + i))
-                                : loader.at(loader.outer(first + column * P + i), loader.k(k + row));
-                    to[i] = from ? *from : Real{};
+                    bool exists =
+                        ALONG_K ? loader.at(outer[c], loader.k(k + column * P + i), index)
+                                : loader.at(loader.outer(first + column * P + i), loader.k(k + row + c * APART), index);
+                    here[i] = exists ? loader.data[index] : Real{};
                 }
             }
         }
@@ -122,29 +127,31 @@ struct Sums {
         return threadIdx.x / WARP % ACROSS * 32;
     }
 
-    // 16 of m or n by 16 of k, as mma wants A; r[0] and r[2] are what it wants of B in the first 8 of n, r[1] and r[3] in
-    // the others.
-    template <int OUTER, bool ALONG_K>
-    static __device__ __forceinline__ void fragment(unsigned (&r)[4], Tile<OUTER, ALONG_K> tile, int outer, int k) {
-        int lane = threadIdx.x % WARP, i = lane / 8;  // the lane gives row lane % 8 of matrix i
-        outer += i % 2 * 8, k += i / 2 * 8;
+    // The i-th 16 of m or n from `first` on by the j-th 16 of k, as four 8x8 matrices: with FIRST_K the second of them is
+    // the next in k (so mma wants B: two for the first 8 of n, two for the others), else the next in m (so it wants A).
+    template <bool FIRST_K, int OUTER, bool ALONG_K>
+    static __device__ __forceinline__ void fragment(
+        unsigned (&r)[4], Tile<OUTER, ALONG_K> tile, int first, int i, int j
+    ) {
+        int lane = threadIdx.x % WARP, row = lane % 8;  // the lane gives this row of matrix lane / 8
+        int k = FIRST_K ? lane / 8 % 2 : lane / 16, outer = FIRST_K ? lane / 16 : lane / 8 % 2;
         if (ALONG_K)
-            ldmatrix_x4(r, tile.pack(outer + lane % 8, k / P));
+            ldmatrix_x4(r, tile.pack(first + 8 * outer + row, 2 * j + k) + 16 * i * tile.ROW);
         else
-            ldmatrix_x4_transposed(r, tile.pack(k + lane % 8, outer / P));
+            ldmatrix_x4_transposed(r, tile.pack(8 * k + row, first / 8 + 2 * i + outer) + 16 * j * tile.ROW);
     }
 
     __device__ __forceinline__ void add(Tile<TILE_M, A_ALONG_K> a, Tile<TILE_N, B_ALONG_K> b, bool columns) {
 #pragma unroll
-        for (int k = 0; k < STEP; k += 16) {
+        for (int k = 0; k < STEP / 16; k++) {
             unsigned of_a[I][4], of_b[J][2];
 #pragma unroll
-            for (int i = 0; i < I; i++) fragment(of_a[i], a, first_row() + 16 * i, k);
+            for (int i = 0; i < I; i++) fragment<false>(of_a[i], a, first_row(), i, k);
 #pragma unroll
             for (int j = 0; j < J; j += 2) {
                 unsigned r[4];
-                fragment(r, b, first_column() + 8 * j, k);
-                of_b[j][0] = r[0], of_b[j][1] = r[2], of_b[j + 1][0] = r[1], of_b[j + 1][1] = r[3];
+                fragment<true>(r, b, first_column(), j / 2, k);
+                of_b[j][0] = r[0], of_b[j][1] = r[1], of_b[j + 1][0] = r[2], of_b[j + 1][1] = r[3];
             }
 #pragma unroll
             for (int i = 0; i < I; i++)
@@ -337,7 +344,7 @@ template <bool K_ALONG_ROWS>
 struct Matrix {
     static constexpr bool ALONG_K = K_ALONG_ROWS;
     typedef int Place;
-    const Real* x;
+    const Real* data;
     int rows, columns, pitch;
 
     __device__ __forceinline__ Place row(int i) const {
@@ -352,8 +359,9 @@ struct Matrix {
     __device__ __forceinline__ Place k(int i) const {
         return ALONG_K ? column(i) : row(i);
     }
-    __device__ __forceinline__ const Real* at(Place a, Place b) const {
-        return a < 0 || b < 0 ? nullptr : x + a + b;
+    __device__ __forceinline__ bool at(Place a, Place b, int& index) const {
+        index = a + b;
+        return (a | b) >= 0;
     }
 };
 

@@ -92,20 +92,27 @@ def _float32_tiles(name: str, d: int) -> _Tiles:
     return _Tiles(threads=256, rows=64, head=head, slices=1 if d <= columns else 2 if d <= 2 * columns else 4)
 
 
+# By the largest HEAD: warps that share the columns of a row, then of the kernels for y, dq, dk and dv: warps of a block,
+# bands of 16 rows in a warp, rows streamed at a time, tiles of them in memory. As in kernels/attention_tiles.cuh.
+_SHAPES = {
+    64: (1, (2, 2, 32, 2), (2, 2, 32, 2), (2, 2, 16, 2)),
+    128: (1, (2, 2, 32, 2), (2, 2, 16, 2), (4, 1, 32, 2)),
+    256: (2, (4, 2, 16, 2), (4, 2, 16, 1), (8, 1, 16, 1)),
+    512: (4, (4, 2, 16, 1), (4, 1, 16, 1), (4, 1, 16, 1)),
+}
+_KERNELS = ("attention", "attention_backward_queries", "attention_backward_keys")
+
+
 def _bfloat16_tiles(name: str, d: int) -> _Tiles:
-    split = 1 if d <= 128 else 2 if d <= 256 else 4  # warps that share the columns of a row
-    head = _head(d, 16 * split)
-    stages = 2 if head <= 128 else 1
-    if name == "attention":
-        staying, warps, tile = 1, 4 if head <= 128 else 8, 64 if head <= 64 else 32 if head <= 256 else 16
-    else:
-        staying, warps, tile = 2, 8 if 128 < head <= 256 else 4, 64 if head <= 32 else 32 if head <= 128 else 16
-    rows = 16 * warps // split
-    row = 2 * (head + 8)  # bytes, in shared memory
-    shared = staying * rows * row + stages * tile * (2 * row + 8)
-    if split > 1:
-        shared += staying * warps * 16 * tile * 4
-    return _Tiles(32 * warps, rows, head, shared=shared)
+    kernel = _KERNELS.index(name)
+    _head(d, 1)
+    split, *shapes = next(shape for most, shape in _SHAPES.items() if d <= most)
+    warps, bands, tile, stages = shapes[kernel]
+    head, rows = _head(d, 16 * split), 16 * bands * warps // split
+    staying = 2 if kernel else 1  # arrays whose rows stay
+    row = 2 * (head + 8)  # bytes
+    scores = staying * 16 * bands * warps * tile * 4 if split > 1 else 0
+    return _Tiles(32 * warps, rows, head, shared=staying * rows * row + stages * tile * (2 * row + 8) + scores)
 
 
 def _head(d: int, multiple: int) -> int:

@@ -281,7 +281,7 @@ constexpr int warpSize = 32;
 #define __shfl_sync(mask, x, source) emulator::shuffle(x, source, mask, __LINE__)
 #define __shfl_xor_sync(mask, x, other) emulator::shuffle(x, emulator::self().lane ^ (other), mask, __LINE__)
 #define __shfl_down_sync(mask, x, by) \
-    emulator::shuffle(x, std::min(emulator::self().lane + (int)(by), 31), mask, __LINE__)
+    emulator::shuffle(x, emulator::self().lane + ((by) > 31 - emulator::self().lane ? 0 : (by)), mask, __LINE__)
 #define __ballot_sync(mask, x) emulator::ballot(x, __LINE__)
 #define __any_sync(mask, x) (emulator::ballot(x, __LINE__) != 0)
 #define __all_sync(mask, x) (emulator::ballot(x, __LINE__) == 0xffffffffu)

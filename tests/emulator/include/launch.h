@@ -64,14 +64,13 @@ inline void run_block() {
     void* first = next_stack();
     emulator_switch(&m.scheduler, first);
     if (m.done == threads) return;
-    int reached = 0;
-    Fibre* waits = nullptr;
-    for (Fibre& other : m.fibres)
-        if (other.state != DONE && (!waits || other.at == waits->at)) waits = waits ? waits : &other, reached++;
-    m.me = waits;
-    fail("%s at %s:%d that %d of %d threads never reach", waits->state == AT_BARRIER ? "a barrier" : "a warp operation",
-         waits->at.name(), waits->at.line, waits->state == AT_BARRIER ? threads - reached : 32 - reached % 32,
-         waits->state == AT_BARRIER ? threads : 32);
+    for (Fibre& f : m.fibres)
+        if (f.state != DONE) m.me = &f;
+    Fibre& waits = *m.me;
+    bool at_barrier = waits.state == AT_BARRIER;
+    int missing = at_barrier ? threads - m.waiting : 32 - m.warps[waits.warp].arrived;
+    fail("%s at %s:%d that %d of %d threads never reach", at_barrier ? "a barrier" : "a warp operation", waits.at.name(),
+         waits.at.line, missing, at_barrier ? threads : 32);
 }
 
 // Every byte of shared memory is 0xff, past AddressSanitizer, which has its own bytes between the arrays.
