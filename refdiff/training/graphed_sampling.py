@@ -12,17 +12,46 @@ from ..engines import cuda
 from ..engines.cuda.device import Device
 from ..engines.cuda.dry import Dry
 from ..engines.cuda.memory import ALIGNMENT, Arena
-from ..engines.cuda.sampler import METHODS, SamplerState, sampler_state, sampler_step, tables
+from ..engines.cuda.sampler import METHODS, SamplerState, SamplerTables, sampler_state, sampler_step
 from ..errors import DeviceError
 from ..models import Tree, tree_map
-from .config import Config
+from ..process import SPACINGS, Schedule, convert, eps_from_x0
+from .config import Config, SampleConfig
+from .sampling import walk
 
-__all__ = ["METHODS", "GraphedSampler", "on_device"]
+__all__ = ["METHODS", "GraphedSampler", "on_device", "tables"]
 
 
 def on_device(p: Tree, dtype: str) -> Tree:
     """Weights from the host as the engine wants them: those of two and more dimensions as dtype, vectors as float32."""
     return tree_map(lambda a: cuda.array(a, dtype if np.ndim(a) > 1 else "float32"), p)
+
+
+def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:
+    """What each step multiplies by, from the samplers of `process` themselves. ValueError for a method not of METHODS.
+
+    The sampler runs in float64 on
+    linear forms instead of images: arrays of four numbers, the parts of x, x0_hat, the last x0_hat and z. After each step
+    what it holds is named x again, so each row starts from the unit forms.
+    """
+    if settings.method not in METHODS:
+        raise ValueError(f"sample.method: expected one of {', '.join(METHODS)}, came {settings.method!r}")
+    of_x, of_x0, of_before, of_z = np.eye(4)
+    given = [of_before.copy()]
+
+    def predict(x: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
+        given[-1][:] = of_before  # what a multistep sampler kept of the step before
+        given.append(of_x0.copy())
+        return given[-1], eps_from_x0(schedule, x, t, of_x0)
+
+    timesteps = SPACINGS[settings.spacing](schedule, settings.steps).tolist()
+    way = walk(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
+    rows = []
+    for t, (_, now) in zip(timesteps[::-1], way, strict=True):
+        conversion = convert(schedule, np.array([1.0, 0.0]), t, np.array([0.0, 1.0]), prediction, "x0")
+        rows.append([*conversion, *now, 0, 0])
+        now[:] = of_x
+    return SamplerTables(np.array(rows, np.float32), np.array(timesteps[::-1], np.int32), bool(settings.clip))
 
 
 class GraphedSampler:

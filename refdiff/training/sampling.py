@@ -11,6 +11,7 @@ from .. import engines, models
 from ..models import Tree
 from ..process import (
     SPACINGS,
+    Schedule,
     ancestral,
     ddim,
     dpmpp_2m,
@@ -22,8 +23,9 @@ from ..process import (
     predictor,
     step_variance,
 )  # fmt: skip
+from ..process.samplers import Predict, Trajectory
 from ..random import Key, Stream, normal
-from .config import Config
+from .config import Config, SampleConfig
 
 __all__ = ["denoiser", "sample", "trajectory"]
 
@@ -49,7 +51,7 @@ Walk = Callable[..., Iterator[tuple[int, Any]]]
 
 
 def walker(config: Config, p: Tree) -> Walk:
-    """walk(index, seed, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
+    """The walk (index, seed, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
 
     x_t (len(index), ...) float32; without `every` the states on the way may be None. `config.sample` chooses the sampler.
     """
@@ -81,15 +83,19 @@ def _walk(config: Config, model: Any, index: np.ndarray, seed: int) -> Iterator[
     def noise(t: int) -> np.ndarray:
         return normal(Key(seed, Stream.STEP, t), index, shape)
 
+    yield from walk(schedule, s, predict, x, timesteps, noise)
+
+
+def walk(schedule: Schedule, s: SampleConfig, predict: Predict, x: Any, timesteps: list[int], noise: Any) -> Trajectory:
+    """The sampler of `process` that these settings choose, from x at the last timestep on."""
     if s.method in SOLVERS:
-        yield from SOLVERS[s.method](schedule, predict, x, timesteps)
-    elif s.method == "ddim":
-        yield from ddim(schedule, predict, x, timesteps, noise, s.eta)
-    elif s.method == "euler_ancestral":
-        yield from euler_ancestral(schedule, predict, x, timesteps, noise)
-    else:
-        variance = posterior_variance if s.variance == "posterior" else step_variance
-        yield from ancestral(schedule, predict, x, timesteps, noise, variance)
+        return SOLVERS[s.method](schedule, predict, x, timesteps)
+    if s.method == "ddim":
+        return ddim(schedule, predict, x, timesteps, noise, s.eta)
+    if s.method == "euler_ancestral":
+        return euler_ancestral(schedule, predict, x, timesteps, noise)
+    variance = posterior_variance if s.variance == "posterior" else step_variance
+    return ancestral(schedule, predict, x, timesteps, noise, variance)
 
 
 def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, progress: bool = True) -> np.ndarray:
@@ -98,11 +104,11 @@ def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, pro
 
     if n < 1:
         raise ValueError(f"n: expected at least one sample, came {n}")
-    done, walk = [], walker(config, p)
+    done, way_of = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
     with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
         for first in range(0, n, batch):
-            way = walk(np.arange(first, min(first + batch, n)), seed, every=False)
+            way = way_of(np.arange(first, min(first + batch, n)), seed, every=False)
             _, x = next(way)
             for _, x in way:  # noqa: B007
                 bar.update()

@@ -89,11 +89,12 @@ def introduction() -> str:
     return "\n\n".join(
         [
             "# Kernels",
-            "refdiff's CUDA kernels: one `.cu` file a family of operations, forward and backward together, which the wheel "
-            "carries as `refdiff/_kernels`. Headers: `ptx.cuh` the instructions that C++ has no words for, `device.cuh` what "
-            "all share, the others what some share. Each file begins with its equations and what bounds its speed.",
-            f"The tables are what NVRTC {version} says: registers a thread for {' and '.join(ARCHITECTURES)}, bytes of static "
-            "shared memory (a launch asks for more), bytes of stack and spills a thread. Made by "
+            "refdiff's CUDA kernels: one `.cu` file a family of operations, forward and backward together, which the "
+            "wheel carries as `refdiff/_kernels`. Headers: `ptx.cuh` the instructions that C++ has no words for, "
+            "`device.cuh` what all share, the others what some share. Each file begins with its equations and what "
+            "bounds its speed.",
+            f"The tables are what NVRTC {version} says: registers a thread for {' and '.join(ARCHITECTURES)}, bytes of "
+            "static shared memory (a launch asks for more), bytes of stack and spills a thread. Made by "
             "`python tests/kernels/catalogue.py kernels/README.md`; a test compares.",
         ]
     )

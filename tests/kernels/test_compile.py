@@ -23,7 +23,8 @@ PAGE = (KERNELS / "README.md").read_text()
 
 def check(source, defines, architecture):
     found = catalogue.figures(source, defines, architecture)
-    assert list(found) and set(found) == set(catalogue.names(source))
+    assert found
+    assert set(found) == set(catalogue.names(source))
     for name, figures in found.items():
         assert figures.stack == figures.spilled == 0, f"{name}, {catalogue.title(defines)}, {architecture}: {figures}"
         assert figures.shared <= 48 << 10

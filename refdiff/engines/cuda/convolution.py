@@ -31,12 +31,15 @@ def conv2d(
     if padding is None:
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
         padding = (kh // 2, kh // 2)
-    n, h, w = x.shape[0], *((size + sum(padding) - k) // stride + 1 for size, k in zip(x.shape[1:3], (kh, kw), strict=True))
+    n, h, w = (
+        x.shape[0],
+        *((size + sum(padding) - k) // stride + 1 for size, k in zip(x.shape[1:3], (kh, kw), strict=True)),
+    )
     assert h > 0 and w > 0, f"conv2d: a {kh}x{kw} filter on {x.shape} with padding {padding}"
     y = x.context.empty((n, h, w, c_out), x.dtype)
     tile = choose_tile(x.context, x.dtype, n * h * w, c_out)
     x.context.launch(
-        "conv2d.cu", "conv2d", tile.count(n * h * w, c_out), tile.threads, x, weight, bias, y,
+        "conv2d.cu", "conv2d", tile.cover(n * h * w, c_out), tile.threads, x, weight, bias, y,
         *_sizes(x.shape, y.shape, weight.shape, stride, padding),
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(c_in, x), OUT_PACKS=packed(c_out, y), **tile.defines,
     )  # fmt: skip
@@ -57,7 +60,7 @@ def conv2d_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
     pixels = n * -(-h // stride) * -(-w // stride)  # of each pair of residues of h and w, at most
     tile = choose_tile(dy.context, x.dtype, pixels, c_in, copies=stride**2)
     dy.context.launch(
-        "conv2d.cu", "conv2d_dx", (tile.count(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx, *sizes,
+        "conv2d.cu", "conv2d_dx", (tile.cover(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx, *sizes,
         dtype=x.dtype, shared=tile.shared, **packs, **tile.defines,
     )  # fmt: skip
     terms = dy.size // dy.shape[3]

@@ -17,7 +17,7 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
     y = x.context.empty((*x.shape[:-1], outputs), x.dtype)
     tile = choose_tile(x.context, x.dtype, rows, outputs)
     x.context.launch(
-        "linear.cu", "linear", tile.count(rows, outputs), tile.threads, x, weight, bias, y, rows, inputs, outputs, x.pitch,
+        "linear.cu", "linear", tile.cover(rows, outputs), tile.threads, x, weight, bias, y, rows, inputs, outputs, x.pitch,
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, weight), **tile.defines,
     )  # fmt: skip
     return y, (x, weight)
@@ -31,7 +31,7 @@ def linear_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
     dx = context.empty(x.shape, x.dtype)
     tile = choose_tile(context, x.dtype, rows, inputs)
     context.launch(
-        "linear.cu", "linear_dx", tile.count(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
+        "linear.cu", "linear_dx", tile.cover(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, dx), OUT_PACKS=out_packs, **tile.defines,
     )  # fmt: skip
     dweight, dbias = weight_gradient(

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ...process import Schedule, q_sample, target
 from ...random import Key, Stream
 from .array import Array
 from .context import THREADS, blocks, current
 
-__all__ = ["advance", "integers", "key_arguments", "noise_table", "noised", "normal"]
+__all__ = ["advance", "integers", "key_arguments", "noised", "normal"]
 
 
 def key_arguments(key: Key) -> tuple[Any, ...]:
@@ -59,25 +58,13 @@ def integers(key: Key, n: int | Array, low: int, high: int) -> Array:
     return y
 
 
-def noise_table(schedule: Schedule, prediction: str) -> np.ndarray:
-    """Rows (a, b, c, d) of t = 0 .. T: x_t = a x_0 + b eps, and what a network that predicts `prediction` should say of it,
-    c x_0 + d eps. Both are linear, so the columns are `q_sample` and `target` of units.   -> (T + 1, 4) float32; row 0 is 0.
-    """
-    t = np.arange(1, schedule.T + 1)
-    one, zero = np.ones(schedule.T), np.zeros(schedule.T)
-    table = np.zeros((schedule.T + 1, 4))
-    for column, (x0, eps) in enumerate([(one, zero), (zero, one)]):
-        table[1:, column] = q_sample(schedule, x0, t, eps)
-        table[1:, 2 + column] = target(schedule, prediction, x0, eps, t)
-    return table.astype(np.float32)
-
-
 def noised(
     x0: Array, table: Array, seed: int, step: int | Array, dtype: Any = np.float32
 ) -> tuple[Array, Array, Array]:
     """x_t, t and the target of training step `step` [DDPM] algorithm 1, in one launch; as in `training.train_step`.
 
-    x0 (N, ...) float32, table of `noise_table` on the device, step an integer or an int32 Array of shape ()
+    x0 (N, ...) float32, table (T + 1, 4) float32 with rows (a, b, c, d): x_t = a x_0 + b eps, target = c x_0 + d eps; step
+    an integer or an int32 Array of shape ()
     -> x_t (N, ...) of dtype, t (N,) int32, target (N, ...) of dtype.
     """
     assert x0.dtype == table.dtype == "float32", f"noised: {x0}, {table}"

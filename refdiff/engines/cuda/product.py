@@ -35,7 +35,7 @@ class Tile(NamedTuple):
     def defines(self) -> dict[str, int]:
         return {"TILE_M": self.m, "TILE_N": self.n, "STAGES": STAGES}
 
-    def count(self, m: int, n: int) -> int:
+    def cover(self, m: int, n: int) -> int:
         """Tiles that cover an m x n matrix."""
         return blocks(m, self.m) * blocks(n, self.n)
 
@@ -54,7 +54,7 @@ def choose_tile(context: Context, dtype: str, m: int, n: int, copies: int = 1, s
     """
 
     def time(tile: Tile) -> float:
-        count = copies * tile.count(m, n)
+        count = copies * tile.cover(m, n)
         each = count / MULTIPROCESSORS if split else blocks(count, MULTIPROCESSORS)
         return each * tile.m * tile.n / tile.rate
 
@@ -87,7 +87,7 @@ def weight_gradient(
     m = dweight.size // n
     tile = choose_tile(context, x.dtype, m, n, split=True)
     step = STEP_BYTES // ITEMSIZE[x.dtype]
-    steps, wanted = blocks(terms, step), blocks(2 * MULTIPROCESSORS, tile.count(m, n))
+    steps, wanted = blocks(terms, step), blocks(2 * MULTIPROCESSORS, tile.cover(m, n))
     each = blocks(steps, min(wanted, blocks(steps, STAGES)))  # steps of a part: enough to fill the ring
     parts = blocks(steps, each)
     size = (m + 1) * n  # dW, then db
@@ -97,7 +97,7 @@ def weight_gradient(
     else:
         whole = context.empty((parts, size))
         vector = Array(whole.buffer, (n,), "float32", m * n)
-    grid, options = (tile.count(m, n), parts), {**tile.defines, **defines}
+    grid, options = (tile.cover(m, n), parts), {**tile.defines, **defines}
     context.launch(
         source, name, grid, tile.threads, x, dy, whole, vector, *arguments, each * step, size,
         dtype=x.dtype, shared=tile.shared, **options,

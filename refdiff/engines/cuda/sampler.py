@@ -11,31 +11,17 @@ The state is written in place and the step's number is the device's, so the loop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...process import (
-    SPACINGS,
-    Schedule,
-    ancestral,
-    convert,
-    ddim,
-    dpmpp_2m,
-    eps_from_x0,
-    euler,
-    euler_ancestral,
-    posterior_variance,
-    step_variance,
-)  # fmt: skip
 from ...random import Key, Stream
 from .array import Array
 from .context import THREADS, blocks, current
 from .noise import advance, key_arguments, normal
 from .structure import cast
 
-__all__ = ["METHODS", "SamplerState", "SamplerTables", "sampler_state", "sampler_step", "tables"]
+__all__ = ["METHODS", "SamplerState", "SamplerTables", "sampler_state", "sampler_step"]
 
 METHODS = ("ancestral", "ddim", "dpmpp_2m", "euler", "euler_ancestral")  # those with one prediction a step
 
@@ -65,33 +51,6 @@ class SamplerState(NamedTuple):
     seed: int
 
 
-def tables(schedule: Schedule, settings: Any, prediction: str = "eps") -> SamplerTables:
-    """What each step multiplies by, from the samplers of `process` themselves. ValueError for a method not of METHODS.
-
-    settings: method, steps, spacing, eta, variance and clip, as `training.SampleConfig`. The sampler runs in float64 on
-    linear forms instead of images: arrays of four numbers, the parts of x, x0_hat, the last x0_hat and z. After each step
-    what it holds is named x again, so each row starts from the unit forms.
-    """
-    if settings.method not in METHODS:
-        raise ValueError(f"sample.method: expected one of {', '.join(METHODS)}, came {settings.method!r}")
-    of_x, of_x0, of_before, of_z = np.eye(4)
-    given = [of_before.copy()]
-
-    def predict(x: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-        given[-1][:] = of_before  # what a multistep sampler kept of the step before
-        given.append(of_x0.copy())
-        return given[-1], eps_from_x0(schedule, x, t, of_x0)
-
-    timesteps = SPACINGS[settings.spacing](schedule, settings.steps).tolist()
-    walk = _walk(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
-    rows = []
-    for t, (_, now) in zip(timesteps[::-1], walk, strict=True):
-        conversion = convert(schedule, np.array([1.0, 0.0]), t, np.array([0.0, 1.0]), prediction, "x0")
-        rows.append([*conversion, *now, 0, 0])
-        now[:] = of_x
-    return SamplerTables(np.array(rows, np.float32), np.array(timesteps[::-1], np.int32), bool(settings.clip))
-
-
 def sampler_state(
     given: SamplerTables, numbers: Any, shape: tuple[int, ...], seed: int = 0, dtype: Any = np.float32
 ) -> SamplerState:
@@ -119,17 +78,3 @@ def sampler_step(state: SamplerState, y: Array) -> None:
         len(state.timesteps), state.step, state.t, state.numbers, n, count, state.clip, low, high, stream, dtype=y.dtype,
     )  # fmt: skip
     advance(state.step)
-
-
-def _walk(
-    schedule: Schedule, s: Any, predict: Any, x: Any, timesteps: list[int], noise: Callable[[int], Any]
-) -> Iterator[tuple[int, Any]]:
-    """The sampler that the settings choose, as `training.trajectory` calls it."""
-    if s.method in ("euler", "dpmpp_2m"):
-        return {"euler": euler, "dpmpp_2m": dpmpp_2m}[s.method](schedule, predict, x, timesteps)
-    if s.method == "ddim":
-        return ddim(schedule, predict, x, timesteps, noise, s.eta)
-    if s.method == "euler_ancestral":
-        return euler_ancestral(schedule, predict, x, timesteps, noise)
-    variance = posterior_variance if s.variance == "posterior" else step_variance
-    return ancestral(schedule, predict, x, timesteps, noise, variance)

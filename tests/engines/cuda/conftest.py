@@ -6,9 +6,11 @@ import pytest
 
 emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
+
 @pytest.fixture(params=["float32", "bfloat16"])
 def dtype(request):
     return request.param
+
 
 @pytest.fixture(params=[0, 1], ids=["seed0", "seed1"])
 def context(request):

@@ -12,6 +12,7 @@ from refdiff.engines.cuda.memory import Arena
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
 from refdiff.random import Key, Stream
 from refdiff.testing.derivatives import relative_error
+from refdiff.training.graphed import noise_table
 
 SEED = (5 << 32) + 0xFFFFFFFF
 
@@ -58,7 +59,7 @@ def batch(schedule, prediction, x0, seed, step):
 def test_noised(context, dtype, prediction, shape):
     schedule = linear(50)
     x0 = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-    table = context.array(noise.noise_table(schedule, prediction))
+    table = context.array(noise_table(schedule, prediction))
     x_t, t, goal = noise.noised(context.array(x0), table, SEED, 3, dtype)
     wanted_t, wanted, wanted_goal = batch(schedule, prediction, x0, SEED, 3)
     assert np.array_equal(cuda.host(t), wanted_t)
@@ -74,7 +75,7 @@ def test_table(prediction, schedule):
     rng = np.random.default_rng(1)
     t = np.arange(1, schedule.T + 1)
     x0, eps = rng.standard_normal((2, schedule.T, 2))
-    a, b, c, d = (column[:, None] for column in noise.noise_table(schedule, prediction)[1:].astype(float).T)
+    a, b, c, d = (column[:, None] for column in noise_table(schedule, prediction)[1:].astype(float).T)
     wanted = target(schedule, prediction, x0, eps, t)
     assert relative_error(a * x0 + b * eps, q_sample(schedule, x0, t, eps)) <= 1e-7
     assert relative_error(c * x0 + d * eps, wanted) <= 1e-7
@@ -83,14 +84,14 @@ def test_table(prediction, schedule):
 def test_table_is_finite_where_nothing_of_the_data_is_left():
     schedule = rescale_zero_terminal_snr(linear(10))
     for prediction in ("eps", "x0", "v", "mu"):
-        assert np.isfinite(noise.noise_table(schedule, prediction)).all()
+        assert np.isfinite(noise_table(schedule, prediction)).all()
 
 
 def test_a_captured_batch_is_a_new_one_each_replay(context):
     arena = Context(context.device, Arena(context.device, 1 << 16))
     schedule = linear(20)
     values = np.random.default_rng(0).uniform(-1, 1, (3, 2, 2, 1)).astype(np.float32)
-    x0, table = arena.array(values), arena.array(noise.noise_table(schedule, "v"))
+    x0, table = arena.array(values), arena.array(noise_table(schedule, "v"))
     counter, kept = arena.array(0, "int32"), []
 
     def run():

@@ -13,6 +13,7 @@ from refdiff.engines.cuda.memory import Arena
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
 from refdiff.testing.derivatives import relative_error
 from refdiff.training import SampleConfig, sampling
+from refdiff.training.graphed_sampling import tables
 
 SEED = (1 << 40) + 3
 NUMBERS = np.array([5, 0, 70000])
@@ -46,7 +47,7 @@ def wanted_trajectory(monkeypatch, schedule, settings, prediction, shape):
 
 
 def check_trajectory(context, dtype, wanted, schedule, settings, prediction, shape, most):
-    state = sampler.sampler_state(sampler.tables(schedule, settings, prediction), NUMBERS, shape, SEED, dtype)
+    state = sampler.sampler_state(tables(schedule, settings, prediction), NUMBERS, shape, SEED, dtype)
     assert relative_error(cuda.host(state.x), wanted[0][1]) <= 1e-6
     for (t, _), (_, x) in pairwise(wanted):
         assert np.array_equal(cuda.host(state.t), np.full(len(NUMBERS), t))
@@ -92,12 +93,12 @@ def test_from_pure_noise(context, monkeypatch, method):
 def test_tables_name_the_methods_they_know():
     for method in ("heun", "dpmpp_2s"):
         with pytest.raises(ValueError, match=r"sample\.method"):
-            sampler.tables(linear(10), SampleConfig(method, 3))
+            tables(linear(10), SampleConfig(method, 3))
 
 
 def test_a_prediction_that_is_not_a_number_stays_one(context):
     schedule, settings = linear(10), SampleConfig("ddim", 2, eta=0.0, clip=True)
-    state = sampler.sampler_state(sampler.tables(schedule, settings, "eps"), [0], (4,))
+    state = sampler.sampler_state(tables(schedule, settings, "eps"), [0], (4,))
     sampler.sampler_step(state, context.array([[np.nan, np.inf, -np.inf, 0]]))
     assert np.array_equal(np.isfinite(cuda.host(state.x)), [[False, True, True, True]])
 
@@ -105,7 +106,7 @@ def test_a_prediction_that_is_not_a_number_stays_one(context):
 def test_a_captured_step_is_the_next_one_each_replay(context):
     schedule, settings = linear(20), SampleConfig("ancestral", 4)
     arena = Context(context.device, Arena(context.device, 1 << 16))
-    table = sampler.tables(schedule, settings, "eps")
+    table = tables(schedule, settings, "eps")
     with cuda.use(arena):
         direct, captured = (sampler.sampler_state(table, NUMBERS, (2, 3), SEED) for _ in range(2))
         y = arena.array(network(np.zeros((3, 2, 3)), 1))

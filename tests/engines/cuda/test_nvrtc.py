@@ -1,0 +1,134 @@
+"""The compiler of the kernels: what it makes, its cache, and what it says where something is wrong. Needs no GPU."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import pytest
+
+from refdiff.engines.cuda import nvrtc
+from refdiff.engines.cuda.device import DeviceError
+
+SOURCE = """#include <own.cuh>
+extern "C" __global__ void k(float* x) {
+    x[threadIdx.x] = OWN * SCALE;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    try:
+        return nvrtc.find()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "own.cuh").write_text("#define OWN 2\n")
+    path = tmp_path / "k.cu"
+    path.write_text(SOURCE)
+    return path
+
+
+def test_a_cubin_for_each_architecture(compiler, source):
+    found = {name: compiler.compile(source, [("SCALE", 3)], name) for name in ("sm_80", "sm_90", "sm_90a")}
+    for architecture, compiled in found.items():
+        assert compiled.cubin.startswith(b"\x7fELF")
+        assert f"Compiling entry function 'k' for '{architecture}'" in compiled.log
+        assert "0 bytes spill stores" in compiled.log
+    assert len({compiled.cubin for compiled in found.values()}) == 3
+    assert ".entry k(" in compiler.ptx(source, [("SCALE", 3)], "sm_80")
+
+
+def test_an_error_names_file_and_line(compiler, source):
+    with pytest.raises(DeviceError, match=r'k\.cu does not compile(.|\n)*k\.cu\(3\): error: .*"SCALE" is undefined'):
+        compiler.compile(source, [], "sm_80")
+    source.with_name("own.cuh").write_text("\n#define OWN (+)\n")
+    with pytest.raises(DeviceError, match=r"own\.cuh\(2\)|k\.cu\(3\): error: expected an expression"):
+        compiler.compile(source, [("SCALE", 3)], "sm_80")
+    with pytest.raises(DeviceError, match="gpu-architecture"):
+        compiler.compile(source, [("SCALE", 3)], "sm_12")
+
+
+def test_the_cache_gives_what_the_same_text_made(compiler, source, tmp_path, monkeypatch):
+    cache = tmp_path / "a" / "cache"
+    compiled, compile_ = [], nvrtc.Nvrtc._compile
+    monkeypatch.setattr(nvrtc.Nvrtc, "_compile", lambda *a: compiled.append(a) or compile_(*a))
+
+    def make(defines=(("SCALE", 3),), architecture="sm_80"):
+        before = len(compiled)
+        return compiler.compile(source, defines, architecture, cache), len(compiled) - before
+
+    first, times = make()
+    assert times == 1
+    assert make() == (first, 0)
+    assert make((("SCALE", 4),))[1] == make(architecture="sm_90")[1] == 1
+    source.with_name("own.cuh").write_text("#define OWN 5\n")
+    assert make()[1] == 1
+    source.write_text(SOURCE + "// more\n")
+    assert make()[1] == 1
+    monkeypatch.setattr(compiler, "version", (1, 2))
+    assert make()[1] == 1
+    assert len(list(cache.iterdir())) == 6
+    assert not list(cache.glob(".*")), "a temporary file was left"
+
+
+def test_a_bad_cache_does_no_harm(compiler, source, tmp_path):
+    cache = tmp_path / "cache"
+    wanted = compiler.compile(source, [("SCALE", 3)], "sm_80", cache)
+    (entry,) = cache.iterdir()
+    whole = entry.read_bytes()
+    for broken in (b"", whole[:20], whole[:-1], whole[:100] + b"?" + whole[101:], whole + b"\0"):
+        entry.write_bytes(broken)
+        assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == wanted.cubin
+        assert entry.read_bytes()[:4] == nvrtc.hashlib.sha256(entry.read_bytes()[32:]).digest()[:4], "mended"
+    entry.unlink()
+    entry.mkdir()
+    assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == wanted.cubin
+    assert compiler.compile(source, [("SCALE", 3)], "sm_80", source / "not a folder").cubin == wanted.cubin
+
+
+def test_the_cache_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert nvrtc.cache_folder() == tmp_path / "refdiff" / "kernels"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert nvrtc.cache_folder() == tmp_path / "home" / ".cache" / "refdiff" / "kernels"
+
+
+def test_where_it_looks(monkeypatch, tmp_path):
+    wheel, path, home = tmp_path / "nvidia", tmp_path / "cuda", tmp_path / "home"
+    files = [wheel / "cu13/lib/libnvrtc.so.13", wheel / "cuda_nvrtc/lib/libnvrtc.so.12", path / "lib64/libnvrtc.so",
+             path / "lib64/libnvrtc.so.12.4.99", home / "lib64/libnvrtc.so.11.2"]  # fmt: skip
+    for file in [*files, wheel / "cu13/lib/libnvrtc-builtins.so.13.0", path / "lib64/libnvrtc_static.a"]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(wheel)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda name: "libnvrtc.so.99")
+    monkeypatch.setenv("CUDA_PATH", str(path))
+    monkeypatch.setenv("CUDA_HOME", str(home))
+    assert list(nvrtc._candidates()) == [*map(str, files), "libnvrtc.so.99"]
+    nvrtc.find.cache_clear()
+    with pytest.raises(DeviceError, match=r"Found and not used: .*libnvrtc.so.13 \(.*"):
+        nvrtc.find()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert str(files[0]) not in list(nvrtc._candidates())
+
+
+def test_the_first_that_the_driver_takes(monkeypatch):
+    versions = {"a": (13, 1), "b": (12, 9), "c": (12, 0)}
+    monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(versions))
+    monkeypatch.setattr(nvrtc, "Nvrtc", lambda path: SimpleNamespace(path=path, version=versions[path]))
+    nvrtc.find.cache_clear()
+    assert [nvrtc.find(newest).path for newest in (None, 14, 13, 12)] == ["a", "a", "a", "b"]
+    with pytest.raises(
+        DeviceError, match=r'of CUDA 11 is missing: pip install "refdiff\[cuda11\]".*a \(of CUDA 13\); b'
+    ):
+        nvrtc.find(11)
+    monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(()))
+    nvrtc.find.cache_clear()
+    with pytest.raises(DeviceError, match=r'pip install "refdiff\[cuda13\]"; --engine cpu goes on working$'):
+        nvrtc.find()
+    nvrtc.find.cache_clear()
