@@ -4,6 +4,8 @@ It needs an NVIDIA GPU of compute capability 8.0 or more and CuPy, which it asks
 them a DeviceError says what to do. Work is queued on the device in order; `host` waits for it.
 """
 
+from inspect import isfunction
+
 from .. import reference
 from .activation import *
 from .attention import *
@@ -18,6 +20,7 @@ from .resample import *
 from .softmax import *
 from .structure import *
 
-_missing = [name for name in vars(reference) if callable(vars(reference)[name]) and name not in globals()]
+_missing = [name for name, value in vars(reference).items()
+            if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip
 if _missing:
     raise ImportError(f"the CUDA engine lacks {', '.join(_missing)}")
