@@ -5,29 +5,32 @@
 //   delta_i = sum_c dy_ic y_ic = sum_j p_ij dp_ij
 //   dv = p^T dy,  dp = dy v^T,  dz = p (dp - delta),  dq = dz k / sqrt(d),  dk = dz^T q / sqrt(d)
 //
-// Forward is the flash form: keys pass in tiles, a row keeps its largest score m so far, the sum l of exp(z - m) and the
-// unnormalised y; a larger m rescales both. Backward works p out again from lse: one kernel for dq, a block per tile of
-// queries, which also writes delta, and one for dk and dv, a block per tile of keys. No atomics: every sum has one owner.
+// Forward is the flash form: keys pass in tiles, a row keeps its largest score m so far, the sum l of exp(z - m) and
+// the unnormalised y; a larger m rescales both. Backward works p out again from lse: one kernel for dq, a block per
+// tile of queries, which also writes delta, and one for dk and dv, a block per tile of keys. No atomics: every sum has
+// one owner, and repeated runs are equal in bits.
 //
-// HEAD is d filled up with zeros to a multiple of 16 SPLIT. A warp has 16 of the rows that stay and, of HEAD, a slice of
-// HEAD / SPLIT columns: it sums scores over its slice, the SPLIT warps of the same rows add their scores through shared
-// memory, and each goes on to its slice of the output (SPLIT > 1 where 16 x HEAD sums would not fit in registers). A
-// lane holds scores and outputs as mma_16816 lays them out: rows g = lane / 4 and g + 8, two columns of every eight; so
-// a row's maximum is one over four lanes, and scores become the next product's first operand without leaving registers.
+// HEAD is d filled up with zeros to a multiple of 16 SPLIT. A warp has one or two bands of 16 of the rows that stay
+// and, of HEAD, a slice of HEAD / SPLIT columns: it works its scores out over the slice, the SPLIT warps of the same
+// rows add theirs through shared memory, and each goes on to its slice of the output (SPLIT > 1 where sums of 16 x HEAD
+// would not fit in registers). A second band uses each operand from shared memory, whose bandwidth is the limit, twice.
+// A lane holds scores and outputs as mma_16816 lays them out: rows lane / 4 and lane / 4 + 8, two columns of every
+// eight; so a row's maximum is one over four lanes, and scores become the next product's first operand without leaving
+// registers.
 //
-// All tiles lie in shared memory with 16 bytes between rows, which keeps ldmatrix free of bank conflicts. The streamed
-// ones are fetched with cp.async a tile ahead (STAGES = 2), or after a barrier where 99 KiB, what every GPU from sm_80 on
-// has, do not hold two (STAGES = 1).
+// Tiles lie in shared memory with 16 bytes between rows, which keeps ldmatrix free of bank conflicts. The streamed ones
+// are fetched by cp.async a tile ahead (STAGES = 2), or after a barrier (STAGES = 1) where two do not go into 99 KiB,
+// what a block may have on every GPU from sm_80 on.
 //
-// Operations: forward 4 N S L C (C = heads d); backward 10, of which 14 are done because z and dp are worked out twice.
-// Bytes: forward 2 N C (2 S + 2 L), backward 2 N C (4 S + 4 L), and tiles again from L2. Floor: operations over the
-// matrix rate where S is beyond a few hundred, bytes over the copy bandwidth below.
+// Operations: forward 4 N S L C (C = heads d), backward 10, of which z and dp are done twice: 14. Bytes: forward
+// 2 N C (2 S + 2 L), backward 2 N C (5 S + 4 L); the streamed tiles come again from L2, 4 L C bytes for 64 rows of S.
+// Floor: operations over the matrix rate; below S = L = 300 or so, bytes over the copy bandwidth.
 #include <attention_tiles.cuh>
 
 // Blocks of a multiprocessor to leave registers for: what 227 KiB of shared memory hold, where none spills.
 constexpr int FORWARD_BLOCKS = HEAD <= 64 ? 6 : HEAD <= 128 ? 4 : 2;
 constexpr int QUERIES_BLOCKS = HEAD <= 128 ? 4 : 2;
-constexpr int KEYS_BLOCKS = HEAD <= 64 ? 4 : HEAD <= 128 ? 2 : HEAD <= 256 ? 1 : 2;
+constexpr int KEYS_BLOCKS = HEAD <= 64 ? 4 : 2;
 
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64, and all rows of a block's tile are written.
 // scale: log2(e) / sqrt(d). vector: d, all pitches and addresses are multiples of 8 elements.
@@ -40,8 +43,8 @@ attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int 
     int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;  // this warp's in the block's tile; the block's
 
     bf16* q_tile = (bf16*)dynamic_shared();  // ROWS x PITCH
-    Stream<Forward> stream{q_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch, v_pitch,
-                           L, d, vector != 0, nullptr, nullptr};
+    Stream<Forward> stream{q_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch,
+                           v_pitch, L, d, vector != 0, nullptr, nullptr};
     float* share = stream.end();
     fetch<ROWS, Forward::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
     stream.fetch_tile(0);
@@ -93,8 +96,8 @@ attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int 
             if (slice == 0 && lane % 4 == 0)
                 place.row(lse, heads, stride)[at + lane / 4 + 8 * r] = m[band][r] * scale + log2f(l[band][r]);
         }
-        put(o[band], 1 / l[band][0], 1 / l[band][1], own + band * 16 * PITCH, place.of(y, S, y_pitch, d), y_pitch, at, S,
-            slice, d, vector);
+        put(o[band], 1 / l[band][0], 1 / l[band][1], own + band * 16 * PITCH, place.of(y, S, y_pitch, d), y_pitch, at,
+            S, slice, d, vector);
     }
 }
 
@@ -224,8 +227,9 @@ attention_backward_keys(const bf16* q, const bf16* k, const bf16* v, const bf16*
 #pragma unroll
     for (int band = 0; band < BANDS; band++) {
         int at = first + row + 16 * band;
-        put(dk_sum[band], factor, factor, own_k + band * 16 * PITCH, place.of(dk, L, dk_pitch, d), dk_pitch, at, L, slice,
-            d, vector);
-        put(dv_sum[band], 1, 1, own_v + band * 16 * PITCH, place.of(dv, L, dv_pitch, d), dv_pitch, at, L, slice, d, vector);
+        put(dk_sum[band], factor, factor, own_k + band * 16 * PITCH, place.of(dk, L, dk_pitch, d), dk_pitch, at, L,
+            slice, d, vector);
+        put(dv_sum[band], 1, 1, own_v + band * 16 * PITCH, place.of(dv, L, dv_pitch, d), dv_pitch, at, L, slice, d,
+            vector);
     }
 }

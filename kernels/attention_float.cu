@@ -6,14 +6,14 @@
 //   dv = p^T dy,  dp = dy v^T,  dz = p (dp - delta),  dq = dz k / sqrt(d),  dk = dz^T q / sqrt(d)
 //
 // The same three kernels as in attention.cu, in the same flash form. A block is 16 x 16 threads over a tile of 64 rows
-// that stay and tiles of 64 that stream past; thread (i, j) has scores of rows 4 i ... 4 i + 3 against 4 j ... 4 j + 3 and,
-// of every 32 columns of the output, columns 2 j and 2 j + 1 of its rows. Operands pass through shared memory 32 columns
-// at a time, transposed for the scores, so that a thread reads four neighbours at once. HEAD is d filled up to a multiple
-// of 32. Where a block's sums of 64 x HEAD would not fit in registers, blocks share the output's columns (blockIdx.y) and
-// each works out all scores: beyond 256 columns, or 128 for dk and dv, of which a block has both.
+// that stay and tiles of 64 that stream past; thread (i, j) has the scores of rows 4 i ... 4 i + 3 against 4 j ...
+// 4 j + 3 and, of every 32 columns of the output, columns 2 j and 2 j + 1 of its rows. Operands pass through shared
+// memory 32 columns at a time, transposed for the scores, so that a thread reads four neighbours at once. HEAD is d
+// filled up to a multiple of 32. Where a block's sums of 64 x HEAD would not fit in registers, blocks share the columns
+// of the output (blockIdx.y) and each works out all scores: beyond 256 columns, or 128 for dk and dv together.
 //
-// Operations: forward 4 N S L C (C = heads d), backward 14; operands come from L2 once a pair of tiles. Floor: operations
-// over the rate of float32 multiply-adds.
+// Operations: forward 4 N S L C (C = heads d), backward 14; operands come from L2 once for every pair of tiles. Floor:
+// operations over the rate of float32 multiply-adds.
 #include <attention.cuh>
 
 #ifndef HEAD
@@ -107,8 +107,8 @@ __device__ __forceinline__ void clear(float (&o)[CHUNKS][4][2]) {
 
 // This thread's sums times a factor a row into x.
 template <int CHUNKS>
-__device__ __forceinline__ void put(const float (&o)[CHUNKS][4][2], const float (&factor)[4], float* x, int pitch, int first,
-                                    int length, int column, int d) {
+__device__ __forceinline__ void put(const float (&o)[CHUNKS][4][2], const float (&factor)[4], float* x, int pitch,
+                                    int first, int length, int column, int d) {
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16 * 2;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++)
@@ -135,15 +135,15 @@ __device__ __forceinline__ float row_max(float x) {
 
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64. scale: 1 / sqrt(d).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention(const float* q, const float* k, const float* v, float* y, float* lse, int S, int L, int heads, int d, int stride,
-          int q_pitch, int k_pitch, int v_pitch, int y_pitch, float scale) {
+attention(const float* q, const float* k, const float* v, float* y, float* lse, int S, int L, int heads, int d,
+          int stride, int q_pitch, int k_pitch, int v_pitch, int y_pitch, float scale) {
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
     Place place(blockIdx.x, tiles_of(S, ROWS), heads);
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * COLUMNS;
     Rows queries{place.of(q, S, q_pitch, d), q_pitch, first, S, d};
     Rows keys{place.of(k, L, k_pitch, d), k_pitch, 0, L, d}, values{place.of(v, L, v_pitch, d), v_pitch, 0, L, d};
 
-    float o[COLUMNS / CHUNK][4][2], m[4] = {LEAST, LEAST, LEAST, LEAST}, l[4] = {0, 0, 0, 0};  // l: of this thread's keys
+    float o[COLUMNS / CHUNK][4][2], m[4] = {LEAST, LEAST, LEAST, LEAST}, l[4] = {0, 0, 0, 0};  // l: this thread's keys
     clear(o);
     for (; keys.first < L; keys.first = values.first += ROWS) {
         float z[4][4];
@@ -184,8 +184,8 @@ attention_backward_queries(const float* q, const float* k, const float* v, const
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
     Place place(blockIdx.x, tiles_of(S, ROWS), heads);
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * COLUMNS;
-    Rows queries{place.of(q, S, q_pitch, d), q_pitch, first, S, d}, dys{place.of(dy, S, y_pitch, d), y_pitch, first, S, d};
-    Rows ys{place.of(y, S, y_pitch, d), y_pitch, first, S, d};
+    Rows queries{place.of(q, S, q_pitch, d), q_pitch, first, S, d};
+    Rows dys{place.of(dy, S, y_pitch, d), y_pitch, first, S, d}, ys{place.of(y, S, y_pitch, d), y_pitch, first, S, d};
     Rows keys{place.of(k, L, k_pitch, d), k_pitch, 0, L, d}, values{place.of(v, L, v_pitch, d), v_pitch, 0, L, d};
 
     float sums[4], dots[4];
@@ -219,12 +219,13 @@ attention_backward_queries(const float* q, const float* k, const float* v, const
 // there has q = dy = 0 and a finite lse, and so adds nothing.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_keys(const float* q, const float* k, const float* v, const float* dy, const float* lse,
-                        const float* delta, float* dk, float* dv, int S, int L, int heads, int d, int stride, int q_pitch,
-                        int k_pitch, int v_pitch, int dy_pitch, int dk_pitch, int dv_pitch, float scale) {
+                        const float* delta, float* dk, float* dv, int S, int L, int heads, int d, int stride,
+                        int q_pitch, int k_pitch, int v_pitch, int dy_pitch, int dk_pitch, int dv_pitch, float scale) {
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
     Place place(blockIdx.x, tiles_of(L, ROWS), heads);
     int j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * KEYS_COLUMNS;
-    Rows keys{place.of(k, L, k_pitch, d), k_pitch, first, L, d}, values{place.of(v, L, v_pitch, d), v_pitch, first, L, d};
+    Rows keys{place.of(k, L, k_pitch, d), k_pitch, first, L, d};
+    Rows values{place.of(v, L, v_pitch, d), v_pitch, first, L, d};
     Rows queries{place.of(q, S, q_pitch, d), q_pitch, 0, S, d}, dys{place.of(dy, S, dy_pitch, d), dy_pitch, 0, S, d};
 
     float dk_sum[KEYS_COLUMNS / CHUNK][4][2], dv_sum[KEYS_COLUMNS / CHUNK][4][2];

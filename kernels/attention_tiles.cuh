@@ -30,7 +30,7 @@ typedef Shape<SPLIT, 4, 1, 32, 2> Keys;
 constexpr int SPLIT = 2;
 typedef Shape<SPLIT, 4, 2, 16, 2> Forward;
 typedef Shape<SPLIT, 4, 2, 16, 1> Queries;
-typedef Shape<SPLIT, 8, 1, 16, 1> Keys;
+typedef Shape<SPLIT, 4, 1, 16, 2> Keys;
 #else
 constexpr int SPLIT = 4;
 typedef Shape<SPLIT, 4, 2, 16, 1> Forward;
@@ -43,7 +43,8 @@ constexpr float LN2 = 0.6931471806f;
 constexpr float LEAST = -3e38f;  // instead of -inf, for which m - m is NaN
 static_assert(HEAD % (16 * SPLIT) == 0 && HEAD <= 512, "HEAD");
 
-// Rows first ... first + ROWS - 1 of x (length rows of d) into a tile, zeros outside. vector: all is aligned to 16 bytes.
+// Rows first ... first + ROWS - 1 of x (length rows of d) into a tile, zeros outside. vector: all is aligned to 16
+// bytes. On return the copies may still be under way.
 template <int ROWS, int THREADS>
 __device__ __forceinline__ void fetch(bf16* tile, const bf16* x, int pitch, int first, int length, int d, bool vector) {
     constexpr int PACKS = HEAD / 8;
@@ -61,8 +62,8 @@ __device__ __forceinline__ void fetch(bf16* tile, const bf16* x, int pitch, int 
     }
 }
 
-// Two arrays of the same length that stream past together, tile by tile, and two statistics of their rows where there are
-// any. A stage holds a's tile, b's tile, TILE of lse, TILE of delta.
+// Two arrays of the same length that stream past together, tile by tile, and two statistics of their rows where there
+// are any. A stage holds a's tile, b's tile, TILE of lse, TILE of delta.
 template <class K>
 struct Stream {
     static constexpr int SIZE = 2 * K::TILE * PITCH + 4 * K::TILE;  // of a stage, in bf16
@@ -216,10 +217,11 @@ __device__ __forceinline__ void clear(float (&o)[BANDS][SLICE / 8][4]) {
             for (int e = 0; e < 4; e++) o[band][c][e] = 0;
 }
 
-// A band's 16 x SLICE sums times a factor a row (g and g + 8) into x, rows first ... of length. They go by way of `own`,
-// the place of the same rows and columns in a tile that no other warp reads, and from there in whole 16 bytes.
-__device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x, int pitch,
-                                    int first, int length, int first_column, int d, bool vector) {
+// A band's 16 x SLICE sums times a factor a row (lane / 4 and lane / 4 + 8) into x, rows first ... of length, columns
+// first_column ... of d. They go by way of `own`, the place of the same rows and columns in a tile that no other warp
+// reads, and from there in whole 16 bytes.
+__device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x,
+                                    int pitch, int first, int length, int first_column, int d, bool vector) {
     int lane = threadIdx.x % WARP;
     __syncwarp();
 #pragma unroll

@@ -2,25 +2,26 @@
 //
 //   conv2d          y[n,h,w,o] = b[o] + sum_{i,j,c} x[n, s h + i - p, s w + j - p, c] W[i,j,c,o]
 //                   A = windows of x, B = W                     M = N H' W',       N = out, K = kh kw in
-//   conv2d_dx       dx[n,h,w,c] = sum_{i,j,o} dy[n, (h + p - i) / s, (w + p - j) / s, o] W[i,j,c,o], where s divides both
+//   conv2d_dx       dx[n,h,w,c] = sum_{i,j,o} dy[n, (h + p - i) / s, (w + p - j) / s, o] W[i,j,c,o], if s divides both
 //                   A = windows of dy, B = each tap's W^T       M = N H W / s^2,   N = in,  K = taps of a residue * out
 //   conv2d_dweight  dW[i,j,c,o] = sum_{n,h,w} x[n, s h + i - p, s w + j - p, c] dy[n,h,w,o],   db[o] = sum dy
 //                   A = (windows of x)^T, B = dy                M = kh kw in,      N = out, K = N H' W'
 //
-// Implicit: the matrix of windows is never written. Its element (pixel, tap and channel) is a value of the image, or a zero
-// where the window hangs over the edge, and cp.async takes it from there. A pixel and a tap each are worked out as a Place,
-// and adding two Places gives the address.
+// Implicit: the matrix of windows is never written. Its element (pixel, tap and channel) is a value of the image, or a
+// zero where the window hangs over the edge, and cp.async takes it from there. A pixel and a tap each are worked out as
+// a Place, and adding two Places gives the address.
 //
-// A stride s in conv2d_dx: of the pixels h with h mod s = a only the taps i with i = a + p (mod s) have a share in y. So each
-// pair of residues (a, b), blockIdx.z, is a product of stride 1 of its own with some of the taps, and no zero is multiplied.
+// A stride s in conv2d_dx: of the pixels with h mod s = a only the taps i = a + p (mod s) have a share in y. So each pair
+// of residues (a, b), blockIdx.z, is a product of stride 1 of its own with some of the taps; no zero is multiplied.
 //
-// A block takes one tile; in conv2d_dweight, of one part of the pixels (gridDim.y parts, added by add_partials). dW and db
-// are float32 whatever Real is. Operations 2 N H' W' kh kw in out each, bytes at best those of x, W and y; so a 3x3 from 128
-// to 128 channels does 1,152 operations for a byte of x and y, and the matrix rate is its floor.
+// A block takes one tile; in conv2d_dweight, of one part of the pixels (gridDim.y parts, added by add_partials). dW and
+// db are float32 whatever Real is, and db the sums of B's columns, taken as it passes by. Operations 2 N H' W' kh kw in
+// out each, bytes at best those of x, W and y: a 3x3 from 128 to 128 channels does 576 operations for each byte of x and
+// y in bfloat16, so the matrix rate is its floor.
 #include <product.cuh>
 
-// Quotient and remainder of 0 <= n < 2^31 by a d > 0 that many n are divided by. With floor((2^32 - 1) / d) for the inverse
-// n inverse / 2^32 falls short of n / d by less than 1/2: the quotient is right, or one too small.
+// Quotient and remainder of 0 <= n < 2^31 by a d > 0 that many n are divided by. With inverse = floor((2^32 - 1) / d),
+// n inverse / 2^32 falls short of n / d by less than 1: the quotient is right, or one too small.
 struct Divisor {
     int d;
     unsigned inverse;
@@ -57,8 +58,8 @@ struct Windows {
     Divisor by_image, by_row, by_channels, by_tap_row;
 
     __device__ __forceinline__ Windows(const Real* data, int images, int channels, Axis v, Axis u)
-        : data(data), images(images), channels(channels), v(v), u(u), by_image(v.positions * u.positions), by_row(u.positions),
-          by_channels(channels), by_tap_row(u.taps) {
+        : data(data), images(images), channels(channels), v(v), u(u), by_image(v.positions * u.positions),
+          by_row(u.positions), by_channels(channels), by_tap_row(u.taps) {
     }
     __device__ __forceinline__ Place pixel(int index) const {
         int h, w, n = by_image.divide(index, h);
@@ -85,7 +86,7 @@ struct Windows {
     }
 };
 
-// W for conv2d_dx: k is (tap, output channel) over the taps i = i0 + stride i', j = j0 + stride j'; n the input channel.
+// W for conv2d_dx: k is the tap and output channel, over the taps i0 + stride i', j0 + stride j'; n the input channel.
 struct Taps {
     static constexpr bool ALONG_K = true;
     typedef int Place;

@@ -6,8 +6,8 @@
 //                   db[o]    = sum_r dy[r, o]                   the sums of B's columns, taken as it passes by
 //
 // Nothing is transposed in memory: ldmatrix does it on the way to the tensor cores. The rows of x and dy may lie apart
-// (pitch). dW and db are float32 whatever Real is; where the tiles of dW are too few to fill the GPU, the rows are split
-// into gridDim.y parts, each with sums of its own, and add_partials adds these in a fixed order.
+// (pitch). dW and db are float32 whatever Real is; where the tiles of dW are too few to fill the GPU, the rows are
+// split into gridDim.y parts, each with sums of its own, and add_partials adds these in a fixed order.
 //
 // A block takes one tile. Operations 2 rows in out each; bytes as in product.cuh, and for a split 8 in out a part.
 #include <product.cuh>

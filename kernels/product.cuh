@@ -4,65 +4,30 @@
 //
 // A block owns TILE_M x TILE_N sums, which its threads hold in registers, and walks along k in steps of STEP. Each step
 // needs a tile of A (TILE_M x STEP) and a tile of B (STEP x TILE_N) in shared memory; a ring of STAGES such pairs is kept
-// full by cp.async, so that STAGES - 1 steps are on their way from memory while one is multiplied. At the end the sums go
-// through shared memory once, to be written in whole rows.
+// full by cp.async, so that STAGES - 1 steps are on their way from memory while one is multiplied. At the end the sums
+// go through shared memory once, to be written in whole rows.
 //
 // A and B need not be matrices in memory: what they are is said by a *loader*, a struct with
 //
-//   ALONG_K            whether neighbours in memory are neighbours in k, or else in m (of A), in n (of B)
-//   Place outer(int)   what an address owes to m (of A) or to n (of B); worked out once
-//   Place k(int)       what it owes to k
-//   at(Place, Place, int& index)   where from `data` on one value stands; false for a zero that stands nowhere (padding,
-//                      past an end)
+//   ALONG_K                        whether neighbours in memory are neighbours in k, or else in m (of A), in n (of B)
+//   Place outer(int)               what an address owes to m (of A) or to n (of B); worked out once
+//   Place k(int)                   what it owes to k; worked out each step
+//   at(Place, Place, int& index)   where from `data` on the value stands; false if it is a zero that stands nowhere
+//                                  (padding, past an end)
 //
-// bfloat16 is multiplied by tensor cores (ldmatrix, mma.sync), float32 by plain FMA; both keep float32 sums. What moves the
-// tiles is the same code: it knows packs of 16 bytes only.
+// bfloat16 is multiplied by tensor cores (product_tensor.cuh), float32 by plain FMA (product_float.cuh); both keep
+// float32 sums. What moves the tiles is the same code: it knows packs of 16 bytes only.
 //
-// Operations 2 M N K. Bytes from memory, at best: A, B and C once. From the second-level cache: each tile of A is read
-// N / TILE_N times, each of B M / TILE_M times, so a step of 128x128x32 does 1 MFLOP for 16 KB. Floor: operations over the
-// matrix rate; the bytes where K is small.
+// Operations 2 M N K. Bytes from memory, at best: A, B and C once. From the second-level cache each tile of A comes
+// N / TILE_N times, each of B M / TILE_M times: 16 KB for the 1 MFLOP of a step of 128x128x32. Floor: operations over
+// the matrix rate; bytes over the copy bandwidth where K is small.
 #pragma once
-#include <device.cuh>
-
-#ifndef TILE_M
-#define TILE_M 128
+#include <tile.cuh>
+#ifdef BF16
+#include <product_tensor.cuh>
+#else
+#include <product_float.cuh>
 #endif
-#ifndef TILE_N
-#define TILE_N 128
-#endif
-#ifndef STAGES
-#define STAGES 4
-#endif
-// Whether rows of the operation's input (output) channels can be taken pack by pack: their number, and their pitch where
-// they have one, are multiples of a pack.
-#ifndef IN_PACKS
-#define IN_PACKS 1
-#endif
-#ifndef OUT_PACKS
-#define OUT_PACKS 1
-#endif
-
-constexpr int P = PACK<Real>;
-constexpr int STEP = 4 * P;            // 16 float32 or 32 bfloat16: 64 bytes
-constexpr int THREADS = 2 * TILE_M;
-constexpr int RESIDENT = IN_PACKS && OUT_PACKS ? 2 : 1;  // blocks of a multiprocessor at once, which registers must allow
-
-// A tile in shared memory: OUTER values of m or n by STEP of k, in rows along whichever is contiguous. The packs of a row
-// are permuted so that one column of packs in 8 neighbouring rows lies in 8 different groups of four banks, as does a row:
-// no copy, ldmatrix or 16-byte load meets a conflict. Rows 8 apart are permuted alike.
-template <int OUTER, bool ALONG_K>
-struct Tile {
-    static constexpr int ROWS = ALONG_K ? OUTER : STEP, PACKS = (ALONG_K ? STEP : OUTER) / P, ROW = PACKS * P;
-    Real* data;
-
-    static __device__ __forceinline__ int index(int row, int i) {
-        int swizzle = PACKS >= 8 ? row % 8 : row / (8 / PACKS) % PACKS;
-        return row * ROW + (i ^ swizzle) * P;
-    }
-    __device__ __forceinline__ Real* pack(int row, int i) const {
-        return data + index(row, i);
-    }
-};
 
 // What a thread copies of each tile: pack `column` of COPIES rows, APART from each other. PACKED: a pack's values are
 // neighbours in memory, aligned, and all or none of them exist; else they are fetched one by one.
@@ -73,7 +38,7 @@ struct Source {
     static constexpr int APART = THREADS / To::PACKS, COPIES = To::ROWS / APART;
     static_assert(APART % 8 == 0 && COPIES > 0, "rows of a thread are permuted alike");
     const Loader& loader;
-    int first, row, column, to;                      // first: m or n of the tile's corner
+    int first, row, column, to;  // first: m or n of the tile's corner; to: where its first pack goes
     typename Loader::Place outer[ALONG_K ? COPIES : 1];
 
     __device__ __forceinline__ Source(const Loader& loader, int first)
@@ -106,169 +71,8 @@ struct Source {
     }
 };
 
-// Where element (m, n) of the finished tile stands in shared memory, as float32. Rows 4 apart share their banks.
-__device__ __forceinline__ int finished(int m, int n) {
-    return m * TILE_N + (n ^ (m % 4 * 8));
-}
-
-#ifdef BF16
-
-// A warp's sums: HEIGHT x 32, as I x J tiles of 16x8. Lane 4 g + q / 2 holds rows g and g + 8, columns q and q + 1 of each.
-template <bool A_ALONG_K, bool B_ALONG_K>
-struct Sums {
-    static constexpr int ACROSS = TILE_N / 32, HEIGHT = TILE_M * ACROSS / (THREADS / WARP), I = HEIGHT / 16, J = 4;
-    float d[I][J][4] = {};
-    float column[J] = {};  // of B: the lane's part of column g of each of the J tiles
-
-    static __device__ __forceinline__ int first_row() {
-        return threadIdx.x / WARP / ACROSS * HEIGHT;
-    }
-    static __device__ __forceinline__ int first_column() {
-        return threadIdx.x / WARP % ACROSS * 32;
-    }
-
-    // The i-th 16 of m or n from `first` on by the j-th 16 of k, as four 8x8 matrices: with FIRST_K the second of them is
-    // the next in k (so mma wants B: two for the first 8 of n, two for the others), else the next in m (so it wants A).
-    template <bool FIRST_K, int OUTER, bool ALONG_K>
-    static __device__ __forceinline__ void fragment(
-        unsigned (&r)[4], Tile<OUTER, ALONG_K> tile, int first, int i, int j
-    ) {
-        int lane = threadIdx.x % WARP, row = lane % 8;  // the lane gives this row of matrix lane / 8
-        int k = FIRST_K ? lane / 8 % 2 : lane / 16, outer = FIRST_K ? lane / 16 : lane / 8 % 2;
-        if (ALONG_K)
-            ldmatrix_x4(r, tile.pack(first + 8 * outer + row, 2 * j + k) + 16 * i * tile.ROW);
-        else
-            ldmatrix_x4_transposed(r, tile.pack(8 * k + row, first / 8 + 2 * i + outer) + 16 * j * tile.ROW);
-    }
-
-    __device__ __forceinline__ void add(Tile<TILE_M, A_ALONG_K> a, Tile<TILE_N, B_ALONG_K> b, bool columns) {
-#pragma unroll
-        for (int k = 0; k < STEP / 16; k++) {
-            unsigned of_a[I][4], of_b[J][2];
-#pragma unroll
-            for (int i = 0; i < I; i++) fragment<false>(of_a[i], a, first_row(), i, k);
-#pragma unroll
-            for (int j = 0; j < J; j += 2) {
-                unsigned r[4];
-                fragment<true>(r, b, first_column(), j / 2, k);
-                of_b[j][0] = r[0], of_b[j][1] = r[1], of_b[j + 1][0] = r[2], of_b[j + 1][1] = r[3];
-            }
-#pragma unroll
-            for (int i = 0; i < I; i++)
-#pragma unroll
-                for (int j = 0; j < J; j++) mma_16816(d[i][j], of_a[i], of_b[j]);
-            if (columns) {
-#pragma unroll
-                for (int j = 0; j < J; j++)
-#pragma unroll
-                    for (int h = 0; h < 2; h++)
-                        column[j] += __uint_as_float(of_b[j][h] << 16) + __uint_as_float(of_b[j][h] & 0xffff0000u);
-            }
-        }
-    }
-
-    __device__ __forceinline__ void store(float* tile) const {
-        int m = first_row() + threadIdx.x % WARP / 4, n = first_column() + threadIdx.x % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < I; i++)
-#pragma unroll
-            for (int j = 0; j < J; j++)
-#pragma unroll
-                for (int h = 0; h < 2; h++)
-                    *(float2*)(tile + finished(m + 16 * i + 8 * h, n + 8 * j)) =
-                        make_float2(d[i][j][2 * h], d[i][j][2 * h + 1]);
-    }
-
-    // write(n, sum over k of B[k, n]), by the warps that hold the first rows.
-    template <class Write>
-    __device__ __forceinline__ void write_columns(Write write) const {
-#pragma unroll
-        for (int j = 0; j < J; j++) {
-            float x = column[j];
-            x += __shfl_xor_sync(ALL, x, 1);
-            x += __shfl_xor_sync(ALL, x, 2);
-            if (first_row() == 0 && threadIdx.x % 4 == 0) write(first_column() + 8 * j + threadIdx.x % WARP / 4, x);
-        }
-    }
-};
-
-#else
-
-// A thread's sums: I x J, of 16 threads along n and TILE_M / I along m. An axis that is contiguous in shared memory is taken
-// four by four, the other with a thread's values spread evenly: either way a warp's loads are free of conflicts.
-template <bool A_ALONG_K, bool B_ALONG_K>
-struct Sums {
-    static constexpr int I = 8, J = TILE_N / 16, DOWN = TILE_M / I, ACROSS = 16;
-    float d[I][J] = {};
-    float column[J] = {};  // of B
-
-    template <bool ALONG_K, int APART>
-    static __device__ __forceinline__ int index(int thread, int i) {
-        return ALONG_K ? thread + APART * i : 4 * (thread + APART * (i / 4)) + i % 4;
-    }
-    static __device__ __forceinline__ int down() {
-        return threadIdx.x / ACROSS;
-    }
-    static __device__ __forceinline__ int across() {
-        return threadIdx.x % ACROSS;
-    }
-
-    // x[e][i] = the thread's i-th value of m or n at k + e.
-    template <int APART, int COUNT, int OUTER, bool ALONG_K>
-    static __device__ __forceinline__ void values(float (&x)[4][COUNT], Tile<OUTER, ALONG_K> tile, int thread, int k) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            float v[4];
-            if (ALONG_K)
-                load_pack(tile.pack(thread + APART * i, k / 4), v);
-            else
-                load_pack(tile.pack(k + i % 4, thread + APART * (i / 4)), v);
-#pragma unroll
-            for (int e = 0; e < 4; e++) (ALONG_K ? x[e][i] : x[i % 4][i / 4 * 4 + e]) = v[e];
-        }
-    }
-
-    __device__ __forceinline__ void add(Tile<TILE_M, A_ALONG_K> a, Tile<TILE_N, B_ALONG_K> b, bool columns) {
-#pragma unroll
-        for (int k = 0; k < STEP; k += 4) {
-            float of_a[4][I], of_b[4][J];
-            values<DOWN>(of_a, a, down(), k);
-            values<ACROSS>(of_b, b, across(), k);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-#pragma unroll
-                for (int i = 0; i < I; i++)
-#pragma unroll
-                    for (int j = 0; j < J; j++) d[i][j] += of_a[e][i] * of_b[e][j];
-                if (columns) {
-#pragma unroll
-                    for (int j = 0; j < J; j++) column[j] += of_b[e][j];
-                }
-            }
-        }
-    }
-
-    __device__ __forceinline__ void store(float* tile) const {
-#pragma unroll
-        for (int i = 0; i < I; i++)
-#pragma unroll
-            for (int j = 0; j < J; j++)
-                tile[finished(index<A_ALONG_K, DOWN>(down(), i), index<B_ALONG_K, ACROSS>(across(), j))] = d[i][j];
-    }
-
-    // write(n, sum over k of B[k, n]), by the threads that hold the first rows.
-    template <class Write>
-    __device__ __forceinline__ void write_columns(Write write) const {
-#pragma unroll
-        for (int j = 0; j < J; j++)
-            if (down() == 0) write(index<B_ALONG_K, ACROSS>(across(), j), column[j]);
-    }
-};
-
-#endif
-
-// The sums of the tile with corner (m, n) over first <= k < last, `first` and the distance multiples of STEP but for the end
-// of all. columns: those of B are summed too.
+// The sums of the tile with corner (m, n) over first <= k < last; both are multiples of STEP, or the end of all k.
+// columns: those of B are summed too.
 template <bool PACKED_A, bool PACKED_B, class A, class B>
 __device__ __forceinline__ Sums<A::ALONG_K, B::ALONG_K> product(
     const A& a, const B& b, int m, int n, int first, int last, bool columns = false
@@ -292,10 +96,10 @@ __device__ __forceinline__ Sums<A::ALONG_K, B::ALONG_K> product(
     for (int step = 0; step < STAGES - 1; step++) fill(step);
     for (int step = 0; step < steps; step++) {
         cp_async_wait<STAGES - 2>();
-        __syncthreads();           // this step's stage is there for all, and all are done with the last step's,
-        fill(step + STAGES - 1);   // which is filled anew
+        __syncthreads();          // this step's stage is there for all, and all are done with the last step's,
+        fill(step + STAGES - 1);  // which is filled anew
         Real* stage = ring + step % STAGES * STAGE;
-        sums.add({stage}, {stage + OF_A}, columns);
+        sums.add({stage}, {stage + OF_A}, columns && sums.on_top());
     }
     return sums;
 }
@@ -374,7 +178,7 @@ __device__ __forceinline__ Corner corner(int columns) {
     return {(int)(blockIdx.x / across) * TILE_M, (int)(blockIdx.x % across) * TILE_N};
 }
 
-// What a split product left, `size` values a part of which the last `vector` are the second output, added in their order.
+// The parts of a split product, added in their order: of `size` values each, the last `vector` belong to y2.
 __device__ __forceinline__ void add_parts(const float* parts, float* y, float* y2, int count, int size, int vector) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;

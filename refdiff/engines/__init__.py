@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ..errors import one_of
 
-ENGINES = ("reference", "cuda")
+ENGINES = ("reference", "cpu", "cuda")
 
 
 def get(name: str) -> ModuleType:
@@ -25,7 +25,7 @@ def resolve(name: str) -> str:
     """The name itself, or what "auto" stands for here: "cuda" where CuPy finds a GPU, else "cpu"."""
     if name != "auto":
         return name
-    return "cuda" if _has_gpu() else "reference"
+    return "cuda" if _has_gpu() else "cpu"
 
 
 @cache

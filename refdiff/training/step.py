@@ -13,13 +13,14 @@ import numpy as np
 
 from .. import engines, models
 from ..errors import TrainingError
+from ..models import Tree
 from ..process import Schedule, q_sample, target
 from ..random import Key, Stream, integers, normal
 from .config import Config
 from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
 from .state import State
 
-__all__ = ["Step", "Trainer", "train_step", "trainer"]
+__all__ = ["Step", "Trainer", "loss_and_gradient", "train_step", "trainer"]
 
 
 class Step(NamedTuple):
@@ -31,33 +32,38 @@ class Step(NamedTuple):
     learning_rate: float
 
 
-def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray) -> tuple[State, Step]:
-    """One step of [DDPM] algorithm 1 on the batch x0 (N, ...), a pure function of its arguments.
-
-    TrainingError when the loss or the gradient is not finite.
-    """
-    engine, seed, step = engines.get(config.engine), config.seed, state.step + 1
+def loss_and_gradient(config: Config, schedule: Schedule, p: Tree, x0: np.ndarray, step: int) -> tuple[float, Tree]:
+    """The loss of [DDPM] algorithm 1 at step number `step` on the batch x0 (N, ...), and its gradient, a tree like p."""
+    engine, seed = engines.get(config.engine), config.seed
     place = np.arange(len(x0))
     t = integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
     eps = normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
     x_t = engine.array(q_sample(schedule, x0, t, eps))
     wanted = engine.array(target(schedule, config.train.prediction, x0, eps, t))
 
-    y, saved = models.forward(engine, config.model, state.p, x_t, t, Key(seed, Stream.DROPOUT, step))
+    y, saved = models.forward(engine, config.model, p, x_t, t, Key(seed, Stream.DROPOUT, step))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
     dy = engine.mean_squared_error_backward(1.0, saved_loss)
     _, g = models.backward(engine, config.model, dy, saved)
+    return float(loss), g
 
+
+def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray) -> tuple[State, Step]:
+    """One step of [DDPM] algorithm 1 on the batch x0 (N, ...), a pure function of its arguments.
+
+    TrainingError when the loss or the gradient is not finite.
+    """
+    step, settings = state.step + 1, config.train
+    loss, g = loss_and_gradient(config, schedule, state.p, x0, step)
     norm = global_norm(g)
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise TrainingError(f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}")
-    settings = config.train
     if settings.clip:
         g = clip(g, norm, settings.clip)
     rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup, settings.decay)
     p, m, v = adamw(state.p, g, state.m, state.v, step, rate, settings.weight_decay)
     average = moving_average(state.average, p, step, settings.average)
-    return State(step, p, average, m, v, state.seen + len(x0)), Step(step, float(loss), norm, rate)
+    return State(step, p, average, m, v, state.seen + len(x0)), Step(step, loss, norm, rate)
 
 
 class Trainer(Protocol):
@@ -88,8 +94,13 @@ class Functional:
 
 def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
     """Who trains with the engine of this configuration, from this state on. DeviceError where there is no such engine."""
-    if engines.resolve(config.engine) == "cuda":
+    engine = engines.resolve(config.engine)
+    if engine == "cuda":
         from .graphed import Graphed
 
         return Graphed(config, schedule, state)
+    if engine == "cpu":
+        from .flat import Flat
+
+        return Flat(config, schedule, state)
     return Functional(config, schedule, state)

@@ -38,6 +38,12 @@ def stop_at(step):
     return on_step
 
 
+@pytest.fixture(params=["reference", "cpu"])
+def small(small, request):
+    """The run of a test, on each engine of the host."""
+    return small.changed([f"engine={request.param}"])
+
+
 @pytest.mark.parametrize("change", ["model.dropout=0.2", "train.prediction=v", "train.prediction=x0"])
 def test_twenty_steps_repeat_bit_for_bit(small, change):
     config = small.changed([change])

@@ -1,8 +1,16 @@
-"""The CUDA engine on the emulator. Threads run in an order drawn from a seed, each array has unmapped pages around it."""
+"""The CUDA engine on the emulator. Threads run in an order drawn from a seed, each array has unmapped pages around it.
 
+With REFDIFF_DEVICE=gpu the same tests run on the first GPU, each array in memory of its own (`make gpu` does that).
+"""
+
+import os
 import shutil
+from functools import cache
 
 import pytest
+
+from refdiff.engines.cuda.context import Context, use
+from refdiff.engines.cuda.memory import Separate
 
 emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
@@ -15,13 +23,36 @@ def dtype(request):
 @pytest.fixture(params=[0, 1], ids=["seed0", "seed1"])
 def context(request):
     """Fresh arrays hold NaN; blocks run forwards (seed 0) or backwards (seed 1)."""
+    with use(Context(device := open_device(request.param), Separate(device))) as context:
+        yield context
+        device.synchronise()
+
+
+def open_device(seed):
+    if os.environ.get("REFDIFF_DEVICE") == "gpu":
+        if seed:
+            pytest.skip("a GPU chooses its own order")
+        device = gpu()
+        device.launches.clear()
+        return device
     if shutil.which("g++") is None:
         pytest.skip("the emulator needs g++")
     from emulator import Emulator
 
-    from refdiff.engines.cuda.context import Context, use
-    from refdiff.engines.cuda.memory import Separate
+    return Emulator(seed)
 
-    device = Emulator(request.param)
-    with use(Context(device, Separate(device))) as context:
-        yield context
+
+@cache
+def gpu():
+    """The first GPU, which notes what it runs as the emulator does."""
+    from refdiff.engines.cuda.cupy_device import CupyDevice
+
+    class Noting(CupyDevice):
+        launches = []
+
+        def launch(self, kernel, *arguments):
+            if self._captured is None:
+                self.launches.append(kernel)
+            super().launch(kernel, *arguments)
+
+    return Noting()

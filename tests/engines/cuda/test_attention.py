@@ -104,9 +104,13 @@ def test_keys_and_values_of_a_context(context, dtype):
     assert relative_error(host(gradients_as_one(others)), np.concatenate(wanted[1:], axis=-1)) <= bound(dtype, 64)
 
 
-def test_large_scores_do_not_overflow(context, dtype):
-    """Scores of some thousands: nearly one key a row, in the forward and when p is worked out again."""
+@pytest.mark.parametrize("all_negative", [False, True])
+def test_large_scores_do_not_overflow(context, dtype, all_negative):
+    """Scores of some thousands: nearly one key a row, in the forward and when p is worked out again; and where all are
+    far below zero, a key that is not there, whose score would be 0, must not matter."""
     inputs = (30 * draw(1, 40, 32), 30 * draw(1, 70, 32, seed=1), draw(1, 70, 32, seed=2))
+    if all_negative:
+        inputs = (abs(inputs[0]), -abs(inputs[1]), inputs[2])
     q, k, v = (context.array(a, dtype) for a in inputs)
     q64, k64, v64 = (host(a).astype(np.float64) for a in (q, k, v))
     wanted, _ = reference.attention(q64, k64, v64)

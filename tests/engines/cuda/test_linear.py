@@ -9,8 +9,6 @@ from refdiff.engines.cuda import product
 from refdiff.engines.cuda.array import Array
 from refdiff.testing.derivatives import relative_error
 
-TILES = sorted({tile[:2] for tiles in product.TILES.values() for tile in tiles})
-
 
 def check(context, dtype, lead, inputs, outputs):
     rng = np.random.default_rng(inputs)
@@ -20,14 +18,13 @@ def check(context, dtype, lead, inputs, outputs):
     check_agreement(context, "linear", (x,), parameters, dtype=dtype, terms=terms)
 
 
-@pytest.mark.parametrize("tile", TILES, ids="{0[0]}x{0[1]}".format)
-def test_more_than_one_tile(context, dtype, tile, monkeypatch):
-    if tile not in [t[:2] for t in product.TILES[dtype]]:
-        pytest.skip("not a tile of this type")
-    monkeypatch.setitem(product.TILES, dtype, (product.Tile(*tile, 1.0),))
-    check(context, dtype, (2, 100), 168, 136)
-    parts = [kernel.name for kernel in context.device.launches].count("add_partials")
-    assert parts == 2, "expected the weight gradient to be split, in both backwards"
+def test_more_than_one_of_each_tile(context, dtype, monkeypatch):
+    for tile in product.TILES[dtype]:
+        monkeypatch.setitem(product.TILES, dtype, (tile,))
+        context.device.launches.clear()
+        check(context, dtype, (2, 100), 168, 136)
+        parts = [kernel.name for kernel in context.device.launches].count("add_partials")
+        assert parts == 2, "expected the weight gradient to be split, in both backwards"
 
 
 @pytest.mark.parametrize("shape", [((), 1, 1), ((3,), 5, 8), ((2, 1, 7), 8, 3), ((70,), 67, 70)], ids=str)

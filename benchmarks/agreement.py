@@ -1,0 +1,67 @@
+"""Two trainings of `digits` on the CUDA engine, which must have the same bits, and one on the reference engine, whose losses
+must agree to 1e-3: python -m benchmarks.agreement gpu|emulator [STEPS] [KEY=VALUE ...]. One line of JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.refdiff_cuda import open_device
+from refdiff.models import flatten
+from refdiff.training import Config, State
+from refdiff.training.data import load
+from refdiff.training.graphed import Graphed
+from refdiff.training.loop import batch_indices
+from refdiff.training.step import train_step
+
+CLOSE = 1e-3  # of losses, relative
+
+
+def run(worker: Any, config: Config, steps: int) -> list[float]:
+    x, n = load("digits").x, config.train.batch
+    return [worker.step(x[batch_indices(config.seed, i * n, n, len(x))]).loss for i in range(steps)]
+
+
+class OnHost:
+    """`train_step` after `train_step`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.schedule, self.now = config, config.schedule.build(), State.first(config)
+
+    def step(self, x0: np.ndarray) -> Any:
+        self.now, measured = train_step(self.config, self.schedule, self.now, x0)
+        return measured
+
+
+def digest(state: State) -> str:
+    """Of every bit of the weights, moments and average."""
+    found = hashlib.sha256()
+    for tree in (state.p, state.m, state.v, state.average):
+        for name, leaf in flatten(tree).items():
+            found.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def agreement(kind: str, steps: int, changes: list[str]) -> dict[str, Any]:
+    """What two runs on the device and one on the host have in common."""
+    config = Config.resolve("digits", changes=["train.batch=16", "train.warmup=10", "engine=cuda", *changes])
+    device, losses, digests = open_device(kind), [], []
+    for _ in range(2):
+        worker = Graphed(config, config.schedule.build(), State.first(config), device)
+        losses.append(run(worker, config, steps))
+        digests.append(digest(worker.state()))
+        worker.arena.close()
+    wanted = run(OnHost(config.changed(["engine=reference"])), config, steps)
+    error = float(np.max(np.abs(np.array(losses[0]) - wanted) / np.abs(wanted)))
+    same = losses[0] == losses[1] and digests[0] == digests[1]
+    return {"steps": steps, "same_bits": same, "digest": digests[0], "loss_difference": error, "close": error <= CLOSE,
+            "last_loss": losses[0][-1], "last_loss_reference": wanted[-1]}  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(agreement(sys.argv[1], int((sys.argv[2:] or ["100"])[0]), sys.argv[3:])))

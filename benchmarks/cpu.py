@@ -1,0 +1,185 @@
+"""refdiff's cpu engine beside PyTorch and the reference engine: python -m benchmarks.cpu (`make bench`).
+
+--quick: under two minutes. Without PyTorch the rest is measured and the table says what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.suite import Suite, close, peer, start
+from refdiff.benchmark import Budget, PeerError, PeerProcess
+from refdiff.benchmark.cases import operations
+from refdiff.benchmark.counting import operations_of
+
+SUBJECT = "cpu"
+TOLERANCE = 1e-4  # in norm, against the first that answers
+STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16)]
+BATCHES, SIZES = (1, 2, 4, 8, 16, 32, 64), (8, 16, 32, 64)
+
+
+def peers_of(threads: int, python: str, compiled: bool = False) -> dict[str, PeerProcess]:
+    """PyTorch first: it judges."""
+    variants = ["eager", "channels-last"] + ["compile"] * compiled
+    torch = "benchmarks.peers.torch_peer"
+    found = {f"torch {v}": peer(torch, "--variant", v, threads=threads, python=python) for v in variants}
+    for name in ("reference", "cpu"):
+        found[name] = peer("refdiff.benchmark.host", name, threads=threads)
+    return found
+
+
+def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
+    """Forward, training step and sampling step of whole networks."""
+    chosen = STEPS[:2] if quick else STEPS
+    kinds = ("train", "forward") if quick else ("train", "forward", "sample")
+    cases = [{"kind": kind, "model": model, "batch": batch, "dtype": "float32", "seed": 0, "steps": 1}
+             for model, batch in chosen for kind in kinds]  # fmt: skip
+    left = len(cases) * len(threads)
+    for n in threads:
+        peers = peers_of(n, python, compiled=not quick)
+        if quick:
+            del peers["reference"]
+        try:
+            suite.more[f"peers at {n} threads"] = start(peers, budget)
+            for case in cases:
+                suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE, budget=budget.part(1 / left),
+                           rounds=5 if quick else 15, extra={"threads": n})  # fmt: skip
+                left -= 1
+        finally:
+            close(peers)
+    return f"{len(cases)} cases at {' and '.join(map(str, threads))} threads"
+
+
+def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool) -> str:
+    """The most that a process has had that made two training steps and nothing else."""
+    chosen = STEPS[1:2] if quick else STEPS
+    peers = peers_of(threads, python)
+    if quick:
+        del peers["reference"]
+    rest = len(chosen) * len(peers)
+    for model, batch in chosen:
+        case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
+        entries: dict[str, Any] = {}
+        for name, each in peers.items():
+            own, entries[name] = budget.part(1 / rest), {}
+            rest -= 1
+            with each:
+                try:
+                    each.prepare(case, own.patience)
+                    each.time(1, own.patience)
+                    entries[name]["memory"] = each.memory()
+                except PeerError as error:
+                    entries[name]["error"] = str(error)
+        suite.records.append({"case": case, "subject": SUBJECT, "peers": entries, "ratios": {},
+                              "title": "peak memory of a process that made two training steps"})  # fmt: skip
+    return f"{len(chosen)} cases"
+
+
+def each_operation(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
+    """Every shape of the cifar10 U-Net's training step at batch 4, those with the most work first."""
+    cases = sorted(operations("cifar10", 4), key=_work, reverse=True)[: 8 if quick else None]
+    left, measured = len(cases) * len(threads), 0
+    for n in threads:
+        peers = peers_of(n, python)
+        try:
+            start(peers, budget)
+            for case in cases:
+                own, left = budget.part(1 / left), left - 1
+                if budget.left < 1:
+                    break
+                suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE, budget=own, rounds=7,
+                           repeats=3, extra={"threads": n})  # fmt: skip
+                measured += 1
+        finally:
+            close(peers)
+    return f"{measured} of {len(cases) * len(threads)} cases were measured"
+
+
+def _work(case: dict[str, Any]) -> float:
+    """Roughly how long all of its kind take: products at 1, numbers moved at 50."""
+    shapes = case["inputs"]
+    numbers = sum(_size(s) for s in shapes)
+    if case["operation"] == "conv2d":
+        stride = case["options"].get("stride", 1)
+        n, h, w, _ = shapes[0]
+        output = (n, h // stride, w // stride, case["parameters"]["weight"][-1])
+    elif case["operation"] == "linear":
+        output = (*shapes[0][:-1], case["parameters"]["weight"][-1])
+    else:
+        output = tuple(shapes[0])
+    return case["count"] * (operations_of(case, output) + 50 * numbers)
+
+
+def _size(shape: Sequence[int]) -> int:
+    n = 1
+    for k in shape:
+        n *= k
+    return n
+
+
+def growth(suite: Suite, budget: Budget, threads: int, python: str, quick: bool) -> str:
+    """A training step as the batch and as the images grow, as a plot."""
+    peers = peers_of(threads, python)
+    del peers["torch eager"], peers["reference"]
+    batches, sizes = (BATCHES[::3], SIZES[:2]) if quick else (BATCHES, SIZES)
+    small = {"channels": 3, "width": 32, "multipliers": [1, 2, 2], "blocks": 1, "groups": 8}
+    cases = [("batch", n, {"model": "digits", "batch": n}) for n in batches]
+    cases += [("size", s, {"model": {**small, "size": s, "attention": [s // 4]}, "batch": 4}) for s in sizes]
+    points: dict[str, dict[str, list[tuple[int, float]]]] = {"batch": {}, "size": {}}
+    try:
+        start(peers, budget)
+        for i, (axis, value, case) in enumerate(cases):
+            record = suite.case({"kind": "train", "dtype": "float32", "seed": 0, **case}, peers, subject=SUBJECT,
+                                tolerance=TOLERANCE, budget=budget.part(1 / (len(cases) - i)), rounds=5,
+                                extra={"title": f"how a training step grows with the {axis}"})  # fmt: skip
+            for name, entry in record["peers"].items():
+                if "seconds" in entry:
+                    points[axis].setdefault(name, []).append((value, entry["seconds"]))
+    finally:
+        close(peers)
+    return plot(suite, points)
+
+
+def plot(suite: Suite, points: dict[str, dict[str, list[tuple[int, float]]]]) -> str:
+    from refdiff.plotting import new_figure
+
+    figure = new_figure(9, 3.6)
+    words = {"batch": "images in a batch (digits)", "size": "height and width of an image (width 32, batch 4)"}
+    for axes, (axis, lines) in zip(figure.subplots(1, 2), points.items(), strict=True):
+        for name, line in lines.items():
+            axes.loglog(*zip(*line, strict=True), "o-", label=name)
+        axes.set(xlabel=words[axis], ylabel="seconds a training step")
+        axes.grid(alpha=0.3)
+        if lines:
+            axes.legend(frameon=False)
+    path = suite.out.with_suffix(".png")
+    figure.savefig(path, dpi=150)
+    return f"drawn in {path.name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
+    parser.add_argument("--out", default="benchmarks/results/cpu.json", help="NAME.json; NAME.md and NAME.png beside it")
+    parser.add_argument("--quick", action="store_true", help="fewer cases, under two minutes")
+    parser.add_argument("--seconds", type=float, help="the budget (default: 1500, with --quick 100)")
+    parser.add_argument("--torch-python", default=sys.executable, help="the Python that has PyTorch (default: this one)")
+    options = parser.parse_args(arguments)
+    quick, python = options.quick, options.torch_python
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(2, cores)
+    threads = [most] if quick else sorted({1, most}, reverse=True)
+
+    suite = Suite("cpu", options.out, options.seconds or (100 if quick else 1500))
+    suite.part("networks", "whole networks", 0.5, lambda b: networks(suite, b, threads, python, quick))
+    suite.part("memory", "peak memory", 0.25, lambda b: memory(suite, b, most, python, quick))
+    suite.part("operations", "each operation", 0.7, lambda b: each_operation(suite, b, threads, python, quick))
+    suite.part("growth", "how the cost grows", 0.9, lambda b: growth(suite, b, most, python, quick))
+    return suite.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The peers, each a program that speaks `refdiff.benchmark.protocol`."""

@@ -1,0 +1,191 @@
+"""refdiff's CUDA engine as a peer: python -m benchmarks.peers.refdiff_cuda gpu|emulator
+
+An operation is timed as a graph between two events, see refdiff/benchmark/device.py; a training step from its batch on the
+host to its loss on the host, a sampling loop from noise to samples on the device, both by the clock.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from refdiff import models
+from refdiff.benchmark import serve
+from refdiff.benchmark.cases import config_of, draw, network, operands, weights
+from refdiff.benchmark.counting import operations_of
+from refdiff.benchmark.device import Stopwatch, captured
+from refdiff.benchmark.host import named
+from refdiff.benchmark.machine import versions
+from refdiff.engines import cuda
+from refdiff.engines.cuda.device import Device
+from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.sampler import sampler_state
+from refdiff.models import flatten
+from refdiff.training.graphed import Graphed
+from refdiff.training.graphed_sampling import GraphedSampler, on_device
+from refdiff.training.optimiser import zeros_like
+from refdiff.training.state import State
+
+
+def open_device(kind: str) -> Device:
+    """gpu: the first one; emulator: that of tests/, for a run where there is none."""
+    if kind == "emulator":
+        from emulator import Emulator  # type: ignore[import-not-found]
+
+        return Emulator()
+    from refdiff.engines.cuda.cupy_device import CupyDevice
+
+    return CupyDevice()
+
+
+class CudaPeer:
+    def __init__(self, kind: str) -> None:
+        self.device = open_device(kind)
+        self.watch = Stopwatch(self.device)
+        self.timer: Any = None
+        self.arena: Arena | None = None
+
+    def about(self) -> dict[str, Any]:
+        return {"device": self.device.name, "architecture": self.device.architecture, **versions()}
+
+    def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
+        self.timer = None
+        if self.arena is not None:
+            self.arena.close()
+        self.arena = None
+        outputs = getattr(self, f"_{case['kind']}")(case)
+        self.device.synchronise()
+        return outputs
+
+    def time(self, repeats: int) -> list[float]:
+        return self.timer(repeats)
+
+    def _context(self) -> cuda.Context:
+        self.arena = Arena(self.device)
+        return cuda.Context(self.device, self.arena)
+
+    def _operation(self, case: dict[str, Any]) -> dict[str, Any]:
+        inputs, parameters, options = operands(case)
+        context, dtype = self._context(), case["dtype"]
+        name, backward = case["operation"], case["direction"] == "backward"
+        with cuda.use(context):
+            x = [cuda.array(a, dtype) for a in inputs]
+            p = {k: cuda.array(a, dtype if a.ndim > 1 else "float32") for k, a in parameters.items()}
+            y = getattr(cuda, name)(*x, **p, **options)
+            y, saved = y if isinstance(y, tuple) else (y, None)
+            given, shape = [*x, *p.values()], y.shape
+            run, read, results = (lambda: getattr(cuda, name)(*x, **p, **options)), given, {"y": y}
+            if backward:
+                dy = cuda.array(draw(shape, case["seed"] + 50), dtype)
+                operation = getattr(cuda, f"{name}_backward")
+                run = lambda: operation(dy, saved)  # noqa: E731
+                results = named(run())
+                # A norm's backward reads x and dy, a product's the weight too; an addition's neither.
+                needed = given if saved is not None and name not in ("broadcast_add", "concat") else []
+                read = [dy, *(a for a in needed if a is not p.get("bias"))]
+            outputs = {k: cuda.host(a) for k, a in results.items()}
+            written = [a for a in results.values() if not any(a.buffer is b.buffer for b in read)]  # else it is only passed on
+            moved = sum(a.nbytes for a in (*read, *written))
+            del y, results, written
+        replay, launches = captured(context, run)
+        self.timer = lambda repeats: self.watch.seconds(replay, repeats)
+        return {**outputs, "": {"bytes": moved, "operations": operations_of(case, shape), "launches": launches}}
+
+    def _ceilings(self, case: dict[str, Any]) -> dict[str, Any]:
+        """As PyTorch's peer measures them, through CuPy, which has no bfloat16: float16 stands for it. On an emulator, of
+        the host."""
+        n, size, cupy = case["size"], case["bytes"], self.watch.cupy
+        found = {}
+        if cupy is None:
+            a, b = np.ones(size, np.int8), np.ones(size, np.int8)
+            runs = {"copy_bytes_per_second": (2 * size, lambda: np.copyto(b, a))}
+            x = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
+            runs |= {f"{dtype}_per_second": (2 * n**3, lambda: x @ x) for dtype in ("float32", "bfloat16")}
+        else:
+            a, b = self.device.reserve(size), self.device.reserve(size)
+            stream, runtime = self.watch.stream, cupy.cuda.runtime
+            kind = runtime.memcpyDeviceToDevice
+            runs = {"copy_bytes_per_second": (2 * size, lambda: runtime.memcpyAsync(b, a, size, kind, stream.ptr))}
+
+            def product(x: Any) -> Any:
+                def run() -> None:
+                    with stream:
+                        cupy.matmul(x, x)
+
+                return run
+
+            for name, dtype in (("float32", cupy.float32), ("bfloat16", cupy.float16)):
+                x = cupy.random.standard_normal((n, n), dtype=cupy.float32).astype(dtype)
+                runs[f"{name}_per_second"] = 2 * n**3, product(x)
+            cupy.cuda.Device().synchronize()
+        for name, (amount, run) in runs.items():
+            self.watch.seconds(run, 3)
+            found[name] = amount / float(np.median(self.watch.seconds(run, 10)))
+        return {"": found}
+
+    def _forward(self, case: dict[str, Any]) -> dict[str, Any]:
+        config, context = network(case["model"]), self._context()
+        with cuda.use(context):
+            p = on_device(weights(config, case["seed"]), case["dtype"])
+            x = cuda.array(draw((case["batch"], *config.shape), case["seed"]), case["dtype"])
+            t = cuda.array(np.arange(case["batch"]) * 37 % 1000 + 1, "int32")
+            y = cuda.host(models.forward(cuda, config, p, x, t)[0])
+        replay, launches = captured(context, lambda: models.forward(cuda, config, p, x, t)[0])
+        self.timer = lambda repeats: self._clock(replay, repeats, case.get("inner", 1))
+        return {"y": y, "": self._memory(launches)}
+
+    def _train(self, case: dict[str, Any]) -> dict[str, Any]:
+        config = config_of(case, "cuda")
+        p = weights(config.model, case["seed"])
+        state = State(0, p, p, zeros_like(p), zeros_like(p))
+        worker = Graphed(config, config.schedule.build(), state, self.device)
+        self.arena = worker.arena
+        x0 = draw((case["batch"], *config.model.shape), case["seed"], 0.5)
+        step = worker.step(x0)
+        leaves = flatten(worker.state().p)
+        outputs = {"loss": step.loss, "gradient_norm": step.gradient_norm,
+                   "p": np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])}  # fmt: skip
+        worker.step(x0)  # which is captured
+        self.timer = lambda repeats: self._clock(lambda: worker.step(x0), repeats, case.get("inner", 1))
+        return {**outputs, "": self._memory(worker.graph.launches if worker.graph else 0)}
+
+    def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
+        config, index = config_of(case, "cuda"), np.arange(case["batch"])
+        sampler = GraphedSampler(config, weights(config.model, case["seed"]), self.device)
+        *_, (_, x) = sampler(index, case["seed"], every=False)
+        context = self._context()
+        with cuda.use(context):
+            state = sampler_state(sampler.tables, index, config.model.shape, case["seed"], config.dtype)
+        first = np.full(len(index), sampler.tables.timesteps[0], np.int32)
+        sampler.body(context, state)
+        replay, launches = captured(context, lambda: sampler.body(context, state))
+
+        def run() -> None:
+            self.device.write(state.step.pointer, np.zeros((), np.int32))
+            self.device.write(state.t.pointer, first)
+            for _ in range(len(sampler.tables.timesteps)):
+                replay()
+
+        self.timer = lambda repeats: self._clock(run, repeats, case.get("inner", 1))
+        return {"x": x, "": self._memory(launches)}
+
+    def _clock(self, run: Any, repeats: int, inner: int) -> list[float]:
+        seconds = []
+        for _ in range(repeats):
+            self.device.synchronise()
+            start = time.perf_counter()
+            for _ in range(inner):
+                run()
+            self.device.synchronise()
+            seconds.append((time.perf_counter() - start) / inner)
+        return seconds
+
+    def _memory(self, launches: int) -> dict[str, Any]:
+        return {"device_memory": self.arena.peak if self.arena else 0, "launches": launches}
+
+
+if __name__ == "__main__":
+    serve(CudaPeer(sys.argv[1]))

@@ -1,0 +1,236 @@
+"""PyTorch as a peer: python -m benchmarks.peers.torch_peer --device cpu|cuda --variant eager|channels-last|compile
+
+bfloat16 is autocast for networks, with float32 weights, and bfloat16 tensors for single operations. TF32 is off: float32
+means float32. On a GPU an operation is timed as a graph between two events, the level-2 cache flushed before it; a step is
+timed by the clock, and its loss is not read back. Adam is PyTorch's fused one.
+"""
+
+import argparse
+import os
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.peers import torch_operations
+from benchmarks.peers.torch_operations import back, image
+from benchmarks.peers.torch_unet import UNet, to_torch
+from refdiff.benchmark import serve
+from refdiff.benchmark.cases import config_of, draw, network, operands, weights
+from refdiff.models import flatten
+from refdiff.process import SPACINGS
+from refdiff.random import Key, Stream, integers, normal
+
+FLUSH = 256 << 20
+
+
+class TorchPeer:
+    def __init__(self, device, variant):
+        self.device, self.variant, self.cuda = torch.device(device), variant, device == "cuda"
+        self.last = variant != "eager"
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(int(threads))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+        self.flush = torch.empty(FLUSH, dtype=torch.int8, device=device) if self.cuda else None
+        self.run = lambda: None
+        self.events, self.inner = False, 1
+
+    def about(self):
+        found = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        if self.cuda:
+            found |= {"cudnn": torch.backends.cudnn.version(), "cuda": torch.version.cuda,
+                      "gpu": torch.cuda.get_device_name()}  # fmt: skip
+        return found
+
+    def prepare(self, case):
+        self.run, self.events, self.inner = None, False, case.get("inner", 1)
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        if case["kind"] == "ceilings":
+            return {"": self._ceilings(case)}
+        self.dtype = getattr(torch, case["dtype"])
+        outputs = getattr(self, f"_{case['kind']}")(case)
+        if self.cuda:
+            torch.cuda.synchronize()
+            outputs[""] = {"device_memory": torch.cuda.max_memory_allocated()}
+        return outputs
+
+    def time(self, repeats):
+        if self.events:
+            return self._event_times(self.run, repeats)
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            for _ in range(self.inner):
+                self.run()
+            if self.cuda:
+                torch.cuda.synchronize()
+            seconds.append((time.perf_counter() - start) / self.inner)
+        return seconds
+
+    def _event_times(self, run, repeats):
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+        for start, stop in pairs:
+            self.flush.zero_()
+            start.record()
+            run()
+            stop.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(stop) / 1e3 for start, stop in pairs]
+
+    # ---- operations
+
+    def _operation(self, case):
+        inputs, parameters, options = operands(case)
+        x = [image(torch.from_numpy(a).to(self.device, self.dtype), self.last) for a in inputs]
+        p = {k: to_torch(a).to(self.device, self.dtype) for k, a in parameters.items()}
+        if self.last and "weight" in p and p["weight"].ndim == 4:
+            p["weight"] = p["weight"].contiguous(memory_format=torch.channels_last)
+        forward = getattr(torch_operations, case["operation"])
+        if case["direction"] == "forward":
+            with torch.no_grad():
+                y = self._graphed(lambda: forward(*x, **p, **options))
+            return {"y": back(y).float().cpu().numpy()}
+        leaves = [a.requires_grad_() for a in (*x, *p.values())]
+        stream = torch.cuda.Stream() if self.cuda else None
+        with torch.cuda.stream(stream):  # a backward runs on its forward's stream
+            y = forward(*x, **p, **options)
+            dy = image(torch.from_numpy(draw(tuple(back(y).shape), case["seed"] + 50)), self.last)
+            dy = dy.to(self.device, self.dtype)
+        g = self._graphed(lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True), stream)
+        names = [f"dx{i}" for i in range(len(x))]
+        outputs = {name: back(a).float().cpu().numpy() for name, a in zip(names, g, strict=False)}
+        for name, a in zip(p, g[len(x) :], strict=True):
+            order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(a.ndim, (0,))
+            outputs[f"d{name}"] = a.permute(order).float().cpu().numpy()
+        return outputs
+
+    def _graphed(self, run, stream=None):
+        """What run() returns; on a GPU its replay as a graph is what will be timed."""
+        self.run = run
+        if not self.cuda:
+            return run()
+        self.events = True
+        stream = stream or torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                y = run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=stream):
+                y = run()
+        except RuntimeError:
+            return y  # what cannot be captured is timed launch by launch
+        graph.replay()
+        torch.cuda.synchronize()
+        self.run = graph.replay
+        return y
+
+    def _ceilings(self, case):
+        """Bytes per second, read and written, of a copy; operations per second of products of random matrices."""
+        n, size, found = case["size"], case["bytes"], {}
+        a, b = (torch.empty(size, dtype=torch.int8, device=self.device) for _ in range(2))
+        times = self._event_times if self.cuda else lambda run, repeats: (setattr(self, "run", run), self.time(repeats))[1]
+        times(lambda: b.copy_(a), 3)
+        found["copy_bytes_per_second"] = 2 * size / float(np.median(times(lambda: b.copy_(a), 20)))
+        for dtype in ("bfloat16", "float32"):
+            a, b = (torch.randn(n, n, device=self.device).to(getattr(torch, dtype)) for _ in range(2))
+            times(lambda: a @ b, 3)
+            found[f"{dtype}_per_second"] = 2 * n**3 / float(np.median(times(lambda: a @ b, 10)))
+        return found
+
+    # ---- networks
+
+    def _network(self, case):
+        config = network(case["model"])
+        net = UNet(config, weights(config, case["seed"])).to(self.device)
+        if self.last:
+            net = net.to(memory_format=torch.channels_last)
+        return net, torch.compile(net) if self.variant == "compile" else net
+
+    def _images(self, x):
+        return image(torch.from_numpy(x).to(self.device), self.last)
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def _forward(self, case):
+        net, call = self._network(case)
+        x = self._images(draw((case["batch"], *net.config.shape), case["seed"]))
+        t = (torch.arange(case["batch"]) * 37 % 1000 + 1).to(self.device)
+
+        @torch.inference_mode()
+        def run():
+            with self._autocast():
+                return call(x, t)
+
+        self.run = run
+        return {"y": back(run()).float().cpu().numpy()}
+
+    def _train(self, case):
+        config = config_of(case, "reference")
+        net, call = self._network(case)
+        n, schedule, p = case["batch"], config.schedule.build(), list(net.parameters())
+        average = [a.detach().clone() for a in p]
+        adam = torch.optim.Adam(p, config.train.learning_rate, fused=True)
+        x0 = self._images(draw((n, *net.config.shape), case["seed"], 0.5))
+        a, s = (torch.tensor(np.sqrt(v), dtype=torch.float32, device=self.device)[:, None, None, None]
+                for v in (schedule.alpha_bar, schedule.one_minus_alpha_bar))  # fmt: skip
+        number = 0
+
+        def step(t, eps):
+            nonlocal number
+            number += 1
+            adam.zero_grad(set_to_none=True)
+            with self._autocast():
+                loss = torch.nn.functional.mse_loss(call(a[t] * x0 + s[t] * eps, t).float(), eps)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(p, config.train.clip)
+            adam.step()
+            d = min(config.train.average, (1 + number) / (10 + number))
+            torch._foreach_lerp_(average, [x.detach() for x in p], 1 - d)
+            return loss, norm
+
+        def run():
+            t = torch.randint(1, schedule.T + 1, (n,), device=self.device)
+            return step(t, torch.randn_like(x0))
+
+        self.run, place = run, np.arange(n)
+        t = torch.from_numpy(integers(Key(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
+        eps = self._images(normal(Key(case["seed"], Stream.NOISE, 1), place, net.config.shape))
+        loss, norm = step(t, eps)
+        leaves = flatten(net.tree())
+        flat = np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])
+        return {"loss": loss.item(), "gradient_norm": norm.item(), "p": flat}
+
+    def _sample(self, case):
+        config = config_of(case, "reference")
+        net, call = self._network(case)
+        schedule, n = config.schedule.build(), case["batch"]
+        start = self._images(normal(Key(case["seed"], Stream.START), np.arange(n), net.config.shape))
+        a, s = np.sqrt(schedule.alpha_bar), np.sqrt(schedule.one_minus_alpha_bar)
+        steps = [0, *SPACINGS[config.sample.spacing](schedule, config.sample.steps).tolist()]
+
+        @torch.inference_mode()
+        def run():
+            x = start
+            for t, t_prev in zip(steps[:0:-1], steps[-2::-1], strict=True):
+                with self._autocast():
+                    eps = call(x, torch.full((n,), t, device=self.device)).float()
+                x = float(a[t_prev] / a[t]) * (x - float(s[t]) * eps) + float(s[t_prev]) * eps
+            return x
+
+        self.run = run
+        return {"x": back(run()).float().cpu().numpy()}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--variant", default="eager", choices=["eager", "channels-last", "compile"])
+    options = parser.parse_args()
+    serve(TorchPeer(options.device, options.variant))

@@ -1,0 +1,144 @@
+"""One case through all peers: outputs compared, then timed in turns. A peer that fails is recorded, the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .process import PeerError, PeerProcess
+from .statistics import paired, summary
+
+__all__ = ["Budget", "difference", "measure"]
+
+SETTLE = 0.02  # seconds between two peers' turns: worker threads spin a while after their work
+
+
+PATIENCE = 20.0  # seconds that one answer may take at least, while the outermost budget lasts
+
+
+class Budget:
+    """Seconds that may be used from now on. outer: the budget this is a part of, which is never exceeded."""
+
+    def __init__(self, seconds: float, outer: Budget | None = None) -> None:
+        self.seconds, self.outer, self._start = seconds, outer, time.monotonic()
+
+    @property
+    def used(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.seconds - self.used)
+
+    def part(self, share: float) -> Budget:
+        """A budget of its own: this share of what is left."""
+        return Budget(self.left * min(share, 1.0), self.outer or self)
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for one answer: a part may take a little more than its share, the whole may not."""
+        return min(max(self.left, PATIENCE), self.outer.left) if self.outer else self.left
+
+
+def measure(
+    case: Mapping[str, Any],
+    peers: Mapping[str, PeerProcess],
+    *,
+    subject: str,
+    tolerance: float,
+    budget: Budget,
+    rounds: int = 15,
+    repeats: int = 1,
+) -> dict[str, Any]:
+    """The record of one case: the case itself, and
+
+    peers: name -> seconds (median), quartiles, n, difference (from the judge), or error;
+    ratios: name -> the subject's time over that peer's, paired, below 1 where the subject is faster.
+
+    The first peer that answers is the judge of the outputs: who differs from it by more than `tolerance` in norm is not
+    timed. rounds: at most, fewer where the budget ends; repeats: runs of a peer in a row.
+    """
+    record: dict[str, Any] = {"case": dict(case), "subject": subject, "peers": {}, "ratios": {}}
+    ready, judged = [], None
+    for name, peer in peers.items():
+        entry = record["peers"][name] = {}
+        try:
+            outputs = peer.prepare(case, budget.patience)
+        except PeerError as error:
+            entry["error"] = str(error)
+            continue
+        entry |= peer.extra
+        if judged is None:
+            judged = name, outputs
+            wrong = _not_finite(outputs)
+        else:
+            entry["difference"], wrong = difference(outputs, judged[1])
+            if not wrong and not entry["difference"] <= tolerance:
+                wrong = f"differs from {judged[0]} by {entry['difference']:.1e} in norm, more than {tolerance:.0e}"
+        if wrong:
+            entry["error"] = wrong
+            judged = None if judged and judged[0] == name else judged
+        else:
+            ready.append(name)
+    times = _turns({name: peers[name] for name in ready}, record["peers"], budget, rounds, repeats)
+    for name, rows in times.items():
+        if rows:
+            entry = record["peers"][name]
+            found = summary([s for row in rows for s in row])
+            entry |= {"seconds": found["median"], "quartiles": found["quartiles"], "n": found["n"]}
+    for name, rows in times.items():
+        if name != subject and rows and times.get(subject):
+            record["ratios"][name] = paired(times[subject], rows)
+    return record
+
+
+def difference(came: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
+    """The largest |a - b| / |b| in norm of arrays of one name; and what keeps them from being compared, or ""."""
+    if came.keys() != wanted.keys():
+        return None, f"expected outputs {', '.join(sorted(wanted))}, came {', '.join(sorted(came)) or 'none'}"
+    if wrong := _not_finite(came):
+        return None, wrong
+    worst = 0.0
+    for name, b in wanted.items():
+        a = came[name]
+        if a.shape != b.shape or (a.size and a[0] != b[0]):
+            return None, f"{name}: expected {_length(b)} numbers, came {_length(a)}"
+        a, b = a[1:].astype(np.float64), b[1:].astype(np.float64)
+        worst = max(worst, float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30)))
+    return worst, ""
+
+
+def _not_finite(outputs: Mapping[str, np.ndarray]) -> str:
+    bad = [name for name, y in outputs.items() if not np.all(np.isfinite(y))]
+    return f"{', '.join(bad)}: not finite" if bad else ""
+
+
+def _length(a: np.ndarray) -> int:
+    return int(a[0]) if a.size else 0
+
+
+def _turns(
+    peers: Mapping[str, PeerProcess], entries: dict[str, Any], budget: Budget, rounds: int, repeats: int
+) -> dict[str, list[list[float]]]:
+    """name -> one row of times a round. A peer that fails is left out from then on."""
+    times: dict[str, list[list[float]]] = {name: [] for name in peers}
+    longest = 0.0
+    for turn in range(rounds):
+        if turn and budget.left < 1.2 * longest:
+            break
+        began = time.monotonic()
+        for name in list(peers) if turn % 2 == 0 else list(peers)[::-1]:
+            if "error" in entries[name]:
+                continue
+            try:
+                times[name].append(peers[name].time(repeats, budget.patience))
+            except PeerError as error:
+                entries[name]["error"] = str(error)
+                times[name] = []
+            time.sleep(SETTLE)
+        longest = max(longest, time.monotonic() - began)
+    return times
+

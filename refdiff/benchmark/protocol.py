@@ -1,0 +1,79 @@
+"""What a peer's process and the harness say to each other: one JSON object a line, on the peer's stdin and stdout.
+
+    {"do": "about"}                                        -> {"ok": {"torch": "2.13.0", "threads": 2}}
+    {"do": "prepare", "case": {...}, "output": "y.npz"}    -> {"ok": {...}}, its arrays in y.npz, warmed up, ready to be timed
+    {"do": "time", "repeats": 3}                           -> {"ok": {"seconds": [0.1, 0.1, 0.1]}}
+    {"do": "memory"}                                       -> {"ok": {"bytes": the most the process has had}}
+
+What fails comes as {"error": "one line"}, and the peer goes on. A peer in another language need only speak this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import traceback
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = ["MOST", "Peer", "serve", "sketch"]
+
+MOST = 1 << 18  # numbers of an array that are compared: those of a longer one are taken at even distances
+
+
+class Peer(Protocol):
+    """What `serve` needs."""
+
+    def about(self) -> dict[str, Any]:
+        """Versions and settings."""
+        ...
+
+    def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Run the case once, with the inputs that every peer draws from its seed, and keep it ready.   -> arrays by name."""
+        ...
+
+    def time(self, repeats: int) -> list[float]:
+        """Seconds of each of so many runs of what was prepared."""
+        ...
+
+
+def sketch(y: Any) -> np.ndarray:
+    """At most about MOST numbers of y, as float32: the same places for arrays of one shape. The first is its length."""
+    flat = np.asarray(y).reshape(-1)
+    step = -(-flat.size // MOST) | 1  # odd, so that it meets every channel
+    return np.concatenate([[flat.size], flat[::step]]).astype(np.float32)
+
+
+def serve(peer: Peer) -> None:
+    """Answer until stdin ends. What anything else prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            reply = {"ok": _answer(peer, json.loads(line))}
+        except Exception as error:
+            traceback.print_exc()
+            text = " ".join(str(error).split())
+            reply = {"error": f"{type(error).__name__}: {text[:500]}"}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+
+def _answer(peer: Peer, message: dict[str, Any]) -> dict[str, Any]:
+    match message["do"]:
+        case "about":
+            return peer.about()
+        case "prepare":
+            outputs = peer.prepare(message["case"])
+            extra = outputs.pop("", {})  # what is no array: counts of bytes and operations, say
+            with open(message["output"], "wb") as file:
+                np.savez(file, **{name: sketch(y) for name, y in outputs.items()})  # type: ignore[arg-type]
+            return extra
+        case "time":
+            return {"seconds": [float(s) for s in peer.time(message["repeats"])]}
+        case "memory":
+            return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    raise ValueError(f"do: expected about, prepare, time or memory, came {message['do']!r}")

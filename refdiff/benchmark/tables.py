@@ -1,0 +1,85 @@
+"""Markdown made from a result's JSON: the only way into README and docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .cases import label
+
+__all__ = ["markdown", "table"]
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The whole result: where it was measured, one table for each kind of case, what failed."""
+    versions, machine = result["versions"], result["machine"]
+    where = machine.get("gpu", {}).get("name") or machine.get("processor", "")
+    known = ", ".join(f"{k} {v[:12]}" for k, v in versions.items())
+    lines = [f"{result['suite']}: {where}, {machine.get('cores')} cores; {known}; {result['written']}.", ""]
+    for part in result.get("parts", {}).values():
+        lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s)"]
+    if result.get("parts"):
+        lines.append("")
+    for title, records in _groups(result["records"]).items():
+        lines += [f"**{title}**", "", *table(records), ""]
+    if result["records"]:
+        lines += ["Times are medians. A ratio is our time over the other's, taken in turns: below 1 we are faster; "
+                  "in brackets its quartiles.", ""]  # fmt: skip
+    failed = [f"- {label(r['case'])}: {name}: {e['error']}" for r in result["records"]
+              for name, e in r["peers"].items() if "error" in e]  # fmt: skip
+    failed += [f"- {text}" for text in result.get("failures", [])]
+    if failed:
+        lines += ["Not measured:", "", *_once(failed), ""]
+    return "\n".join(lines)
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of one table: a row a case, ours first, then the ratio to each peer that was timed."""
+    subject = records[0]["subject"]
+    others = list(dict.fromkeys(name for r in records for name in r["peers"] if name != subject))
+    floors = any(r.get("floor") for r in records)
+    memory = any("memory" in e for r in records for e in r["peers"].values())
+    head = ["case", "times" if any("count" in r["case"] for r in records) else "", f"{subject}"]
+    head += ["floor", "of floor"] if floors else []
+    head += [text for name in others for text in (name, "ratio")]
+    head += ["peak memory, MiB"] if memory else []
+    rows = []
+    for r in records:
+        ours = r["peers"].get(subject, {})
+        row = [label(r["case"]), str(r["case"].get("count", "")), _time(ours.get("seconds"))]
+        if floors:
+            floor = r.get("floor")
+            share = floor / ours["seconds"] if floor and ours.get("seconds") else None
+            row += [_time(floor), f"{share:.0%}" if share else ""]
+        for name in others:
+            row += [_time(r["peers"].get(name, {}).get("seconds")), _ratio(r["ratios"].get(name))]
+        if memory:
+            row.append(", ".join(f"{n} {e['memory'] >> 20}" for n, e in r["peers"].items() if "memory" in e))
+        rows.append(row)
+    kept = [i for i, name in enumerate(head) if name and (i == 0 or any(row[i] for row in rows))]
+    return ["| " + " | ".join(row[i] for i in kept) + " |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _groups(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for r in records:
+        kind = "operations" if r["case"]["kind"] == "operation" else "steps of whole networks"
+        title = r.get("title") or kind + (f", {r['threads']} threads" if "threads" in r else "")
+        groups.setdefault(title.replace(" 1 threads", " 1 thread"), []).append(r)
+    return groups
+
+
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f"{1e6 * seconds:.1f} µs" if seconds < 1e-3 else f"{1e3 * seconds:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _ratio(r: Mapping[str, Any] | None) -> str:
+    return f"{r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}]" if r else ""
+
+
+def _once(lines: Sequence[str]) -> list[str]:
+    """Each line once, at most 40."""
+    different = list(dict.fromkeys(lines))
+    return different[:40] + ([f"- and {len(different) - 40} more"] if len(different) > 40 else [])

@@ -1,0 +1,24 @@
+"""The CPU engine: NumPy alone, float32, the names and the contract of the reference engine, fast.
+
+Winograd convolutions, threads of our own over images, memory that is used again. The bits of a result do not depend on
+the number of threads. Arrays are never written to once an operation has returned them, so a gradient that is only passed
+on is the same array. Besides the operations:
+
+threads(n)          how many threads; at first REFDIFF_THREADS of the environment, or every core
+profile()           where the time goes
+forget_weights()    to be called after weights were changed in place
+"""
+
+from .activation import *
+from .attention import *
+from .convolution import *
+from .dropout import *
+from .embedding import *
+from .layer_norm import *
+from .linear import *
+from .norm import *
+from .profile import profile as profile
+from .resample import *
+from .structure import *
+from .threads import threads as threads
+from .winograd import forget_weights as forget_weights

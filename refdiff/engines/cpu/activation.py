@@ -1,0 +1,60 @@
+"""SiLU by the tanh of half its argument; GELU as the reference has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import reference
+from .elementwise import by_rows
+from .memory import empty, scratch
+from .profile import operation
+
+__all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
+
+gelu, gelu_backward = operation(reference.gelu), operation(reference.gelu_backward)
+gelu_tanh, gelu_tanh_backward = operation(reference.gelu_tanh), operation(reference.gelu_tanh_backward)
+
+
+@operation
+def silu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = u + u tanh(u), u = x / 2: it cannot overflow.   [SiLU]"""
+    y = empty(x.shape)
+
+    def task(x: np.ndarray, y: np.ndarray) -> None:
+        u, t = scratch("u", *x.shape), y
+        np.multiply(x, np.float32(0.5), out=u)
+        np.tanh(u, out=t)
+        t += np.float32(1)
+        t *= u
+
+    by_rows(task, x, y)
+    return y, x
+
+
+@operation
+def silu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = (1 + t) (1 + u (1 - t)) / 2, t = tanh(u), u = x / 2."""
+    x = saved
+    dx = empty(dy.shape)
+
+    def task(dy: np.ndarray, x: np.ndarray, dx: np.ndarray) -> None:
+        u, t = scratch("u", *x.shape), scratch("t", *x.shape)
+        np.multiply(x, np.float32(0.5), out=u)
+        np.tanh(u, out=t)
+        times_slope(dy, u, t, dx)
+        dx *= np.float32(0.5)
+
+    by_rows(task, dy, x, dx)
+    return dx
+
+
+def times_slope(dy: np.ndarray, u: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:
+    """out = dy (1 + t) (1 + u (1 - t)): twice the gradient of silu at 2 u, t = tanh(u), which is overwritten."""
+    np.subtract(np.float32(1), t, out=out)
+    out *= u
+    out += np.float32(1)
+    t += np.float32(1)
+    out *= t
+    out *= dy

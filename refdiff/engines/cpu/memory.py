@@ -1,0 +1,124 @@
+"""Memory that is used again. Fresh memory costs a page fault every 4 kB, more than the arithmetic done in it.
+
+`empty` gives an array for a result. When the last reference to it (or to a view of it) is gone, its block goes back to
+the pool and the next array of that size takes it: a step of training asks the system for nothing that an earlier step
+has had. Blocks start on page boundaries. `scratch` gives working space that lasts until the thread's next operation.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import weakref
+from math import prod
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Pool", "empty", "pool", "scratch"]
+
+_SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
+_HUGE = 1 << 21  # bytes of a huge page
+
+
+class _Lease(weakref.ref):
+    """Tells the pool when an array and all its views are gone. block: where the array lies."""
+
+    __slots__ = ("block",)
+    block: mmap.mmap
+
+
+class Pool:
+    """Blocks by size. fresh: how many came from the system so far; bytes: how many bytes the pool holds, used and free."""
+
+    def __init__(self) -> None:
+        self.fresh = 0
+        self.bytes = 0
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._leases: dict[int, _Lease] = {}
+        self._used = self._most = 0
+        self._lock = threading.Lock()
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of float32 with any values."""
+        size = 4 * prod(shape)
+        if size < _SMALL:
+            return np.empty(shape, np.float32)
+        size = _rounded(size)
+        try:
+            block = self._free[size].pop()
+        except (KeyError, IndexError):
+            block = self._more(size)
+        # The base of a view is the array that owns memory or lies in something that is no array. So every view of `a`
+        # keeps `a` itself alive, and the end of `a` is the end of all use.
+        a = np.ndarray(shape, np.float32, block)
+        lease = _Lease(a, self._give_back)
+        lease.block = block
+        self._leases[id(lease)] = lease
+        return a
+
+    def trim(self) -> None:
+        """Give the free blocks back to the system."""
+        with self._lock:
+            for size, blocks in list(self._free.items()):
+                while blocks:
+                    try:
+                        blocks.pop()
+                    except IndexError:
+                        break
+                    self.bytes -= size
+
+    def _give_back(self, lease: _Lease) -> None:
+        del self._leases[id(lease)]
+        self._free.setdefault(len(lease.block), []).append(lease.block)
+
+    def _more(self, size: int) -> mmap.mmap:
+        """A new block. When more lies free than is used, other shapes than before are at work: let go of the old ones."""
+        free = sum(n * len(blocks) for n, blocks in list(self._free.items()))
+        if free > max(self.bytes - free, 64 << 20):
+            self.trim()
+        block = mmap.mmap(-1, size)
+        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE)
+        with self._lock:
+            self.fresh += 1
+            self.bytes += size
+        return block
+
+
+def _rounded(size: int) -> int:
+    """Up to the next of 16 sizes an octave, so that nearly equal shapes share their blocks; whole pages."""
+    step = max(mmap.PAGESIZE, 1 << max(0, size.bit_length() - 5))
+    return -(-size // step) * step
+
+
+pool = Pool()
+empty = pool.empty
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[str, Any] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(name: str, *shape: int) -> np.ndarray:
+    """Working space of float32 that belongs to this thread and this name, until either is asked for again."""
+    size = 4 * prod(shape)
+    buffer = _scratch.buffers.get(name)
+    if buffer is None or len(buffer) < size:
+        buffer = _scratch.buffers[name] = mmap.mmap(-1, max(_rounded(size), mmap.PAGESIZE))
+        pool.fresh += 1
+    return np.ndarray(shape, np.float32, buffer)
+
+
+def _forget() -> None:
+    """A child process of fork begins with locks that nobody holds."""
+    pool._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

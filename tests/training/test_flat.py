@@ -1,0 +1,81 @@
+"""The trainer that writes in place: it computes what the pure step computes, and is never caught half way."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from refdiff import TrainingError
+from refdiff.models import flatten
+from refdiff.training import State, train_step
+from refdiff.training.data import load
+from refdiff.training.flat import Flat, _uninterrupted
+
+
+@pytest.fixture
+def small(small):
+    return small.changed(["engine=cpu"])
+
+
+def difference(a, b):
+    a, b = flatten(a), flatten(b)
+    return max(np.linalg.norm(a[k] - b[k]) / np.linalg.norm(b[k]) for k in a if np.abs(b[k]).max() > 1e-9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["train.clip=0.01"], ["train.clip=0", "train.weight_decay=0.1"], ["model.dropout=0.3", "train.decay=constant"],
+     ["train.prediction=v", "train.average=0"]],
+)  # fmt: skip
+def test_five_steps_are_those_of_the_pure_step(small, changes):
+    config = small.changed(changes)
+    schedule, x = config.schedule.build(), load("digits").x
+    state = State.first(config)
+    worker = Flat(config, schedule, state)
+    for i in range(5):
+        came = worker.step(x[8 * i : 8 * i + 8])
+        state, wanted = train_step(config, schedule, state, x[8 * i : 8 * i + 8])
+        assert (came.step, came.learning_rate) == (wanted.step, wanted.learning_rate)
+        assert came.loss == pytest.approx(wanted.loss, rel=1e-5)
+        assert came.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-4)
+    came = worker.state()
+    assert (came.step, came.seen) == (5, 40)
+    for name in ("m", "v", "p", "average"):
+        assert difference(getattr(came, name), getattr(state, name)) <= 1e-3
+
+
+def test_a_state_is_not_changed_by_later_steps(small):
+    x = load("digits").x
+    worker = Flat(small, small.schedule.build(), first := State.first(small))
+    before = {name: leaf.copy() for name, leaf in flatten(first.p).items()}
+    worker.step(x[:8])
+    state = worker.state()
+    kept = {name: leaf.copy() for name, leaf in flatten(state.p).items()}
+    worker.step(x[8:16])
+    assert all(np.array_equal(leaf, kept[name]) for name, leaf in flatten(state.p).items())
+    assert all(np.array_equal(leaf, before[name]) for name, leaf in flatten(first.p).items())
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(small):
+    worker = Flat(small, small.schedule.build(), State.first(small))
+    before = worker.p.copy()
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="step 1: expected a finite loss"):
+        worker.step(np.full((8, 8, 8, 1), 1e38, np.float32))
+    assert np.array_equal(worker.p, before)
+    assert worker.state().step == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_the_buffers_agree(number):
+    came = []
+    former = signal.signal(number, lambda *_: came.append("handled"))
+    try:
+        with _uninterrupted():
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                pass
+            came.append("end of the update")
+        assert came == ["end of the update", "handled"]
+    finally:
+        signal.signal(number, former)
