@@ -28,7 +28,7 @@ REASONS = [
     (r"like\(.*\"(x_t|v|eps)\"", r"None\)|, \)|\"XX|\"[A-Z]", "the name stands in the message of an error only"),
     (r"einsum\(", r"\"[A-Z]{2}", "the letters of einsum are names, capitals too"),
     (r"np\.(asarray|array)\((t|weight|a|beta|alpha_bar), |astype\(np\.float64\)|normal\(Key", r"None|, \)",
-     "NumPy's default is float64; noise in float32 is as good a sample"),
+     "NumPy's default is float64, or what follows makes it so; noise in float32 is as good a sample"),
     (r"writeable = False", r"writeable = None", "None is false"),
     (r"(n|seed): int|bins: int \| None = 256|beta_max: float = 1.0", r"= (2001|1|257|2.0)",
      "a default: every use that matters gives its own, and no beta is above 1"),
