@@ -79,5 +79,5 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
 
 // 1 / (1 + exp(-x)), 0 and 1 at the ends without an overflow.
 __device__ __forceinline__ float logistic(float x) {
-    return 1 / (1 + __expf(-x));
+    return __fdividef(1, 1 + __expf(-x));
 }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
@@ -14,7 +11,7 @@ import numpy as np
 
 from .. import models
 from ..engines import cpu
-from ..engines.cpu.threads import each
+from ..engines.cpu.workers import each
 from ..errors import TrainingError
 from ..models import flatten
 from ..process import Schedule
@@ -39,10 +36,7 @@ class Piece(NamedTuple):
 
 
 class Flat:
-    """The trainer of the CPU engine: what `train_step` computes, but for rounding, and without a copy of the weights.
-
-    Ctrl-C waits until the buffers agree.
-    """
+    """The trainer of the CPU engine: what `train_step` computes, but for rounding, and without a copy of the weights."""
 
     def __init__(self, config: Config, schedule: Schedule, state: State) -> None:
         self.config, self.schedule, self.step_number, self.seen = config, schedule, state.step, state.seen
@@ -69,10 +63,9 @@ class Flat:
             )
         s = self.config.train
         rate = learning_rate(step, s.steps, s.learning_rate, s.warmup, s.decay)
-        with _uninterrupted():
-            self._update(g, step, rate, min(1.0, s.clip / norm) if s.clip and norm else 1.0)
-            cpu.forget_weights()
-            self.step_number, self.seen = step, self.seen + len(x0)
+        self._update(g, step, rate, min(1.0, s.clip / norm) if s.clip and norm else 1.0)
+        cpu.forget_weights()
+        self.step_number, self.seen = step, self.seen + len(x0)
         return Step(step, loss, norm, rate)
 
     def state(self) -> State:
@@ -131,21 +124,3 @@ class Flat:
         if rows is None:
             rows = self._scratch.rows = np.empty((2, PIECE), np.float32)
         return rows[:, :n]
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the end. Python delivers them to the main thread alone; elsewhere nothing is needed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    waiting: list[tuple[int, Any]] = []
-    former = {number: signal.signal(number, lambda *came: waiting.append(came)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number, _ in waiting:
-            signal.raise_signal(number)

@@ -16,6 +16,7 @@ from .data import Dataset, load
 from .run import Run
 from .state import State
 from .step import Step, trainer
+from .stopping import stoppable
 
 __all__ = ["batch_indices", "train"]
 
@@ -43,7 +44,8 @@ def train(
     """Train a model and return the last state. With `out`, everything is kept in that folder (see `Run`).
 
     resume: go on from the checkpoint in `out`; force: replace the run in `out`. on_step(step) is called after each
-    step. Ctrl-C saves a checkpoint and raises KeyboardInterrupt. ValueError for anything that does not fit,
+    step. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one does so at once,
+    and saves nothing. ValueError for anything that does not fit,
     TrainingError when the loss stops being finite; the last good checkpoint stays.
     """
     data = data or load(config.data.source)
@@ -53,7 +55,7 @@ def train(
     state = run.state if run and run.state else State.first(config)
     worker = trainer(config, schedule, state)
     started, first, seen, every = time.perf_counter(), state.step, state.seen, config.train
-    with _bar(config, state, progress) as bar:
+    with _bar(config, state, progress) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
                 measured = worker.step(data.x[batch_indices(config.seed, seen, every.batch, len(data.x))])
@@ -70,11 +72,12 @@ def train(
                     run.save(worker.state())
                 if on_step:
                     on_step(measured)
+                stop.check()
         except TrainingError as error:
             kept = f"; the last good checkpoint is {run.checkpoint}" if run and run.checkpoint.exists() else ""
             raise TrainingError(f"{error}; lower train.learning_rate or set train.clip{kept}") from None
         except KeyboardInterrupt:
-            if run:
+            if run and stop.asked < 2:  # else it came in the middle of a step
                 run.save(worker.state())
             raise
     state = worker.state()

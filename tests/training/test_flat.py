@@ -1,7 +1,4 @@
-"""The trainer that writes in place: it computes what the pure step computes, and is never caught half way."""
-
-import os
-import signal
+"""The trainer that writes in place: it computes what the pure step computes."""
 
 import numpy as np
 import pytest
@@ -10,7 +7,7 @@ from refdiff import TrainingError
 from refdiff.models import flatten
 from refdiff.training import State, train_step
 from refdiff.training.data import load
-from refdiff.training.flat import Flat, _uninterrupted
+from refdiff.training.flat import Flat
 
 
 @pytest.fixture
@@ -64,18 +61,3 @@ def test_a_loss_that_is_not_finite_changes_nothing(small):
         worker.step(np.full((8, 8, 8, 1), 1e38, np.float32))
     assert np.array_equal(worker.p, before)
     assert worker.state().step == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_until_the_buffers_agree(number):
-    came = []
-    former = signal.signal(number, lambda *_: came.append("handled"))
-    try:
-        with _uninterrupted():
-            os.kill(os.getpid(), number)
-            for _ in range(1000):
-                pass
-            came.append("end of the update")
-        assert came == ["end of the update", "handled"]
-    finally:
-        signal.signal(number, former)

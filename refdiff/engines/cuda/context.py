@@ -20,6 +20,7 @@ from .memory import Arena, Memory
 __all__ = ["Context", "current", "host", "use"]
 
 THREADS = 256  # of a block, unless a kernel says otherwise
+MOST = (1 << 31) - (1 << 16)  # elements of an array: an index may go past the end by what a block takes
 
 
 def blocks(n: int, each: int) -> int:
@@ -38,7 +39,7 @@ class Context:
         """An array with whatever is there."""
         name = dtype_name(dtype)
         count = int(np.prod(shape, dtype=np.int64))
-        assert count < 1 << 31, f"an array of {shape} has more than 2^31 - 1 elements"
+        assert count <= MOST, f"an array of {shape} has more than {MOST} elements, which kernels count in 32 bits"
         return Array(Buffer(self, count * ITEMSIZE[name]), shape, name)
 
     def array(self, x: Any, dtype: Any = "float32") -> Array:
@@ -106,6 +107,7 @@ def _argument(a: Any) -> Any:
     if a is None:
         return ctypes.c_void_p(None)
     if isinstance(a, bool | int | np.integer):
+        assert -(1 << 31) <= a < 1 << 31, f"a kernel's argument of {a} is more than 32 bits"
         return ctypes.c_int(int(a))
     if isinstance(a, float | np.floating):
         return ctypes.c_float(float(a))
