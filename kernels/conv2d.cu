@@ -11,13 +11,13 @@
 // zero where the window hangs over the edge, and cp.async takes it from there. A pixel and a tap each are worked out as
 // a Place, and adding two Places gives the address.
 //
-// A stride s in conv2d_dx: of the pixels with h mod s = a only the taps i = a + p (mod s) have a share in y. So each pair
-// of residues (a, b), blockIdx.z, is a product of stride 1 of its own with some of the taps; no zero is multiplied.
+// A stride s in conv2d_dx: to pixels with h mod s = a only the taps i = a + p (mod s) bring a gradient. So each pair of
+// residues (a, b), blockIdx.z, is a product of stride 1 of its own with some of the taps; no zero is multiplied.
 //
 // A block takes one tile; in conv2d_dweight, of one part of the pixels (gridDim.y parts, added by add_partials). dW and
 // db are float32 whatever Real is, and db the sums of B's columns, taken as it passes by. Operations 2 N H' W' kh kw in
-// out each, bytes at best those of x, W and y: a 3x3 from 128 to 128 channels does 576 operations for each byte of x and
-// y in bfloat16, so the matrix rate is its floor.
+// out each, bytes at best those of x, W and y: a 3x3 from 128 to 128 channels does 576 operations for each byte of x
+// and y in bfloat16, so the matrix rate is its floor.
 #include <product.cuh>
 
 // Quotient and remainder of 0 <= n < 2^31 by a d > 0 that many n are divided by. With inverse = floor((2^32 - 1) / d),

@@ -3,9 +3,9 @@
 //   C[m, n] = sum_k A[m, k] B[k, n],    m < M, n < N, k < K
 //
 // A block owns TILE_M x TILE_N sums, which its threads hold in registers, and walks along k in steps of STEP. Each step
-// needs a tile of A (TILE_M x STEP) and a tile of B (STEP x TILE_N) in shared memory; a ring of STAGES such pairs is kept
-// full by cp.async, so that STAGES - 1 steps are on their way from memory while one is multiplied. At the end the sums
-// go through shared memory once, to be written in whole rows.
+// needs a tile of A (TILE_M x STEP) and a tile of B (STEP x TILE_N) in shared memory; a ring of STAGES such pairs is
+// kept full by cp.async, so that STAGES - 1 steps are on their way from memory while one is multiplied. At the end the
+// sums go through shared memory once, to be written in whole rows.
 //
 // A and B need not be matrices in memory: what they are is said by a *loader*, a struct with
 //

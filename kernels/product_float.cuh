@@ -2,9 +2,9 @@
 #pragma once
 #include <tile.cuh>
 
-// A thread's sums: I x J, of ACROSS threads along n and DOWN along m. Where rows of a tile run along k, a thread's values
-// of m (n) are spread evenly, DOWN (ACROSS) apart; where they run along m (n), it takes four neighbours and then the next
-// four: either way it loads 16 bytes at a time and a warp's loads are free of conflicts.
+// A thread's sums: I x J, of ACROSS threads along n and DOWN along m. Where the rows of a tile run along k, a thread's
+// values of m (n) are DOWN (ACROSS) apart; where they run along m (n), they are fours of neighbours, 4 DOWN (4 ACROSS)
+// apart. Either way a thread loads 16 bytes at a time and a warp's loads are free of conflicts.
 template <bool A_ALONG_K, bool B_ALONG_K>
 struct Sums {
     static constexpr int I = 8, J = TILE_N / 16, DOWN = TILE_M / I, ACROSS = 16;

@@ -10,6 +10,8 @@
 //   here        each FMA loads both its factors: 604 million FMA of a warp and 1208 million loads, of 58 GB in sectors
 // A multiprocessor begins one load of a warp a cycle, so 132 of them at 1.75 GHz take 5.2 ms at best, a hundred times the
 // floor; the FMA alone would take 0.65 ms. (Predicted; not yet run on a GPU.)
+//
+// bench conv2d: grid = ceil(N * H * W * C_out, 256), block = 256
 #include <device.cuh>
 
 extern "C" __global__ void __launch_bounds__(256) conv2d(

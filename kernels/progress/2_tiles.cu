@@ -6,10 +6,12 @@
 //
 // Gain: a value that comes from the caches is used 128 times, one from shared memory 8 times.
 //   from L2       1024 tiles x 1152 x (128 + 128) x 2 bytes = 0.60 GB, where the loads of step 1 took 58 GB from L1
-//   from shared   4 loads of 16 bytes for 64 FMA, where step 1 has 128 loads: a block's 8 warps move 48 x 128 bytes (a load
-//                 of A names two addresses a warp, one of W sixteen) while its FMA take 128 cycles
+//   from shared   4 loads of 16 bytes for 64 FMA, where step 1 has 128 loads: for one k a block's 8 warps move 48 x 128
+//                 bytes (a load of A has two addresses a warp, one of W 16) while its FMA take 128 cycles
 // So FMA are the floor: 19.3 G of them, 128 a cycle on each of 132 multiprocessors at 1.75 GHz: 0.65 ms, an eighth of step 1.
 // (Predicted; not yet run on a GPU.)
+//
+// bench conv2d: grid = (ceil(N * H * W, 128), ceil(C_out, 128)), block = 256
 #include "steps.cuh"
 
 constexpr int M = 128, N = 128, K = 16;

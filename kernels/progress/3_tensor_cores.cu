@@ -12,6 +12,8 @@
 //                   steps; with 0.6 us from L2 to shared memory (assumed) they add up to 86 us, of which the other block
 //                   hides a part
 // 0.1 to 0.2 ms, four times faster than step 2, half of it spent waiting. (Predicted; not yet run on a GPU.)
+//
+// bench conv2d: grid = (ceil(N * H * W, 128), ceil(C_out, 128)), block = 256
 #include "steps.cuh"
 
 constexpr int M = 128, N = 128, K = 32, PITCH_A = K + 8, PITCH_B = N + 8;

@@ -7,13 +7,15 @@
 // Gain: waiting is hidden as long as a tile comes within the time of three.
 //   a step      128 x 128 x 32: 1.05 MFLOP, so 0.29 us at 60 % of a multiprocessor's share (6.0 TFLOP/s), two blocks 0.58 us
 //   in flight   3 steps x 2 blocks x 16 KB = 96 KB a multiprocessor for 1.7 us: 56 KB/us, against an assumed latency of
-//               0.6 us; the 16 KB that a step needs in 0.29 us, 7.5 TB/s from 132 multiprocessors, are what L2 must give
+//               0.6 us; 16 KB in 0.29 us, 7.5 TB/s for 132 multiprocessors, are what L2 must give, and perhaps cannot
 //   memory      75,776 bytes of shared memory a block (16 bytes of each row unused), so two blocks a multiprocessor
 // 81 to 97 us, the rate of mma.sync, if L2 gives that: twice as fast as step 3. (Predicted; not yet run on a GPU.)
+//
+// bench conv2d: grid = (ceil(N * H * W, 128), ceil(C_out, 128)), block = 256, shared = 4 * (128 * 40 + 32 * 136) * 2
 #include "steps.cuh"
 
 constexpr int M = 128, N = 128, K = 32, PITCH_A = K + 8, PITCH_B = N + 8, STAGES = 4;
-constexpr int OF_A = M * PITCH_A, STAGE = OF_A + K * PITCH_B;  // launched with STAGES * STAGE * 2 bytes
+constexpr int OF_A = M * PITCH_A, STAGE = OF_A + K * PITCH_B;
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv2d(
     const bf16* x, const bf16* weight, const float* bias, bf16* y, int images, int height, int width, int in, int out

@@ -1,25 +1,33 @@
 """The steps of the 3x3 convolution (kernels/progress): right on the emulator, nothing spilled, and on tensor cores from the
-third on."""
+third on. And what docs/kernels.md says: its example runs, its mistakes are caught, its counts are the counts."""
 
 import re
-
-import numpy as np
-import pytest
+from pathlib import Path
 
 import emulator.device
+import numpy as np
+import pytest
 from emulator import COMPILER, Emulator
+from emulator.agreement import check_agreement
+
 from kernels.catalogue import CACHE
-from refdiff.engines import reference
+from refdiff.benchmark.conventions import launch_of
+from refdiff.engines import cuda, reference
 from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.context import Context, blocks, host
+from refdiff.engines.cuda.array import Array
+from refdiff.engines.cuda.context import Context, host
 from refdiff.engines.cuda.device import DeviceError
+from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.sources import KERNELS
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.training import Config
+from refdiff.training.graphed import Graphed
 
 STEPS = sorted(path.name for path in (KERNELS / "progress").glob("*.cu"))
-SHARED = {"4_pipeline.cu": 4 * (128 * 40 + 32 * 136) * 2}  # bytes of the ring
 VARIANTS = [(name, dtype) for name in STEPS for dtype in ("float32", "bfloat16") if name < "3" or dtype == "bfloat16"]
+GUIDE = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+MISTAKES = re.findall(r"^\| `(.+;)` \| `(.+)` \|$", GUIDE, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +39,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def convolve(context, step, dtype, x, weight, bias):
-    """How each step is launched."""
-    n, h, w, c_in = x.shape
-    pixels, out = n * h * w, bias.size
-    y = context.empty((n, h, w, out), dtype)
-    grid = blocks(pixels * out, 256) if step == "1_direct.cu" else (blocks(pixels, 128), blocks(out, 128))
-    sizes = (n, h, w, c_in, out)
-    context.launch(step, "conv2d", grid, 256, x, weight, bias, y, *sizes, dtype=dtype, shared=SHARED.get(step, 0))
+def convolve(context, source, dtype, x, weight, bias):
+    """y, by the kernel of a file that says how it is launched."""
+    y = context.empty((*x.shape[:3], bias.size), dtype)
+    sizes = dict(zip(("N", "H", "W", "C_in", "C_out"), (*x.shape, bias.size), strict=True))
+    launch, arguments = launch_of(source, "conv2d", sizes), (x, weight, bias, y, *sizes.values())
+    context.launch(source.name, "conv2d", launch.grid, launch.block, *arguments, dtype=dtype, shared=launch.shared)
     return y
 
 
@@ -55,7 +61,9 @@ def test_each_step_is_the_convolution(folder, monkeypatch, step, dtype, seed):
         weight = context.array(rng.standard_normal((3, 3, shape[3], out)) / shape[3] ** 0.5, dtype)
         bias = context.array(rng.standard_normal(out))
         wanted, _ = reference.conv2d(*(host(a).astype(np.float64) for a in (x, weight, bias)))
-        error = relative_error(host(convolve(context, step, dtype, x, weight, bias)).astype(np.float64), wanted)
+        error = relative_error(
+            host(convolve(context, folder / step, dtype, x, weight, bias)).astype(np.float64), wanted
+        )
         assert error <= (1.6e-2 if dtype == "bfloat16" else 4 * (9 * shape[3]) ** 0.5 * 2.0**-24), (shape, out)
 
 
@@ -66,12 +74,14 @@ def compiler():
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_90a"])
+@pytest.mark.parametrize("architecture", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow), "sm_90a"])
 @pytest.mark.parametrize(("step", "dtype"), VARIANTS)
 def test_nothing_is_spilled(folder, step, dtype, architecture):
     defines = [("BF16", 1)] if dtype == "bfloat16" else []
     log = compiler().compile(folder / step, defines, architecture, CACHE).log
-    assert re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log) == [("0",) * 3]
+    assert re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log) == [
+        ("0",) * 3
+    ]
     if "launch_bounds__(256, 2)" in (folder / step).read_text():
         assert int(re.search(r"Used (\d+) registers", log)[1]) <= 128, "two blocks a multiprocessor"
 
@@ -81,3 +91,76 @@ def test_products_run_on_the_tensor_cores_from_the_third_step_on(folder, step):
     ptx = compiler().ptx(folder / step, [("BF16", 1)], "sm_80")
     assert ("mma.sync" in ptx) == (step > "3")
     assert ("cp.async" in ptx) == (step > "4")
+
+
+def code(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """The kernels of docs/kernels.md: its example, and the mistakes that the emulator is said to stop."""
+    folder = tmp_path_factory.mktemp("guide")
+    for path in KERNELS.glob("*.cuh"):
+        (folder / path.name).symlink_to(path)
+    (folder / "scale_add.cu").write_text(code("cuda")[0])
+    kernel = '#line 1 "k.cu"\nextern "C" __global__ void __launch_bounds__(64) '
+    texts = [f"{kernel}mistake{i}(float* x, int n) {{ {line} }}\n" for i, (line, _) in enumerate(MISTAKES)]
+    (folder / "k.cu").write_text("#include <device.cuh>\n" + "".join(texts))
+    return folder
+
+
+@pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_example_of_the_guide(guide, monkeypatch, dtype, seed):
+    """Its four blocks, each in the place where it says it belongs."""
+    monkeypatch.setattr(emulator.device, "KERNELS", guide)
+    of_reference, of_engine, of_tests = code("python")
+    for engine, text in ((reference, of_reference), (cuda, of_engine)):
+        names = {**vars(engine.structure), "Array": Array}
+        exec(text, names)
+        for name in ("scale_add", "scale_add_backward"):
+            monkeypatch.setattr(engine, name, names[name], raising=False)
+    rng = np.random.default_rng(seed)
+    pair = (rng.standard_normal((2, 3)), rng.standard_normal((2, 3)))
+    check_backward(lambda x, z: reference.scale_add(x, z, 0.7), reference.scale_add_backward, pair, rng)
+
+    names = {"pytest": pytest, "np": np, "check_agreement": check_agreement}
+    exec(of_tests, names)
+    (mark,) = names["test_scale_add"].pytestmark
+    device = Emulator(seed)
+    with cuda.use(Context(device, Separate(device))) as context:
+        for shape in mark.args[1]:
+            names["test_scale_add"](context, dtype, shape)
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("defines", [[], [("BF16", 1)]])
+def test_the_example_of_the_guide_compiles(guide, defines, architecture):
+    log = compiler().compile(guide / "scale_add.cu", defines, architecture, CACHE).log
+    assert re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log) == [
+        ("0",) * 3
+    ]
+
+
+@pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
+@pytest.mark.parametrize("i", range(len(MISTAKES)))
+def test_the_emulator_says_what_the_guide_says(guide, monkeypatch, i):
+    monkeypatch.setattr(emulator.device, "KERNELS", guide)
+    device = Emulator()
+    context = Context(device, Separate(device))
+    with pytest.raises(DeviceError, match=re.escape(MISTAKES[i][1])):
+        context.launch("k.cu", f"mistake{i}", 1, 64, context.array(np.zeros(64)), 4, shared=1024)
+
+
+@pytest.mark.parametrize("preset", ["digits", "cifar10"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_launches_and_memory_are_what_the_guide_says(preset, dtype):
+    config = Config.resolve(preset, changes=["engine=cuda", f"dtype={dtype}"])
+    worker = Graphed(config, config.schedule.build(), None, Dry())
+    before = len(worker.device.launches)
+    worker.body()
+    launches = len(worker.device.launches) - before
+    row = f"| {preset}, {config.train.batch} | {dtype} | {launches} | {worker.arena.extent / 2**20:.0f} |"
+    assert row in GUIDE.splitlines()
