@@ -46,6 +46,23 @@ def test_each_operation_is_tested_beside_this_file(name):
     assert f"engine.{name}(" in tests or f'"{name}"' in tests
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_every_engine_has_the_references_names_and_signatures(engine, name):
+    def parameters(f):
+        return [(p.name, p.default, p.kind) for p in inspect.signature(f).parameters.values()]
+
+    assert parameters(getattr(engines.get(engine), name)) == parameters(FUNCTIONS[name])
+
+
+def test_auto_is_the_gpu_if_there_is_one_and_the_cpu_if_not(monkeypatch):
+    assert engines.resolve("reference") == "reference"
+    for gpu, wanted in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(engines, "_has_gpu", lambda gpu=gpu: gpu)
+        assert engines.resolve("auto") == wanted
+        assert engines.get("auto").__name__ == f"refdiff.engines.{wanted}"
+
+
 def test_get_gives_the_engine_of_a_name():
     assert engines.get("reference") is reference
     for name in engines.ENGINES:

@@ -48,7 +48,9 @@ def gpu():
     from refdiff.engines.cuda.cupy_device import CupyDevice
 
     class Noting(CupyDevice):
-        launches = []
+        def __init__(self):
+            super().__init__()
+            self.launches = []
 
         def launch(self, kernel, *arguments):
             if self._captured is None:

@@ -1,0 +1,101 @@
+"""The CPU engine against the reference in float64, on the same numbers."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refdiff.engines import cpu, reference
+from refdiff.testing.derivatives import _leaves, _map, relative_error
+
+EPS32 = 2.0**-24
+
+
+@pytest.fixture(scope="session")
+def agree() -> Callable[..., None]:
+    return _agree
+
+
+@pytest.fixture
+def use_threads(monkeypatch) -> Callable[[int], None]:
+    """use_threads(8), also on a machine with fewer cores."""
+    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
+
+
+def _agree(
+    name: str,
+    inputs: tuple,
+    parameters: dict | None = None,
+    *,
+    seed: int,
+    terms: int = 16,
+    bound: float = 0.0,
+    **options: Any,
+) -> None:
+    """Output and gradients within 4 sqrt(K) eps32 (K = terms) or the bound; shapes, float32, nothing written to; the same
+    bits again, from arrays that lie otherwise in memory, and from read-only ones."""
+    bound = bound or 4 * max(terms, 16) ** 0.5 * EPS32
+    f, f_backward = getattr(cpu, name), getattr(cpu, f"{name}_backward")
+    inputs, parameters = _map(_float32, (inputs, parameters or {}))
+    x64, p64 = _map(_float64, (inputs, parameters))
+    before = deepcopy((inputs, parameters))
+    _freeze((inputs, parameters))
+    y, saved = f(*inputs, **parameters, **options)
+    wanted, saved64 = getattr(reference, name)(*x64, **p64, **options)
+    _near(f"{name}: y", y, wanted, bound)
+
+    rng = np.random.default_rng([seed, 1])
+    dy = _map(lambda a: rng.standard_normal(np.shape(a)).astype(np.float32), y)
+    kept = deepcopy((y, dy))
+    _freeze((y, dy))
+    dx = f_backward(dy, saved)
+    _near(f"{name}: gradient", dx, getattr(reference, f"{name}_backward")(_map(_float64, dy), saved64), bound)
+    assert _bits((inputs, parameters)) == _bits(before), f"{name} writes to its inputs"
+    assert _bits((y, dy)) == _bits(kept), f"{name} writes to its output or gradient"
+
+    again, saved = f(*inputs, **parameters, **options)
+    assert _bits((again, f_backward(dy, saved))) == _bits((y, dx)), f"{name}: two runs differ"
+    others = _map(_elsewhere, (inputs, parameters))
+    again, saved = f(*others[0], **others[1], **options)
+    _near(f"{name}, arrays not contiguous: y", again, y, bound)
+    _near(f"{name}, arrays not contiguous: gradient", f_backward(_map(_elsewhere, dy), saved), dx, bound)
+
+
+def _near(what: str, came: Any, wanted: Any, bound: float) -> None:
+    came, wanted = _leaves(came), _leaves(wanted)
+    assert came.keys() == wanted.keys(), what
+    for key, a in came.items():
+        assert np.shape(a) == np.shape(wanted[key]), what
+        assert a.dtype == np.float32, what
+        error = relative_error(a.astype(np.float64), wanted[key])
+        assert error <= bound, f"{what} {key}: expected an error of at most {bound:.1e}, came {error:.1e}"
+
+
+def _float32(a: Any) -> Any:
+    return a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+
+
+def _float64(a: Any) -> Any:
+    return a.astype(np.float64) if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f" else a
+
+
+def _elsewhere(a: Any) -> Any:
+    """The same numbers, every second of a wider array."""
+    if not isinstance(a, np.ndarray) or not a.ndim:
+        return a
+    wide = np.repeat(a, 2, axis=-1)
+    wide[..., 1::2] = np.nan
+    return wide[..., ::2]
+
+
+def _freeze(tree: Any) -> None:
+    for a in _leaves(tree).values():
+        if isinstance(a, np.ndarray):
+            a.flags.writeable = False
+
+
+def _bits(tree: Any) -> list[bytes]:
+    return [np.asarray(a).tobytes() for a in _leaves(tree).values()]
