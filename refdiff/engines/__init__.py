@@ -28,6 +28,12 @@ def resolve(name: str) -> str:
     return "cuda" if _has_gpu() else "cpu"
 
 
+def check_dtype(name: str, dtype: str) -> None:
+    """ValueError if this engine does not compute in this dtype."""
+    if resolve(name) != "cuda" and dtype != "float32":
+        raise ValueError(f"dtype: expected float32 on the {resolve(name)} engine, came {dtype}; add --dtype float32")
+
+
 @cache
 def _has_gpu() -> bool:
     if find_spec("cupy") is None:

@@ -28,7 +28,7 @@ from .packing import Packing
 from .state import State
 from .step import Step
 
-__all__ = ["Graphed", "memory_needed", "noise_table"]
+__all__ = ["Graphed", "memory_needed", "noise_table", "room"]
 
 
 def noise_table(schedule: Schedule, prediction: str) -> np.ndarray:
@@ -51,6 +51,18 @@ def memory_needed(config: Config, schedule: Schedule) -> int:
     return worker.arena.extent
 
 
+def room(config: Config, schedule: Schedule, device: Device | None = None) -> int:
+    """The bytes that training takes of this device, the first GPU unless given. DeviceError if it has not so much."""
+    device = device or cuda.current().device
+    need, free = memory_needed(config, schedule) + ALIGNMENT, device.free_bytes()
+    if need > free:
+        raise DeviceError(
+            f"not enough memory on {device.name}: training needs {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
+            f"lower train.batch (now {config.train.batch}), take --dtype bfloat16 or --engine cpu"
+        )
+    return need
+
+
 class Graphed:
     """The trainer of the CUDA engine. The first step runs launch by launch, the second is captured, the others replay it.
 
@@ -64,7 +76,7 @@ class Graphed:
             device = cuda.current().device
         self.device = device
         self.graph: Graph | None = None
-        self.arena = Arena(device, 1 << 40 if isinstance(device, Dry) else self._room(schedule))
+        self.arena = Arena(device, 1 << 40 if isinstance(device, Dry) else room(config, schedule, device))
         self.context = cuda.Context(device, self.arena)
         self.packing = Packing.of(models.layout(config.model))
         self.settings = OptimiserSettings(
@@ -154,13 +166,3 @@ class Graphed:
 
     def _piece_count(self) -> int:
         return 1 + sum(-(-prod(shape) // PIECE) for _, shape in self.packing.places.values())
-
-    def _room(self, schedule: Schedule) -> int:
-        """Bytes to reserve: all that training needs, at once."""
-        need, free = memory_needed(self.config, schedule) + ALIGNMENT, self.device.free_bytes()
-        if need > free:
-            raise DeviceError(
-                f"not enough memory on {self.device.name}: training needs {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB "
-                f"are free; lower train.batch (now {self.config.train.batch}), take --dtype bfloat16 or --engine cpu"
-            )
-        return need

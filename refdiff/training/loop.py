@@ -15,7 +15,7 @@ from .config import Config
 from .data import Dataset, load
 from .run import Run
 from .state import State
-from .step import Step, trainer
+from .step import Step, ready, trainer
 from .stopping import stoppable
 
 __all__ = ["batch_indices", "train"]
@@ -51,6 +51,7 @@ def train(
     data = data or load(config.data.source)
     _check_fit(config, data)
     schedule = config.schedule.build()
+    ready(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     state = run.state if run and run.state else State.first(config)
     worker = trainer(config, schedule, state)

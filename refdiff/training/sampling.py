@@ -35,6 +35,7 @@ SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2s": dpmpp
 def denoiser(config: Config, p: Tree) -> Any:
     """model(x_t, t) -> the network's prediction, for NumPy arrays and t an integer or one a sample."""
     engine, dtype = engines.get(config.engine), config.dtype
+    engines.check_dtype(config.engine, dtype)
     if engines.resolve(config.engine) == "cuda":
         from .graphed_sampling import on_device
 

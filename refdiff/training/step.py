@@ -20,7 +20,7 @@ from .config import Config
 from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
 from .state import State
 
-__all__ = ["Step", "Trainer", "loss_and_gradient", "train_step", "trainer"]
+__all__ = ["Step", "Trainer", "loss_and_gradient", "ready", "train_step", "trainer"]
 
 
 class Step(NamedTuple):
@@ -90,6 +90,15 @@ class Functional:
 
     def state(self) -> State:
         return self._state
+
+
+def ready(config: Config) -> None:
+    """ValueError or DeviceError, which say what to do, where this machine cannot compute this configuration."""
+    engines.check_dtype(config.engine, config.dtype)
+    if engines.resolve(config.engine) == "cuda":
+        from .graphed import room
+
+        room(config, config.schedule.build())
 
 
 def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:

@@ -137,6 +137,26 @@ def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(ti
         list(sampler(np.arange(2)))
 
 
+def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(tiny, tmp_path, monkeypatch):
+    from refdiff import engines
+    from refdiff.engines.cuda import context
+    from refdiff.training import sample, train
+
+    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    (tmp_path / "config.toml").write_text("a former run")
+    config = tiny.changed(["engine=auto", "dtype=bfloat16"])
+    for attempt in (lambda: train(config, tmp_path, force=True), lambda: sample(config, State.first(config).p, 2)):
+        with pytest.raises(ValueError, match="dtype: expected float32 on the cpu engine, came bfloat16; add --dtype"):
+            attempt()
+    small = device()
+    small.free_bytes = lambda: 1000
+    monkeypatch.setattr(context, "current", lambda: context.Context(small))
+    monkeypatch.setattr("refdiff.engines.cuda.current", lambda: context.Context(small))
+    with pytest.raises(DeviceError, match="training needs"):
+        train(tiny.changed(["engine=cuda"]), tmp_path, force=True)
+    assert (tmp_path / "config.toml").read_text() == "a former run"
+
+
 def test_the_estimate_is_what_is_used(tiny):
     worker, _ = run(tiny, 3)
     assert worker.arena.extent <= memory_needed(tiny, tiny.schedule.build()) <= worker.arena.reserved
