@@ -1,6 +1,8 @@
 # make demo    train on handwritten digits, sample, evaluate: pictures and numbers in runs/demo/
 # make test    the tests, within ten minutes on two cores
 # make check   ruff, mypy, the slow tests, and every property once more on random cases
+# make bench   measures the cpu engine beside PyTorch: 25 minutes on a quiet machine, benchmarks/results/cpu.*
+# make gpu     checks and measures the CUDA engine on this machine's GPU: nine minutes, benchmarks/results/gpu.*
 # make mutants breaks the mathematics and the reference engine in every small way: the tests must notice (half an hour)
 #
 # Each target does its own set-up in .venv, again only when pyproject.toml or setup.py has changed.
@@ -8,6 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+CUDA ?= 13
 
 # The matrix library takes one thread: its products here are small, a second thread gains a tenth on a quiet machine and
 # loses a factor of four on a busy one. The tests use the other cores, one process each.
@@ -15,7 +18,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test check mutants clean
+.PHONY: demo test check bench gpu mutants clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-plot
@@ -30,6 +33,17 @@ check: .venv/ready-check
 	$(BIN)/mypy
 	$(PYTEST) -m "slow or not slow"
 	$(PYTEST) --hypothesis-profile=random
+
+bench: .venv/ready-bench
+	$(BIN)/python -m benchmarks.cpu --out benchmarks/results/cpu.json
+
+# A machine with a GPU often comes with CuPy and PyTorch in its own Python, and no network: that Python is taken as it is.
+gpu:
+	@if $(PYTHON) -c 'import sys, cupy; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  $(PYTHON) -m benchmarks.gpu --out benchmarks/results/gpu.json; \
+	else \
+	  $(MAKE) .venv/ready-cuda$(CUDA),test && $(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json; \
+	fi
 
 mutants: .venv/ready-mutants
 	$(BIN)/mutmut run --max-children $(JOBS)

@@ -17,41 +17,61 @@ from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import operations_of
 
 SUBJECT = "cpu"
+TORCH = "benchmarks.peers.torch_peer"
 TOLERANCE = 1e-4  # in norm, against the first that answers
 STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16)]
 BATCHES, SIZES = (1, 2, 4, 8, 16, 32, 64), (8, 16, 32, 64)
 
 
-def peers_of(threads: int, python: str, compiled: bool = False) -> dict[str, PeerProcess]:
+def peers_of(threads: int, python: str) -> dict[str, PeerProcess]:
     """PyTorch first: it judges."""
-    variants = ["eager", "channels-last"] + ["compile"] * compiled
-    torch = "benchmarks.peers.torch_peer"
-    found = {f"torch {v}": peer(torch, "--variant", v, threads=threads, python=python) for v in variants}
-    for name in ("reference", "cpu"):
+    found = {f"torch {variant}": peer(TORCH, "--variant", variant, threads=threads, python=python)
+             for variant in ("eager", "channels-last")}  # fmt: skip
+    for name in ("reference", SUBJECT):
         found[name] = peer("refdiff.benchmark.host", name, threads=threads)
     return found
 
 
 def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
-    """Forward, training step and sampling step of whole networks."""
-    chosen = STEPS[:2] if quick else STEPS
-    kinds = ("train", "forward") if quick else ("train", "forward", "sample")
-    cases = [{"kind": kind, "model": model, "batch": batch, "dtype": "float32", "seed": 0, "steps": 1}
-             for model, batch in chosen for kind in kinds]  # fmt: skip
-    left = len(cases) * len(threads)
+    """Training step, forward pass and sampling step of whole networks."""
+    kinds = [(kind, model, batch) for model, batch in STEPS for kind in ("train", "forward", "sample")]
+    if quick:
+        kinds = [("train", *STEPS[0]), ("train", *STEPS[1]), ("forward", *STEPS[1])]
+    left = len(kinds) * len(threads)
     for n in threads:
-        peers = peers_of(n, python, compiled=not quick)
+        peers = peers_of(n, python)
         if quick:
             del peers["reference"]
         try:
-            suite.more[f"peers at {n} threads"] = start(peers, budget)
-            for case in cases:
-                suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE, budget=budget.part(1 / left),
+            suite.more[f"peers at {n} threads"] = start(suite, peers, SUBJECT, budget)
+            for kind in kinds:
+                suite.case(case_of(*kind), peers, subject=SUBJECT, tolerance=TOLERANCE, budget=budget.part(1 / left),
                            rounds=5 if quick else 15, extra={"threads": n})  # fmt: skip
                 left -= 1
         finally:
             close(peers)
-    return f"{len(cases)} cases at {' and '.join(map(str, threads))} threads"
+    return f"{len(kinds)} cases at {' and '.join(map(str, threads))} threads"
+
+
+def compiled(suite: Suite, budget: Budget, threads: int, python: str) -> str:
+    """Training steps beside torch.compile, which takes minutes before its first step: apart, so that nobody waits for it."""
+    peers = {"torch compile": peer(TORCH, "--variant", "compile", threads=threads, python=python),
+             SUBJECT: peer("refdiff.benchmark.host", SUBJECT, threads=threads)}  # fmt: skip
+    measured = 0
+    try:
+        start(suite, peers, SUBJECT, budget)
+        for i, (model, batch) in enumerate(STEPS[:2]):
+            title = f"training steps beside torch.compile, {threads} threads"
+            record = suite.case(case_of("train", model, batch), peers, subject=SUBJECT, tolerance=TOLERANCE,
+                                budget=budget.part((0.6, 1)[i]), rounds=11, extra={"title": title})  # fmt: skip
+            measured += "torch compile" in record["ratios"]
+    finally:
+        close(peers)
+    return f"{measured} of 2 cases were measured"
+
+
+def case_of(kind: str, model: str | dict[str, Any], batch: int) -> dict[str, Any]:
+    return {"kind": kind, "model": model, "batch": batch, "dtype": "float32", "seed": 0, "steps": 1}
 
 
 def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool) -> str:
@@ -59,10 +79,10 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
     chosen = STEPS[1:2] if quick else STEPS
     peers = peers_of(threads, python)
     if quick:
-        del peers["reference"]
+        del peers["reference"], peers["torch eager"]
     rest = len(chosen) * len(peers)
     for model, batch in chosen:
-        case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
+        case = case_of("train", model, batch)
         entries: dict[str, Any] = {}
         for name, each in peers.items():
             own, entries[name] = budget.part(1 / rest), {}
@@ -81,12 +101,12 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
 
 def each_operation(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
     """Every shape of the cifar10 U-Net's training step at batch 4, those with the most work first."""
-    cases = sorted(operations("cifar10", 4), key=_work, reverse=True)[: 8 if quick else None]
+    cases = sorted(operations("cifar10", 4), key=work, reverse=True)[: 5 if quick else None]
     left, measured = len(cases) * len(threads), 0
     for n in threads:
         peers = peers_of(n, python)
         try:
-            start(peers, budget)
+            start(suite, peers, SUBJECT, budget)
             for case in cases:
                 own, left = budget.part(1 / left), left - 1
                 if budget.left < 1:
@@ -99,7 +119,7 @@ def each_operation(suite: Suite, budget: Budget, threads: Sequence[int], python:
     return f"{measured} of {len(cases) * len(threads)} cases were measured"
 
 
-def _work(case: dict[str, Any]) -> float:
+def work(case: dict[str, Any]) -> float:
     """Roughly how long all of its kind take: products at 1, numbers moved at 50."""
     shapes = case["inputs"]
     numbers = sum(_size(s) for s in shapes)
@@ -131,9 +151,9 @@ def growth(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
     cases += [("size", s, {"model": {**small, "size": s, "attention": [s // 4]}, "batch": 4}) for s in sizes]
     points: dict[str, dict[str, list[tuple[int, float]]]] = {"batch": {}, "size": {}}
     try:
-        start(peers, budget)
+        start(suite, peers, SUBJECT, budget)
         for i, (axis, value, case) in enumerate(cases):
-            record = suite.case({"kind": "train", "dtype": "float32", "seed": 0, **case}, peers, subject=SUBJECT,
+            record = suite.case(case_of("train", **case), peers, subject=SUBJECT,
                                 tolerance=TOLERANCE, budget=budget.part(1 / (len(cases) - i)), rounds=5,
                                 extra={"title": f"how a training step grows with the {axis}"})  # fmt: skip
             for name, entry in record["peers"].items():
@@ -145,14 +165,21 @@ def growth(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
 
 
 def plot(suite: Suite, points: dict[str, dict[str, list[tuple[int, float]]]]) -> str:
+    from matplotlib.ticker import LogLocator
+
     from refdiff.plotting import new_figure
 
     figure = new_figure(9, 3.6)
     words = {"batch": "images in a batch (digits)", "size": "height and width of an image (width 32, batch 4)"}
     for axes, (axis, lines) in zip(figure.subplots(1, 2), points.items(), strict=True):
         for name, line in lines.items():
-            axes.loglog(*zip(*line, strict=True), "o-", label=name)
-        axes.set(xlabel=words[axis], ylabel="seconds a training step")
+            axes.loglog([x for x, _ in line], [1e3 * y for _, y in line], "o-", label=name)
+        ticks = sorted({x for line in lines.values() for x, _ in line})
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel=words[axis], ylabel="milliseconds a training step")
         axes.grid(alpha=0.3)
         if lines:
             axes.legend(frameon=False)
@@ -163,10 +190,14 @@ def plot(suite: Suite, points: dict[str, dict[str, list[tuple[int, float]]]]) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/cpu.json", help="NAME.json; NAME.md and NAME.png beside it")
+    parser.add_argument(
+        "--out", default="benchmarks/results/cpu.json", help="NAME.json; NAME.md and NAME.png beside it"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer cases, under two minutes")
     parser.add_argument("--seconds", type=float, help="the budget (default: 1500, with --quick 100)")
-    parser.add_argument("--torch-python", default=sys.executable, help="the Python that has PyTorch (default: this one)")
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="the Python that has PyTorch (default: this one)"
+    )
     options = parser.parse_args(arguments)
     quick, python = options.quick, options.torch_python
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -174,9 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = [most] if quick else sorted({1, most}, reverse=True)
 
     suite = Suite("cpu", options.out, options.seconds or (100 if quick else 1500))
-    suite.part("networks", "whole networks", 0.5, lambda b: networks(suite, b, threads, python, quick))
-    suite.part("memory", "peak memory", 0.25, lambda b: memory(suite, b, most, python, quick))
-    suite.part("operations", "each operation", 0.7, lambda b: each_operation(suite, b, threads, python, quick))
+    suite.part("networks", "whole networks", 0.4, lambda b: networks(suite, b, threads, python, quick))
+    if not quick:
+        suite.part("compiled", "torch.compile", 0.4, lambda b: compiled(suite, b, most, python))
+    suite.part("memory", "peak memory", 0.2, lambda b: memory(suite, b, most, python, quick))
+    suite.part("operations", "each operation", 0.55, lambda b: each_operation(suite, b, threads, python, quick))
     suite.part("growth", "how the cost grows", 0.9, lambda b: growth(suite, b, most, python, quick))
     return suite.finish()
 

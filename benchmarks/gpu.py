@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import gpu_checks
-from benchmarks.cpu import _work
+from benchmarks.cpu import work
 from benchmarks.suite import Suite, close, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
@@ -25,6 +25,9 @@ from refdiff.benchmark.machine import machine
 SUBJECT = "refdiff"
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # in norm, between libraries: the checks compare with the reference
 TINY = {"size": 8, "channels": 1, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
+
+
+PARTS = ("ceilings", "checks", "agreement", "networks", "kernels", "sanitizer")
 
 
 class Plan:
@@ -46,12 +49,14 @@ class Plan:
                 ("sample", "digits", 64, "bfloat16", 2), ("sample", "adm64", 32, "bfloat16", 1),
                 ("forward", "cifar10", 128, "bfloat16", 5),
             ]  # fmt: skip
-            self.operations = sorted(operations("cifar10", 128, "bfloat16"), key=_work, reverse=True)
+            self.operations = sorted(operations("cifar10", 128, "bfloat16"), key=work, reverse=True)
             self.rounds, self.repeats, self.variants = 7, 20, ["eager", "channels-last", "compile"]
 
     def cases(self) -> list[dict[str, Any]]:
         names = ("kind", "model", "batch", "dtype", "inner")
-        return [{**dict(zip(names, step, strict=True)), "seed": 0, "steps": 2 if self.dry else 5} for step in self.steps]
+        return [
+            {**dict(zip(names, step, strict=True)), "seed": 0, "steps": 2 if self.dry else 5} for step in self.steps
+        ]
 
     def refdiff(self) -> PeerProcess:
         return peer("benchmarks.peers.refdiff_cuda", self.device)
@@ -88,7 +93,7 @@ class Warming:
 def ceilings(suite: Suite, budget: Budget, plan: Plan) -> str:
     """Copy bandwidth and the rates of matrix products, of the fastest library at hand."""
     errors = []
-    for name, each in (("PyTorch", plan.pytorch("eager")), ("CuPy", plan.refdiff())):
+    for name, each in (("PyTorch", plan.pytorch("eager")), ("NumPy" if plan.dry else "CuPy", plan.refdiff())):
         with each:
             try:
                 each.prepare(plan.ceilings, budget.patience)
@@ -107,7 +112,7 @@ def networks(suite: Suite, budget: Budget, plan: Plan) -> str:
     peers = {f"torch {variant}": plan.pytorch(variant) for variant in plan.variants} | {SUBJECT: plan.refdiff()}
     cases, measured = plan.cases(), 0
     try:
-        suite.more["peers"] = start(peers, budget)
+        suite.more["peers"] = start(suite, peers, SUBJECT, budget)
         for i, case in enumerate(cases):
             if budget.left < 2:
                 break
@@ -126,7 +131,7 @@ def kernels(suite: Suite, budget: Budget, plan: Plan) -> str:
     peers = {f"torch {variant}": plan.pytorch(variant), SUBJECT: plan.refdiff()}
     measured, found = 0, suite.more.get("ceilings", {})
     try:
-        start(peers, budget)
+        start(suite, peers, SUBJECT, budget)
         for i, case in enumerate(plan.operations):
             if budget.left < 1:
                 break
@@ -146,10 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="benchmarks/results/gpu.json", help="NAME.json; NAME.md beside it")
     parser.add_argument("--seconds", type=float, default=520, help="the budget (default: 520)")
     parser.add_argument("--dry", action="store_true", help="on the emulator, with tiny shapes")
-    parser.add_argument("--parts", default="ceilings,checks,agreement,networks,kernels,sanitizer", help="which, by commas")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas")
     options = parser.parse_args(arguments)
+    chosen = options.parts.split(",")
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"--parts: expected some of {', '.join(PARTS)}, came {', '.join(sorted(unknown))}")
     plan = Plan(options.dry)
-    suite = Suite("gpu, dry: nothing here was measured on a GPU" if options.dry else "gpu", options.out, options.seconds)
+    suite = Suite(
+        "gpu, dry: nothing here was measured on a GPU" if options.dry else "gpu", options.out, options.seconds
+    )
     suite.more["dry"] = options.dry
     parts = {
         "ceilings": ("the machine's ceilings", 0.1, lambda b: ceilings(suite, b, plan)),
@@ -159,11 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kernels": ("each operation", 0.62, lambda b: kernels(suite, b, plan)),
         "sanitizer": ("compute-sanitizer", 0.9, lambda b: gpu_checks.sanitizer(suite, b, plan)),
     }
-    chosen = options.parts.split(",")
-    if unknown := set(chosen) - set(parts):
-        parser.error(f"--parts: expected some of {', '.join(parts)}, came {', '.join(sorted(unknown))}")
     warming: Warming | None = None
-    for key in (key for key in parts if key in chosen):
+    for key in (key for key in PARTS if key in chosen):
         if key == "checks" and "networks" in chosen:
             warming = Warming(plan)
         if key == "networks" and warming:

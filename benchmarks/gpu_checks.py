@@ -41,8 +41,10 @@ def run(command: list[str], seconds: float, **environment: str) -> tuple[int | N
 def kernels(suite: Suite, budget: Budget, plan: Any) -> str:
     """The tests of tests/engines/cuda with the GPU as their device; without pytest every operation on a few shapes."""
     if all(importlib.util.find_spec(name) for name in ("pytest", "hypothesis")):
-        what = ["tests/engines/cuda/test_activation.py", "-k", "silu and shape1"] if plan.dry else ["tests/engines/cuda"]
-        command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider",
+        what = (
+            ["tests/engines/cuda/test_activation.py", "-k", "silu and shape1"] if plan.dry else ["tests/engines/cuda"]
+        )
+        command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", "--maxfail=60",
                    "-o", "filterwarnings=default", "-m", "slow or not slow", *what]  # fmt: skip
         if importlib.util.find_spec("xdist") and not plan.dry:
             command += ["-n", str(min(8, os.cpu_count() or 1))]
@@ -50,7 +52,8 @@ def kernels(suite: Suite, budget: Budget, plan: Any) -> str:
         command = [sys.executable, "-m", "benchmarks.odd_shapes", plan.device]
     status, said = run(command, budget.left, REFDIFF_DEVICE=plan.device)
     lines = said.splitlines()
-    verdicts = [found[1] for line in lines if (found := _VERDICT.search(line)) and "===" not in line]
+    each = said.partition("short test summary info")[0].splitlines()
+    verdicts = [found[1] for line in each if (found := _VERDICT.search(line)) and "===" not in line]
     counts = {name: verdicts.count(name) for name in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     errors = [line[:400] for line in lines if line.startswith(("E  ", "FAILED", "ERROR"))]
     suite.more["checks"] = {"command": command[1:], "counts": counts, "status": status, "errors": errors[:60]}

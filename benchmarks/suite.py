@@ -34,7 +34,7 @@ class Suite:
         self.write()
 
     def part(self, key: str, name: str, share: float, run: Callable[[Budget], str]) -> None:
-        """run(budget) -> what to say of it; it gets this share of what is left. An error is recorded, and the next goes on."""
+        """run(budget) -> what to say of it; it gets this share of what is left. An error is recorded."""
         budget = self.budget.part(share)
         entry = self.parts[key] = {"name": name, "text": "did not end", "seconds": 0.0, "ok": False}
         self.write()
@@ -93,22 +93,35 @@ def peer(module: str, *arguments: str, threads: int | None = None, python: str =
     """A peer of this project in a process of its own, which sees the checkout and the emulator of its tests."""
     paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    # OpenMP's workers sleep when they wait: those that spin take the core of the other pool of PyTorch's own backward, which
+    # made its steps several times slower, and of the peer whose turn it is.
+    environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "REFDIFF_THREADS": str(threads)}
+        environment |= {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "REFDIFF_THREADS": str(threads),
+        }
     return PeerProcess([python, "-m", module, *arguments], environment, ROOT)
 
 
-def start(peers: Mapping[str, PeerProcess], budget: Budget) -> dict[str, Any]:
-    """Start all at once and ask what they are, so that no case pays for it.   -> name -> versions, or its error."""
+def start(suite: Suite, peers: dict[str, PeerProcess], subject: str, budget: Budget) -> dict[str, Any]:
+    """Start all at once and ask what they are, so that no case pays for it.   -> name -> versions.
+
+    A peer that does not start is taken out of `peers` and recorded. RuntimeError if that is the subject.
+    """
     found: dict[str, Any] = {}
     for each in peers.values():
         with suppress(PeerError):
             each.start()
-    for name, each in peers.items():
+    for name, each in list(peers.items()):
         try:
             found[name] = each.about(budget.outer.left if budget.outer else budget.left)
         except PeerError as error:
-            found[name] = {"error": str(error)}
+            if name == subject:
+                raise RuntimeError(f"{name} {error}") from None
+            suite.failures.append(f"{name}: {error}")
+            peers.pop(name).close()
     return found
 
 

@@ -22,6 +22,8 @@ EPILOG = """examples:
   refdiff eval runs/a --json
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
+  refdiff bench                                            the engines of this machine, side by side
+  refdiff bench --kernel my.cu:norm --as group_norm        a kernel of yours: is it right, and how fast
   refdiff info digits                                      a preset, a run, or nothing for a list
 """
 
@@ -115,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", help="module:Class, as mypackage:MyScheduler or diffusers:DDIMScheduler")
     sub.add_argument("options", nargs="*", metavar="KEY=VALUE", help="keyword options of the class, as eta=0.5")
     sub.add_argument("--match", default="", metavar="TEXT", help="only claims whose name holds this text")
+
+    sub = command("bench", commands.bench)
+    sub.add_argument("--profile", action="store_true", help="where the time of a training step of the cpu engine goes")
+    sub.add_argument("--model", default="digits", help="the network (default: digits)")
+    sub.add_argument("--batch", type=int, default=16, help="how many samples (default: 16)")
+    sub.add_argument("--seconds", type=float, default=60, help="how long it may take (default: 60)")
+    sub.add_argument("--kernel", metavar="FILE.cu:NAME", help="a kernel to check and time, see docs/benchmarks.md")
+    sub.add_argument("--as", dest="operation", metavar="OPERATION", help="what the kernel computes, as group_norm")
+    sub.add_argument("--dtype", help="of the kernel's data: float32 or bfloat16 (default: float32)")
 
     sub = command("demo", commands.demo)
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from .version import __version__
 
-__all__ = ["audit", "demo", "evaluate", "info", "sample", "train", "verify"]
+__all__ = ["audit", "bench", "demo", "evaluate", "info", "sample", "train", "verify"]
 
 
 def train(options: argparse.Namespace) -> None:
@@ -138,12 +138,22 @@ def audit(options: argparse.Namespace) -> int:
     return int(not all(v.holds for v in verdicts))
 
 
+def bench(options: argparse.Namespace) -> None:
+    """Measure speed: this machine's engines side by side; where a step's time goes; a CUDA kernel of yours beside ours."""
+    from .benchmark.command import run
+
+    found, text = run(options)
+    print(json.dumps(found) if options.json else text)
+
+
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
     from .training import Config, load_state
 
     changes = list(options.set)
-    changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype", "seed") if (v := getattr(options, key)) is not None]
+    changes += [
+        f"{key}={json.dumps(v)}" for key in ("engine", "dtype", "seed") if (v := getattr(options, key)) is not None
+    ]
     if getattr(options, "resume", False) and options.preset is None and options.config is None:
         return load_state(options.out)[0].changed(changes)
     return Config.resolve(options.preset or "digits", options.config, changes)

@@ -6,6 +6,7 @@ timed by the clock, and its loss is not read back. Adam is PyTorch's fused one.
 """
 
 import argparse
+import functools
 import os
 import time
 
@@ -95,6 +96,8 @@ class TorchPeer:
             return {"y": back(y).float().cpu().numpy()}
         leaves = [a.requires_grad_() for a in (*x, *p.values())]
         stream = torch.cuda.Stream() if self.cuda else None
+        if self.cuda:
+            torch.cuda.synchronize()
         with torch.cuda.stream(stream):  # a backward runs on its forward's stream
             y = forward(*x, **p, **options)
             dy = image(torch.from_numpy(draw(tuple(back(y).shape), case["seed"] + 50)), self.last)
@@ -134,13 +137,16 @@ class TorchPeer:
         """Bytes per second, read and written, of a copy; operations per second of products of random matrices."""
         n, size, found = case["size"], case["bytes"], {}
         a, b = (torch.empty(size, dtype=torch.int8, device=self.device) for _ in range(2))
-        times = self._event_times if self.cuda else lambda run, repeats: (setattr(self, "run", run), self.time(repeats))[1]
+        times = (
+            self._event_times if self.cuda else lambda run, repeats: (setattr(self, "run", run), self.time(repeats))[1]
+        )
         times(lambda: b.copy_(a), 3)
         found["copy_bytes_per_second"] = 2 * size / float(np.median(times(lambda: b.copy_(a), 20)))
         for dtype in ("bfloat16", "float32"):
-            a, b = (torch.randn(n, n, device=self.device).to(getattr(torch, dtype)) for _ in range(2))
-            times(lambda: a @ b, 3)
-            found[f"{dtype}_per_second"] = 2 * n**3 / float(np.median(times(lambda: a @ b, 10)))
+            x, w = (torch.randn(n, n, device=self.device).to(getattr(torch, dtype)) for _ in range(2))
+            product = functools.partial(torch.matmul, x, w)
+            times(product, 3)
+            found[f"{dtype}_per_second"] = 2 * n**3 / float(np.median(times(product, 10)))
         return found
 
     # ---- networks
@@ -150,7 +156,7 @@ class TorchPeer:
         net = UNet(config, weights(config, case["seed"])).to(self.device)
         if self.last:
             net = net.to(memory_format=torch.channels_last)
-        return net, torch.compile(net) if self.variant == "compile" else net
+        return net, torch.compile(net, dynamic=False) if self.variant == "compile" else net
 
     def _images(self, x):
         return image(torch.from_numpy(x).to(self.device), self.last)

@@ -34,14 +34,21 @@ class UNet(nn.Module):
         super().__init__()
         assert not config.dropout, "the peers are compared without dropout"
         self.config, self.encoder, self.decoder = config, encoder(config), decoder(config)
-        self.p = nn.ParameterDict({k.replace("/", "__"): nn.Parameter(to_torch(a)) for k, a in flatten(p).items()})
+        for name, a in flatten(p).items():
+            self.register_parameter(name.replace("/", "__"), nn.Parameter(to_torch(a)))
+        self.names = frozenset(name.replace("/", "__") for name in flatten(p))
+        # Worked out here, not in forward, so that torch.compile sees one graph.
+        norms = {k.removesuffix("__weight"): len(a) for k, a in self.named_parameters() if k.endswith("__weight")}
+        self.groups = {
+            k: groups_of(c, config.groups) for k, c in norms.items() if k.rpartition("__")[2].startswith("norm")
+        }
         half = config.width // 2
         over = half - 1 if config.time == "ddpm" else half
         self.register_buffer("frequency", torch.exp(-math.log(10000.0) * torch.arange(half) / over))
 
     def tree(self):
         """The parameters as refdiff has them."""
-        return unflatten({k.replace("__", "/"): from_torch(a) for k, a in self.p.items()})
+        return unflatten({k.replace("__", "/"): from_torch(a) for k, a in self.named_parameters()})
 
     def forward(self, x, t):
         """x (N, C, H, W), t (N,) -> (N, C, H, W)."""
@@ -75,10 +82,10 @@ class UNet(nn.Module):
         h = self._conv(F.silu(self._norm(x, f"{r}__norm1")), f"{r}__conv1")
         h = h + self._linear(emb, f"{r}__time")[:, :, None, None]
         h = self._conv(F.silu(self._norm(h, f"{r}__norm2")), f"{r}__conv2")
-        if f"{r}__shortcut__weight" in self.p:
+        if f"{r}__shortcut__weight" in self.names:
             x = self._pointwise(x, f"{r}__shortcut")
         h = x + h
-        return self._attention(h, f"{name}__attention") if f"{name}__attention__norm__weight" in self.p else h
+        return self._attention(h, f"{name}__attention") if f"{name}__attention__norm__weight" in self.names else h
 
     def _attention(self, x, name):
         n, c, height, width = x.shape
@@ -88,14 +95,15 @@ class UNet(nn.Module):
         return x + self._pointwise(h, f"{name}__projection")
 
     def _conv(self, x, name, stride=1, padding=1):
-        return F.conv2d(x, self.p[f"{name}__weight"], self.p[f"{name}__bias"], stride, padding)
+        return F.conv2d(x, getattr(self, f"{name}__weight"), getattr(self, f"{name}__bias"), stride, padding)
 
     def _pointwise(self, x, name):
-        return F.conv2d(x, self.p[f"{name}__weight"][:, :, None, None], self.p[f"{name}__bias"])
+        return F.conv2d(x, getattr(self, f"{name}__weight")[:, :, None, None], getattr(self, f"{name}__bias"))
 
     def _linear(self, x, name):
-        return F.linear(x, self.p[f"{name}__weight"], self.p[f"{name}__bias"])
+        return F.linear(x, getattr(self, f"{name}__weight"), getattr(self, f"{name}__bias"))
 
     def _norm(self, x, name):
-        groups = groups_of(x.shape[1], self.config.groups)
-        return F.group_norm(x, groups, self.p[f"{name}__weight"], self.p[f"{name}__bias"], 1e-6)
+        return F.group_norm(
+            x, self.groups[name], getattr(self, f"{name}__weight"), getattr(self, f"{name}__bias"), 1e-6
+        )

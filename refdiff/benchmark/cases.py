@@ -55,7 +55,8 @@ def network(model: str | Mapping[str, Any]) -> UNetConfig:
         if model not in NETWORKS:
             raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, came {model!r}")
         return NETWORKS[model]
-    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in model.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+    return UNetConfig(**fields)
 
 
 def config_of(case: Mapping[str, Any], engine: str) -> Config:
@@ -156,7 +157,7 @@ def _case(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
 def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32") -> list[Case]:
     """Every operation of a training step of this network, each shape once, with how often it occurs, both directions.
 
-    The backward of an addition is none. The network is walked on a device that runs nothing, so this takes no time and no memory.
+    The backward of an addition is none. The network is walked on a device that runs nothing: no time, no memory.
     """
     from ..engines import cuda
     from ..engines.cuda.dry import Dry

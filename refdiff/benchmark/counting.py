@@ -32,4 +32,4 @@ def floor(nbytes: int, operations: int, ceilings: Mapping[str, Any], dtype: str)
     copy, rate = ceilings.get("copy_bytes_per_second"), ceilings.get(f"{dtype}_per_second")
     if not copy or (operations and not rate):
         return None
-    return max(nbytes / copy, operations / rate if operations else 0.0)
+    return max(nbytes / copy, operations / rate if rate else 0.0)

@@ -50,11 +50,13 @@ class Stopwatch:
 
 
 def captured(context: Context, run: Callable[[], Any]) -> tuple[Callable[[], None], int]:
-    """run(), which must have run before, as a graph.   -> its replay, how many launches it has.
+    """run() as a graph.   -> its replay, how many launches it has.
 
-    Its arrays come from an arena and are let go of: each replay finds them free.
+    It is run once before, so that the arena has room for all of its arrays, which are let go of: each replay finds the
+    room free. The graph keeps no references: nothing else may be allocated in this arena from now on.
     """
     assert isinstance(context.memory, Arena)
     with use(context):
+        run()
         graph = context.capture(run)
     return graph.replay, graph.launches

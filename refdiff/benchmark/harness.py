@@ -13,6 +13,7 @@ from .statistics import paired, summary
 
 __all__ = ["Budget", "difference", "measure"]
 
+FEW = 3  # rounds that are worth going a little over a part's budget for
 SETTLE = 0.02  # seconds between two peers' turns: worker threads spin a while after their work
 
 
@@ -64,7 +65,8 @@ def measure(
     record: dict[str, Any] = {"case": dict(case), "subject": subject, "peers": {}, "ratios": {}}
     ready, judged = [], None
     for name, peer in peers.items():
-        entry = record["peers"][name] = {}
+        entry: dict[str, Any] = {}
+        record["peers"][name] = entry
         try:
             outputs = peer.prepare(case, budget.patience)
         except PeerError as error:
@@ -126,19 +128,20 @@ def _turns(
     """name -> one row of times a round. A peer that fails is left out from then on."""
     times: dict[str, list[list[float]]] = {name: [] for name in peers}
     longest = 0.0
-    for turn in range(rounds):
-        if turn and budget.left < 1.2 * longest:
+    for turn in range(-1, rounds):  # the first is not counted: what is prepared is not always warm
+        if turn >= 0 and (budget.left if turn >= FEW else budget.patience) < 1.2 * longest:
             break
         began = time.monotonic()
         for name in list(peers) if turn % 2 == 0 else list(peers)[::-1]:
             if "error" in entries[name]:
                 continue
             try:
-                times[name].append(peers[name].time(repeats, budget.patience))
+                row = peers[name].time(repeats if turn >= 0 else 1, budget.patience)
+                if turn >= 0:
+                    times[name].append(row)
             except PeerError as error:
                 entries[name]["error"] = str(error)
                 times[name] = []
             time.sleep(SETTLE)
-        longest = max(longest, time.monotonic() - began)
+        longest = max(longest, time.monotonic() - began) if turn else time.monotonic() - began
     return times
-

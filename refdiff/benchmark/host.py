@@ -74,7 +74,7 @@ class HostPeer:
         from ..training.sampling import walker
 
         config, index = config_of(case, self.name), np.arange(case["batch"])
-        walk = walker(config, weights(config.model, case["seed"]))
+        walk = walker(config, weights(network(case["model"]), case["seed"]))
         self.run = lambda: deque(walk(index, case["seed"], every=False), maxlen=1).pop()[1]
         return {"x": self.run()}
 
@@ -86,7 +86,7 @@ def trainer_of(case: dict[str, Any], engine: str) -> Any:
     from ..training.step import trainer
 
     config = config_of(case, engine)
-    p = weights(config.model, case["seed"])
+    p = weights(network(case["model"]), case["seed"])
     worker: Any = trainer(config, config.schedule.build(), State(0, p, p, zeros_like(p), zeros_like(p)))
     worker.config = config
     return worker

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ def machine() -> dict[str, Any]:
             lines = Path(path).read_text().splitlines()
         except OSError:
             continue
-        found |= {name: line.split(":")[1].strip() for line in lines[::-1] if line.startswith(key)}
-    try:
+        if line := next((line for line in lines if line.startswith(key)), None):
+            found[name] = line.split(":")[1].strip()
+    with suppress(OSError):
         found["load"] = round(os.getloadavg()[0], 2)
-    except OSError:
-        pass
     if gpu := _gpu():
         found["gpu"] = gpu
     return found
@@ -57,10 +57,8 @@ def versions() -> dict[str, str]:
     """Of Python, refdiff and the packages that matter, where they are installed; and the commit."""
     found = {"python": sys.version.split()[0], "refdiff": __version__, "commit": _commit()}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            pass
     return found
 
 

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,15 @@ class PeerProcess:
             assert process.stdin is not None
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
-            reply = json.loads(self._line(process, timeout))
+            line = self._line(process, timeout)
+            reply = json.loads(line)
         except (OSError, EOFError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise self._lost(f"{message['do']} took longer than {timeout:.3g} s") from None
-            raise self._lost(None) from error
+            wrong = f"expected JSON, it said {line[:100]!r}" if isinstance(error, json.JSONDecodeError) else None
+            raise self._lost(wrong) from error
         if "error" in reply:
+            self.close()  # memory that it holds, or a GPU that it left in a bad state, is no concern of the next case
             raise PeerError(reply["error"])
         return reply["ok"]
 
@@ -95,15 +99,13 @@ class PeerProcess:
         if process.stdin and process.poll() is None:
             try:
                 process.stdin.close()
-                process.wait(2)
+                process.wait(5)
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, self._stderr):
-            try:
+            with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-            except OSError:
-                pass
 
     def __enter__(self) -> PeerProcess:
         return self
@@ -114,13 +116,14 @@ class PeerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._stderr, self._rest = tempfile.TemporaryFile(), b""
+            self._stderr, self._rest = tempfile.TemporaryFile(), b""  # noqa: SIM115
             try:
                 self._process = subprocess.Popen(
                     self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, cwd=self.folder,
                     env={**os.environ, **self.environment},
                 )  # fmt: skip
             except OSError as error:
+                self._stderr.close()
                 raise PeerError(f"{self.command[0]} does not start: {error}") from None
         return self._process
 

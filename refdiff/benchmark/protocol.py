@@ -1,7 +1,7 @@
 """What a peer's process and the harness say to each other: one JSON object a line, on the peer's stdin and stdout.
 
     {"do": "about"}                                        -> {"ok": {"torch": "2.13.0", "threads": 2}}
-    {"do": "prepare", "case": {...}, "output": "y.npz"}    -> {"ok": {...}}, its arrays in y.npz, warmed up, ready to be timed
+    {"do": "prepare", "case": {...}, "output": "y.npz"}    -> {"ok": {...}}, its arrays in y.npz; ready to be timed
     {"do": "time", "repeats": 3}                           -> {"ok": {"seconds": [0.1, 0.1, 0.1]}}
     {"do": "memory"}                                       -> {"ok": {"bytes": the most the process has had}}
 
@@ -52,6 +52,7 @@ def serve(peer: Peer) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
+        reply: dict[str, Any]
         try:
             reply = {"ok": _answer(peer, json.loads(line))}
         except Exception as error:

@@ -14,14 +14,14 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The whole result: where it was measured, one table for each kind of case, what failed."""
     versions, machine = result["versions"], result["machine"]
     where = machine.get("gpu", {}).get("name") or machine.get("processor", "")
-    known = ", ".join(f"{k} {v[:12]}" for k, v in versions.items())
+    known = ", ".join(f"{k} {v[:12]}{'+' * v.endswith('+')}" for k, v in versions.items())
     lines = [f"{result['suite']}: {where}, {machine.get('cores')} cores; {known}; {result['written']}.", ""]
     for part in result.get("parts", {}).values():
         lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s)"]
     if result.get("parts"):
         lines.append("")
     for title, records in _groups(result["records"]).items():
-        lines += [f"**{title}**", "", *table(records), ""]
+        lines += [f"**{title}**", "", *(table(records) or ["Nothing was measured."]), ""]
     if result["records"]:
         lines += ["Times are medians. A ratio is our time over the other's, taken in turns: below 1 we are faster; "
                   "in brackets its quartiles.", ""]  # fmt: skip
@@ -45,6 +45,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     head += ["peak memory, MiB"] if memory else []
     rows = []
     for r in records:
+        if not any("seconds" in e or "memory" in e for e in r["peers"].values()):
+            continue
         ours = r["peers"].get(subject, {})
         row = [label(r["case"]), str(r["case"].get("count", "")), _time(ours.get("seconds"))]
         if floors:
@@ -56,6 +58,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if memory:
             row.append(", ".join(f"{n} {e['memory'] >> 20}" for n, e in r["peers"].items() if "memory" in e))
         rows.append(row)
+    if not rows:
+        return []
     kept = [i for i, name in enumerate(head) if name and (i == 0 or any(row[i] for row in rows))]
     return ["| " + " | ".join(row[i] for i in kept) + " |" for row in (head, ["---"] * len(head), *rows)]
 
@@ -72,7 +76,13 @@ def _groups(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 def _time(seconds: float | None) -> str:
     if not seconds:
         return ""
-    return f"{1e6 * seconds:.1f} µs" if seconds < 1e-3 else f"{1e3 * seconds:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    return (
+        f"{1e6 * seconds:.1f} µs"
+        if seconds < 1e-3
+        else f"{1e3 * seconds:.2f} ms"
+        if seconds < 1
+        else f"{seconds:.2f} s"
+    )
 
 
 def _ratio(r: Mapping[str, Any] | None) -> str:

@@ -72,6 +72,8 @@ class Emulator:
         first, end = base + PAGE, base + PAGE + pages
         _libc.mprotect(base, PAGE, 0)
         _libc.mprotect(end, PAGE, 0)
+        if self.sanitize:
+            _watch("unpoison", base, pages + 2 * PAGE)  # what was a fibre's stack here may have left marks
         ctypes.memset(first, 0xFF, pages)
         pointer = first + (0 if self.seed % 2 else (pages - nbytes) // 16 * 16)
         self._blocks[pointer] = (base, pages + 2 * PAGE)

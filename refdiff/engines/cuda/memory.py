@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, insort
 from typing import Protocol
 
@@ -93,6 +94,12 @@ class Arena:
             for base in self._bases.values():
                 self.device.release(base)
             self._free, self._bases, self.reserved = [], {}, 0
+
+    def __del__(self) -> None:
+        """No array is left: each would keep its arena."""
+        if not sys.is_finalizing():
+            self._sizes = {}
+            self.close()
 
     def _grow(self, size: int) -> None:
         size = max(size, self.block) + ALIGNMENT

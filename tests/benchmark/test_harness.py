@@ -1,0 +1,151 @@
+"""Peers that fail, differ, lie or hang; ratios; budgets."""
+
+import time
+
+import numpy as np
+import pytest
+
+from refdiff.benchmark import Budget, PeerError, PeerProcess, harness, measure
+from refdiff.benchmark.device import Stopwatch
+from refdiff.benchmark.harness import difference
+from refdiff.benchmark.protocol import MOST, sketch
+from refdiff.benchmark.statistics import paired, summary
+
+CASE = {"kind": "operation", "operation": "silu"}
+
+
+def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
+    monkeypatch.setattr(harness, "PATIENCE", 1.0)
+    failing = ("slow", "crash", "raises", "nan", "differs", "longer", "nan times")
+    peers = {name: fake(name) for name in ("judge", "twice", "ours", *failing)}
+    for name in peers:
+        peers[name].about()
+    budget = Budget(30)
+    record = measure(CASE, peers, subject="ours", tolerance=1e-4, budget=budget.part(0.02), rounds=3, repeats=2)
+    errors = {name: entry.get("error", "") for name, entry in record["peers"].items()}
+    assert not errors["judge"] + errors["twice"] + errors["ours"]
+    assert "took longer" in errors["slow"]
+    assert errors["crash"] == "ended with status 3: bus error in the middle of it"
+    assert errors["raises"] == "ValueError: no such operation"
+    assert "not finite" in errors["nan"]
+    assert "differs from judge by 1.0e-02" in errors["differs"]
+    assert "expected 4 numbers, came 5" in errors["longer"]
+    assert "positive" in errors["nan times"]
+    assert record["ratios"].keys() == {"judge", "twice"}
+    assert record["ratios"]["twice"]["median"] == pytest.approx(0.5)
+    assert record["peers"]["ours"]["seconds"] == pytest.approx(0.001)
+    assert record["peers"]["ours"]["bytes"] == 32
+
+
+def test_who_is_not_finite_does_not_judge(fake):
+    record = measure(CASE, {"nan": fake("nan"), "ours": fake("ours")}, subject="ours", tolerance=1e-4, budget=Budget(20),
+                     rounds=1)  # fmt: skip
+    assert "not finite" in record["peers"]["nan"]["error"]
+    assert record["peers"]["ours"]["seconds"] > 0
+
+
+def test_a_peer_that_ended_starts_again(fake):
+    peer = fake("ours")
+    first = peer.about()["pid"]
+    with pytest.raises(PeerError, match="ValueError: do: expected"):
+        peer.call({"do": "dance"}, 10)
+    assert peer.about()["pid"] != first
+    assert peer.memory() > 1 << 20
+
+
+def test_a_program_that_is_not_there_or_says_something_else():
+    with PeerProcess(["/no/such/program"]) as peer, pytest.raises(PeerError, match="does not start"):
+        peer.about()
+    with (
+        PeerProcess(["sh", "-c", "echo hello; cat >/dev/null"]) as peer,
+        pytest.raises(PeerError, match="expected JSON, it said b'hello'"),
+    ):
+        peer.about()
+
+
+def test_ratios_are_paired():
+    """A machine that slows down for both does not change the ratio, though it changes the medians."""
+    drift = np.array([1, 1, 1, 5, 9, 30.0])
+    ours, theirs = 2 * drift, 4 * drift
+    theirs[5] = 1.0
+    found = paired([[v] for v in ours], [[v] for v in theirs])
+    assert found["median"] == pytest.approx(0.5)
+    assert found["n"] == 6
+    assert summary([3, 1, 2])["median"] == 2
+    assert summary([1, 2, 3, 4, 5])["quartiles"] == [2, 4]
+
+
+@pytest.mark.parametrize("values", [[], [1, float("nan")], [0.0], [-1.0], [float("inf")]])
+def test_times_that_are_none(values):
+    with pytest.raises(ValueError, match="positive finite"):
+        summary(values)
+
+
+def test_a_budget_and_its_parts():
+    budget = Budget(0.2)
+    part = budget.part(0.5).part(0.5)
+    assert 0 < part.left <= 0.05
+    assert part.left < part.patience <= 0.2
+    time.sleep(0.25)
+    assert budget.left == part.left == part.patience == 0
+    assert Budget(1.0).patience <= 1.0
+
+
+def test_no_time_left(fake):
+    record = measure(CASE, {"ours": fake("ours")}, subject="ours", tolerance=1, budget=Budget(0))
+    assert record["peers"]["ours"]["error"] == "no time was left"
+
+
+def test_what_is_compared():
+    y = np.random.default_rng(0).standard_normal((3 * MOST, 2))
+    kept = sketch(y)
+    assert kept[0] == y.size
+    assert len(kept) <= MOST + 2
+    assert difference({"y": kept}, {"y": kept}) == (0.0, "")
+    moved = y.copy()
+    moved[:, 1] += 1  # an even step would not see the second column
+    assert difference({"y": sketch(moved)}, {"y": kept})[0] > 0.1
+    assert "expected outputs a, came b" in difference({"b": kept}, {"a": kept})[1]
+    assert "not finite" in difference({"a": sketch(np.array([np.inf]))}, {"a": sketch(np.array([1.0]))})[1]
+
+
+class FakeGPU:
+    """A CupyDevice as far as the stopwatch knows it: notes what is queued; an event tells how much was queued before it."""
+
+    name = "fake"
+
+    def __init__(self):
+        self.queued, self.waited, fake = [], 0, self
+
+        class Event:
+            def record(self, stream):
+                assert stream is fake._stream
+                fake.queued.append("event")
+                self.at = len(fake.queued)
+
+        class runtime:
+            @staticmethod
+            def memsetAsync(pointer, value, nbytes, stream):
+                assert (pointer, stream) == (4096, 7)
+                assert nbytes > 100 << 20
+                fake.queued.append("flush")
+
+        self._stream = type("Stream", (), {"ptr": 7})()
+        cuda = type(
+            "cuda", (), {"Event": Event, "runtime": runtime, "get_elapsed_time": lambda a, b: float(b.at - a.at)}
+        )
+        self._cupy = type("cupy", (), {"cuda": cuda})
+
+    def reserve(self, nbytes):
+        return 4096
+
+    def synchronise(self):
+        self.waited += 1
+
+
+def test_time_on_a_gpu_is_between_two_events_after_a_flush():
+    device = FakeGPU()
+    seconds = Stopwatch(device).seconds(lambda: device.queued.append("run"), 3)
+    assert seconds == [2e-3] * 3
+    assert device.queued == ["flush", "event", "run", "event"] * 3
+    assert device.waited == 1
