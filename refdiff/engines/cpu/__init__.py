@@ -20,5 +20,5 @@ from .norm import *
 from .profile import profile as profile
 from .resample import *
 from .structure import *
-from .threads import threads as threads
 from .winograd import forget_weights as forget_weights
+from .workers import threads as threads

@@ -9,7 +9,7 @@ import numpy as np
 from .elementwise import over_rows
 from .memory import empty, scratch
 from .profile import operation
-from .threads import each
+from .workers import each
 
 __all__ = ["attention", "attention_backward", "softmax", "softmax_backward"]
 

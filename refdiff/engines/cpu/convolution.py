@@ -1,6 +1,6 @@
 """Two-dimensional convolution, each by the form that is best for its shape.
 
-winograd   3x3, stride 1, zeros around          `winograd.py`
+winograd   3x3, stride 1, zeros around, by tiles of 2x2 or 4x4          `winograd.py`
 columns    anything; best for few input channels and for few pixels          `direct.py`
 planes     3x3, stride 1, few output channels          `direct.py`
 """
@@ -42,34 +42,34 @@ def conv2d(
         padding = (kh // 2, kh // 2)
     kind = _form(x.shape[0] * x.shape[1] * x.shape[2], weight.shape, c_in, c_out, stride, padding)
     form(kind)
-    u = None
     if kind == "winograd":
-        u = winograd.transformed(weight)
-        y = winograd.convolve(x, u, bias)
+        tiles = winograd.choose(*x.shape[:3])
+        form(f"winograd {tiles.m}x{tiles.m}")
+        y = winograd.convolve(tiles, x, winograd.transformed(tiles, weight), bias)
     elif kind == "planes":
         y = direct.planes(x, weight, bias)
     else:
         y = direct.columns_forward(x, weight, bias, stride, padding)
-    return y, (x, weight, stride, padding, u)
+    return y, (x, weight, stride, padding)
 
 
 @operation
 def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy."""
-    x, weight, stride, padding, u = saved
+    x, weight, stride, padding = saved
     kh, kw, c_in, c_out = weight.shape
     kind = _form(x.shape[0] * x.shape[1] * x.shape[2], weight.shape, c_in, c_out, stride, padding)
     form(kind)
     if kind == "winograd":
-        dx, dweight = winograd.gradients(x, u, dy)
+        tiles = winograd.choose(*x.shape[:3])
+        form(f"winograd {tiles.m}x{tiles.m}")
+        dx, dweight = winograd.gradients(tiles, x, weight, dy)
     elif kind == "planes":  # few channels in dy: its windows serve both gradients
         dx = direct.columns_forward(dy, direct.flip(weight), None, 1, (1, 1))
         dweight = direct.flip(direct.columns_gradients_weight(dy, x, 3, 3, 1, (1, 1)))
     else:
         if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
             dx = direct.planes(dy, direct.flip(weight), None)
-        elif (kh, kw, stride, padding) == (3, 3, 1, (1, 1)):
-            dx = direct.columns_forward(dy, direct.flip(weight), None, 1, (1, 1))
         else:
             dx = direct.columns_gradient_x(dy, weight, x.shape, stride, padding)
         dweight = direct.columns_gradients_weight(x, dy, kh, kw, stride, padding)

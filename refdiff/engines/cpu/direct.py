@@ -6,14 +6,18 @@ product x W has 9 small results for each pixel, and each is added where it belon
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .memory import empty, scratch
-from .threads import each
+from .workers import each
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "planes", "sum_rows"]
 
 _CACHED = 1 << 21  # bytes of gathered windows at a time
+_WORK = 1 << 24  # multiplications; fewer are not worth dividing
 _ROWS = 4096  # of a sum at a time
 _ONES = np.ones(1 << 12, np.float32)
 
@@ -55,6 +59,12 @@ def _windows(
     return out.reshape(-1, kh * kw * c)
 
 
+def _by_columns(columns: int, work: int, task: Callable[[slice], Any]) -> None:
+    """task(columns i .. j) over all of them, in 4 parts when there is work for several threads."""
+    size = -(-columns // 4) if work >= _WORK else columns
+    each(-(-columns // size), lambda i: task(slice(i * size, min((i + 1) * size, columns))))
+
+
 def columns_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: tuple[int, int]
 ) -> np.ndarray:
@@ -64,6 +74,16 @@ def columns_forward(
     y = empty((len(x), height, width, k))
     bands = _bands(len(x), height, 4 * width * kh * kw * c)
     rows = weight.reshape(-1, k)
+    if len(bands) == 1:  # few pixels: what can be divided is the product, by its columns
+        windows, flat = _windows(x, bands[0], width, kh, kw, stride, padding[0]), y.reshape(-1, k)
+
+        def product(own: slice) -> None:
+            np.matmul(windows, rows[:, own], out=flat[:, own])
+            if bias is not None:
+                flat[:, own] += bias[own]
+
+        _by_columns(k, len(windows) * rows.size, product)
+        return y
 
     def task(i: int) -> None:
         n0, n1, r0, r1 = bands[i]
@@ -84,6 +104,15 @@ def columns_gradients_weight(
     bands = _bands(n, height, 4 * width * kh * kw * c)
     group = max(1, -(-len(bands) // 16))  # so many bands one after the other in a task: 16 partial sums
     groups = [bands[i : i + group] for i in range(0, len(bands), group)]
+    if len(bands) == 1:
+        windows, above = _windows(x, bands[0], width, kh, kw, stride, padding[0]), dy.reshape(-1, k)
+        dweight = np.empty((kh * kw * c, k), np.float32)
+
+        def product(own: slice) -> None:
+            np.matmul(windows[:, own].T, above, out=dweight[own])
+
+        _by_columns(len(dweight), len(above) * dweight.size, product)
+        return dweight.reshape(kh, kw, c, k)
     parts = empty((len(groups), kh * kw * c, k))
 
     def task(i: int) -> None:
@@ -110,6 +139,7 @@ def columns_gradient_x(
     rows = weight.reshape(-1, k).T
     most = max(1, _CACHED // (4 * width * kh * kw * c))
     images = max(1, min(most // height, n))
+    alone = images == n and most >= height  # few pixels: what can be divided is the product, by its columns
 
     def task(i: int) -> None:
         own = slice(i * images, min((i + 1) * images, n))
@@ -119,7 +149,15 @@ def columns_gradient_x(
         for r0 in range(0, height, most):
             r1 = min(r0 + most, height)
             dwindows = scratch("windows", count, r1 - r0, width, kh, kw, c)
-            np.matmul(dy[own, r0:r1].reshape(-1, k), rows, out=dwindows.reshape(-1, kh * kw * c))
+            above, below = dy[own, r0:r1].reshape(-1, k), dwindows.reshape(-1, kh * kw * c)
+            if alone:
+                _by_columns(
+                    rows.shape[1],
+                    len(above) * rows.size,
+                    lambda part: np.matmul(above, rows[:, part], out=below[:, part]),  # noqa: B023, done when it returns
+                )
+            else:
+                np.matmul(above, rows, out=below)
             for a in range(kh):
                 for b in range(kw):
                     first, last = stride * r0 + a, stride * (r1 - 1) + a + 1

@@ -22,7 +22,7 @@ __all__ = ["dropout", "dropout_backward"]
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _LOW = 0xFFFFFFFF
-_BLOCKS = 1 << 13  # counters at a time
+_BLOCKS = 1 << 14  # counters at a time
 
 
 def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:

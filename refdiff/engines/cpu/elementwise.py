@@ -1,12 +1,14 @@
-"""How an operation on each element is divided: into rows of the last axis, some 128 kB at a time, which stay in a core's cache.
+"""How an operation on each element is divided: into rows of the last axis, some 128 kB at a time, which stay in cache.
 
 The steps are too short for threads: each needs the interpreter's lock, and two threads would wake each other up all the
-time."""
+time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ _PART = 1 << 15  # elements of a part
 _WORK = 1 << 16  # fewer elements than this are one part
 
 
-def over_rows(rows: int, size: int, task: Callable[[slice], None]) -> None:
+def over_rows(rows: int, size: int, task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over all `rows` of `size` elements each."""
     if rows * size <= _WORK:
         task(slice(0, rows))

@@ -10,7 +10,7 @@ from ..reference.structure import Gradients
 from .direct import sum_rows
 from .memory import empty
 from .profile import operation
-from .threads import each
+from .workers import each
 
 __all__ = ["linear", "linear_backward"]
 

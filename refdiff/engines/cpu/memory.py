@@ -20,6 +20,7 @@ __all__ = ["Pool", "empty", "pool", "scratch"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
+_SPARE = 64 << 20  # bytes that may always lie free
 
 
 class _Lease(weakref.ref):
@@ -37,7 +38,7 @@ class Pool:
         self.bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
         self._leases: dict[int, _Lease] = {}
-        self._used = self._most = 0
+        self._most = 0  # bytes used at once, as far as seen when a block was missing
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -74,10 +75,13 @@ class Pool:
         self._free.setdefault(len(lease.block), []).append(lease.block)
 
     def _more(self, size: int) -> mmap.mmap:
-        """A new block. When more lies free than is used, other shapes than before are at work: let go of the old ones."""
-        free = sum(n * len(blocks) for n, blocks in list(self._free.items()))
-        if free > max(self.bytes - free, 64 << 20):
+        """A new block. When the pool holds half as much again as was ever used at once, other shapes than before are at
+        work: let go of what lies free."""
+        used = self.bytes - sum(n * len(blocks) for n, blocks in list(self._free.items())) + size
+        self._most = max(self._most, used)
+        if self.bytes + size > 1.5 * self._most + _SPARE:
             self.trim()
+            self._most = used
         block = mmap.mmap(-1, size)
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)

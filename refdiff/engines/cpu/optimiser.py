@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ...models.trees import Tree, leaves, tree_map
 from .memory import scratch
-from .threads import each
 from .winograd import forget_weights
+from .workers import each
 
-__all__ = ["Adam", "flat", "global_norm", "update"]
+__all__ = ["flat", "global_norm", "update"]
 
 _TASK = 1 << 18  # numbers of a task
 _PART = 1 << 15  # numbers at a time, in cache
@@ -46,8 +45,9 @@ def _tasks(trees: Sequence[Tree]) -> list[list[tuple[np.ndarray, ...]]]:
     """Equal parts of all trees, gathered to tasks of about _TASK numbers."""
     tasks: list[list[tuple[np.ndarray, ...]]] = [[]]
     room = _TASK
-    for group in zip(*([leaf for _, leaf in leaves(tree)] for tree in trees), strict=True):
-        rows = [leaf.reshape(-1) for leaf in group]
+    others = [dict(leaves(tree)) for tree in trees[1:]]  # gradients come in the order of the backward pass
+    for path, leaf in leaves(trees[0]):
+        rows = [leaf.reshape(-1), *(other[path].reshape(-1) for other in others)]
         for start in range(0, rows[0].size, _PART):
             part = tuple(row[start : start + _PART] for row in rows)
             if room <= 0:
@@ -122,21 +122,3 @@ def update(
 
     each(len(tasks), task)
     forget_weights()
-
-
-class Adam:
-    """The moments and the moving average of a tree of weights, which `step` changes in place."""
-
-    def __init__(self, p: Tree, decay: float = 0.0) -> None:
-        self.p, self.decay, self.steps = p, decay, 0
-        self.m, self.v, self.average = (flat(tree_map(np.zeros_like, p))[1] for _ in range(2)), None, None
-        self.m, self.v = self.m
-        self.average = flat(p)[1]
-
-    def step(self, g: Tree, rate: float, clip: float = 0.0, **options: Any) -> float:
-        """One step, the gradient's norm held to clip unless that is 0.   -> its norm before."""
-        self.steps += 1
-        norm = global_norm(g)
-        scale = min(1.0, clip / norm) if clip and norm else 1.0
-        update(self.p, g, self.m, self.v, self.average, self.steps, rate, scale=scale, decay=self.decay, **options)
-        return norm

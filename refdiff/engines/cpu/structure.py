@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .direct import sum_rows
 from .elementwise import by_rows, over_rows
 from .memory import empty
 from .profile import operation

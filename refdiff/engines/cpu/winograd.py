@@ -1,20 +1,7 @@
-"""3x3 convolution of stride 1 in 16 products instead of 36: Winograd's F(2x2, 3x3) [Winograd].
+"""3x3 convolution of stride 1 with zeros around, and its gradients, by Winograd's F(2x2, 3x3) and F(4x4, 3x3).
 
-A tile of 2x2 outputs y sees 4x4 inputs d. With the 3x3 filter g, * elementwise and one matrix product over the channels
-for each of the 16 places,
-
-    y = A' (U * V) A,  U = G g G',  V = B' d B
-
-         1  0 -1  0          1    0    0
-    B' = 0  1  1  0     G = 1/2  1/2  1/2    A' = 1  1  1  0
-         0 -1  1  0         1/2 -1/2  1/2         0  1 -1 -1
-         0  1  0 -1          0    0    1
-
-The gradient of x is the convolution of dy with the filter flipped; flipping g only swaps the first and last row and column
-of U, so U serves both ways. The gradient of g is G' (V * A dy A') G.
-
-Inside, an array of tiles is (4, 4, rows of tiles, columns of tiles, images, C), and even and odd columns of an image are
-held apart, so that each step is an addition of long contiguous rows.
+The transforms are in `tiles.py`. Here they are put together: for each of the p^2 places of a tile one matrix product over
+the channels, pieces of the batch small enough for a cache, and the transformed weights kept while they are the same.
 """
 
 from __future__ import annotations
@@ -27,59 +14,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .memory import empty, scratch
-from .threads import each
+from .tiles import FOUR, TWO, Form, Piece, cut, transform, transform_back, transform_gradient
+from .workers import each
 
-__all__ = ["Piece", "convolve", "cut", "forget_weights", "gradients", "transformed"]
-
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_GG = np.einsum("ia,jb->ijab", _G, _G).reshape(16, 9)
-_U_OF_G = _GG.astype(np.float32)
-_SIGN = np.array([1, 1, 1, -1])  # the last row of A is used as +1
-_G_OF_U = np.ascontiguousarray((_GG * np.outer(_SIGN, _SIGN).reshape(16, 1)).T, np.float32)
-_STRAIGHT, _FLIPPED = (0, 1, 2, 3), (3, 1, 2, 0)
+__all__ = ["choose", "convolve", "forget_weights", "gradients", "transformed"]
 
 _PIECE = 5 << 18  # bytes of V and of U * V in a piece, about: they should stay in a core's cache
-_TILES = 96  # of a piece, least: a product of fewer rows is slow
+_TILES = {2: 128, 4: 64}  # of a piece, least: a product of fewer rows is slow
 _WORK = 1 << 24  # multiplications; fewer are done by one thread
-_PIECES = 4  # fewer than this, and the 16 products are divided instead
+_PIECES = 4  # fewer than this, and the products are divided instead
 _BLOCK = 24 << 20  # bytes of V and A dy A' at a time in a gradient of the weight
 _COLUMNS = 16384  # of a filter transform at a time
+_FOUR_TILES = 128  # fewer tiles than this: m = 4 reads more weights than it saves
+
+_turn = threading.Lock()  # one thread transforms while another multiplies: see `_convolution`
 
 
-class Piece(NamedTuple):
-    """Images n0 .. n1 and of them the rows of tiles r0 .. r1; first: the number of tiles before."""
-
-    n0: int
-    n1: int
-    r0: int
-    r1: int
-    first: int
-
-
-def cut(n: int, rows: int, columns: int, most: int) -> list[Piece]:
-    """n images of rows x columns tiles in pieces of about `most` tiles: several images, or rows of one."""
-    if rows * columns > most:
-        parts = -(-rows * columns // most)
-        height = max(1, -(-rows // parts))
-        bands = [(i, i + 1, r, min(r + height, rows)) for i in range(n) for r in range(0, rows, height)]
-    else:
-        parts = -(-n * rows * columns // most)
-        images = -(-n // parts)
-        bands = [(i, min(i + images, n), 0, rows) for i in range(0, n, images)]
-    pieces, first = [], 0
-    for n0, n1, r0, r1 in bands:
-        pieces.append(Piece(n0, n1, r0, r1, first))
-        first += (n1 - n0) * (r1 - r0) * columns
-    return pieces
+def choose(n: int, h: int, w: int) -> Form:
+    """The form for such images."""
+    return FOUR if h % 4 == w % 4 == 0 and n * h * w >= 16 * _FOUR_TILES else TWO
 
 
 # ---- transformed weights, kept while the weights are the same
 
 
-_kept: dict[int, tuple[Any, int, bytes, np.ndarray]] = {}
+class _Kept(NamedTuple):
+    weight: weakref.ref
+    state: tuple[Any, ...]
+    u: np.ndarray | None  # None: seen once
+
+
+_kept: dict[tuple[int, int], _Kept] = {}
 _generation = 0
 _lock = threading.Lock()
-_turn = threading.Lock()  # one thread transforms while another multiplies: see `convolve`
 
 
 def forget_weights() -> None:
@@ -88,264 +55,195 @@ def forget_weights() -> None:
     _generation += 1
 
 
-def transformed(weight: np.ndarray) -> np.ndarray:
-    """U = G g G', from the last time if the weight is the same array and `forget_weights` was not called since.
+def transformed(form: Form, weight: np.ndarray, forward: bool = True) -> np.ndarray:
+    """U = G g G', from another time if the weight is the same array and `forget_weights` was not called since.
 
-    weight (3, 3, C, K) -> (16, C, K).
+    weight (3, 3, C, K) -> (p^2, C, K), read-only. U is kept from the second forward with the same weight on: sampling then
+    computes it no more, and training, where weights change each step, does not hold it for all layers at once. A few
+    numbers of the weight are compared too, so that an optimiser in place that calls no `forget_weights` is noticed.
     """
-    name, some = id(weight), weight[1, 1, :: max(1, weight.shape[2] // 8), :: max(1, weight.shape[3] // 8)].tobytes()
-    kept = _kept.get(name)
-    if kept is not None and kept[0]() is weight and kept[1:3] == (_generation, some):
-        return kept[3]
+    name = id(weight), form.m
     c, k = weight.shape[2:]
-    u, flat = empty((16, c * k)), np.ascontiguousarray(weight).reshape(9, c * k)
-
-    def columns(i: int) -> None:
-        own = slice(i * _COLUMNS, (i + 1) * _COLUMNS)
-        np.matmul(_U_OF_G, flat[:, own], out=u[:, own])
-
-    each(-(-c * k // _COLUMNS), columns)
-    u = u.reshape(16, c, k)
+    state = _generation, weight[1, 1, :: max(1, c // 8), :: max(1, k // 8)].tobytes()
+    kept = _kept.get(name)
+    seen = kept is not None and kept.weight() is weight and kept.state == state
+    if seen and kept.u is not None:  # type: ignore[union-attr]
+        return kept.u  # type: ignore[union-attr]
+    u = _products(form.u_of_g, np.ascontiguousarray(weight).reshape(9, c * k), empty((form.p**2, c * k)))
+    u = u.reshape(-1, c, k)
     u.flags.writeable = False
+    if not forward:
+        return u
 
     def drop(reference: Any) -> None:
         with _lock:
-            if name in _kept and _kept[name][0] is reference:
+            if name in _kept and _kept[name].weight is reference:
                 del _kept[name]
 
     with _lock:
-        _kept[name] = weakref.ref(weight, drop), _generation, some, u
+        _kept[name] = _Kept(weakref.ref(weight, drop), state, u if seen else None)
     return u
 
 
-# ---- transforms of a piece
+def _products(matrix: np.ndarray, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """out = matrix x, for a small matrix and a long x."""
 
+    def columns(i: int) -> None:
+        own = slice(i * _COLUMNS, (i + 1) * _COLUMNS)
+        np.matmul(matrix, x[:, own], out=out[:, own])
 
-def _columns_apart(x: np.ndarray, piece: Piece, columns: int, pad: int) -> np.ndarray:
-    """The rows of x that a piece sees, zeros around, columns -pad, 2 - pad, ... before columns 1 - pad, 3 - pad, ...
-
-    x (N, H, W, C) -> (2, 2 rows + 2 pad, columns + pad, images, C), pad 0 or 1.
-    """
-    n0, n1, r0, r1, _ = piece
-    _, h, w, c = x.shape
-    d = scratch("image", 2, 2 * (r1 - r0) + 2 * pad, columns + pad, n1 - n0, c)
-    top, bottom = 2 * r0 - pad, 2 * r1 + pad
-    first, last = max(top, 0), min(bottom, h)
-    d[:, : first - top] = 0
-    d[:, last - top :] = 0
-    own = d[:, first - top : last - top]
-    rows = x[n0:n1, first:last].transpose(1, 2, 0, 3)
-    for parity in (0, 1):
-        start = (parity - pad) % 2  # of the columns with this parity, the first that exists
-        before = int(start > parity - pad)  # columns of zeros before it
-        count = len(range(start, w, 2))
-        own[parity, :, :before] = 0
-        own[parity, :, before : before + count] = rows[:, start::2]
-        own[parity, :, before + count :] = 0
-    return d
-
-
-def _transform(x: np.ndarray, piece: Piece, columns: int, v: np.ndarray, order: tuple[int, ...]) -> None:
-    """V = B' d B, its rows and columns in this order.   x (N, H, W, C) -> v (4, 4, rows, columns, images, C)."""
-    d = _columns_apart(x, piece, columns, 1)
-    rows, (i0, i1, i2, i3) = piece.r1 - piece.r0, order
-    d0, d1, d2, d3 = (d[:, k : k + 2 * rows : 2] for k in range(4))
-    t = scratch("rows", 4, *d0.shape)
-    np.subtract(d0, d2, out=t[i0])
-    np.add(d1, d2, out=t[i1])
-    np.subtract(d2, d1, out=t[i2])
-    np.subtract(d1, d3, out=t[i3])
-    t0, t1 = t[:, 0, :, :-1], t[:, 1, :, :-1]
-    t2, t3 = t[:, 0, :, 1:], t[:, 1, :, 1:]
-    np.subtract(t0, t2, out=v[:, i0])
-    np.add(t1, t2, out=v[:, i1])
-    np.subtract(t2, t1, out=v[:, i2])
-    np.subtract(t1, t3, out=v[:, i3])
-
-
-def _transform_gradient(dy: np.ndarray, piece: Piece, columns: int, v: np.ndarray) -> None:
-    """A dy A', but for the sign of the last row and column.   dy (N, H, W, K) -> v (4, 4, rows, columns, images, K)."""
-    d = _columns_apart(dy, piece, columns, 0)
-    d0, d1 = d[:, 0::2], d[:, 1::2]
-    t = scratch("rows", 2, *d0.shape)
-    np.add(d0, d1, out=t[0])
-    np.subtract(d0, d1, out=t[1])
-    for i, row in ((0, d0), (1, t[0]), (2, t[1]), (3, d1)):
-        np.copyto(v[i, 0], row[0])
-        np.add(row[0], row[1], out=v[i, 1])
-        np.subtract(row[0], row[1], out=v[i, 2])
-        np.copyto(v[i, 3], row[1])
-
-
-def _transform_back(
-    m: np.ndarray, piece: Piece, columns: int, y: np.ndarray, bias: np.ndarray | None, order: tuple[int, ...]
-) -> None:
-    """y = A' m A + bias.   m (4, 4, rows, columns, images, K), which is overwritten -> into y (N, H, W, K)."""
-    n0, n1, r0, r1, _ = piece
-    m0, m1, m2, m3 = (m[i] for i in order)
-    if bias is not None:
-        m1[1] += bias  # the one place that A' and A pass to all four outputs
-    s = scratch("back", 2, *m1.shape)
-    np.add(m1, m2, out=s[0])
-    s[0] += m0
-    np.subtract(m1, m2, out=s[1])
-    s[1] -= m3
-    s0, s1, s2, s3 = (s[:, i] for i in order)
-    s0 += s1
-    s1 -= s2
-    _, h, w, k = y.shape
-    if h % 2 == w % 2 == 0:
-        tiles = y[n0:n1, 2 * r0 : 2 * r1].reshape(n1 - n0, r1 - r0, 2, columns, 2, k).transpose(4, 2, 1, 3, 0, 5)
-        np.add(s0, s2, out=tiles[0])
-        np.subtract(s1, s3, out=tiles[1])
-        return
-    s0 += s2
-    s1 -= s3
-    for i in (0, 1):
-        for j, part in ((0, s0), (1, s1)):
-            out = y[n0:n1, 2 * r0 + i : 2 * r1 : 2, j::2].transpose(1, 2, 0, 3)
-            out[...] = part[i, : out.shape[0], : out.shape[1]]
+    each(-(-x.shape[1] // _COLUMNS), columns)
+    return out
 
 
 # ---- the convolution and its gradients
 
 
 class _Tiles(NamedTuple):
-    """How an image of so many channels in and out is worked on."""
+    """How images with so many channels in and out are worked on."""
 
+    form: Form
     rows: int
     columns: int
     pieces: list[Piece]
     small: bool  # too little to be divided among threads
+
+    @classmethod
+    def of(cls, form: Form, shape: tuple[int, ...], c: int, k: int) -> _Tiles:
+        n, h, w, _ = shape
+        rows, columns = -(-h // form.m), -(-w // form.m)
+        pieces = cut(n, rows, columns, max(_TILES[form.m], _PIECE // (4 * form.p**2 * (c + k))))
+        return cls(form, rows, columns, pieces, form.p**2 * n * rows * columns * c * k < 4 * _WORK)
 
     def number(self, first: int, last: int) -> int:
         """Of tiles in pieces first .. last."""
         a, b = self.pieces[first], self.pieces[last - 1]
         return b.first + (b.n1 - b.n0) * (b.r1 - b.r0) * self.columns - a.first
 
-
-def _tiles(shape: tuple[int, ...], c: int, k: int) -> _Tiles:
-    n, h, w, _ = shape
-    rows, columns = -(-h // 2), -(-w // 2)
-    pieces = cut(n, rows, columns, max(_TILES, _PIECE // (64 * (c + k))))
-    return _Tiles(rows, columns, pieces, 4 * n * rows * columns * c * k < _WORK)
-
-
-def _place(a: np.ndarray, piece: Piece, columns: int, first: int = 0) -> np.ndarray:
-    """Where the tiles of a piece lie in all of them.   a (16, tiles, C) -> (4, 4, rows, columns, images, C)."""
-    shape = piece.r1 - piece.r0, columns, piece.n1 - piece.n0
-    start = piece.first - first
-    return a[:, start : start + shape[0] * shape[1] * shape[2]].reshape(4, 4, *shape, a.shape[2])
+    def place(self, a: np.ndarray, piece: Piece, first: int = 0) -> np.ndarray:
+        """Where a piece lies among all tiles.   a (p^2, tiles, C) -> (p, p, rows, columns, images, C)."""
+        shape = piece.r1 - piece.r0, self.columns, piece.n1 - piece.n0
+        start, p = piece.first - first, self.form.p
+        return a[:, start : start + shape[0] * shape[1] * shape[2]].reshape(p, p, *shape, a.shape[2])
 
 
 def _convolution(
-    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, order: tuple[int, ...]
+    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, flipped: bool = False
 ) -> Callable[[int], None]:
     """The task that makes piece i of y.
 
     Transforms are many short steps that each need the interpreter's lock; two threads at them would wake each other up
     all the time. So threads take turns, and one transforms while another multiplies.
     """
+    form, columns = tiles.form, tiles.columns
+    places = form.p, form.p
 
     def task(i: int) -> None:
         piece = tiles.pieces[i]
-        shape = piece.r1 - piece.r0, tiles.columns, piece.n1 - piece.n0
-        v, m = scratch("v", 4, 4, *shape, x.shape[3]), scratch("m", 4, 4, *shape, y.shape[3])
+        shape = *places, piece.r1 - piece.r0, columns, piece.n1 - piece.n0
+        v, m = scratch("v", *shape, x.shape[3]), scratch("m", *shape, y.shape[3])
         with _turn:
-            _transform(x, piece, tiles.columns, v, order)
-        np.matmul(v.reshape(16, -1, x.shape[3]), u, out=m.reshape(16, -1, y.shape[3]))
+            transform(form, x, piece, columns, v, flipped)
+        np.matmul(v.reshape(form.p**2, -1, x.shape[3]), u, out=m.reshape(form.p**2, -1, y.shape[3]))
         with _turn:
-            _transform_back(m, piece, tiles.columns, y, bias, order)
+            transform_back(form, m, piece, columns, y, bias, flipped)
 
     return task
 
 
 def _convolution_by_products(
-    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, order: tuple[int, ...]
+    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, flipped: bool = False
 ) -> None:
-    """The same for few tiles of many channels, where the 16 products are what can be divided."""
-    n = x.shape[0] * tiles.rows * tiles.columns
-    v, m = empty((16, n, x.shape[3])), empty((16, n, y.shape[3]))
+    """The same for few tiles of many channels, where the products are what can be divided."""
+    form, columns, n = tiles.form, tiles.columns, x.shape[0] * tiles.rows * tiles.columns
+    v, m = empty((form.p**2, n, x.shape[3])), empty((form.p**2, n, y.shape[3]))
     for piece in tiles.pieces:
-        _transform(x, piece, tiles.columns, _place(v, piece, tiles.columns), order)
-    each(8, lambda i: np.matmul(v[2 * i : 2 * i + 2], u[2 * i : 2 * i + 2], out=m[2 * i : 2 * i + 2]))
+        transform(form, x, piece, columns, tiles.place(v, piece), flipped)
+    share = form.p**2 // _SHARES[form.m]
+    parts = [slice(i, i + share) for i in range(0, form.p**2, share)]
+    each(len(parts), lambda i: np.matmul(v[parts[i]], u[parts[i]], out=m[parts[i]]))
     for piece in tiles.pieces:
-        _transform_back(_place(m, piece, tiles.columns), piece, tiles.columns, y, bias, order)
+        transform_back(form, tiles.place(m, piece), piece, columns, y, bias, flipped)
 
 
-def convolve(x: np.ndarray, u: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The convolution with zeros around, from x (N, H, W, C) and U (16, C, K) -> y (N, H, W, K)."""
+_SHARES = {2: 8, 4: 9}  # in which the products are divided
+
+
+def convolve(form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The convolution with zeros around, from x (N, H, W, C) and U (p^2, C, K) -> y (N, H, W, K)."""
     y = empty((*x.shape[:3], u.shape[2]))
-    tiles = _tiles(x.shape, *u.shape[1:])
+    tiles = _Tiles.of(form, x.shape, *u.shape[1:])
     if tiles.small or len(tiles.pieces) >= _PIECES:
-        each(len(tiles.pieces), _convolution(x, u, bias, y, tiles, _STRAIGHT), alone=tiles.small)
+        each(len(tiles.pieces), _convolution(x, u, bias, y, tiles), alone=tiles.small)
     else:
-        _convolution_by_products(x, u, bias, y, tiles, _STRAIGHT)
+        _convolution_by_products(x, u, bias, y, tiles)
     return y
 
 
-def gradients(x: np.ndarray, u: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """dx, the convolution of dy with the filters flipped, and dg = G' (sum over all tiles V * A dy A') G.
 
-    x (N, H, W, C), U (16, C, K), dy (N, H, W, K) -> dx (N, H, W, C), dg (3, 3, C, K).
+    x (N, H, W, C), weight (3, 3, C, K), dy (N, H, W, K) -> dx (N, H, W, C), dg (3, 3, C, K).
 
     V and A dy A' are made for a block of tiles and then multiplied, while the next block is made; with the first block dx
     is made too, so that there is always something to multiply beside the transforms.
     """
-    c, k = u.shape[1:]
-    dx, du = empty(x.shape), empty((16, c, k))
-    tiles = _tiles(x.shape, c, k)
+    c, k = weight.shape[2:]
+    places = form.p**2
+    dx, du = empty(x.shape), empty((places, c, k))
+    tiles = _Tiles.of(form, x.shape, c, k)
     pieces, columns = tiles.pieces, tiles.columns
-    back = u.swapaxes(1, 2)
-    if tiles.small or len(pieces) >= _PIECES:
-        convolution, others = _convolution(dy, back, None, dx, tiles, _FLIPPED), len(pieces)
+    flipped = form.m == 2
+    if flipped:
+        u = transformed(form, weight, forward=False)
     else:
-        _convolution_by_products(dy, back, None, dx, tiles, _FLIPPED)
-        convolution, others = None, 0
+        flat = np.ascontiguousarray(weight).reshape(9, c * k)
+        u = _products(np.ascontiguousarray(form.u_of_g[:, ::-1]), flat, empty((places, c * k))).reshape(places, c, k)
+    u = u.swapaxes(1, 2)
+    if tiles.small or len(pieces) >= _PIECES:
+        convolution, others = _convolution(dy, u, None, dx, tiles, flipped), len(pieces)
+    else:
+        _convolution_by_products(dy, u, None, dx, tiles, flipped)
+        convolution, others = lambda i: None, 0
 
-    size = max(1, _BLOCK // (64 * (c + k) * tiles.number(0, 1)))  # pieces of a block
-    parts = 1 if tiles.small else 8
-    v = d = before = None
+    size = max(1, _BLOCK // (4 * places * (c + k) * tiles.number(0, 1)))  # pieces of a block
+    size = min(size, -(-len(pieces) // 2)) if others else size
+    parts = 1 if tiles.small else _SHARES[form.m]
+    share = places // parts
+    v = d = new_v = new_d = empty((0,))
+    before = None
     for start in range(0, len(pieces) + size, size):
         own = range(start, min(start + size, len(pieces)))
         if own:
             number = tiles.number(own.start, own.stop)
-            new_v, new_d = empty((16, number, c)), empty((16, number, k))
+            new_v, new_d = empty((places, number, c)), empty((places, number, k))
 
-        def transform(i: int, own: range = own) -> None:
+        def make(i: int, own: range = own, v: np.ndarray = new_v, d: np.ndarray = new_d) -> None:
             piece, first = pieces[own[i]], pieces[own[0]].first
             with _turn:
-                _transform(x, piece, columns, _place(new_v, piece, columns, first), _STRAIGHT)
-                _transform_gradient(dy, piece, columns, _place(new_d, piece, columns, first))
+                transform(form, x, piece, columns, tiles.place(v, piece, first))
+                transform_gradient(form, dy, piece, columns, tiles.place(d, piece, first))
 
-        def product(i: int, fresh: bool = before == 0) -> None:
-            part = slice(16 // parts * i, 16 // parts * (i + 1))
+        def multiply(i: int, fresh: bool = before == 0, v: np.ndarray = v, d: np.ndarray = d) -> None:
+            part = slice(share * i, share * (i + 1))
             if fresh:
                 np.matmul(v[part].swapaxes(1, 2), d[part], out=du[part])
             else:
-                du[part] += np.matmul(v[part].swapaxes(1, 2), d[part], out=scratch("m", 16 // parts, c, k))
+                du[part] += np.matmul(v[part].swapaxes(1, 2), d[part], out=scratch("m", share, c, k))
 
-        def task(i: int, own: range = own) -> None:
-            if i < len(own):
-                transform(i)
-            elif i < len(own) + others:
-                convolution(i - len(own))
+        def task(
+            i: int, made: int = len(own), others: int = others, make: Any = make, multiply: Any = multiply
+        ) -> None:
+            """Convolutions and transforms in turn, so that one thread can multiply while another transforms."""
+            both = min(made, others)
+            if i >= made + others:
+                multiply(i - made - others)
+            elif i < 2 * both:
+                (make if i % 2 else convolution)(i // 2)
             else:
-                product(i - len(own) - others)
+                (make if made > others else convolution)(i - both)
 
         each(len(own) + others + (0 if before is None else parts), task, alone=tiles.small)
         v, d, before, others = new_v, new_d, start, 0
-    return dx, _filters(du).reshape(3, 3, c, k)
-
-
-def _filters(du: np.ndarray) -> np.ndarray:
-    """dg = G' du G.   (16, C, K) -> (9, C K), fresh."""
-    flat = du.reshape(16, -1)
-    dg = np.empty((9, flat.shape[1]), np.float32)
-
-    def columns(i: int) -> None:
-        own = slice(i * _COLUMNS, (i + 1) * _COLUMNS)
-        np.matmul(_G_OF_U, flat[:, own], out=dg[:, own])
-
-    each(-(-flat.shape[1] // _COLUMNS), columns)
-    return dg
+    dg = np.empty((9, c * k), np.float32)
+    return dx, _products(form.g_of_u, du.reshape(places, c * k), dg).reshape(3, 3, c, k)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 from queue import SimpleQueue
+from typing import Any
 
 __all__ = ["each", "threads"]
 
@@ -67,8 +68,8 @@ def threads(n: int | None = None) -> int:
 class _Job:
     """Tasks 0 .. n-1, of which each thread that helps takes the next until none is left."""
 
-    def __init__(self, task: Callable[[int], None], n: int) -> None:
-        self.task: Callable[[int], None] | None = task
+    def __init__(self, task: Callable[[int], Any], n: int) -> None:
+        self.task: Callable[[int], Any] | None = task
         self.n = n
         self.numbers = count()
         self.done = 0
@@ -94,10 +95,11 @@ class _Job:
                 self.finished.release()
 
 
-def each(n: int, task: Callable[[int], None], alone: bool = False) -> None:
+def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
     """task(0) ... task(n - 1), in any order, on this thread and the pool's. The first error is raised when all stopped.
 
-    alone: by this thread only. Several threads of the program may call this at once: each does its own tasks, with whatever help is free.
+    alone: by this thread only. Several threads of the program may call this at once: each does its own tasks, with
+    whatever help is free.
     """
     helpers = 0 if alone else min(threads(), n) - 1
     if helpers <= 0:
