@@ -61,9 +61,7 @@ def test_adaptive_group_norm_silu(check_contract, n, positions, groups, size, ep
     x, weight, bias = case(seed, n, *positions, groups * size)
     scale, shift = np.random.default_rng(seed + 1).standard_normal((2, n, groups * size))
     parameters = {"weight": weight, "bias": bias}
-    check_contract(
-        "adaptive_group_norm_silu", (x, scale, shift), parameters, seed=seed, groups=groups, epsilon=epsilon
-    )
+    check_contract("adaptive_group_norm_silu", (x, scale, shift), parameters, seed=seed, groups=groups, epsilon=epsilon)
     y, _ = engine.adaptive_group_norm_silu(x, scale, shift, **parameters, groups=groups, epsilon=epsilon)
     for i in range(n):
         z = (1 + scale[i]) * defined(x[i : i + 1], weight, bias, groups, epsilon) + shift[i]

@@ -1,53 +1,36 @@
 """Clipping, Adam, weight decay and the moving average in one pass over the weights, in place.
 
-    p, m, v, average = (flat(tree)[1] for each)     one buffer each, if you like; any trees of contiguous float32 do
     norm = global_norm(g)
     update(p, g, m, v, average, step, rate, ...)
 
-Each number is read and written once a step: the weights of a network do not fit in a cache.
+Each of them is a dictionary of contiguous float32 arrays by name, such as views of one flat buffer. Each number is read and
+written once a step: the weights of a network do not fit in a cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from ...models.trees import Tree, leaves, tree_map
 from .memory import scratch
 from .winograd import forget_weights
 from .workers import each
 
-__all__ = ["flat", "global_norm", "update"]
+__all__ = ["global_norm", "update"]
 
 _TASK = 1 << 18  # numbers of a task
 _PART = 1 << 15  # numbers at a time, in cache
 
-
-def flat(tree: Tree) -> tuple[np.ndarray, Tree]:
-    """The numbers of a tree side by side in one buffer, and the tree of views of it."""
-    values = [leaf for _, leaf in leaves(tree)]
-    buffer = np.empty(sum(leaf.size for leaf in values), np.float32)
-    place = 0
-
-    def view(leaf: np.ndarray) -> np.ndarray:
-        nonlocal place
-        own = buffer[place : place + leaf.size].reshape(leaf.shape)
-        own[...] = leaf
-        place += leaf.size
-        return own
-
-    return buffer, tree_map(view, tree)
+Arrays = dict[str, np.ndarray]
 
 
-def _tasks(trees: Sequence[Tree]) -> list[list[tuple[np.ndarray, ...]]]:
-    """Equal parts of all trees, gathered to tasks of about _TASK numbers."""
+def _tasks(first: Arrays, *others: Arrays) -> list[list[tuple[np.ndarray, ...]]]:
+    """Equal parts of all arrays of one name, gathered to tasks of about _TASK numbers."""
     tasks: list[list[tuple[np.ndarray, ...]]] = [[]]
     room = _TASK
-    others = [dict(leaves(tree)) for tree in trees[1:]]  # gradients come in the order of the backward pass
-    for path, leaf in leaves(trees[0]):
-        rows = [leaf.reshape(-1), *(other[path].reshape(-1) for other in others)]
+    for name, array in first.items():  # gradients come in the order of the backward pass
+        rows = [array.reshape(-1), *(other[name].reshape(-1) for other in others)]
         for start in range(0, rows[0].size, _PART):
             part = tuple(row[start : start + _PART] for row in rows)
             if room <= 0:
@@ -58,9 +41,9 @@ def _tasks(trees: Sequence[Tree]) -> list[list[tuple[np.ndarray, ...]]]:
     return tasks
 
 
-def global_norm(g: Tree) -> float:
-    """sqrt of the sum of squares of all numbers in the tree: float32 within 2^15 of them, float64 above."""
-    tasks = _tasks([g])
+def global_norm(g: Arrays) -> float:
+    """sqrt of the sum of squares of all numbers: float32 within 2^15 of them, float64 above."""
+    tasks = _tasks(g)
     sums = [0.0] * len(tasks)
 
     def task(i: int) -> None:
@@ -71,11 +54,11 @@ def global_norm(g: Tree) -> float:
 
 
 def update(
-    p: Tree,
-    g: Tree,
-    m: Tree,
-    v: Tree,
-    average: Tree,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
+    average: Arrays,
     step: int,
     rate: float,
     weight_decay: float = 0.0,
@@ -97,7 +80,7 @@ def update(
     small = np.float32(epsilon * math.sqrt(correct2))
     keep1, keep2, add1 = np.float32(beta1), np.float32(beta2), np.float32((1 - beta1) * scale)
     add2, shrink = np.float32((1 - beta2) * scale * scale), np.float32(1 - rate * weight_decay)
-    tasks = _tasks([p, g, m, v, average])
+    tasks = _tasks(p, g, m, v, average)
 
     def task(i: int) -> None:
         for p, g, m, v, average in tasks[i]:
