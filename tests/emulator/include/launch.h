@@ -140,6 +140,8 @@ inline int launch(void (*kernel)(void**), dim3 grid, dim3 block, size_t shared, 
         size_t threads = (size_t)block.x * block.y * block.z;
         m.fibres.resize(threads), m.warps.resize((threads + 31) / 32);
         if (m.stack_count < threads) {
+            if (m.stacks && __asan_unpoison_memory_region)  // a fibre never returns: its last frame left marks
+                __asan_unpoison_memory_region(m.stacks, m.stack_count * STACK);
             if (m.stacks) munmap(m.stacks, m.stack_count * STACK);
             m.stacks = (unsigned char*)mmap(nullptr, threads * STACK, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
