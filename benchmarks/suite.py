@@ -90,19 +90,17 @@ def _short(entry: Mapping[str, Any]) -> str:
 
 
 def peer(module: str, *arguments: str, threads: int | None = None, python: str = sys.executable) -> PeerProcess:
-    """A peer of this project in a process of its own, which sees the checkout and the emulator of its tests."""
+    """A peer of this project in a process of its own, which sees the checkout and the emulator of its tests. With a number
+    of threads it computes on the CPU, and rests between its turns."""
     paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-    # OpenMP's workers sleep when they wait: those that spin take the core of the other pool of PyTorch's own backward, which
-    # made its steps several times slower, and of the peer whose turn it is.
-    environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         environment |= {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "REFDIFF_THREADS": str(threads),
         }
-    return PeerProcess([python, "-m", module, *arguments], environment, ROOT)
+    return PeerProcess([python, "-m", module, *arguments], environment, ROOT, rests=threads is not None)
 
 
 def start(suite: Suite, peers: dict[str, PeerProcess], subject: str, budget: Budget) -> dict[str, Any]:

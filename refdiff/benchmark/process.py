@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -23,16 +24,22 @@ class PeerError(RuntimeError):
 
 
 class PeerProcess:
-    """command: what starts it; environment: variables beside those of this process.
+    """command: what starts it; environment: variables beside those of this process; rests: the process is stopped whenever
+    it is not asked anything, so that worker threads of its own that spin take no core from the peer whose turn it is.
 
     with PeerProcess([sys.executable, "-m", "my_peer"]) as peer:
         outputs = peer.prepare(case, timeout=60)
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, folder: str | Path | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        folder: str | Path | None = None,
+        rests: bool = False,
     ) -> None:
         self.command, self.environment, self.folder = list(command), dict(environment or {}), folder
+        self.rests = rests and hasattr(signal, "SIGSTOP")
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: Any = None
         self._rest = b""
@@ -75,6 +82,7 @@ class PeerProcess:
         if timeout <= 0:
             raise PeerError("no time was left")
         process = self._start()
+        self._signal("SIGCONT")
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -89,6 +97,7 @@ class PeerProcess:
         if "error" in reply:
             self.close()  # memory that it holds, or a GPU that it left in a bad state, is no concern of the next case
             raise PeerError(reply["error"])
+        self._signal("SIGSTOP")
         return reply["ok"]
 
     def close(self) -> None:
@@ -96,6 +105,7 @@ class PeerProcess:
         process, self._process = self._process, None
         if process is None:
             return
+        self._signal("SIGCONT", process)
         if process.stdin and process.poll() is None:
             try:
                 process.stdin.close()
@@ -126,6 +136,11 @@ class PeerProcess:
                 self._stderr.close()
                 raise PeerError(f"{self.command[0]} does not start: {error}") from None
         return self._process
+
+    def _signal(self, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+        process = process or self._process
+        if self.rests and process is not None and process.poll() is None:
+            process.send_signal(getattr(signal, name))
 
     def _line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes:
         assert process.stdout is not None

@@ -149,3 +149,28 @@ def test_time_on_a_gpu_is_between_two_events_after_a_flush():
     assert seconds == [2e-3] * 3
     assert device.queued == ["flush", "event", "run", "event"] * 3
     assert device.waited == 1
+
+
+def test_a_peer_that_rests_is_stopped_between_its_turns(tmp_path):
+    import sys
+    import time
+
+    from refdiff.benchmark.process import PeerProcess
+
+    program = (
+        "import json, sys, threading, time\n"
+        "ticks = [0]\n"
+        "def tick():\n"
+        "    while True:\n"
+        "        ticks[0] += 1\n"
+        "        time.sleep(0.002)\n"
+        "threading.Thread(target=tick, daemon=True).start()\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'ok': {'ticks': ticks[0]}}), flush=True)\n"
+    )
+    for rests in (True, False):
+        with PeerProcess([sys.executable, "-c", program], rests=rests) as peer:
+            first = peer.call({"do": "about"}, 20)["ticks"]
+            time.sleep(0.5)
+            more = peer.call({"do": "about"}, 20)["ticks"] - first
+        assert (more < 60) is rests
