@@ -53,6 +53,16 @@ __device__ __forceinline__ void store_pack(bf16* p, const float (&x)[8]) {
     *(uint4*)p = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
+// The same of one value, for where packs do not fit.
+template <class T>
+__device__ __forceinline__ void load_pack(const T* p, float (&x)[1]) {
+    x[0] = load(p);
+}
+template <class T>
+__device__ __forceinline__ void store_pack(T* p, const float (&x)[1]) {
+    store(p, x[0]);
+}
+
 // The sum over a warp, in every lane, always in the same order.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

@@ -11,19 +11,6 @@
 
 constexpr int N = PACK<Real>;
 
-__device__ __forceinline__ void get(const Real* p, float (&x)[N]) {
-    load_pack(p, x);
-}
-__device__ __forceinline__ void get(const Real* p, float (&x)[1]) {
-    x[0] = load(p);
-}
-__device__ __forceinline__ void put(Real* p, const float (&x)[N]) {
-    store_pack(p, x);
-}
-__device__ __forceinline__ void put(Real* p, const float (&x)[1]) {
-    store(p, x[0]);
-}
-
 // The element of the large image at the upper left of the four that belong to element i of the small one.
 __device__ __forceinline__ size_t corner(int i, int W, int C) {
     int c = i % C, w = i / C % W, row = i / C / W;
@@ -35,12 +22,12 @@ __device__ __forceinline__ void spread(const Real* small, Real* large, float fac
     long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= n) return;
     float x[V];
-    get(small + i, x);
+    load_pack(small + i, x);
 #pragma unroll
     for (int j = 0; j < V; j++) x[j] *= factor;
     Real *above = large + corner((int)i, W, C), *below = above + (size_t)2 * W * C;
-    put(above, x), put(above + C, x);
-    put(below, x), put(below + C, x);
+    store_pack(above, x), store_pack(above + C, x);
+    store_pack(below, x), store_pack(below + C, x);
 }
 
 template <int V>
@@ -49,11 +36,11 @@ __device__ __forceinline__ void gather(const Real* large, Real* small, float fac
     if (i >= n) return;
     const Real *above = large + corner((int)i, W, C), *below = above + (size_t)2 * W * C;
     float a[V], b[V], c[V], d[V];
-    get(above, a), get(above + C, b);
-    get(below, c), get(below + C, d);
+    load_pack(above, a), load_pack(above + C, b);
+    load_pack(below, c), load_pack(below + C, d);
 #pragma unroll
     for (int j = 0; j < V; j++) a[j] = (a[j] + b[j] + (c[j] + d[j])) * factor;
-    put(small + i, a);
+    store_pack(small + i, a);
 }
 
 // W, n: the width and the elements of the small image.

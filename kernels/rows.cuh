@@ -8,15 +8,6 @@
 #endif
 constexpr int V = PACKED ? PACK<Real> : 1;
 
-template <class T>
-__device__ __forceinline__ void load_pack(const T* p, float (&x)[1]) {
-    x[0] = load(p);
-}
-template <class T>
-__device__ __forceinline__ void store_pack(T* p, const float (&x)[1]) {
-    store(p, x[0]);
-}
-
 // V values that are float32 whatever Real is.
 __device__ __forceinline__ void load_floats(const float* p, float (&x)[V]) {
     if constexpr (V == 1) {

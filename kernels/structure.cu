@@ -22,20 +22,6 @@ __device__ __forceinline__ bool aligned(const void* p) {
     return (size_t)p % 16 == 0;
 }
 
-// V neighbours of memory: 16 bytes, or one element.
-__device__ __forceinline__ void get(const Real* p, float (&x)[N]) {
-    load_pack(p, x);
-}
-__device__ __forceinline__ void get(const Real* p, float (&x)[1]) {
-    x[0] = load(p);
-}
-__device__ __forceinline__ void put(Real* p, const float (&x)[N]) {
-    store_pack(p, x);
-}
-__device__ __forceinline__ void put(Real* p, const float (&x)[1]) {
-    store(p, x[0]);
-}
-
 __device__ __forceinline__ long long thread_index() {
     return (long long)blockIdx.x * blockDim.x + threadIdx.x;
 }
@@ -77,11 +63,11 @@ __device__ __forceinline__ void broadcast_add_of(const Real* x, const Real* e, R
     long long i = thread_index() * V;
     if (i >= n) return;
     float v[V], w[V];
-    get(x + i, v);
-    get(e + (int)i / sample * C + (int)i % C, w);
+    load_pack(x + i, v);
+    load_pack(e + (int)i / sample * C + (int)i % C, w);
 #pragma unroll
     for (int j = 0; j < V; j++) v[j] += w[j];
-    put(y + i, v);
+    store_pack(y + i, v);
 }
 
 // sample: positions times C, the elements of one.
@@ -107,7 +93,7 @@ __device__ __forceinline__ void sum_positions(const Real* dy, Real* de, int posi
 #pragma unroll 4
         for (int p = row; p < positions; p += ROWS) {
             float v[V];
-            get(dy + (size_t)p * C + c, v);
+            load_pack(dy + (size_t)p * C + c, v);
 #pragma unroll
             for (int j = 0; j < V; j++) sum[j] += v[j];
         }
@@ -143,8 +129,8 @@ __device__ __forceinline__ void copy_of(const Real* x, Real* y, int rows, int wi
     if (i >= (long long)rows * width) return;
     int row = (int)i / width, c = (int)i % width;
     float v[V];
-    get(x + (size_t)row * x_pitch + c, v);
-    put(y + (size_t)row * y_pitch + c, v);
+    load_pack(x + (size_t)row * x_pitch + c, v);
+    store_pack(y + (size_t)row * y_pitch + c, v);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -161,8 +147,8 @@ __device__ __forceinline__ void concat_of(const Real* a, const Real* b, Real* y,
     if (i >= n) return;
     int row = (int)i / (A + B), c = (int)i % (A + B);
     float v[V];
-    get(c < A ? a + (size_t)row * A + c : b + (size_t)row * B + (c - A), v);
-    put(y + i, v);
+    load_pack(c < A ? a + (size_t)row * A + c : b + (size_t)row * B + (c - A), v);
+    store_pack(y + i, v);
 }
 
 extern "C" __global__ void __launch_bounds__(256) concat(const Real* a, const Real* b, Real* y, int A, int B, int n) {
@@ -178,8 +164,8 @@ __device__ __forceinline__ void concat_backward_of(const Real* dy, Real* da, Rea
     if (i >= n) return;
     int row = (int)i / (A + B), c = (int)i % (A + B);
     float v[V];
-    get(dy + i, v);
-    put(c < A ? da + (size_t)row * A + c : db + (size_t)row * B + (c - A), v);
+    load_pack(dy + i, v);
+    store_pack(c < A ? da + (size_t)row * A + c : db + (size_t)row * B + (c - A), v);
 }
 
 extern "C" __global__ void __launch_bounds__(256)

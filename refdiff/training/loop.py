@@ -53,10 +53,12 @@ def train(
     schedule = config.schedule.build()
     ready(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
-    state = run.state if run and run.state else State.first(config)
+    state = run.take_state() if run else None
+    state = state or State.first(config)
     worker = trainer(config, schedule, state)
     started, first, seen, every = time.perf_counter(), state.step, state.seen, config.train
-    with _bar(config, state, progress) as bar, stoppable() as stop:
+    del state  # the worker has what it needs: four arrays as large as the model
+    with _bar(config, first, progress) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
                 measured = worker.step(data.x[batch_indices(config.seed, seen, every.batch, len(data.x))])
@@ -103,7 +105,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _bar(config: Config, state: State, progress: bool) -> Any:
+def _bar(config: Config, done: int, progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=config.train.steps, initial=state.step, unit="step", disable=not progress, dynamic_ncols=True)
+    return tqdm(total=config.train.steps, initial=done, unit="step", disable=not progress, dynamic_ncols=True)

@@ -54,6 +54,11 @@ class Run:
         _write_text(self.folder / "config.toml", config.to_toml())
         self._cut_log(self.state.step if self.state else 0)
 
+    def take_state(self) -> State | None:
+        """Where the run was, and no longer kept here; None for one that begins."""
+        state, self.state = self.state, None
+        return state
+
     def log(self, **values: Any) -> None:
         """One line of JSON more in log.jsonl, "step" among its values."""
         with open(self.folder / "log.jsonl", "a") as file:
