@@ -11,11 +11,13 @@ machines, because nothing is ever "drawn next". The generator is Philox 4x32-10 
 from __future__ import annotations
 
 from enum import IntEnum
+from fractions import Fraction
+from math import floor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Key", "Stream", "bits", "integers", "normal", "permutation", "philox", "uniform"]
+__all__ = ["Key", "Stream", "bits", "integers", "least_word", "normal", "permutation", "philox", "uniform"]
 
 # [Philox] section 3.3: the two multipliers and the two Weyl increments of Philox 4x32.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -83,6 +85,11 @@ def uniform(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.f
     """
     words = bits(key, index, int(np.prod(shape)))
     return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(len(words), *shape)
+
+
+def least_word(rate: float) -> int:
+    """The least word whose uniform number, (word + 1/2) / 2^32 in exact arithmetic, exceeds rate in [0, 1]: 0 to 2^32."""
+    return floor(Fraction(rate) * (1 << 32) - Fraction(1, 2)) + 1
 
 
 def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from refdiff import random
-from refdiff.random import Key, Stream, bits, integers, normal, permutation, philox, uniform
+from refdiff.random import Key, Stream, bits, integers, least_word, normal, permutation, philox, uniform
 from refdiff.testing.strategies import seeds, shapes
 
 words = st.integers(0, 2**32 - 1)
@@ -261,3 +261,16 @@ def test_no_samples_and_no_elements_give_empty_arrays(draw):
 def test_what_names_no_numbers_is_refused_by_name(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([-1, 0, 1]))
+def test_the_least_word_is_the_first_whose_uniform_number_exceeds_the_rate(word, off):
+    rate = (word + 0.5) * 2.0**-32 + off * 2.0**-40  # on the number of a word, and right beside it
+    least = least_word(rate)
+    assert (least + 0.5) * 2.0**-32 > rate
+    assert not (least - 0.5) * 2.0**-32 > rate
+
+
+def test_the_least_words_of_the_ends():
+    assert least_word(0.0) == 0
+    assert least_word(1.0) == 1 << 32

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .. import models
 from ..engines.cpu.optimiser import global_norm, update
-from ..errors import TrainingError
 from ..models import flatten
 from ..process import Schedule
 from .config import Config
 from .optimiser import learning_rate
 from .packing import Packing
 from .state import State
-from .step import Step, loss_and_gradient
+from .step import Step, check_finite, loss_and_gradient
 
 __all__ = ["Flat"]
 
@@ -34,10 +31,7 @@ class Flat:
         loss, g = loss_and_gradient(self.config, self.schedule, self.p, x0, step)
         p, average, m, v, g = (flatten(tree) for tree in (self.p, self.average, self.m, self.v, g))
         norm = global_norm(g)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(
-                f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}"
-            )
+        check_finite(step, loss, norm)
         rate = learning_rate(step, s.steps, s.learning_rate, s.warmup, s.decay)
         scale = min(1.0, s.clip / norm) if s.clip and norm else 1.0
         update(p, g, m, v, average, step, rate, s.weight_decay, scale=scale, decay=s.average)

@@ -6,7 +6,6 @@ out on the device. All memory of a step comes from one arena, so each step finds
 
 from __future__ import annotations
 
-import math
 from math import prod
 
 import numpy as np
@@ -16,17 +15,16 @@ from ..engines import cuda
 from ..engines.cuda.array import Array
 from ..engines.cuda.device import Device, Graph
 from ..engines.cuda.dry import Dry
-from ..engines.cuda.memory import ALIGNMENT, Arena
+from ..engines.cuda.memory import Arena, enough
 from ..engines.cuda.noise import advance, noised
 from ..engines.cuda.optimiser import PIECE, OptimiserSettings, adamw, flat_state, gather, piece_rows
-from ..errors import DeviceError, TrainingError
 from ..models import Tree, flatten, unflatten
 from ..process import Schedule, q_sample, target
 from ..random import Key, Stream
 from .config import Config
 from .packing import Packing
 from .state import State
-from .step import Step
+from .step import Step, check_finite
 
 __all__ = ["Graphed", "memory_needed", "noise_table", "room"]
 
@@ -54,13 +52,8 @@ def memory_needed(config: Config, schedule: Schedule) -> int:
 def room(config: Config, schedule: Schedule, device: Device | None = None) -> int:
     """The bytes that training takes of this device, the first GPU unless given. DeviceError if it has not so much."""
     device = device or cuda.current().device
-    need, free = memory_needed(config, schedule) + ALIGNMENT, device.free_bytes()
-    if need > free:
-        raise DeviceError(
-            f"not enough memory on {device.name}: training needs {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
-            f"lower train.batch (now {config.train.batch}), take --dtype bfloat16 or --engine cpu"
-        )
-    return need
+    advice = f"lower train.batch (now {config.train.batch})"
+    return enough(device, memory_needed(config, schedule), "training needs", advice)
 
 
 class Graphed:
@@ -110,10 +103,7 @@ class Graphed:
             self.graph.replay()
         loss, scalars = float(cuda.host(self.loss)), cuda.host(self.flat.scalars)
         number, rate, norm = int(cuda.host(self.number)), float(scalars[0]), float(scalars[6])
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(
-                f"step {number}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}"
-            )
+        check_finite(number, loss, norm)
         self.seen += len(x0)
         return Step(number, loss, norm, rate)
 

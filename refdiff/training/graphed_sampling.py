@@ -11,9 +11,8 @@ from .. import models
 from ..engines import cuda
 from ..engines.cuda.device import Device
 from ..engines.cuda.dry import Dry
-from ..engines.cuda.memory import ALIGNMENT, Arena
+from ..engines.cuda.memory import Arena, enough
 from ..engines.cuda.sampler import METHODS, SamplerState, SamplerTables, sampler_state, sampler_step
-from ..errors import DeviceError
 from ..models import Tree, tree_map
 from ..process import SPACINGS, Schedule, convert, eps_from_x0
 from .config import Config, SampleConfig
@@ -30,9 +29,8 @@ def on_device(p: Tree, dtype: str) -> Tree:
 def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:
     """What each step multiplies by, from the samplers of `process` themselves. ValueError for a method not of METHODS.
 
-    The sampler runs in float64 on
-    linear forms instead of images: arrays of four numbers, the parts of x, x0_hat, the last x0_hat and z. After each step
-    what it holds is named x again, so each row starts from the unit forms.
+    The sampler runs in float64 on linear forms instead of images: arrays of four numbers, the parts of x, x0_hat, the last
+    x0_hat and z. After each step what it holds is named x again, so each row starts from the unit forms.
     """
     if settings.method not in METHODS:
         raise ValueError(f"sample.method: expected one of {', '.join(METHODS)}, came {settings.method!r}")
@@ -72,7 +70,7 @@ class GraphedSampler:
 
         every: copy each state to the host; else all but the last are None, and the device need not wait.
         """
-        arena = Arena(self.device, 1 << 40 if isinstance(self.device, Dry) else self._room(index))
+        arena = Arena(self.device, self._room(index))
         context, steps = cuda.Context(self.device, arena), self.tables.timesteps.tolist()
         with cuda.use(context):
             state = sampler_state(self.tables, index, self.config.model.shape, seed, self.config.dtype)
@@ -101,10 +99,4 @@ class GraphedSampler:
         with cuda.use(context):
             state = sampler_state(self.tables, index, self.config.model.shape, 0, self.config.dtype)
         self.body(context, state)
-        need, free = arena.extent + ALIGNMENT, self.device.free_bytes()
-        if need > free:
-            raise DeviceError(
-                f"not enough memory on {self.device.name}: {len(index)} samples at once need {need / 2**30:.2f} GiB, "
-                f"{free / 2**30:.2f} GiB are free; take fewer, --dtype bfloat16 or --engine cpu"
-            )
-        return need
+        return enough(self.device, arena.extent, f"{len(index)} samples at once need", "take fewer")

@@ -20,7 +20,7 @@ from .config import Config
 from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
 from .state import State
 
-__all__ = ["Step", "Trainer", "loss_and_gradient", "ready", "train_step", "trainer"]
+__all__ = ["Step", "Trainer", "check_finite", "loss_and_gradient", "ready", "train_step", "trainer"]
 
 
 class Step(NamedTuple):
@@ -48,6 +48,12 @@ def loss_and_gradient(config: Config, schedule: Schedule, p: Tree, x0: np.ndarra
     return float(loss), g
 
 
+def check_finite(step: int, loss: float, norm: float) -> None:
+    """TrainingError, which names the step, when its loss or the norm of its gradient is not finite."""
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingError(f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}")
+
+
 def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray) -> tuple[State, Step]:
     """One step of [DDPM] algorithm 1 on the batch x0 (N, ...), a pure function of its arguments.
 
@@ -56,8 +62,7 @@ def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray)
     step, settings = state.step + 1, config.train
     loss, g = loss_and_gradient(config, schedule, state.p, x0, step)
     norm = global_norm(g)
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        raise TrainingError(f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}")
+    check_finite(step, loss, norm)
     if settings.clip:
         g = clip(g, norm, settings.clip)
     rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup, settings.decay)

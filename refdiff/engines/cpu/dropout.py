@@ -6,13 +6,11 @@ and it enters the third round as two numbers.
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import floor
 from typing import Any
 
 import numpy as np
 
-from ...random import Key
+from ...random import Key, least_word
 from .elementwise import by_rows
 from .memory import empty, scratch
 from .profile import operation
@@ -27,9 +25,7 @@ _BLOCKS = 1 << 14  # counters at a time
 
 def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:
     """Where the uniform numbers of `refdiff.random.uniform(key, 0 .. n-1, (count,))` exceed rate.   -> (n, count) bool."""
-    # (word + 1/2) / 2^32 > rate, in whole numbers
-    least = floor(Fraction(rate) * (1 << 32) - Fraction(1, 2)) + 1
-    blocks = -(-count // 4)
+    least, blocks = least_word(rate), -(-count // 4)
     kept = np.empty((n, blocks, 4), np.bool_)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .device import Device, DeviceError
 
-__all__ = ["ALIGNMENT", "Arena", "Memory", "Separate"]
+__all__ = ["ALIGNMENT", "Arena", "Memory", "Separate", "enough"]
 
 ALIGNMENT = 256
 
@@ -23,6 +23,17 @@ class Memory(Protocol):
     def free(self, pointer: int) -> None:
         """Take back what `allocate` gave."""
         ...
+
+
+def enough(device: Device, extent: int, what: str, advice: str) -> int:
+    """The bytes to reserve at once for an arena of this extent. DeviceError, with the numbers, if fewer are free."""
+    need, free = extent + ALIGNMENT, device.free_bytes()
+    if need > free:
+        raise DeviceError(
+            f"not enough memory on {device.name}: {what} {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
+            f"{advice}, take --dtype bfloat16 or --engine cpu"
+        )
+    return need
 
 
 class Separate:

@@ -4,13 +4,12 @@ launched: the result is the same array or a view of it."""
 from __future__ import annotations
 
 import ctypes
-from fractions import Fraction
-from math import floor, prod
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...random import Key
+from ...random import Key, least_word
 from .array import ITEMSIZE, Array, dtype_name
 from .context import THREADS, blocks, current, host
 from .noise import key_arguments
@@ -169,14 +168,12 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
 
 
 def _dropout(x: Array, rate: float, key: Key) -> Array:
-    # (word + 1/2) / 2^32 > rate, in exact arithmetic, from this word on:
-    threshold = max(0, floor(Fraction(rate) * 2**32 - Fraction(1, 2)) + 1)
     x, y = dense(x), x.context.empty(x.shape, x.dtype)
     n = x.shape[0]
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]
     x.context.launch(
         "structure.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
-        ctypes.c_ulonglong(threshold), 1 / (1 - rate), *key_arguments(key), dtype=x.dtype,
+        ctypes.c_ulonglong(least_word(rate)), 1 / (1 - rate), *key_arguments(key), dtype=x.dtype,
     )  # fmt: skip
     return y
 
