@@ -45,7 +45,7 @@ def conv2d(
     if kind == "winograd":
         tiles = winograd.choose(*x.shape[:3])
         form(f"winograd {tiles.m}x{tiles.m}")
-        y = winograd.convolve(tiles, x, winograd.transformed(tiles, weight), bias)
+        y = winograd.convolve(tiles, x, weight, bias)
     elif kind == "planes":
         y = direct.planes(x, weight, bias)
     else:

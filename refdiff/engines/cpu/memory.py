@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Pool", "empty", "pool", "scratch"]
+__all__ = ["Pool", "contiguous", "empty", "pool", "scratch"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -99,6 +99,15 @@ def _rounded(size: int) -> int:
 
 pool = Pool()
 empty = pool.empty
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """x itself when it is contiguous, or else a copy that is."""
+    if x.flags.c_contiguous:
+        return x
+    y = empty(x.shape)
+    np.copyto(y, x)
+    return y
 
 
 class _Scratch(threading.local):

@@ -4,268 +4,145 @@ A tile of m x m outputs y sees p x p inputs d, p = m + 2. With the 3x3 filter g,
 
     y = A' (U * V) A,  U = G g G',  V = B' d B
 
-takes p^2 products for m^2 outputs instead of 9 m^2: 4 an output for m = 2, 2.25 for m = 4, whose transforms are longer and
-whose errors are a few times larger.
+takes p^2 products for m^2 outputs instead of 9 m^2: 4 an output for m = 2, 2.25 for m = 4, whose errors are a few times
+larger. Each transform is two stacks of small matrix products, along the columns and along the rows, read from the image
+and written to the tiles where they lie: nothing is gathered or padded, and a stack is one call that holds no lock.
 
-An array of tiles is (p, p, rows of tiles, columns of tiles, images, C), and columns of an image that differ by m lie
-together, so that each step adds long contiguous rows.
+An array of tiles is (p, p, images, rows of tiles, columns of tiles, C).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from .memory import scratch
 
-__all__ = ["FOUR", "TWO", "Form", "Piece", "cut", "transform", "transform_back", "transform_gradient"]
-
-Arrays: TypeAlias = Sequence[np.ndarray] | np.ndarray  # one after the other
-Step: TypeAlias = Callable[[Arrays, Arrays, Arrays], None]
-_TWO, _FOUR = np.float32(2), np.float32(4)
+__all__ = ["FOUR", "TWO", "Form", "filters", "from_tiles", "gradient_tiles", "input_tiles"]
 
 
 class Form(NamedTuple):
-    """m; the number of places p; the steps that B', A and A' are along one axis; and what makes U of g and g of U, as
-    matrices from the 9 numbers of a filter to the p^2 of its transform and back."""
+    """m; p; the matrices B' (p, p), A' (m, p) and A; and G on both sides, as a matrix from the 9 numbers of a filter to the
+    p^2 of its transform, as one that begins by turning the filter by half a turn, and as the transpose of the first."""
 
     m: int
     p: int
-    into: Step
-    gradient: Step
-    back: Step
+    b_t: np.ndarray
+    a_t: np.ndarray
+    a: np.ndarray
     u_of_g: np.ndarray
+    u_of_turned: np.ndarray
     g_of_u: np.ndarray
 
+    @classmethod
+    def of(cls, b_t: list[list[float]], g: list[list[float]], a_t: list[list[float]]) -> Form:
+        m, p = len(a_t), len(b_t)
+        u_of_g = np.einsum("ia,jb->ijab", g, g).reshape(p * p, 9)
+        matrices = b_t, a_t, np.transpose(a_t), u_of_g, u_of_g[:, ::-1], u_of_g.T
+        return cls(m, p, *(np.ascontiguousarray(matrix, np.float32) for matrix in matrices))
 
-def _form(m: int, g: list[list[float]], sign: list[int], into: Step, gradient: Step, back: Step) -> Form:
-    """sign: of the rows of A, where a step leaves it out."""
-    u_of_g = np.einsum("ia,jb->ijab", g, g).reshape((m + 2) ** 2, 9)
-    g_of_u = (u_of_g * np.outer(sign, sign).reshape(-1, 1)).T
-    return Form(m, m + 2, into, gradient, back, u_of_g.astype(np.float32), np.ascontiguousarray(g_of_u, np.float32))
-
-
-# ---- m = 2
-#
-#      1  0 -1  0          1    0    0
-# B' = 0  1  1  0     G = 1/2  1/2  1/2    A' = 1  1  1  0
-#      0 -1  1  0         1/2 -1/2  1/2         0  1 -1 -1
-#      0  1  0 -1          0    0    1
+    def grid(self, h: int, w: int) -> tuple[int, int]:
+        """Rows and columns of tiles that cover an image of h x w."""
+        return -(-h // self.m), -(-w // self.m)
 
 
-def _into2(d: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = B' d."""
-    np.subtract(d[0], d[2], out=out[0])
-    np.add(d[1], d[2], out=out[1])
-    np.subtract(d[2], d[1], out=out[2])
-    np.subtract(d[1], d[3], out=out[3])
-
-
-def _gradient2(d: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = A d, the last with the other sign."""
-    np.copyto(out[0], d[0])
-    np.add(d[0], d[1], out=out[1])
-    np.subtract(d[0], d[1], out=out[2])
-    np.copyto(out[3], d[1])
-
-
-def _back2(m: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = A' m; m is overwritten."""
-    np.add(m[1], m[2], out=s[0])
-    m[1][...] -= m[2]
-    np.add(s[0], m[0], out=out[0])
-    np.subtract(m[1], m[3], out=out[1])
-
-
-TWO = _form(
-    2, [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], [1, 1, 1, -1], _into2, _gradient2, _back2
+TWO = Form.of(
+    b_t=[[1, 0, -1, 0],
+         [0, 1, 1, 0],
+         [0, -1, 1, 0],
+         [0, 1, 0, -1]],
+    g=[[1, 0, 0],
+       [1 / 2, 1 / 2, 1 / 2],
+       [1 / 2, -1 / 2, 1 / 2],
+       [0, 0, 1]],
+    a_t=[[1, 1, 1, 0],
+         [0, 1, -1, -1]],
 )  # fmt: skip
 
-# ---- m = 4
-#
-#      4  0 -5  0  1  0           1/4    0     0
-#      0 -4 -4  1  1  0          -1/6  -1/6  -1/6         1  1  1  1  1  0
-# B' = 0  4 -4 -1  1  0      G = -1/6   1/6  -1/6    A' = 0  1 -1  2 -2  0
-#      0 -2 -1  2  1  0          1/24  1/12   1/6         0  1  1  4  4  0
-#      0  2 -1 -2  1  0          1/24 -1/12   1/6         0  1 -1  8 -8  1
-#      0  4  0 -5  0  1            0     0     1
-
-
-def _into4(d: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = B' d."""
-    even, odd = s[0], s[1]
-    np.subtract(d[4], d[2], out=even)
-    np.subtract(d[3], d[1], out=odd)
-    odd *= _TWO
-    np.add(even, odd, out=out[3])
-    np.subtract(even, odd, out=out[4])
-    np.subtract(d[0], d[2], out=out[0])
-    out[0][...] *= _FOUR
-    out[0][...] += even
-    odd *= _TWO
-    np.subtract(d[5], d[3], out=out[5])
-    out[5][...] -= odd
-    np.multiply(d[2], _FOUR, out=even)
-    np.subtract(d[4], even, out=even)
-    np.multiply(d[1], _FOUR, out=odd)
-    np.subtract(d[3], odd, out=odd)
-    np.add(even, odd, out=out[1])
-    np.subtract(even, odd, out=out[2])
-
-
-def _gradient4(d: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = A d."""
-    even, odd = s[0], s[1]
-    np.add(d[0], d[2], out=even)
-    np.add(d[1], d[3], out=odd)
-    np.add(even, odd, out=out[1])
-    np.subtract(even, odd, out=out[2])
-    np.multiply(d[2], _FOUR, out=even)
-    even += d[0]
-    np.multiply(d[3], _FOUR, out=odd)
-    odd += d[1]
-    odd *= _TWO
-    np.add(even, odd, out=out[3])
-    np.subtract(even, odd, out=out[4])
-    np.copyto(out[0], d[0])
-    np.copyto(out[5], d[3])
-
-
-def _back4(m: Arrays, out: Arrays, s: Arrays) -> None:
-    """out = A' m; m is overwritten."""
-    m0, m1, m2, m3, m4, m5 = m
-    even = s[0]
-    np.add(m1, m2, out=even)
-    m1 -= m2
-    np.add(m3, m4, out=m2)
-    m3 -= m4
-    m0 += m2
-    np.add(m0, even, out=out[0])
-    m3 *= _TWO
-    np.add(m1, m3, out=out[1])
-    m2 *= _FOUR
-    np.add(even, m2, out=out[2])
-    m3 *= _FOUR
-    m3 += m5
-    np.add(m1, m3, out=out[3])
-
-
-FOUR = _form(
-    4,
-    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6],
-     [0, 0, 1]],
-    [1] * 6, _into4, _gradient4, _back4,
+FOUR = Form.of(
+    b_t=[[4, 0, -5, 0, 1, 0],
+         [0, -4, -4, 1, 1, 0],
+         [0, 4, -4, -1, 1, 0],
+         [0, -2, -1, 2, 1, 0],
+         [0, 2, -1, -2, 1, 0],
+         [0, 4, 0, -5, 0, 1]],
+    g=[[1 / 4, 0, 0],
+       [-1 / 6, -1 / 6, -1 / 6],
+       [-1 / 6, 1 / 6, -1 / 6],
+       [1 / 24, 1 / 12, 1 / 6],
+       [1 / 24, -1 / 12, 1 / 6],
+       [0, 0, 1]],
+    a_t=[[1, 1, 1, 1, 1, 0],
+         [0, 1, -1, 2, -2, 0],
+         [0, 1, 1, 4, 4, 0],
+         [0, 1, -1, 8, -8, 1]],
 )  # fmt: skip
 
 
-# ---- pieces of a batch of images
+def filters(matrix: np.ndarray, g: np.ndarray, u: np.ndarray) -> None:
+    """u = matrix g for each pair of channels.   matrix (P, Q), g (Q, C, K) -> into u (P, C, K)."""
+    np.matmul(matrix, g.transpose(1, 0, 2), out=u.transpose(1, 0, 2))
 
 
-class Piece(NamedTuple):
-    """Images n0 .. n1 and of them the rows of tiles r0 .. r1; first: the number of tiles before."""
-
-    n0: int
-    n1: int
-    r0: int
-    r1: int
-    first: int
+def input_tiles(form: Form, x: np.ndarray, v: np.ndarray) -> None:
+    """V = B' d B, with zeros around the image.   x (N, H, W, C), contiguous -> into v (p, p, N, rows, columns, C)."""
+    _spread(form.m, form.b_t, 1, x, v)
 
 
-def cut(n: int, rows: int, columns: int, most: int) -> list[Piece]:
-    """n images of rows x columns tiles in pieces of about `most` tiles: several images, or rows of one."""
-    if rows * columns > most:
-        parts = -(-rows * columns // most)
-        height = max(1, -(-rows // parts))
-        bands = [(i, i + 1, r, min(r + height, rows)) for i in range(n) for r in range(0, rows, height)]
-    else:
-        parts = -(-n * rows * columns // most)
-        images = -(-n // parts)
-        bands = [(i, min(i + images, n), 0, rows) for i in range(0, n, images)]
-    pieces, first = [], 0
-    for n0, n1, r0, r1 in bands:
-        pieces.append(Piece(n0, n1, r0, r1, first))
-        first += (n1 - n0) * (r1 - r0) * columns
-    return pieces
+def gradient_tiles(form: Form, dy: np.ndarray, d: np.ndarray) -> None:
+    """A dy A'.   dy (N, H, W, K), contiguous -> into d (p, p, N, rows, columns, K)."""
+    _spread(form.m, form.a, 0, dy, d)
 
 
-def _apart(x: np.ndarray, piece: Piece, columns: int, m: int, pad: int) -> np.ndarray:
-    """The rows of x that a piece sees, with `pad` zeros around; place i of the first axis has columns i - pad, i - pad + m,
-    i - pad + 2 m ...   x (N, H, W, C) -> (m, m rows + 2 pad, columns + pad, images, C), pad 0 or 1.
-    """
-    n0, n1, r0, r1, _ = piece
-    _, h, w, c = x.shape
-    d = scratch("image", m, m * (r1 - r0) + 2 * pad, columns + pad, n1 - n0, c)
-    top, bottom = m * r0 - pad, m * r1 + pad
-    first, last = max(top, 0), min(bottom, h)
-    d[:, : first - top] = 0
-    d[:, last - top :] = 0
-    own = d[:, first - top : last - top]
-    rows = x[n0:n1, first:last].transpose(1, 2, 0, 3)
-    for i in range(m):
-        start = (i - pad) % m  # the first of these columns that exists
-        before = int(i < pad)  # columns of zeros before it
-        count = len(range(start, w, m))
-        if before:
-            own[i, :, :before] = 0
-        own[i, :, before : before + count] = rows[:, start::m]
-        if before + count < columns + pad:
-            own[i, :, before + count :] = 0
-    return d
-
-
-def transform(form: Form, x: np.ndarray, piece: Piece, columns: int, v: np.ndarray, flipped: bool = False) -> None:
-    """V = B' d B.   x (N, H, W, C) -> v (p, p, rows, columns, images, C).
-
-    flipped, m = 2 alone: in the order that makes U that of the flipped filter: flipping g swaps the first and last row and
-    column of U.
-    """
-    m, p = form.m, form.p
-    d = _apart(x, piece, columns, m, 1)
-    rows, order = piece.r1 - piece.r0, _order(form, flipped)
-    t = scratch("rows", p, m, rows, *d.shape[2:])
-    s = () if m == 2 else scratch("steps", 2, *t.shape[1:])
-    form.into([d[:, k : k + m * rows : m] for k in range(p)], [t[i] for i in order], s)
-    sources = [t[:, k, :, :-1] if k < m else t[:, k - m, :, 1:] for k in range(p)]
-    s = () if m == 2 else scratch("steps", 2, *v[:, 0].shape)
-    form.into(sources, [v[:, i] for i in order], s)
-
-
-def transform_gradient(form: Form, dy: np.ndarray, piece: Piece, columns: int, v: np.ndarray) -> None:
-    """A dy A'.   dy (N, H, W, K) -> v (p, p, rows, columns, images, K)."""
-    m, p = form.m, form.p
-    d = _apart(dy, piece, columns, m, 0)
-    t = scratch("rows", p, m, piece.r1 - piece.r0, *d.shape[2:])
-    s = () if m == 2 else scratch("steps", 2, *t.shape[1:])
-    form.gradient([d[:, k::m] for k in range(m)], list(t), s)
-    s = () if m == 2 else scratch("steps", 2, *v[:, 0].shape)
-    form.gradient([t[:, k] for k in range(m)], [v[:, i] for i in range(p)], s)
-
-
-def transform_back(
-    form: Form, m: np.ndarray, piece: Piece, columns: int, y: np.ndarray, bias: np.ndarray | None, flipped: bool = False
-) -> None:
-    """y = A' m A + bias.   m (p, p, rows, columns, images, K), which is overwritten -> into y (N, H, W, K)."""
-    n0, n1, r0, r1, _ = piece
-    side, order = form.m, _order(form, flipped)
+def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+    """y = A' (U * V) A + bias.   products (p, p, N, rows, columns, K), which are overwritten -> into y (N, H, W, K), any
+    strides but the last."""
+    m, p, (n, h, w, k) = form.m, form.p, y.shape
+    rows, columns = products.shape[3:5]
     if bias is not None:
-        m[1, 1] += bias  # the one place that A' and A pass to every output
-    t = scratch("back", side, *m.shape[1:])
-    form.back([m[i] for i in order], list(t), scratch("steps", 1, *m.shape[1:]))
-    s = scratch("steps", 1, *t[:, 0].shape)
-    _, h, w, k = y.shape
-    if h % side == w % side == 0:
-        tiles = y[n0:n1, side * r0 : side * r1].reshape(n1 - n0, r1 - r0, side, columns, side, k)
-        form.back([t[:, i] for i in order], list(tiles.transpose(4, 2, 1, 3, 0, 5)), s)
-        return
-    parts = scratch("image", side, *t[:, 0].shape)
-    form.back([t[:, i] for i in order], list(parts), s)
-    for j, part in enumerate(parts):
-        for i in range(side):
-            out = y[n0:n1, side * r0 + i : side * r1 : side, j::side].transpose(1, 2, 0, 3)
-            out[...] = part[i, : out.shape[0], : out.shape[1]]
+        products[1, 1] += bias  # the one place that A' and A pass to every output
+    t = scratch("half", m, p, n, rows, columns, k)
+    np.matmul(form.a_t, products.reshape(p, p, -1).swapaxes(0, 1), out=t.reshape(m, p, -1).swapaxes(0, 1))
+    image, row, pixel, one = y.strides
+    for r0, r1, _, down in _ends(h, m, m, 0):
+        for s0, s1, _, across in _ends(w, m, m, 0):
+            shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * pixel, pixel, one)
+            tiles = np.lib.stride_tricks.as_strided(y[:, m * r0 :, m * s0 :], shape, steps)
+            np.matmul(form.a_t[:across], t[:down, :, :, r0:r1, s0:s1].transpose(0, 2, 3, 4, 1, 5), out=tiles)
 
 
-def _order(form: Form, flipped: bool) -> Sequence[int]:
-    return (3, 1, 2, 0) if flipped else range(form.p)
+def _spread(m: int, matrix: np.ndarray, pad: int, x: np.ndarray, v: np.ndarray) -> None:
+    """matrix d matrix' of the tiles d of x: place i of tile r is row m r - pad + i of the image, or zeros outside."""
+    n, h, w, c = x.shape
+    p, q = matrix.shape
+    rows, columns = v.shape[3:5]
+    t = scratch("half", p, n, h, columns, c)
+    out = t.reshape(p, n * h, columns, c).transpose(1, 2, 0, 3)
+    for s0, s1, lo, hi in _ends(w, m, q, pad):
+        d = _view(x, (m * s0 - pad + lo) * c, (n * h, s1 - s0, hi - lo, c), (w * c, m * c, c, 1))
+        np.matmul(matrix[:, lo:hi], d, out=out[:, s0:s1])
+    out, row = v.reshape(p, p, n, rows, columns * c).transpose(1, 2, 3, 0, 4), columns * c
+    for r0, r1, lo, hi in _ends(h, m, q, pad):
+        shape, steps = (p, n, r1 - r0, hi - lo, row), (n * h * row, h * row, m * row, row, 1)
+        np.matmul(matrix[:, lo:hi], _view(t, (m * r0 - pad + lo) * row, shape, steps), out=out[:, :, r0:r1])
+
+
+@lru_cache(maxsize=512)
+def _ends(length: int, m: int, places: int, pad: int) -> tuple[tuple[int, int, int, int], ...]:
+    """(first tile, end, lo, hi): of tiles whose places lo .. hi of `places` lie in the image; the first and the last tile
+    of a row may see less of it than the others."""
+    ends: list[tuple[int, int, int, int]] = []
+    for tile in range(-(-length // m)):
+        lo, hi = max(0, pad - m * tile), min(places, length + pad - m * tile)
+        if ends and ends[-1][2:] == (lo, hi):
+            ends[-1] = ends[-1][0], tile + 1, lo, hi
+        else:
+            ends.append((tile, tile + 1, lo, hi))
+    return tuple(ends)
+
+
+def _view(a: np.ndarray, offset: int, shape: tuple[int, ...], steps: tuple[int, ...]) -> np.ndarray:
+    """A view of a contiguous array; offset and steps in elements."""
+    return np.ndarray(shape, np.float32, a, 4 * offset, tuple(4 * step for step in steps))

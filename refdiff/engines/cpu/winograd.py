@@ -1,38 +1,34 @@
 """3x3 convolution of stride 1 with zeros around, and its gradients, by Winograd's F(2x2, 3x3) and F(4x4, 3x3).
 
-The transforms are in `tiles.py`. Here they are put together: for each of the p^2 places of a tile one matrix product over
-the channels, pieces of the batch small enough for a cache, and the transformed weights kept while they are the same.
+The transforms are in `tiles.py`. Here they are put together, a few images at a time: the images' tiles are made, then for
+some of the channels that come out, for each of the p^2 places of a tile, one matrix product over the channels that go in.
+Each of the two is divided among threads. The transformed weights are kept while they are the same.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import empty, scratch
-from .tiles import FOUR, TWO, Form, Piece, cut, transform, transform_back, transform_gradient
+from .memory import contiguous, empty, scratch
+from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import each
 
-__all__ = ["choose", "convolve", "forget_weights", "gradients", "transformed"]
+__all__ = ["choose", "convolve", "forget_weights", "gradients"]
 
-_PIECE = 5 << 18  # bytes of V and of U * V in a piece, about: they should stay in a core's cache
-_TILES = {2: 128, 4: 64}  # of a piece, least: a product of fewer rows is slow
-_WORK = 1 << 24  # multiplications; fewer are done by one thread
-_PIECES = 4  # fewer than this, and the products are divided instead
-_BLOCK = 24 << 20  # bytes of V and A dy A' at a time in a gradient of the weight
-_COLUMNS = 16384  # of a filter transform at a time
-_FOUR_TILES = 128  # fewer tiles than this: m = 4 reads more weights than it saves
-
-_turn = threading.Lock()  # one thread transforms while another multiplies: see `_convolution`
+_LARGE = 1 << 25  # multiplications; fewer are done by one thread
+_BLOCK = 24 << 20  # bytes of tiles at a time, about
+_CHANNELS = 64  # of a task
+_TILES = 32  # fewer than this: m = 4 reads more weights than it saves
 
 
 def choose(n: int, h: int, w: int) -> Form:
-    """The form for such images."""
-    return FOUR if h % 4 == w % 4 == 0 and n * h * w >= 16 * _FOUR_TILES else TWO
+    """The form for such images: the one with fewer products, unless they are so few that reading U is what takes time."""
+    (rows4, columns4), (rows2, columns2) = FOUR.grid(h, w), TWO.grid(h, w)
+    return FOUR if 36 * rows4 * columns4 < 16 * rows2 * columns2 and n * rows4 * columns4 >= _TILES else TWO
 
 
 # ---- transformed weights, kept while the weights are the same
@@ -55,12 +51,13 @@ def forget_weights() -> None:
     _generation += 1
 
 
-def transformed(form: Form, weight: np.ndarray, forward: bool = True) -> np.ndarray:
-    """U = G g G', from another time if the weight is the same array and `forget_weights` was not called since.
+def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
+    """U = G g G' of the whole weight (3, 3, C, K) -> (p^2, C, K), or None where it is not worth keeping: U is made at the
+    second forward with the same weight. So sampling computes it no more, and training, where weights change each step,
+    does not hold it for all layers at once.
 
-    weight (3, 3, C, K) -> (p^2, C, K), read-only. U is kept from the second forward with the same weight on: sampling then
-    computes it no more, and training, where weights change each step, does not hold it for all layers at once. A few
-    numbers of the weight are compared too, so that an optimiser in place that calls no `forget_weights` is noticed.
+    The same: the same array, `forget_weights` not called since, and a few numbers of it unchanged, so that an optimiser in
+    place that calls no `forget_weights` is noticed.
     """
     name = id(weight), form.m
     c, k = weight.shape[2:]
@@ -69,11 +66,11 @@ def transformed(form: Form, weight: np.ndarray, forward: bool = True) -> np.ndar
     seen = kept is not None and kept.weight() is weight and kept.state == state
     if seen and kept.u is not None:  # type: ignore[union-attr]
         return kept.u  # type: ignore[union-attr]
-    u = _products(form.u_of_g, np.ascontiguousarray(weight).reshape(9, c * k), empty((form.p**2, c * k)))
-    u = u.reshape(-1, c, k)
-    u.flags.writeable = False
-    if not forward:
-        return u
+    u = None
+    if seen:
+        u = empty((form.p**2, c, k))
+        filters(form.u_of_g, contiguous(weight).reshape(9, c, k), u)
+        u.flags.writeable = False
 
     def drop(reference: Any) -> None:
         with _lock:
@@ -81,169 +78,121 @@ def transformed(form: Form, weight: np.ndarray, forward: bool = True) -> np.ndar
                 del _kept[name]
 
     with _lock:
-        _kept[name] = _Kept(weakref.ref(weight, drop), state, u if seen else None)
+        _kept[name] = _Kept(weakref.ref(weight, drop), state, u)
     return u
-
-
-def _products(matrix: np.ndarray, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """out = matrix x, for a small matrix and a long x."""
-
-    def columns(i: int) -> None:
-        own = slice(i * _COLUMNS, (i + 1) * _COLUMNS)
-        np.matmul(matrix, x[:, own], out=out[:, own])
-
-    each(-(-x.shape[1] // _COLUMNS), columns)
-    return out
 
 
 # ---- the convolution and its gradients
 
 
-class _Tiles(NamedTuple):
-    """How images with so many channels in and out are worked on."""
+class _Work(NamedTuple):
+    """How a convolution is divided: images of a block, and whether it is so little that one thread does it all."""
 
     form: Form
     rows: int
     columns: int
-    pieces: list[Piece]
-    small: bool  # too little to be divided among threads
+    images: int
+    alone: bool
 
     @classmethod
-    def of(cls, form: Form, shape: tuple[int, ...], c: int, k: int) -> _Tiles:
+    def of(cls, form: Form, shape: tuple[int, ...], c: int, k: int, arrays: int) -> _Work:
+        """arrays: channels of all tiles that are made."""
         n, h, w, _ = shape
-        rows, columns = -(-h // form.m), -(-w // form.m)
-        pieces = cut(n, rows, columns, max(_TILES[form.m], _PIECE // (4 * form.p**2 * (c + k))))
-        return cls(form, rows, columns, pieces, form.p**2 * n * rows * columns * c * k < 4 * _WORK)
+        rows, columns = form.grid(h, w)
+        tiles, places = rows * columns, form.p**2
+        blocks = -(-n * tiles * places * 4 * arrays // _BLOCK)
+        return cls(form, rows, columns, -(-n // min(blocks, n)), places * n * tiles * c * k < _LARGE)
 
-    def number(self, first: int, last: int) -> int:
-        """Of tiles in pieces first .. last."""
-        a, b = self.pieces[first], self.pieces[last - 1]
-        return b.first + (b.n1 - b.n0) * (b.r1 - b.r0) * self.columns - a.first
+    def tiles(self, n: int, channels: int) -> np.ndarray:
+        """Room for those of n images."""
+        return empty((self.form.p, self.form.p, n, self.rows, self.columns, channels))
 
-    def place(self, a: np.ndarray, piece: Piece, first: int = 0) -> np.ndarray:
-        """Where a piece lies among all tiles.   a (p^2, tiles, C) -> (p, p, rows, columns, images, C)."""
-        shape = piece.r1 - piece.r0, self.columns, piece.n1 - piece.n0
-        start, p = piece.first - first, self.form.p
-        return a[:, start : start + shape[0] * shape[1] * shape[2]].reshape(p, p, *shape, a.shape[2])
+    def parts(self, channels: int) -> list[slice]:
+        """Channels of a task."""
+        if self.alone:
+            return [slice(0, channels)]
+        count = max(1, channels // _CHANNELS)
+        return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
 
-
-def _convolution(
-    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, flipped: bool = False
-) -> Callable[[int], None]:
-    """The task that makes piece i of y.
-
-    Transforms are many short steps that each need the interpreter's lock; two threads at them would wake each other up
-    all the time. So threads take turns, and one transforms while another multiplies.
-    """
-    form, columns = tiles.form, tiles.columns
-    places = form.p, form.p
-
-    def task(i: int) -> None:
-        piece = tiles.pieces[i]
-        shape = *places, piece.r1 - piece.r0, columns, piece.n1 - piece.n0
-        v, m = scratch("v", *shape, x.shape[3]), scratch("m", *shape, y.shape[3])
-        with _turn:
-            transform(form, x, piece, columns, v, flipped)
-        np.matmul(v.reshape(form.p**2, -1, x.shape[3]), u, out=m.reshape(form.p**2, -1, y.shape[3]))
-        with _turn:
-            transform_back(form, m, piece, columns, y, bias, flipped)
-
-    return task
+    def by_image(self, task: Any, n: int) -> None:
+        """task(images i .. j) over n of them."""
+        if self.alone:
+            task(slice(0, n))
+        else:
+            each(n, lambda i: task(slice(i, i + 1)))
 
 
-def _convolution_by_products(
-    x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, tiles: _Tiles, flipped: bool = False
-) -> None:
-    """The same for few tiles of many channels, where the products are what can be divided."""
-    form, columns, n = tiles.form, tiles.columns, x.shape[0] * tiles.rows * tiles.columns
-    v, m = empty((form.p**2, n, x.shape[3])), empty((form.p**2, n, y.shape[3]))
-    for piece in tiles.pieces:
-        transform(form, x, piece, columns, tiles.place(v, piece), flipped)
-    share = form.p**2 // _SHARES[form.m]
-    parts = [slice(i, i + share) for i in range(0, form.p**2, share)]
-    each(len(parts), lambda i: np.matmul(v[parts[i]], u[parts[i]], out=m[parts[i]]))
-    for piece in tiles.pieces:
-        transform_back(form, tiles.place(m, piece), piece, columns, y, bias, flipped)
+def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """The convolution with zeros around.   x (N, H, W, C), weight (3, 3, C, K) -> y (N, H, W, K)."""
+    c, k = weight.shape[2:]
+    x, y = contiguous(x), empty((*x.shape[:3], k))
+    whole, g = _transformed(form, weight), contiguous(weight).reshape(9, c, k)
+    work = _Work.of(form, x.shape, c, k, c)
+    parts = work.parts(k)
+    for start in range(0, len(x), work.images):
+        block, out = x[start : start + work.images], y[start : start + work.images]
+        v = work.tiles(len(block), c)
 
+        def spread(own: slice, block: np.ndarray = block, v: np.ndarray = v) -> None:
+            input_tiles(form, block[own], v[:, :, own])
 
-_SHARES = {2: 8, 4: 9}  # in which the products are divided
+        def multiply(i: int, out: np.ndarray = out, v: np.ndarray = v) -> None:
+            own = parts[i]
+            if whole is not None:
+                u = whole[:, :, own]
+            else:
+                u = scratch("u", form.p**2, c, own.stop - own.start)
+                filters(form.u_of_g, g[:, :, own], u)
+            _product(form, v, u, None if bias is None else bias[own], out[..., own])
 
-
-def convolve(form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The convolution with zeros around, from x (N, H, W, C) and U (p^2, C, K) -> y (N, H, W, K)."""
-    y = empty((*x.shape[:3], u.shape[2]))
-    tiles = _Tiles.of(form, x.shape, *u.shape[1:])
-    if tiles.small or len(tiles.pieces) >= _PIECES:
-        each(len(tiles.pieces), _convolution(x, u, bias, y, tiles), alone=tiles.small)
-    else:
-        _convolution_by_products(x, u, bias, y, tiles)
+        work.by_image(spread, len(block))
+        each(len(parts), multiply, alone=work.alone)
     return y
 
 
 def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """dx, the convolution of dy with the filters flipped, and dg = G' (sum over all tiles V * A dy A') G.
+    """dx, the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
     x (N, H, W, C), weight (3, 3, C, K), dy (N, H, W, K) -> dx (N, H, W, C), dg (3, 3, C, K).
-
-    V and A dy A' are made for a block of tiles and then multiplied, while the next block is made; with the first block dx
-    is made too, so that there is always something to multiply beside the transforms.
     """
     c, k = weight.shape[2:]
     places = form.p**2
-    dx, du = empty(x.shape), empty((places, c, k))
-    tiles = _Tiles.of(form, x.shape, c, k)
-    pieces, columns = tiles.pieces, tiles.columns
-    flipped = form.m == 2
-    if flipped:
-        u = transformed(form, weight, forward=False)
-    else:
-        flat = np.ascontiguousarray(weight).reshape(9, c * k)
-        u = _products(np.ascontiguousarray(form.u_of_g[:, ::-1]), flat, empty((places, c * k))).reshape(places, c, k)
-    u = u.swapaxes(1, 2)
-    if tiles.small or len(pieces) >= _PIECES:
-        convolution, others = _convolution(dy, u, None, dx, tiles, flipped), len(pieces)
-    else:
-        _convolution_by_products(dy, u, None, dx, tiles, flipped)
-        convolution, others = lambda i: None, 0
+    x, dy, g = contiguous(x), contiguous(dy), contiguous(weight).reshape(9, c, k)
+    dx, dg = empty(x.shape), empty((9, c, k))
+    work = _Work.of(form, x.shape, c, k, c + 2 * k)
+    parts = work.parts(c)
+    for start in range(0, len(x), work.images):
+        images = slice(start, start + work.images)
+        below, above, out = x[images], dy[images], dx[images]
+        v, d, e = (work.tiles(len(below), channels) for channels in (c, k, k))
 
-    size = max(1, _BLOCK // (4 * places * (c + k) * tiles.number(0, 1)))  # pieces of a block
-    size = min(size, -(-len(pieces) // 2)) if others else size
-    parts = 1 if tiles.small else _SHARES[form.m]
-    share = places // parts
-    v = d = new_v = new_d = empty((0,))
-    before = None
-    for start in range(0, len(pieces) + size, size):
-        own = range(start, min(start + size, len(pieces)))
-        if own:
-            number = tiles.number(own.start, own.stop)
-            new_v, new_d = empty((places, number, c)), empty((places, number, k))
+        def spread(own: slice, below: Any = below, above: Any = above, v: Any = v, d: Any = d, e: Any = e) -> None:
+            input_tiles(form, below[own], v[:, :, own])
+            gradient_tiles(form, above[own], d[:, :, own])
+            input_tiles(form, above[own], e[:, :, own])
 
-        def make(i: int, own: range = own, v: np.ndarray = new_v, d: np.ndarray = new_d) -> None:
-            piece, first = pieces[own[i]], pieces[own[0]].first
-            with _turn:
-                transform(form, x, piece, columns, tiles.place(v, piece, first))
-                transform_gradient(form, dy, piece, columns, tiles.place(d, piece, first))
-
-        def multiply(i: int, fresh: bool = before == 0, v: np.ndarray = v, d: np.ndarray = d) -> None:
-            part = slice(share * i, share * (i + 1))
-            if fresh:
-                np.matmul(v[part].swapaxes(1, 2), d[part], out=du[part])
+        def multiply(i: int, first: bool = start == 0, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
+            own = parts[i]
+            channels = own.stop - own.start
+            u = scratch("u", places, channels, k)
+            filters(form.u_of_turned, g[:, own], u)
+            _product(form, e, u.swapaxes(1, 2), None, out[..., own])
+            du = np.matmul(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), out=u)
+            if first:
+                filters(form.g_of_u, du, dg[:, own])
             else:
-                du[part] += np.matmul(v[part].swapaxes(1, 2), d[part], out=scratch("m", share, c, k))
+                more = scratch("g", 9, channels, k)
+                filters(form.g_of_u, du, more)
+                dg[:, own] += more
 
-        def task(
-            i: int, made: int = len(own), others: int = others, make: Any = make, multiply: Any = multiply
-        ) -> None:
-            """Convolutions and transforms in turn, so that one thread can multiply while another transforms."""
-            both = min(made, others)
-            if i >= made + others:
-                multiply(i - made - others)
-            elif i < 2 * both:
-                (make if i % 2 else convolution)(i // 2)
-            else:
-                (make if made > others else convolution)(i - both)
+        work.by_image(spread, len(below))
+        each(len(parts), multiply, alone=work.alone)
+    return dx, dg.reshape(weight.shape)
 
-        each(len(own) + others + (0 if before is None else parts), task, alone=tiles.small)
-        v, d, before, others = new_v, new_d, start, 0
-    dg = np.empty((9, c * k), np.float32)
-    return dx, _products(form.g_of_u, du.reshape(places, c * k), dg).reshape(3, 3, c, k)
+
+def _product(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+    """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, K) -> into y (N, H, W, K)."""
+    places, c, k = u.shape
+    products = scratch("products", *v.shape[:5], k)
+    np.matmul(v.reshape(places, -1, c), u, out=products.reshape(places, -1, k))
+    from_tiles(form, products, bias, y)
