@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .memory import contiguous, empty, scratch
+from .products import product, transposed
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import each
 
@@ -21,8 +22,8 @@ __all__ = ["choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 24 << 20  # bytes of tiles at a time, about
-_CHANNELS = 64  # of a task
-_TILES = 32  # fewer than this: m = 4 reads more weights than it saves
+_CHANNELS = 128  # of a task, about
+_TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
 
 def choose(n: int, h: int, w: int) -> Form:
@@ -103,15 +104,15 @@ class _Work(NamedTuple):
         blocks = -(-n * tiles * places * 4 * arrays // _BLOCK)
         return cls(form, rows, columns, -(-n // min(blocks, n)), places * n * tiles * c * k < _LARGE)
 
-    def tiles(self, n: int, channels: int) -> np.ndarray:
-        """Room for those of n images."""
-        return empty((self.form.p, self.form.p, n, self.rows, self.columns, channels))
+    def tiles(self, name: str, n: int, channels: int) -> np.ndarray:
+        """Working space for those of n images."""
+        return scratch(name, self.form.p, self.form.p, n, self.rows, self.columns, channels)
 
     def parts(self, channels: int) -> list[slice]:
         """Channels of a task."""
         if self.alone:
             return [slice(0, channels)]
-        count = max(1, channels // _CHANNELS)
+        count = max(min(2, channels // 16), channels // _CHANNELS)
         return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
 
     def by_image(self, task: Any, n: int) -> None:
@@ -131,7 +132,7 @@ def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | N
     parts = work.parts(k)
     for start in range(0, len(x), work.images):
         block, out = x[start : start + work.images], y[start : start + work.images]
-        v = work.tiles(len(block), c)
+        v = work.tiles("v", len(block), c)
 
         def spread(own: slice, block: np.ndarray = block, v: np.ndarray = v) -> None:
             input_tiles(form, block[own], v[:, :, own])
@@ -143,7 +144,7 @@ def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | N
             else:
                 u = scratch("u", form.p**2, c, own.stop - own.start)
                 filters(form.u_of_g, g[:, :, own], u)
-            _product(form, v, u, None if bias is None else bias[own], out[..., own])
+            _convolution(form, v, u, None if bias is None else bias[own], out[..., own])
 
         work.by_image(spread, len(block))
         each(len(parts), multiply, alone=work.alone)
@@ -164,7 +165,7 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
     for start in range(0, len(x), work.images):
         images = slice(start, start + work.images)
         below, above, out = x[images], dy[images], dx[images]
-        v, d, e = (work.tiles(len(below), channels) for channels in (c, k, k))
+        v, d, e = (work.tiles(name, len(below), channels) for name, channels in (("v", c), ("d", k), ("e", k)))
 
         def spread(own: slice, below: Any = below, above: Any = above, v: Any = v, d: Any = d, e: Any = e) -> None:
             input_tiles(form, below[own], v[:, :, own])
@@ -174,10 +175,11 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
         def multiply(i: int, first: bool = start == 0, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
             own = parts[i]
             channels = own.stop - own.start
-            u = scratch("u", places, channels, k)
-            filters(form.u_of_turned, g[:, own], u)
-            _product(form, e, u.swapaxes(1, 2), None, out[..., own])
-            du = np.matmul(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), out=u)
+            u = scratch("u", places, k, channels)
+            filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
+            _convolution(form, e, u, None, out[..., own])
+            du = scratch("u", places, channels, k)
+            product(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), du)
             if first:
                 filters(form.g_of_u, du, dg[:, own])
             else:
@@ -190,9 +192,9 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
     return dx, dg.reshape(weight.shape)
 
 
-def _product(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+def _convolution(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, K) -> into y (N, H, W, K)."""
     places, c, k = u.shape
     products = scratch("products", *v.shape[:5], k)
-    np.matmul(v.reshape(places, -1, c), u, out=products.reshape(places, -1, k))
+    product(v.reshape(places, -1, c), u, products.reshape(places, -1, k))
     from_tiles(form, products, bias, y)
