@@ -215,11 +215,11 @@ extern "C" __global__ void __launch_bounds__(256) to_float32(const Real* x, floa
     }
 }
 
-// sample: the elements of one. threshold: what a word must reach to be kept, 0 .. 2^32. A thread takes PACK elements of
-// one sample.
+// sample: the elements of one; first: the number of the first. threshold: what a word must reach to be kept, 0 .. 2^32.
+// A thread takes PACK elements of one sample.
 extern "C" __global__ void __launch_bounds__(256)
     dropout(const Real* x, Real* y, int samples, int sample, unsigned long long threshold, float scale, unsigned low,
-            unsigned high, unsigned stream, const int* step_at, int step) {
+            unsigned high, unsigned stream, const int* step_at, int step, int first) {
     int packs = (sample + N - 1) / N;
     if (thread_index() >= (long long)samples * packs) return;
     int place = (int)thread_index(), index = place / packs, e = place % packs * N;
@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(256)
     float mask[N];
 #pragma unroll
     for (int j = 0; j < N; j += 4) {
-        uint4 w = philox(key, (e + j) / 4, index);
+        uint4 w = philox(key, (e + j) / 4, first + index);
         mask[j] = w.x >= threshold ? scale : 0;
         mask[j + 1] = w.y >= threshold ? scale : 0;
         mask[j + 2] = w.z >= threshold ? scale : 0;

@@ -40,11 +40,14 @@ class Stream(IntEnum):
 
 
 class Key(NamedTuple):
-    """Names a sequence of numbers: seed (64 bits), stream and step (32 bits each), all non-negative."""
+    """Names a sequence of numbers: seed (64 bits), stream and step (32 bits each), all non-negative. first: the number
+    that sample 0 has, for a part of a batch.
+    """
 
     seed: int
     stream: int
     step: int = 0
+    first: int = 0
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -64,7 +67,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 def bits(key: Key, index: Any, count: int) -> np.ndarray:
     """`count` random words for each sample.   index (N,) integers -> (N, count) uint32.
 
-    Element e of sample i is word e % 4 of the counter (e // 4, i, key.step, key.stream).
+    Element e of sample i is word e % 4 of the counter (e // 4, key.first + i, key.step, key.stream).
     """
     index = np.asarray(index)
     _check(key, index)
@@ -72,6 +75,7 @@ def bits(key: Key, index: Any, count: int) -> np.ndarray:
     counter = np.empty((4, len(index), blocks), np.uint64)
     counter[0] = np.arange(blocks, dtype=np.uint64)
     counter[1] = index[:, None]
+    counter[1] += np.uint64(key.first)
     counter[2] = key.step
     counter[3] = int(key.stream)
     words = philox(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32))
@@ -123,13 +127,13 @@ def permutation(key: Key, n: int) -> np.ndarray:
 
 
 def _check(key: Key, index: np.ndarray) -> None:
-    for name, value, width in (("seed", key.seed, 64), ("stream", key.stream, 32), ("step", key.step, 32)):
+    for name, value, width in zip(Key._fields, key, (64, 32, 32, 32), strict=True):
         if not isinstance(value, int | np.integer) or not 0 <= value < 1 << width:
             raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, came {value}")
     if (
         index.ndim != 1
         or index.dtype.kind not in "iu"
-        or (index.size and not 0 <= index.min() <= index.max() < 1 << 32)
+        or (index.size and not 0 <= index.min() <= index.max() + key.first < 1 << 32)
     ):
         raise ValueError(
             f"index: expected a 1-D array of integers from 0 to 2^32 - 1, came shape {index.shape}, dtype {index.dtype}"

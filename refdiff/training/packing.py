@@ -29,9 +29,9 @@ class Packing(NamedTuple):
             end += -(-prod(spec.shape) // ALIGNMENT) * ALIGNMENT
         return cls(places, end)
 
-    def pack(self, tree: Tree) -> np.ndarray:
-        """A fresh buffer with the values of the tree, zeros in the gaps.   -> (size,) float32."""
-        flat = np.zeros(self.size, np.float32)
+    def pack(self, tree: Tree, flat: np.ndarray | None = None) -> np.ndarray:
+        """The values of the tree in a buffer of zeros, a fresh one if none is given.   -> (size,) float32."""
+        flat = np.zeros(self.size, np.float32) if flat is None else flat
         for name, leaf in flatten(tree).items():
             offset, shape = self.places[name]
             flat[offset : offset + prod(shape)].reshape(shape)[...] = leaf

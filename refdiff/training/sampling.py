@@ -36,6 +36,12 @@ def denoiser(config: Config, p: Tree) -> Any:
     """model(x_t, t) -> the network's prediction, for NumPy arrays and t an integer or one a sample."""
     engine, dtype = engines.get(config.engine), config.dtype
     engines.check_dtype(config.engine, dtype)
+    if engines.resolve(config.engine) == "cpu":
+        from .halves import Halves
+
+        halves = Halves(config, config.schedule.build(), ("p",))
+        halves.packing.pack(p, halves.buffers["p"])
+        return lambda x_t, t: halves.predict(x_t, np.broadcast_to(t, (len(x_t),)))
     if engines.resolve(config.engine) == "cuda":
         from .graphed_sampling import on_device
 

@@ -32,18 +32,23 @@ class Step(NamedTuple):
     learning_rate: float
 
 
-def loss_and_gradient(config: Config, schedule: Schedule, p: Tree, x0: np.ndarray, step: int) -> tuple[float, Tree]:
-    """The loss of [DDPM] algorithm 1 at step number `step` on the batch x0 (N, ...), and its gradient, a tree like p."""
+def loss_and_gradient(
+    config: Config, schedule: Schedule, p: Tree, x0: np.ndarray, step: int, first: int = 0, share: float = 1.0
+) -> tuple[float, Tree]:
+    """The loss of [DDPM] algorithm 1 at step number `step` on x0 (N, ...), and share times its gradient, a tree like p.
+
+    x0: a batch, or of a batch the part that begins with sample `first`.
+    """
     engine, seed = engines.get(config.engine), config.seed
-    place = np.arange(len(x0))
+    place = first + np.arange(len(x0))
     t = integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
     eps = normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
     x_t = engine.array(q_sample(schedule, x0, t, eps))
     wanted = engine.array(target(schedule, config.train.prediction, x0, eps, t))
 
-    y, saved = models.forward(engine, config.model, p, x_t, t, Key(seed, Stream.DROPOUT, step))
+    y, saved = models.forward(engine, config.model, p, x_t, t, Key(seed, Stream.DROPOUT, step, first))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
-    dy = engine.mean_squared_error_backward(1.0, saved_loss)
+    dy = engine.mean_squared_error_backward(share, saved_loss)
     _, g = models.backward(engine, config.model, dy, saved)
     return float(loss), g
 

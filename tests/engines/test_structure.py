@@ -108,6 +108,13 @@ def test_dropout(check_contract, shape, rate, seed):
     assert np.array_equal(engine.dropout(x, rate, key)[0], y)
 
 
+@given(st.integers(1, 5), st.integers(0, 5), rates, seeds)
+def test_a_part_of_a_batch_drops_what_the_whole_batch_drops_there(n, first, rate, seed):
+    x, key = np.ones((first + n, 3, 5)), Key(seed, Stream.DROPOUT, 7)
+    whole, part = engine.dropout(x, rate, key)[0], engine.dropout(x[first:], rate, key._replace(first=first))[0]
+    assert np.array_equal(part, whole[first:])
+
+
 @given(rates, seeds)
 def test_dropout_drops_at_its_rate_and_keeps_the_expectation(rate, seed):
     """Of n elements n (1 - rate) are kept, give or take sqrt(n rate (1 - rate)); five of those happen once in a million."""

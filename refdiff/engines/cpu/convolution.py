@@ -65,12 +65,13 @@ def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
         form(f"winograd {tiles.m}x{tiles.m}")
         dx, dweight = winograd.gradients(tiles, x, weight, dy)
     elif kind == "planes":  # few channels in dy: its windows serve both gradients
-        dx = direct.columns_forward(dy, direct.flip(weight), None, 1, (1, 1))
-        dweight = direct.flip(direct.columns_gradients_weight(dy, x, 3, 3, 1, (1, 1)))
+        flipped = direct.flip(weight)
+        dx = direct.columns_forward(dy, flipped, None, 1, (1, 1))
+        dweight = direct.flip(direct.columns_gradients_weight(dy, x, flipped, 1, (1, 1)))
     else:
         if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
             dx = direct.planes(dy, direct.flip(weight), None)
         else:
             dx = direct.columns_gradient_x(dy, weight, x.shape, stride, padding)
-        dweight = direct.columns_gradients_weight(x, dy, kh, kw, stride, padding)
+        dweight = direct.columns_gradients_weight(x, dy, weight, stride, padding)
     return dx, {"weight": dweight, "bias": direct.sum_rows(dy)}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .memory import empty, scratch
+from .placing import gradient
 from .workers import each
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "planes", "sum_rows"]
@@ -97,22 +98,21 @@ def columns_forward(
 
 
 def columns_gradients_weight(
-    x: np.ndarray, dy: np.ndarray, kh: int, kw: int, stride: int, padding: tuple[int, int]
+    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int]
 ) -> np.ndarray:
     """dW = windows^T dy, band after band in order."""
-    c, (n, height, width, k) = x.shape[3], dy.shape
+    (kh, kw, c, _), (n, height, width, k) = weight.shape, dy.shape
+    dweight = gradient(weight).reshape(kh * kw * c, k)
     bands = _bands(n, height, 4 * width * kh * kw * c)
     group = max(1, -(-len(bands) // 16))  # so many bands one after the other in a task: 16 partial sums
     groups = [bands[i : i + group] for i in range(0, len(bands), group)]
     if len(bands) == 1:
         windows, above = _windows(x, bands[0], width, kh, kw, stride, padding[0]), dy.reshape(-1, k)
-        dweight = np.empty((kh * kw * c, k), np.float32)
-
         def product(own: slice) -> None:
             np.matmul(windows[:, own].T, above, out=dweight[own])
 
         _by_columns(len(dweight), len(above) * dweight.size, product)
-        return dweight.reshape(kh, kw, c, k)
+        return dweight.reshape(weight.shape)
     parts = empty((len(groups), kh * kw * c, k))
 
     def task(i: int) -> None:
@@ -125,7 +125,7 @@ def columns_gradients_weight(
                 parts[i] += np.matmul(windows.T, own, out=scratch("product", *parts[i].shape))
 
     each(len(groups), task)
-    return np.add.reduce(parts, axis=0).reshape(kh, kw, c, k)
+    return np.add.reduce(parts, axis=0, out=dweight).reshape(weight.shape)
 
 
 def columns_gradient_x(

@@ -25,7 +25,7 @@ _BLOCKS = 1 << 14  # counters at a time
 
 def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:
     """Where the uniform numbers of `refdiff.random.uniform(key, 0 .. n-1, (count,))` exceed rate.   -> (n, count) bool."""
-    least, blocks = least_word(rate), -(-count // 4)
+    least, blocks, first = least_word(rate), -(-count // 4), int(key.first)
     kept = np.empty((n, blocks, 4), np.bool_)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]
@@ -51,7 +51,7 @@ def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:
         np.bitwise_and(p0, np.uint64(_LOW), out=g)
         np.bitwise_xor(b, np.uint64(keys[2][0]), out=h)
         for i in range(n):
-            own = _M0 * ((constant >> 32) ^ i ^ keys[0][0])
+            own = _M0 * ((constant >> 32) ^ (first + i) ^ keys[0][0])
             np.bitwise_xor(a, np.uint64((own >> 32) ^ keys[1][1]), out=c2)
             np.multiply(c2, np.uint64(_M1), out=p1)
             np.right_shift(p1, np.uint64(32), out=c0)

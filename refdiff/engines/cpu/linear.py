@@ -9,6 +9,7 @@ import numpy as np
 from ..reference.structure import Gradients
 from .direct import sum_rows
 from .memory import empty
+from .placing import gradient
 from .profile import operation
 from .workers import each
 
@@ -44,7 +45,7 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx = dy W^T,  dW = x^T dy,  db = sum dy."""
     x, weight = saved
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    dx, dweight = empty(x.shape), empty(weight.shape)
+    dx, dweight = empty(x.shape), gradient(weight)
     out = dx.reshape(rows.shape)
     work = len(rows) * weight.size
     parts, channels = _parts(len(rows), _ROWS, work), _parts(len(weight), _CHANNELS, work)

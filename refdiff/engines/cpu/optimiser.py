@@ -1,10 +1,10 @@
 """Clipping, Adam, weight decay and the moving average in one pass over the weights, in place.
 
-    norm = global_norm(g)
-    update(p, g, m, v, average, step, rate, ...)
+    sums = squares(g)
+    update(p, g, m, v, average, step, rate, scale, ...)
 
-Each of them is a dictionary of contiguous float32 arrays by name, such as views of one flat buffer. Each number is read and
-written once a step: the weights of a network do not fit in a cache.
+All are flat float32 buffers. Each number is read and written once a step: the weights of a network do not fit in a cache.
+share = (i, n) does the i-th of n parts of the buffers; together the n parts do what one call without it does, to the bit.
 """
 
 from __future__ import annotations
@@ -17,48 +17,38 @@ from .memory import scratch
 from .winograd import forget_weights
 from .workers import each
 
-__all__ = ["global_norm", "update"]
+__all__ = ["squares", "update"]
 
-_TASK = 1 << 18  # numbers of a task
-_PART = 1 << 15  # numbers at a time, in cache
-
-Arrays = dict[str, np.ndarray]
+_PART = 1 << 16  # numbers at a time, in cache
 
 
-def _tasks(first: Arrays, *others: Arrays) -> list[list[tuple[np.ndarray, ...]]]:
-    """Equal parts of all arrays of one name, gathered to tasks of about _TASK numbers."""
-    tasks: list[list[tuple[np.ndarray, ...]]] = [[]]
-    room = _TASK
-    for name, array in first.items():  # gradients come in the order of the backward pass
-        rows = [array.reshape(-1), *(other[name].reshape(-1) for other in others)]
-        for start in range(0, rows[0].size, _PART):
-            part = tuple(row[start : start + _PART] for row in rows)
-            if room <= 0:
-                tasks.append([])
-                room = _TASK
-            tasks[-1].append(part)
-            room -= part[0].size
-    return tasks
+def _parts(size: int, share: tuple[int, int]) -> list[slice]:
+    count, (i, n) = -(-size // _PART), share
+    return [slice(k * _PART, (k + 1) * _PART) for k in range(count * i // n, count * (i + 1) // n)]
 
 
-def global_norm(g: Arrays) -> float:
-    """sqrt of the sum of squares of all numbers: float32 within 2^15 of them, float64 above."""
-    tasks = _tasks(g)
-    sums = [0.0] * len(tasks)
+def squares(g: np.ndarray, more: np.ndarray | None = None, share: tuple[int, int] = (0, 1)) -> list[float]:
+    """g += more, and the sum of squares of each part of the result; their sum does not depend on how it was shared when
+    it is exact, as `math.fsum` is."""
+    parts = _parts(g.size, share)
+    sums = [0.0] * len(parts)
 
     def task(i: int) -> None:
-        sums[i] = sum(float(np.dot(part, part)) for (part,) in tasks[i])
+        part = g[parts[i]]
+        if more is not None:
+            part += more[parts[i]]
+        sums[i] = float(np.dot(part, part))
 
-    each(len(tasks), task)
-    return math.sqrt(math.fsum(sums))
+    each(len(parts), task)
+    return sums
 
 
 def update(
-    p: Arrays,
-    g: Arrays,
-    m: Arrays,
-    v: Arrays,
-    average: Arrays,
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    average: np.ndarray,
     step: int,
     rate: float,
     weight_decay: float = 0.0,
@@ -67,6 +57,7 @@ def update(
     epsilon: float = 1e-8,
     scale: float = 1.0,
     decay: float = 0.0,
+    share: tuple[int, int] = (0, 1),
 ) -> None:
     """One step of [Adam] and [AdamW] for the gradient scale * g, and average <- d average + (1 - d) p, as the functions
     of `refdiff.training.optimiser` do it, but in place in p, m, v and average. step counts from 1.
@@ -80,28 +71,28 @@ def update(
     small = np.float32(epsilon * math.sqrt(correct2))
     keep1, keep2, add1 = np.float32(beta1), np.float32(beta2), np.float32((1 - beta1) * scale)
     add2, shrink = np.float32((1 - beta2) * scale * scale), np.float32(1 - rate * weight_decay)
-    tasks = _tasks(p, g, m, v, average)
+    parts = _parts(p.size, share)
 
     def task(i: int) -> None:
-        for p, g, m, v, average in tasks[i]:
-            a, b = scratch("u", p.size), scratch("t", p.size)
-            np.multiply(g, add1, out=a)
-            m *= keep1
-            m += a
-            np.multiply(g, g, out=a)
-            a *= add2
-            v *= keep2
-            v += a
-            np.sqrt(v, out=b)
-            b += small
-            np.divide(m, b, out=a)
-            a *= size
-            if weight_decay:
-                p *= shrink
-            p -= a
-            np.subtract(average, p, out=a)
-            a *= d
-            np.add(p, a, out=average)
+        own_p, own_g, own_m, own_v, own_average = (buffer[parts[i]] for buffer in (p, g, m, v, average))
+        a, b = scratch("u", own_p.size), scratch("t", own_p.size)
+        np.multiply(own_g, add1, out=a)
+        own_m *= keep1
+        own_m += a
+        np.multiply(own_g, own_g, out=a)
+        a *= add2
+        own_v *= keep2
+        own_v += a
+        np.sqrt(own_v, out=b)
+        b += small
+        np.divide(own_m, b, out=a)
+        a *= size
+        if weight_decay:
+            own_p *= shrink
+        own_p -= a
+        np.subtract(own_average, own_p, out=a)
+        a *= d
+        np.add(own_p, a, out=own_average)
 
-    each(len(tasks), task)
+    each(len(parts), task)
     forget_weights()

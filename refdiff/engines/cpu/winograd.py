@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .memory import contiguous, empty, scratch
+from .placing import gradient
 from .products import product, transposed
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import each
@@ -159,7 +160,7 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
     c, k = weight.shape[2:]
     places = form.p**2
     x, dy, g = contiguous(x), contiguous(dy), contiguous(weight).reshape(9, c, k)
-    dx, dg = empty(x.shape), empty((9, c, k))
+    dx, dg = empty(x.shape), gradient(weight).reshape(9, c, k)
     work = _Work.of(form, x.shape, c, k, c + 2 * k)
     parts = work.parts(c)
     for start in range(0, len(x), work.images):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["each", "threads"]
+__all__ = ["each", "limited", "threads"]
 
 
 def _cores() -> int:
@@ -65,6 +66,23 @@ def threads(n: int | None = None) -> int:
     return _threads
 
 
+class _Limit(threading.local):
+    most: int | None = None
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def limited(n: int) -> Iterator[None]:
+    """Inside, operations that this thread begins use at most n threads."""
+    before, _limit.most = _limit.most, n
+    try:
+        yield
+    finally:
+        _limit.most = before
+
+
 class _Job:
     """Tasks 0 .. n-1, of which each thread that helps takes the next until none is left."""
 
@@ -101,7 +119,7 @@ def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
     alone: by this thread only. Several threads of the program may call this at once: each does its own tasks, with
     whatever help is free.
     """
-    helpers = 0 if alone else min(threads(), n) - 1
+    helpers = 0 if alone else min(threads(), _limit.most or n, n) - 1
     if helpers <= 0:
         for i in range(n):
             task(i)

@@ -21,6 +21,7 @@ def key_arguments(key: Key) -> tuple[Any, ...]:
     key.step: an integer, or an int32 Array of shape () which is read when the kernel runs, so that each replay of a
     captured step draws anew.
     """
+    assert not key.first, f"key.first: expected 0, came {key.first}: give the samples' numbers instead"
     step: Any = key.step
     at = step if isinstance(step, Array) else None
     assert at is None or (at.shape == () and at.dtype == "int32"), f"key.step: expected an int32 scalar, came {at}"

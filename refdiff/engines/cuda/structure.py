@@ -173,7 +173,8 @@ def _dropout(x: Array, rate: float, key: Key) -> Array:
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]
     x.context.launch(
         "structure.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
-        ctypes.c_ulonglong(least_word(rate)), 1 / (1 - rate), *key_arguments(key), dtype=x.dtype,
+        ctypes.c_ulonglong(least_word(rate)), 1 / (1 - rate), *key_arguments(key._replace(first=0)), key.first,
+        dtype=x.dtype,
     )  # fmt: skip
     return y
 

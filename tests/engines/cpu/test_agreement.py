@@ -195,9 +195,9 @@ def test_embedding_time_and_loss(agree, rows, c, seed):
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.floats(0, 0.999),
-       st.integers(1, 5), st.integers(1, 33))  # fmt: skip
-def test_dropout_drops_what_the_reference_drops(seed, stream, step, rate, n, count):
-    x, key = np.ones((n, count), np.float32), Key(seed, stream, step)
+       st.integers(1, 5), st.integers(1, 33), st.integers(0, 2**32 - 5))  # fmt: skip
+def test_dropout_drops_what_the_reference_drops(seed, stream, step, rate, n, count, first):
+    x, key = np.ones((n, count), np.float32), Key(seed, stream, step, first)
     assert np.array_equal(cpu.dropout(x, rate, key)[0], reference.dropout(x, rate, key)[0])
 
 

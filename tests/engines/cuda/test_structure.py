@@ -108,7 +108,7 @@ def test_array_cast_and_zeros(context, dtype, n):
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 3, 8), (4,), (3, 7, 1, 3)])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999999])
 def test_dropout(context, dtype, shape, rate):
-    key = Key((7 << 32) + 11, Stream.DROPOUT + 3, 5)
+    key = Key((7 << 32) + 11, Stream.DROPOUT + 3, 5, first=2)
     check_agreement(context, "dropout", (normal(*shape),), dtype=dtype, rate=rate, key=key)
     x = np.ones(shape, np.float32)
     came = cuda.host(cuda.dropout(context.array(x, "float32"), rate, key)[0])

@@ -1,0 +1,138 @@
+"""A batch is worked on in two halves, the second one by another process where there are two threads.
+
+In one process two threads of Python wait for each other at every small step; two processes do not. The halves are the
+same whatever the number of threads, so the bits of a result are too. Each half has a buffer for its gradient; then each
+process adds up, clips and updates one half of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .. import models
+from ..engines import cpu
+from ..engines.cpu.optimiser import squares, update
+from ..engines.cpu.placing import address, gradients_at
+from ..engines.cpu.workers import limited
+from ..models import flatten
+from ..process import Schedule
+from . import partner
+from .config import Config
+from .packing import Packing
+from .shared import Shared
+from .step import loss_and_gradient
+
+__all__ = ["Half", "Halves"]
+
+_WORTH = 1 << 24  # weights times samples; with fewer the second process would not pay
+
+
+class Half:
+    """What one process does: everything for its half of the batch, or of the weights.
+
+    buffers: p, and for training also average, m, v and the gradients g0 and g1, each as `Packing` lays them out.
+    """
+
+    def __init__(self, config: Config, schedule: Schedule, buffers: Shared, threads: int) -> None:
+        self.config, self.schedule, self.buffers, self.threads = config, schedule, buffers, threads
+        self.packing = Packing.of(models.layout(config.model))
+        self.p = self.packing.unpack(buffers["p"])
+        cpu.forget_weights()
+
+    def gradient(self, i: int, step: int, x0: np.ndarray, first: int, share: float) -> float:
+        """The loss on x0, which begins at sample `first` of a batch and is so large a share of it; share times its
+        gradient is then in buffer g<i>."""
+        g = self.buffers[f"g{i}"]
+        with limited(self.threads), gradients_at(self.buffers["p"], g):
+            loss, tree = loss_and_gradient(self.config, self.schedule, self.p, x0, step, first, share)
+        for name, leaf in flatten(tree).items():
+            offset, _ = self.packing.places[name]
+            place = g[offset : offset + leaf.size]
+            if address(leaf) != address(place):
+                place[...] = leaf.reshape(-1)
+        return loss
+
+    def squares(self, i: int, both: bool) -> list[float]:
+        """g0 += g1 if both are there, in half i of the weights, and the sums of squares of its parts."""
+        with limited(self.threads):
+            return squares(self.buffers["g0"], self.buffers["g1"] if both else None, (i, 2))
+
+    def update(self, i: int, step: int, rate: float, scale: float) -> None:
+        """Weights, moments and average of half i of the weights, for the gradient scale * g0."""
+        s = self.config.train
+        p, g, m, v, average = (self.buffers[name] for name in ("p", "g0", "m", "v", "average"))
+        with limited(self.threads):
+            update(p, g, m, v, average, step, rate, s.weight_decay, scale=scale, decay=s.average, share=(i, 2))
+
+    def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The network's prediction."""
+        with limited(self.threads):
+            return models.forward(cpu, self.config.model, self.p, cpu.array(x_t), t)[0]
+
+
+class Halves:
+    """Both halves, in one process or two. names: of the buffers, see `Half`."""
+
+    def __init__(self, config: Config, schedule: Schedule, names: tuple[str, ...]) -> None:
+        self.config, self.schedule = config, schedule
+        self.packing = Packing.of(models.layout(config.model))
+        self.buffers = Shared(names, self.packing.size)
+        self._half = Half(config, schedule, self.buffers, 1)
+        self._partner: partner.Partner | None = None
+
+    def step(self, number: int, x0: np.ndarray) -> tuple[float, float]:
+        """Loss and norm of the gradient, which is then in g0."""
+        halves, pair = _halves(len(x0)), self._two(len(x0))
+        asked = [
+            ("gradient", i, number, x0[own], own.start, (own.stop - own.start) / len(x0)) for i, own in enumerate(halves)
+        ]
+        losses = self._both(asked, pair)
+        sums = self._both([("squares", i, len(halves) == 2) for i in range(2)], pair)
+        loss = sum(share * loss for (*_, share), loss in zip(asked, losses, strict=True))
+        return float(loss), math.sqrt(math.fsum(chain.from_iterable(sums)))
+
+    def update(self, number: int, rate: float, scale: float, n: int) -> None:
+        """The step that the gradient in g0 asks for; n: samples of the batch."""
+        self._both([("update", i, number, rate, scale) for i in range(2)], self._two(n))
+
+    def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The network's prediction.   x_t (N, ...), t (N,) -> (N, ...)."""
+        halves = _halves(len(x_t))
+        return np.concatenate(self._both([("predict", x_t[own], t[own]) for own in halves], self._two(len(x_t))))
+
+    def _two(self, n: int) -> bool:
+        """Whether a second process helps with n samples."""
+        return cpu.threads() > 1 and n > 1 and n * self.packing.size >= _WORTH and partner.available
+
+    def _both(self, asked: list[tuple[Any, ...]], pair: bool) -> list[Any]:
+        """What these methods of a Half return; the second one in the other process, if pair."""
+        self._half.threads = max(1, cpu.threads() // 2) if pair else cpu.threads()
+        if not pair or len(asked) < 2:
+            return [getattr(self._half, name)(*args) for name, *args in asked]
+        there, (name, *args) = self._other(), asked[0]
+        there.ask(*asked[1])
+        try:
+            return [getattr(self._half, name)(*args), there.answer()]
+        except BaseException:  # whatever it is doing now, nobody waits for it
+            there.end()
+            self._partner = None
+            raise
+
+    def _other(self) -> partner.Partner:
+        if self._partner is None:
+            self._partner = partner.take()
+            weakref.finalize(self, partner.give_back, self._partner)
+            self._partner.ask("open", self.config, self.schedule, self.buffers, max(1, cpu.threads() // 2))
+            self._partner.answer()
+        return self._partner
+
+
+def _halves(n: int) -> list[slice]:
+    """Of n samples; a single one is not divided."""
+    middle = -(-n // 2)
+    return [own for own in (slice(0, middle), slice(middle, n)) if own.start < own.stop]

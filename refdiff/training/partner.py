@@ -1,0 +1,156 @@
+"""A second process that does half of the work: it has an interpreter's lock of its own.
+
+It is a Python that runs `serve`: it takes the name of a method and its arguments, and sends back what the method returned
+or raised. It ends when its pipe does, so it never outlives this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .shared import Shared
+
+__all__ = ["Partner", "available", "give_back", "serve", "take"]
+
+available = hasattr(socket, "AF_UNIX") and hasattr(os, "fork")
+_idle: list[Partner] = []
+_ending = False
+_lock = threading.Lock()
+
+
+class Partner:
+    """One question at a time: ask, then answer."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        program = f"from refdiff.training.partner import serve; serve({theirs.fileno()})"
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        theirs.close()
+        self._connection = Connection(ours.detach())
+
+    def ask(self, name: str, *args: Any) -> None:
+        """Begin `name(*args)` there; a `Shared` among the arguments is seen there too."""
+        shared = [a for a in args if isinstance(a, Shared)]
+        try:
+            self._connection.send((name, [_Place(a.names, a.count) if isinstance(a, Shared) else a for a in args]))
+            for a in shared:
+                reduction.send_handle(self._connection, a.descriptor, self._process.pid)
+        except OSError:
+            self._lost()
+
+    def answer(self) -> Any:
+        """What the method returned; what it raised is raised here."""
+        try:
+            good, result = self._connection.recv()
+        except (EOFError, OSError):
+            self._lost()
+        if not good:
+            raise result
+        return result
+
+    def _lost(self) -> None:
+        self.end()
+        raise RuntimeError(
+            f"the second process of the cpu engine ended, exit status {self._process.returncode}; was memory short? "
+            f"REFDIFF_THREADS=1 works without one"
+        ) from None
+
+    def end(self) -> None:
+        self._connection.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Place(tuple):
+    """Stands for a Shared on the way: (names, count)."""
+
+    def __new__(cls, names: tuple[str, ...] = (), count: int = 0) -> _Place:
+        return super().__new__(cls, (names, count))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
+
+
+def take() -> Partner:
+    """A partner that does nothing else, a new one if none is idle."""
+    with _lock:
+        if _idle:
+            return _idle.pop()
+    return Partner()
+
+
+def give_back(partner: Partner) -> None:
+    """It forgets what it has, and is idle."""
+    if _ending:
+        partner.end()
+        return
+    try:
+        partner.ask("close")
+        partner.answer()
+    except RuntimeError:
+        return
+    with _lock:
+        _idle.append(partner)
+
+
+def serve(descriptor: int) -> None:
+    """The second process: methods of a `Half`, one after another."""
+    from .halves import Half
+
+    # Ctrl-C reaches all processes of a terminal: the first one decides when to stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    connection, half = Connection(descriptor), None
+    while True:
+        try:
+            name, args = connection.recv()
+            args = [Shared(*a, reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
+        except (EOFError, OSError):
+            return
+        try:
+            if name == "open":
+                half, result = Half(*args), None
+            elif name == "close":
+                half, result = None, None
+            else:
+                result = getattr(half, name)(*args)
+        except Exception as error:
+            connection.send((False, error))
+        else:
+            connection.send((True, result))
+        del args
+
+
+def _end_idle() -> None:
+    global _ending
+    _ending = True
+    while _idle:
+        _idle.pop().end()
+
+
+def _forget() -> None:
+    """A child process of fork has no partners: they are its parent's."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+
+
+atexit.register(_end_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
