@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import models
 from ..engines import cpu
+from ..engines.cpu.blas import held
 from ..engines.cpu.optimiser import squares, update
 from ..engines.cpu.placing import address, gradients_at
 from ..engines.cpu.workers import limited
@@ -48,7 +49,7 @@ class Half:
         """The loss on x0, which begins at sample `first` of a batch and is so large a share of it; share times its
         gradient is then in buffer g<i>."""
         g = self.buffers[f"g{i}"]
-        with limited(self.threads), gradients_at(self.buffers["p"], g):
+        with limited(self.threads), held(), gradients_at(self.buffers["p"], g):
             loss, tree = loss_and_gradient(self.config, self.schedule, self.p, x0, step, first, share)
         for name, leaf in flatten(tree).items():
             offset, _ = self.packing.places[name]
@@ -71,7 +72,7 @@ class Half:
 
     def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The network's prediction."""
-        with limited(self.threads):
+        with limited(self.threads), held():
             return models.forward(cpu, self.config.model, self.p, cpu.array(x_t), t)[0]
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["controlled", "enter", "leave"]
+__all__ = ["controlled", "enter", "held", "leave"]
 
 
 def _library() -> tuple[Callable[[], int], Callable[[int], None]] | None:
@@ -71,6 +72,16 @@ def leave() -> None:
         _users -= 1
         if not _users and _functions and _before != 1:
             _functions[1](_before)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Many operations, between which nobody else is let in."""
+    enter()
+    try:
+        yield
+    finally:
+        leave()
 
 
 def _forget() -> None:

@@ -22,8 +22,8 @@ __all__ = [
     "group_norm_silu", "group_norm_silu_backward",
 ]  # fmt: skip
 
-_LONG = 512  # elements of a row, most
-_BAND = 1 << 17  # elements of a band, about
+_LONG = 128  # elements of a row, most
+_BAND = 1 << 16  # elements of a band, about
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 

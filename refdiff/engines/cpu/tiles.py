@@ -96,20 +96,20 @@ def gradient_tiles(form: Form, dy: np.ndarray, d: np.ndarray) -> None:
     _spread(form.m, form.a, 0, dy, d)
 
 
-def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
-    """y = A' (U * V) A + bias.   products (p, p, N, rows, columns, K), which are overwritten -> into y (N, H, W, K), any
-    strides but the last."""
-    m, p, (n, h, w, k) = form.m, form.p, y.shape
-    rows, columns = products.shape[3:5]
+def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int) -> None:
+    """y = A' (U * V) A + bias, for channels `first` and so on.   products (p, p, N, rows, columns, some of K), which are
+    overwritten -> into y (N, H, W, K), contiguous."""
+    m, p, (n, h, w, every) = form.m, form.p, y.shape
+    rows, columns, k = products.shape[3:]
     if bias is not None:
-        products[1, 1] += bias  # the one place that A' and A pass to every output
+        products[1, 1] += bias[first : first + k]  # the one place that A' and A pass to every output
     t = scratch("half", m, p, n, rows, columns, k)
     np.matmul(form.a_t, products.reshape(p, p, -1).swapaxes(0, 1), out=t.reshape(m, p, -1).swapaxes(0, 1))
-    image, row, pixel, one = y.strides
+    image, row = h * w * every, w * every
     for r0, r1, _, down in _ends(h, m, m, 0):
         for s0, s1, _, across in _ends(w, m, m, 0):
-            shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * pixel, pixel, one)
-            tiles = np.lib.stride_tricks.as_strided(y[:, m * r0 :, m * s0 :], shape, steps)
+            shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * every, every, 1)
+            tiles = _view(y, m * r0 * row + m * s0 * every + first, shape, steps)
             np.matmul(form.a_t[:across], t[:down, :, :, r0:r1, s0:s1].transpose(0, 2, 3, 4, 1, 5), out=tiles)
 
 

@@ -145,7 +145,7 @@ def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | N
             else:
                 u = scratch("u", form.p**2, c, own.stop - own.start)
                 filters(form.u_of_g, g[:, :, own], u)
-            _convolution(form, v, u, None if bias is None else bias[own], out[..., own])
+            _convolution(form, v, u, bias, out, own.start)
 
         work.by_image(spread, len(block))
         each(len(parts), multiply, alone=work.alone)
@@ -178,7 +178,7 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
             channels = own.stop - own.start
             u = scratch("u", places, k, channels)
             filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
-            _convolution(form, e, u, None, out[..., own])
+            _convolution(form, e, u, None, out, own.start)
             du = scratch("u", places, channels, k)
             product(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), du)
             if first:
@@ -193,9 +193,12 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
     return dx, dg.reshape(weight.shape)
 
 
-def _convolution(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
-    """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, K) -> into y (N, H, W, K)."""
+def _convolution(
+    form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int
+) -> None:
+    """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, some of K) -> into y (N, H, W, K) from channel
+    `first` on."""
     places, c, k = u.shape
     products = scratch("products", *v.shape[:5], k)
     product(v.reshape(places, -1, c), u, products.reshape(places, -1, k))
-    from_tiles(form, products, bias, y)
+    from_tiles(form, products, bias, y, first)
