@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from .. import models
 from ..engines import cpu
 from ..engines.cpu.blas import held
+from ..engines.cpu.division import halves, undivided
 from ..engines.cpu.optimiser import squares, update
 from ..engines.cpu.placing import address, gradients_at
 from ..engines.cpu.workers import limited
@@ -49,7 +52,7 @@ class Half:
         """The loss on x0, which begins at sample `first` of a batch and is so large a share of it; share times its
         gradient is then in buffer g<i>."""
         g = self.buffers[f"g{i}"]
-        with limited(self.threads), held(), gradients_at(self.buffers["p"], g):
+        with self._running(share < 1), gradients_at(self.buffers["p"], g):
             loss, tree = loss_and_gradient(self.config, self.schedule, self.p, x0, step, first, share)
         for name, leaf in flatten(tree).items():
             offset, _ = self.packing.places[name]
@@ -70,10 +73,16 @@ class Half:
         with limited(self.threads):
             update(p, g, m, v, average, step, rate, s.weight_decay, scale=scale, decay=s.average, share=(i, 2))
 
-    def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The network's prediction."""
-        with limited(self.threads), held():
+    def predict(self, x_t: np.ndarray, t: np.ndarray, half: bool) -> np.ndarray:
+        """The network's prediction, for half of a batch or all of it."""
+        with self._running(half):
             return models.forward(cpu, self.config.model, self.p, cpu.array(x_t), t)[0]
+
+
+    @contextmanager
+    def _running(self, half: bool) -> Iterator[None]:
+        with limited(self.threads), held(), undivided() if half else nullcontext():
+            yield
 
 
 class Halves:
@@ -88,12 +97,11 @@ class Halves:
 
     def step(self, number: int, x0: np.ndarray) -> tuple[float, float]:
         """Loss and norm of the gradient, which is then in g0."""
-        halves, pair = _halves(len(x0)), self._two(len(x0))
-        asked = [
-            ("gradient", i, number, x0[own], own.start, (own.stop - own.start) / len(x0)) for i, own in enumerate(halves)
-        ]
+        pair = self._two(len(x0))
+        parts = halves(len(x0)) if pair else [slice(0, len(x0))]
+        asked = [("gradient", i, number, x0[own], own.start, len(x0[own]) / len(x0)) for i, own in enumerate(parts)]
         losses = self._both(asked, pair)
-        sums = self._both([("squares", i, len(halves) == 2) for i in range(2)], pair)
+        sums = self._both([("squares", i, pair) for i in range(2)], pair)
         loss = sum(share * loss for (*_, share), loss in zip(asked, losses, strict=True))
         return float(loss), math.sqrt(math.fsum(chain.from_iterable(sums)))
 
@@ -103,8 +111,9 @@ class Halves:
 
     def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The network's prediction.   x_t (N, ...), t (N,) -> (N, ...)."""
-        halves = _halves(len(x_t))
-        return np.concatenate(self._both([("predict", x_t[own], t[own]) for own in halves], self._two(len(x_t))))
+        if not self._two(len(x_t)):
+            return self._both([("predict", x_t, t, False)], False)[0]
+        return np.concatenate(self._both([("predict", x_t[own], t[own], True) for own in halves(len(x_t))], True))
 
     def _two(self, n: int) -> bool:
         """Whether a second process helps with n samples."""
@@ -131,9 +140,3 @@ class Halves:
             self._partner.ask("open", self.config, self.schedule, self.buffers, max(1, cpu.threads() // 2))
             self._partner.answer()
         return self._partner
-
-
-def _halves(n: int) -> list[slice]:
-    """Of n samples; a single one is not divided."""
-    middle = -(-n // 2)
-    return [own for own in (slice(0, middle), slice(middle, n)) if own.start < own.stop]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .elementwise import over_rows
+from .elementwise import over_samples
 from .memory import empty, scratch
 from .profile import operation
 from .workers import each
@@ -35,7 +35,7 @@ def softmax(x: np.ndarray) -> tuple[np.ndarray, Any]:
     """y_i = exp(x_i) / sum_j exp(x_j) over the last axis, shifted by the largest x so that nothing overflows."""
     y = empty(x.shape)
     rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
-    over_rows(len(rows), rows.shape[1], lambda own: _softmax(rows[own], out[own]))
+    over_samples(x.shape, lambda own: _softmax(rows[own], out[own]))
     return y, y
 
 
@@ -45,7 +45,7 @@ def softmax_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     y = saved
     dx = empty(y.shape)
     rows, kept, out = (a.reshape(-1, y.shape[-1]) for a in (dy, y, dx))
-    over_rows(len(rows), rows.shape[1], lambda own: _softmax_backward(rows[own], kept[own], out[own]))
+    over_samples(y.shape, lambda own: _softmax_backward(rows[own], kept[own], out[own]))
     return dx
 
 

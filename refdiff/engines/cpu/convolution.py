@@ -13,6 +13,9 @@ import numpy as np
 
 from ..reference.structure import Gradients
 from . import direct, winograd
+from .division import halves
+from .memory import empty
+from .placing import gradient
 from .profile import form, operation
 
 __all__ = ["conv2d", "conv2d_backward"]
@@ -40,16 +43,21 @@ def conv2d(
     if padding is None:
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
         padding = (kh // 2, kh // 2)
-    kind = _form(x.shape[0] * x.shape[1] * x.shape[2], weight.shape, c_in, c_out, stride, padding)
-    form(kind)
-    if kind == "winograd":
-        tiles = winograd.choose(*x.shape[:3])
-        form(f"winograd {tiles.m}x{tiles.m}")
-        y = winograd.convolve(tiles, x, weight, bias)
-    elif kind == "planes":
-        y = direct.planes(x, weight, bias)
-    else:
-        y = direct.columns_forward(x, weight, bias, stride, padding)
+    y = empty(direct.output(x.shape, weight.shape, stride, padding))
+    parts = halves(len(x))
+    filters = winograd.Filters(weight, len(parts) > 1)
+    for own in parts:
+        part, out = x[own], y[own]
+        kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
+        form(kind)
+        if kind == "winograd":
+            tiles = winograd.choose(*part.shape[:3])
+            form(f"winograd {tiles.m}x{tiles.m}")
+            winograd.convolve(tiles, part, filters, bias, out)
+        elif kind == "planes":
+            direct.planes(part, weight, bias, out)
+        else:
+            direct.columns_forward(part, weight, bias, stride, padding, out)
     return y, (x, weight, stride, padding)
 
 
@@ -58,20 +66,29 @@ def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy."""
     x, weight, stride, padding = saved
     kh, kw, c_in, c_out = weight.shape
-    kind = _form(x.shape[0] * x.shape[1] * x.shape[2], weight.shape, c_in, c_out, stride, padding)
-    form(kind)
-    if kind == "winograd":
-        tiles = winograd.choose(*x.shape[:3])
-        form(f"winograd {tiles.m}x{tiles.m}")
-        dx, dweight = winograd.gradients(tiles, x, weight, dy)
-    elif kind == "planes":  # few channels in dy: its windows serve both gradients
-        flipped = direct.flip(weight)
-        dx = direct.columns_forward(dy, flipped, None, 1, (1, 1))
-        dweight = direct.flip(direct.columns_gradients_weight(dy, x, flipped, 1, (1, 1)))
-    else:
-        if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
-            dx = direct.planes(dy, direct.flip(weight), None)
+    dx, dweight, parts = empty(x.shape), gradient(weight), halves(len(x))
+    filters = winograd.Filters(weight, len(parts) > 1)
+    flipped = direct.flip(weight) if c_in <= _FEW or c_out <= _FEW else weight
+    for own in parts:
+        part, above, out = x[own], dy[own], dx[own]
+        dw = dweight if own.start == 0 else empty(weight.shape)
+        kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
+        form(kind)
+        if kind == "winograd":
+            tiles = winograd.choose(*part.shape[:3])
+            form(f"winograd {tiles.m}x{tiles.m}")
+            winograd.gradients(tiles, part, filters, above, out, dw)
+        elif kind == "planes":  # few channels in dy: its windows serve both gradients
+            direct.columns_forward(above, flipped, None, 1, (1, 1), out)
+            turned = empty(flipped.shape)
+            direct.columns_gradients_weight(above, part, 1, (1, 1), turned)
+            dw[...] = direct.flip(turned)
         else:
-            dx = direct.columns_gradient_x(dy, weight, x.shape, stride, padding)
-        dweight = direct.columns_gradients_weight(x, dy, weight, stride, padding)
+            if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
+                direct.planes(above, flipped, None, out)
+            else:
+                direct.columns_gradient_x(above, weight, stride, padding, out)
+            direct.columns_gradients_weight(part, above, stride, padding, dw)
+        if own.start:
+            dweight += dw
     return dx, {"weight": dweight, "bias": direct.sum_rows(dy)}

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .division import rows
 from .memory import empty, scratch
-from .placing import gradient
 from .workers import each
 
-__all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "planes", "sum_rows"]
+__all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "output", "planes", "sum_rows"]
 
 _CACHED = 1 << 21  # bytes of gathered windows at a time
 _WORK = 1 << 24  # multiplications; fewer are not worth dividing
@@ -32,8 +32,10 @@ def _bands(n: int, rows: int, size: int) -> list[tuple[int, int, int, int]]:
     return [(i, min(i + images, n), 0, rows) for i in range(0, n, images)]
 
 
-def _output(x: np.ndarray, kh: int, kw: int, stride: int, padding: tuple[int, int]) -> tuple[int, int]:
-    return (x.shape[1] + sum(padding) - kh) // stride + 1, (x.shape[2] + sum(padding) - kw) // stride + 1
+def output(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of y."""
+    (n, *sides, _), (*filters, _, k) = shape, weight
+    return n, *((side + sum(padding) - size) // stride + 1 for side, size in zip(sides, filters, strict=True)), k
 
 
 def _windows(
@@ -67,12 +69,11 @@ def _by_columns(columns: int, work: int, task: Callable[[slice], Any]) -> None:
 
 
 def columns_forward(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: tuple[int, int]
-) -> np.ndarray:
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: tuple[int, int], y: np.ndarray
+) -> None:
     """y = windows W + b."""
     kh, kw, c, k = weight.shape
-    height, width = _output(x, kh, kw, stride, padding)
-    y = empty((len(x), height, width, k))
+    _, height, width, _ = y.shape
     bands = _bands(len(x), height, 4 * width * kh * kw * c)
     rows = weight.reshape(-1, k)
     if len(bands) == 1:  # few pixels: what can be divided is the product, by its columns
@@ -84,7 +85,7 @@ def columns_forward(
                 flat[:, own] += bias[own]
 
         _by_columns(k, len(windows) * rows.size, product)
-        return y
+        return
 
     def task(i: int) -> None:
         n0, n1, r0, r1 = bands[i]
@@ -94,15 +95,14 @@ def columns_forward(
             out += bias
 
     each(len(bands), task)
-    return y
 
 
 def columns_gradients_weight(
-    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int]
-) -> np.ndarray:
+    x: np.ndarray, dy: np.ndarray, stride: int, padding: tuple[int, int], dw: np.ndarray
+) -> None:
     """dW = windows^T dy, band after band in order."""
-    (kh, kw, c, _), (n, height, width, k) = weight.shape, dy.shape
-    dweight = gradient(weight).reshape(kh * kw * c, k)
+    (kh, kw, c, k), (n, height, width, _) = dw.shape, dy.shape
+    dweight = dw.reshape(kh * kw * c, k)
     bands = _bands(n, height, 4 * width * kh * kw * c)
     group = max(1, -(-len(bands) // 16))  # so many bands one after the other in a task: 16 partial sums
     groups = [bands[i : i + group] for i in range(0, len(bands), group)]
@@ -112,7 +112,7 @@ def columns_gradients_weight(
             np.matmul(windows[:, own].T, above, out=dweight[own])
 
         _by_columns(len(dweight), len(above) * dweight.size, product)
-        return dweight.reshape(weight.shape)
+        return
     parts = empty((len(groups), kh * kw * c, k))
 
     def task(i: int) -> None:
@@ -125,17 +125,16 @@ def columns_gradients_weight(
                 parts[i] += np.matmul(windows.T, own, out=scratch("product", *parts[i].shape))
 
     each(len(groups), task)
-    return np.add.reduce(parts, axis=0, out=dweight).reshape(weight.shape)
+    np.add.reduce(parts, axis=0, out=dweight)
 
 
 def columns_gradient_x(
-    dy: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], stride: int, padding: tuple[int, int]
-) -> np.ndarray:
+    dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int], dx: np.ndarray
+) -> None:
     """dx adds each window's gradient dy W^T back where the window was read."""
     (kh, kw, c, k), (_, height, width, _) = weight.shape, dy.shape
-    n, h, w, _ = shape
+    n, h, w, _ = dx.shape
     before = padding[0]
-    dx = empty((n, h, w, c))
     rows = weight.reshape(-1, k).T
     most = max(1, _CACHED // (4 * width * kh * kw * c))
     images = max(1, min(most // height, n))
@@ -165,7 +164,6 @@ def columns_gradient_x(
         dx[own] = whole[:, before : before + h, before : before + w]
 
     each(-(-n // images), task)
-    return dx
 
 
 def flip(weight: np.ndarray) -> np.ndarray:
@@ -173,11 +171,10 @@ def flip(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
 
 
-def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """3x3, stride 1, zeros around, K small: z = W^T x for all 9 places, and y[h, w] sums z_ij[h + i - 1, w + j - 1]."""
     c, k = weight.shape[2:]
     n, h, w, _ = x.shape
-    y = empty((n, h, w, k))
     rows = np.ascontiguousarray(weight.transpose(0, 1, 3, 2)).reshape(9 * k, c)
     images = max(1, min(n, _CACHED // (36 * h * w * k)))
     near = [(slice(max(0, 1 - i), h - max(0, i - 1)), slice(max(0, i - 1), h + min(0, i - 1))) for i in range(3)]
@@ -201,20 +198,23 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
             y[own] += bias
 
     each(-(-n // images), task)
-    return y
 
 
 def sum_rows(x: np.ndarray) -> np.ndarray:
-    """The sum over all axes but the last, as products with ones, part after part.   (..., C) -> (C,), fresh."""
-    rows = x.reshape(-1, x.shape[-1])
-    count = -(-len(rows) // _ROWS)
-    parts = np.empty((count, rows.shape[1]), np.float32)
+    """The sum over all axes but the last, as products with ones, part after part.   (N, ..., C) -> (C,), fresh."""
+    flat = x.reshape(-1, x.shape[-1])
+    return sum(_sum_rows(flat[own]) for own in rows(x.shape))  # type: ignore[return-value]
+
+
+def _sum_rows(x: np.ndarray) -> np.ndarray:
+    count = -(-len(x) // _ROWS)
+    parts = np.empty((count, x.shape[1]), np.float32)
 
     def task(i: int) -> None:
-        own = rows[i * _ROWS : (i + 1) * _ROWS]
+        own = x[i * _ROWS : (i + 1) * _ROWS]
         np.matmul(_ONES[: len(own)], own, out=parts[i])
 
-    if rows.size < 1 << 19:
+    if x.size < 1 << 19:
         for i in range(count):
             task(i)
     else:

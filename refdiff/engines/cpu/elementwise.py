@@ -12,20 +12,30 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["by_rows", "over_rows"]
+from .division import rows
+
+__all__ = ["by_rows", "over_rows", "over_samples"]
 
 _PART = 1 << 15  # elements of a part
 _WORK = 1 << 16  # fewer elements than this are one part
 
 
-def over_rows(rows: int, size: int, task: Callable[[slice], Any]) -> None:
-    """task(rows i .. j) over all `rows` of `size` elements each."""
-    if rows * size <= _WORK:
-        task(slice(0, rows))
+def over_rows(count: int, size: int, task: Callable[[slice], Any]) -> None:
+    """task(rows i .. j) over all `count` rows of `size` elements each."""
+    if count * size <= _WORK:
+        task(slice(0, count))
         return
     step = max(1, _PART // size)
-    for i in range(0, rows, step):
+    for i in range(0, count, step):
         task(slice(i, i + step))
+
+
+def over_samples(shape: tuple[int, ...], task: Callable[[slice], Any]) -> None:
+    """task(rows i .. j) over the rows of an array (N, ..., C), where what comes of a row may depend on the others."""
+    for half in rows(shape):
+        step = max(1, _PART // max(shape[-1], 1))
+        for i in range(half.start, half.stop, step):
+            task(slice(i, min(i + step, half.stop)))
 
 
 def by_rows(task: Callable[..., None], *arrays: np.ndarray) -> None:
@@ -34,5 +44,5 @@ def by_rows(task: Callable[..., None], *arrays: np.ndarray) -> None:
     if prod(shape) <= _WORK or len(shape) < 2:
         task(*arrays)
         return
-    rows = [a.reshape(-1, shape[-1]) for a in arrays]
-    over_rows(len(rows[0]), shape[-1], lambda own: task(*(a[own] for a in rows)))
+    parts = [a.reshape(-1, shape[-1]) for a in arrays]
+    over_rows(len(parts[0]), shape[-1], lambda own: task(*(a[own] for a in parts)))

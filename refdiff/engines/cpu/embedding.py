@@ -7,19 +7,40 @@ from typing import Any
 import numpy as np
 
 from .. import reference
+from ..reference.structure import Gradients
+from .division import halves
 from .profile import operation
 
 __all__ = [
     "embedding", "embedding_backward", "mean_squared_error", "mean_squared_error_backward", "time_embedding",
 ]  # fmt: skip
 
-embedding, embedding_backward = operation(reference.embedding), operation(reference.embedding_backward)
-mean_squared_error = operation(reference.mean_squared_error)
+embedding = operation(reference.embedding)
 time_embedding = reference.time_embedding
+
+
+@operation
+def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
+    """dweight adds each dy to the row it was read from. An index has no gradient."""
+    index, shape = saved
+    parts = [reference.embedding_backward(dy[half], (index[half], shape)) for half in halves(len(dy))]
+    return {"weight": sum(part["weight"] for part in parts)}
+
+
+@operation
+def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
+    """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
+    _, difference = reference.mean_squared_error(x, target)
+    loss = sum(len(d) / len(x) * float((d**2).mean()) for d in (difference[half] for half in halves(len(x))))
+    return np.float64(loss), difference
 
 
 @operation
 def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
     """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
     difference = saved
-    return difference * np.float32(2 * float(dloss) / difference.size)
+    dx = np.empty_like(difference)
+    for half in halves(len(dx)):
+        share = len(dx[half]) / len(dx)
+        np.multiply(difference[half], np.float32(float(dloss) * share * (2 / dx[half].size)), out=dx[half])
+    return dx

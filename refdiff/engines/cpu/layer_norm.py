@@ -8,7 +8,7 @@ import numpy as np
 
 from ..reference.structure import Gradients
 from .direct import sum_rows
-from .elementwise import over_rows
+from .elementwise import over_samples
 from .memory import empty, scratch
 from .profile import operation
 
@@ -32,7 +32,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: flo
         np.multiply(d, weight, out=out[own])
         out[own] += bias
 
-    over_rows(len(rows), c, task)
+    over_samples(x.shape, task)
     return y, (xhat, inverse, weight)
 
 
@@ -56,5 +56,5 @@ def layer_norm_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradien
         d *= inverse[own]
         np.multiply(rows[own], hat, out=p)
 
-    over_rows(len(rows), c, task)
+    over_samples(dy.shape, task)
     return dx, {"weight": sum_rows(product), "bias": sum_rows(dy)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..reference.structure import Gradients
 from .direct import sum_rows
+from .division import rows
 from .memory import empty
 from .placing import gradient
 from .profile import operation
@@ -19,24 +20,26 @@ _WORK = 1 << 25  # multiplications; fewer are not worth dividing
 _ROWS, _CHANNELS = 512, 64  # of a task, least
 
 
-def _parts(rows: int, least: int, work: int) -> list[slice]:
-    """`rows` rows in up to 4 parts."""
-    size = rows if work < _WORK else max(least, -(-rows // 4))
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+def _parts(whole: slice, least: int, work: int) -> list[slice]:
+    """Up to 4 parts."""
+    count = whole.stop - whole.start
+    size = count if work < _WORK else max(least, -(-count // 4))
+    return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, max(size, 1))]
 
 
 @operation
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out)."""
     y = empty((*x.shape[:-1], weight.shape[1]))
-    rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, weight.shape[1])
-    parts = _parts(len(rows), _ROWS, len(rows) * weight.size)
+    flat, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, weight.shape[1])
+    for half in rows(x.shape):
+        parts = _parts(half, _ROWS, (half.stop - half.start) * weight.size)
 
-    def task(i: int) -> None:
-        np.matmul(rows[parts[i]], weight, out=out[parts[i]])
-        out[parts[i]] += bias
+        def task(i: int, parts: list[slice] = parts) -> None:
+            np.matmul(flat[parts[i]], weight, out=out[parts[i]])
+            out[parts[i]] += bias
 
-    each(len(parts), task)
+        each(len(parts), task)
     return y, (x, weight)
 
 
@@ -44,18 +47,21 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
 def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx = dy W^T,  dW = x^T dy,  db = sum dy."""
     x, weight = saved
-    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     dx, dweight = empty(x.shape), gradient(weight)
-    out = dx.reshape(rows.shape)
-    work = len(rows) * weight.size
-    parts, channels = _parts(len(rows), _ROWS, work), _parts(len(weight), _CHANNELS, work)
+    flat, above, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), dx.reshape(-1, x.shape[-1])
+    for half in rows(x.shape):
+        dw = dweight if half.start == 0 else empty(weight.shape)
+        work = (half.stop - half.start) * weight.size
+        parts, channels = _parts(half, _ROWS, work), _parts(slice(0, len(weight)), _CHANNELS, work)
 
-    def task(i: int) -> None:
-        if i < len(channels):
-            np.matmul(rows[:, channels[i]].T, drows, out=dweight[channels[i]])
-        else:
-            own = parts[i - len(channels)]
-            np.matmul(drows[own], weight.T, out=out[own])
+        def task(i: int, half: slice = half, dw: Any = dw, parts: Any = parts, channels: Any = channels) -> None:
+            if i < len(channels):
+                np.matmul(flat[half, channels[i]].T, above[half], out=dw[channels[i]])
+            else:
+                own = parts[i - len(channels)]
+                np.matmul(above[own], weight.T, out=out[own])
 
-    each(len(channels) + len(parts), task)
+        each(len(channels) + len(parts), task)
+        if half.start:
+            dweight += dw
     return dx, {"weight": dweight, "bias": sum_rows(dy)}

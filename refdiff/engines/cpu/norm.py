@@ -14,6 +14,7 @@ import numpy as np
 
 from ..reference.structure import Gradients
 from .activation import times_slope
+from .division import halves
 from .memory import empty, scratch
 from .profile import operation
 
@@ -60,11 +61,11 @@ def _fold(positions: int, channels: int) -> int:
     return fold
 
 
-def _division(n: int, rows: int, length: int) -> tuple[int, list[slice]]:
-    """Samples of a task, and the bands of rows it goes through."""
-    together = max(1, min(_BAND // (rows * length), n))
-    height = max(1, _BAND // length)
-    return together, [slice(r, min(r + height, rows)) for r in range(0, rows, height)]
+def _division(n: int, rows: int, length: int) -> tuple[list[slice], list[slice]]:
+    """The samples of each task, and the bands of rows it goes through."""
+    most, height = max(1, _BAND // (rows * length)), max(1, _BAND // length)
+    tasks = [slice(i, min(i + most, half.stop)) for half in halves(n) for i in range(half.start, half.stop, most)]
+    return tasks, [slice(r, min(r + height, rows)) for r in range(0, rows, height)]
 
 
 def _spread(x: np.ndarray, fold: int) -> np.ndarray:
@@ -98,10 +99,9 @@ def _normalise(
     y, mean, inverse = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
     a, b = _spread(weight, fold), _spread(bias, fold)
     source, target = x.reshape(shape), y.reshape(shape)
-    together, bands = _division(*shape)
+    tasks, bands = _division(*shape)
 
-    def task(i: int) -> None:
-        own = slice(i * together, min((i + 1) * together, n))
+    def task(own: slice) -> None:
         part, out = source[own], target[own]
         sums = _sums(bands, len(part), length, lambda rows: part[:, rows])
         np.matmul(np.matmul(sums[:, 0], e) * over, e_back, out=mean[own, 0])
@@ -131,8 +131,8 @@ def _normalise(
             z += _ONE
             z *= u
 
-    for i in range(-(-n // together)):
-        task(i)
+    for own in tasks:
+        task(own)
     return y, _Saved(x, mean, inverse, a, b, groups, silu)
 
 
@@ -148,10 +148,9 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
     over = np.float32(groups / (positions * c))
     dx, da, db = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
     source, above, target = x.reshape(shape), dy.reshape(shape), dx.reshape(shape)
-    together, bands = _division(*shape)
+    tasks, bands = _division(*shape)
 
-    def task(i: int) -> None:
-        own = slice(i * together, min((i + 1) * together, n))
+    def task(own: slice) -> None:
         part, dpart, out = source[own], above[own], target[own]
         weight, shift = a[own] if len(a) > 1 else a, b[own] if len(b) > 1 else b
         m, r = mean[own], inverse[own]
@@ -192,8 +191,8 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
             d += flat
             z -= d
 
-    for i in range(-(-n // together)):
-        task(i)
+    for own in tasks:
+        task(own)
     return dx, _over_fold(da, fold), _over_fold(db, fold)
 
 
@@ -203,7 +202,12 @@ def _over_fold(x: np.ndarray, fold: int) -> np.ndarray:
 
 
 def _parameters(da: np.ndarray, db: np.ndarray) -> Gradients:
-    return {"weight": np.add.reduce(da, axis=0), "bias": np.add.reduce(db, axis=0)}
+    return {"weight": _over_samples(da), "bias": _over_samples(db)}
+
+
+def _over_samples(x: np.ndarray) -> np.ndarray:
+    """(N, C) -> (C,)"""
+    return sum(np.add.reduce(x[half], axis=0) for half in halves(len(x)))  # type: ignore[return-value]
 
 
 @operation

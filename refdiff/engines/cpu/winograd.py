@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .memory import contiguous, empty, scratch
-from .placing import gradient
 from .products import product, transposed
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import each
 
-__all__ = ["choose", "convolve", "forget_weights", "gradients"]
+__all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 24 << 20  # bytes of tiles at a time, about
@@ -102,8 +101,8 @@ class _Work(NamedTuple):
         n, h, w, _ = shape
         rows, columns = form.grid(h, w)
         tiles, places = rows * columns, form.p**2
-        blocks = -(-n * tiles * places * 4 * arrays // _BLOCK)
-        return cls(form, rows, columns, -(-n // min(blocks, n)), places * n * tiles * c * k < _LARGE)
+        blocks = max(1, min(n, -(-n * tiles * places * 4 * arrays // _BLOCK)))
+        return cls(form, rows, columns, -(-n // blocks), places * n * tiles * c * k < _LARGE)
 
     def tiles(self, name: str, n: int, channels: int) -> np.ndarray:
         """Working space for those of n images."""
@@ -111,10 +110,7 @@ class _Work(NamedTuple):
 
     def parts(self, channels: int) -> list[slice]:
         """Channels of a task."""
-        if self.alone:
-            return [slice(0, channels)]
-        count = max(min(2, channels // 16), channels // _CHANNELS)
-        return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
+        return [slice(0, channels)] if self.alone else _parts(channels)
 
     def by_image(self, task: Any, n: int) -> None:
         """task(images i .. j) over n of them."""
@@ -124,13 +120,60 @@ class _Work(NamedTuple):
             each(n, lambda i: task(slice(i, i + 1)))
 
 
-def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """The convolution with zeros around.   x (N, H, W, C), weight (3, 3, C, K) -> y (N, H, W, K)."""
-    c, k = weight.shape[2:]
-    x, y = contiguous(x), empty((*x.shape[:3], k))
-    whole, g = _transformed(form, weight), contiguous(weight).reshape(9, c, k)
-    work = _Work.of(form, x.shape, c, k, c)
-    parts = work.parts(k)
+class Filters:
+    """The transforms U of the filters of one operation, for each form, made when they are first asked for.
+
+    several: they are used for more than one block of images, so they are made whole; else None is given where they are
+    not known yet, and each task makes those of its own channels, which then stay in its cache.
+    """
+
+    def __init__(self, weight: np.ndarray, several: bool) -> None:
+        self.weight, self.several = weight, several
+        self._made: dict[tuple[str, int], np.ndarray | None] = {}
+
+    @property
+    def g(self) -> np.ndarray:
+        """(9, C, K)"""
+        return contiguous(self.weight).reshape(9, *self.weight.shape[2:])
+
+    def straight(self, form: Form, several: bool) -> np.ndarray | None:
+        """U = G g G'.   -> (p^2, C, K)"""
+        name = "straight", form.m
+        if name not in self._made:
+            self._made[name] = _transformed(form, self.weight)
+        if self._made[name] is None and (several or self.several):
+            self._made[name] = self._whole(name, form, self.g, form.u_of_g)
+        return self._made[name]
+
+    def turned(self, form: Form, several: bool) -> np.ndarray | None:
+        """U of the filters turned by half a turn, from channels out to channels in.   -> (p^2, K, C)"""
+        name = "turned", form.m
+        if name not in self._made and (several or self.several):
+            _, c, k = self.g.shape
+            g, parts = scratch("g", 9, k, c), _parts(c)
+            each(len(parts), lambda i: transposed(self.g[:, parts[i]], g[:, :, parts[i]]))
+            self._made[name] = self._whole(name, form, g, form.u_of_turned)
+        return self._made.get(name)
+
+    @staticmethod
+    def _whole(name: tuple[str, int], form: Form, g: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        u, parts = scratch(f"{name}", form.p**2, *g.shape[1:]), _parts(g.shape[1])
+        each(len(parts), lambda i: filters(matrix, g[:, parts[i]], u[:, parts[i]]))
+        return u
+
+
+def _parts(channels: int) -> list[slice]:
+    """Channels of a task."""
+    count = max(min(2, channels // 16), channels // _CHANNELS, 1)
+    return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
+
+
+def convolve(form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None, y: np.ndarray) -> None:
+    """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
+    g = weight.g
+    _, c, k = g.shape
+    x, work = contiguous(x), _Work.of(form, x.shape, c, k, c)
+    whole, parts = weight.straight(form, work.images < len(x)), work.parts(k)
     for start in range(0, len(x), work.images):
         block, out = x[start : start + work.images], y[start : start + work.images]
         v = work.tiles("v", len(block), c)
@@ -149,20 +192,18 @@ def convolve(form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | N
 
         work.by_image(spread, len(block))
         each(len(parts), multiply, alone=work.alone)
-    return y
 
 
-def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gradients(form: Form, x: np.ndarray, weight: Filters, dy: np.ndarray, dx: np.ndarray, dweight: np.ndarray) -> None:
     """dx, the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
-    x (N, H, W, C), weight (3, 3, C, K), dy (N, H, W, K) -> dx (N, H, W, C), dg (3, 3, C, K).
+    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K).
     """
-    c, k = weight.shape[2:]
-    places = form.p**2
-    x, dy, g = contiguous(x), contiguous(dy), contiguous(weight).reshape(9, c, k)
-    dx, dg = empty(x.shape), gradient(weight).reshape(9, c, k)
-    work = _Work.of(form, x.shape, c, k, c + 2 * k)
-    parts = work.parts(c)
+    g = weight.g
+    _, c, k = g.shape
+    places, dg = form.p**2, dweight.reshape(9, c, k)
+    x, dy, work = contiguous(x), contiguous(dy), _Work.of(form, x.shape, c, k, c + 2 * k)
+    whole, parts = weight.turned(form, work.images < len(x)), work.parts(c)
     for start in range(0, len(x), work.images):
         images = slice(start, start + work.images)
         below, above, out = x[images], dy[images], dx[images]
@@ -176,8 +217,11 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
         def multiply(i: int, first: bool = start == 0, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
             own = parts[i]
             channels = own.stop - own.start
-            u = scratch("u", places, k, channels)
-            filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
+            if whole is not None:
+                u = whole[:, :, own]
+            else:
+                u = scratch("u", places, k, channels)
+                filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
             _convolution(form, e, u, None, out, own.start)
             du = scratch("u", places, channels, k)
             product(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), du)
@@ -190,7 +234,6 @@ def gradients(form: Form, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> 
 
         work.by_image(spread, len(below))
         each(len(parts), multiply, alone=work.alone)
-    return dx, dg.reshape(weight.shape)
 
 
 def _convolution(

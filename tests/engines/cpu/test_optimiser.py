@@ -1,4 +1,6 @@
-"""The optimiser in place against the functions of refdiff.training."""
+"""The optimiser in place, on flat buffers, against the functions of refdiff.training."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,38 +8,87 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines.cpu import optimiser
-from refdiff.models import flatten, tree_map
 from refdiff.training import optimiser as wanted
 
-
-def trees(seed, sizes):
-    rng = np.random.default_rng(seed)
-    p, g, m, v = ({f"a{i}": rng.standard_normal(s).astype(np.float32) for i, s in enumerate(sizes)} for _ in range(4))
-    return p, dict(reversed(g.items())), m, tree_map(np.square, v)
+SIZES = [1, 7, 40_000, optimiser._PART, optimiser._PART + 1, 3 * optimiser._PART - 5, 260_003]
+seeds = st.integers(0, 2**32 - 1)
 
 
-@given(st.lists(st.sampled_from([1, 7, 40_000, (30, 1001)]), min_size=1, max_size=4), st.integers(1, 50), st.booleans(),
-       st.integers(0, 2**32 - 1))  # fmt: skip
-def test_one_step(sizes, step, decayed, seed):
-    p, g, m, v = trees(seed, sizes)
-    norm, options = wanted.global_norm(g), {"weight_decay": 0.1 if decayed else 0.0}
-    p1, m1, v1 = wanted.adamw(p, wanted.clip(g, norm, 1.0), m, v, step, 1e-2, **options)
-    average1 = wanted.moving_average(p, p1, step, 0.9)
-    average = {name: leaf.copy() for name, leaf in p.items()}
-    assert optimiser.global_norm(g) == pytest.approx(norm, rel=1e-6)
-    optimiser.update(p, g, m, v, average, step, 1e-2, scale=min(1, 1 / norm), decay=0.9, **options)
+def buffers(seed, size):
+    """p, g, m, v, average; p itself and the average differ, as they do after some steps."""
+    p, g, m, v, average = np.random.default_rng(seed).standard_normal((5, size)).astype(np.float32)
+    return p, g, m, np.square(v), average
+
+
+def update(seed, size, shares=((0, 1),), **options):
+    """The five buffers after a step made in these shares."""
+    changed = buffers(seed, size)
+    for share in shares:
+        optimiser.update(*changed, 3, 1e-2, scale=0.7, decay=0.9, share=share, **options)
+    return [buffer.tobytes() for buffer in changed]
+
+
+@given(st.sampled_from(SIZES), st.integers(1, 50), st.sampled_from([0.0, 0.1]), seeds)
+def test_one_step_is_that_of_the_functions(size, step, weight_decay, seed):
+    p, g, m, v, average = buffers(seed, size)
+    norm = wanted.global_norm({"a": g})
+    trees = ({"a": a.copy()} for a in (p, g, m, v))
+    p0, g0, m0, v0 = trees
+    p1, m1, v1 = wanted.adamw(p0, wanted.clip(g0, norm, 1.0), m0, v0, step, 1e-2, weight_decay)
+    average1 = wanted.moving_average({"a": average}, p1, step, 0.9)
+    optimiser.update(p, g, m, v, average, step, 1e-2, weight_decay, scale=min(1, 1 / norm), decay=0.9)
     for came, right in ((p, p1), (m, m1), (v, v1), (average, average1)):
-        for name, leaf in flatten(came).items():
-            np.testing.assert_allclose(leaf, flatten(right)[name], rtol=2e-6, atol=1e-6)
+        np.testing.assert_allclose(came, right["a"], rtol=2e-6, atol=1e-6)
+    assert g.tobytes() == g0["a"].tobytes()
+
+
+@pytest.mark.parametrize("size", [5, 130_001])
+def test_without_a_decay_the_average_is_the_weights(size):
+    p, g, m, v, average = buffers(0, size)
+    optimiser.update(p, g, m, v, average, 1, 1e-2)
+    np.testing.assert_array_equal(average, p)
+
+
+@given(st.sampled_from(SIZES), seeds)
+def test_the_squares_add_up_to_the_norm(size, seed):
+    g = buffers(seed, size)[1]
+    norm = math.sqrt(math.fsum(np.square(g.astype(np.float64))))
+    assert math.sqrt(math.fsum(optimiser.squares(g.copy()))) == pytest.approx(norm, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_two_shares_give_the_bits_of_one_call(size):
+    assert update(0, size, [(0, 2), (1, 2)], weight_decay=0.1) == update(0, size, weight_decay=0.1)
+    _, g, more, *_ = buffers(0, size)
+    shared, whole = g.copy(), g.copy()
+    sums = [optimiser.squares(shared, more, (i, 2)) for i in range(2)]
+    assert sums[0] + sums[1] == optimiser.squares(whole, more)
+    assert shared.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_share_leaves_the_rest_alone(size):
+    before, first, second = buffers(0, size), buffers(0, size), buffers(0, size)
+    optimiser.update(*first, 3, 1e-2, share=(0, 2))
+    optimiser.update(*second, 3, 1e-2, share=(1, 2))
+    changed = [np.not_equal(part[0], before[0]) for part in (first, second)]
+    assert not np.any(changed[0] & changed[1])
+    assert np.mean(changed[0] | changed[1]) > 0.99
+
+
+def test_more_is_added_to_the_gradient_before_it_is_squared():
+    _, g, more, *_ = buffers(0, 100_001)
+    kept, total = more.copy(), g + more
+    sums = optimiser.squares(g, more)
+    np.testing.assert_array_equal(g, total)
+    np.testing.assert_array_equal(more, kept)
+    assert sums == optimiser.squares(total)
 
 
 def test_bits_do_not_depend_on_threads(use_threads):
     results = []
     for count in (1, 8):
         use_threads(count)
-        p, g, m, v = trees(0, [(300, 1001), 5, (1000, 70)])
-        average = {name: leaf.copy() for name, leaf in p.items()}
-        norm = optimiser.global_norm(g)
-        optimiser.update(p, g, m, v, average, 3, 1e-2, scale=1 / norm, decay=0.9)
-        results.append((norm, *(leaf.tobytes() for tree in (p, m, v, average) for leaf in tree.values())))
+        _, g, more, *_ = buffers(0, 260_003)
+        results.append((update(0, 260_003), optimiser.squares(g, more), g.tobytes()))
     assert results[0] == results[1]

@@ -208,7 +208,7 @@ def test_an_error_in_a_task_is_raised_and_the_threads_go_on(use_threads):
 
 
 def test_the_profile_names_operation_shape_form_and_time():
-    x, weight, bias = np.ones((2, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32), np.ones(16, np.float32)
+    x, weight, bias = np.ones((4, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32), np.ones(16, np.float32)
     cpu.conv2d(x, weight, bias)  # outside: not recorded
     with cpu.profile() as record:
         for _ in range(2):
