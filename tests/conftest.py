@@ -1,9 +1,19 @@
 """Hypothesis profiles: `repeat` draws the same cases every time (the default), `random` new ones (`make check`), and
-`mutants` few, since each mutant of the code runs them (`make mutants`)."""
+`mutants` few, since each mutant of the code runs them (`make mutants`). And how many threads the CPU engine uses."""
 
+from collections.abc import Callable
+from importlib import import_module
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 settings.register_profile("repeat", derandomize=True, max_examples=30, **common)
 settings.register_profile("mutants", derandomize=True, max_examples=10, database=None, **common)
 settings.register_profile("random", derandomize=False, max_examples=60, **common)
+
+
+@pytest.fixture
+def use_threads(monkeypatch) -> Callable[[int], None]:
+    """use_threads(8), also on a machine with fewer cores."""
+    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)

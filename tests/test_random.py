@@ -15,7 +15,7 @@ words = st.integers(0, 2**32 - 1)
 
 
 def keys():
-    return st.builds(Key, seeds(64), words, words)
+    return st.builds(Key, seeds(64), words, words, st.just(0))
 
 
 def indices(max_size=6):
@@ -97,6 +97,20 @@ def test_asking_for_fewer_elements_gives_the_same_first_ones(draw, key, index, f
     fewer, more = sorted((fewer, more))
     short, long = (n if draw is bits else (n,) for n in (fewer, more))
     assert np.array_equal(draw(key, index, short), draw(key, index, long)[:, :fewer])
+
+
+@given(keys(), st.integers(0, 2**32 - 9), st.integers(0, 8), st.integers(0, 9))
+def test_a_key_that_begins_with_sample_k_counts_the_samples_from_there(key, first, n, count):
+    place = np.arange(n)
+    assert np.array_equal(bits(key._replace(first=first), place, count), bits(key, first + place, count))
+
+
+@given(keys(), st.integers(0, 2**32 - 9), shapes(min_dims=0, max_dims=2))
+def test_every_draw_begins_with_the_keys_first_sample(key, first, shape):
+    part, place = key._replace(first=first), np.arange(5)
+    for draw in (uniform, normal):
+        assert np.array_equal(draw(part, place, shape), draw(key, first + place, shape))
+    assert np.array_equal(integers(part, place, 1, 1000), integers(key, first + place, 1, 1000))
 
 
 @given(keys(), shapes(min_dims=1, max_dims=3))
@@ -247,6 +261,10 @@ def test_no_samples_and_no_elements_give_empty_arrays(draw):
         (lambda: uniform(Key(1, 1, -1), [0]), r"step: expected an integer from 0 to 2\^32 - 1, came -1"),
         (lambda: uniform(Key(1, 1, 2**32), [0]), r"step: expected an integer from 0 to 2\^32 - 1, came 4294967296"),
         (lambda: uniform(Key(1, 1, 1.5), [0]), "step: expected an integer .* came 1.5"),
+        (lambda: uniform(Key(1, 1, 1, -1), [0]), r"first: expected an integer from 0 to 2\^32 - 1, came -1"),
+        (lambda: uniform(Key(1, 1, 1, 2**32), [0]), r"first: expected an integer from 0 to 2\^32 - 1, came 4294967296"),
+        (lambda: uniform(Key(1, 1, 1, 1.5), [0]), "first: expected an integer .* came 1.5"),
+        (lambda: uniform(Key(1, 1, 1, 2**32 - 1), [0, 1]), "index: expected a 1-D array of integers"),
         (lambda: normal(Key(1, 1), 0), r"index: expected a 1-D array of integers .* came shape \(\)"),
         (lambda: normal(Key(1, 1), [[0]]), r"index: expected a 1-D array of integers .* came shape \(1, 1\)"),
         (lambda: normal(Key(1, 1), [0.0]), "index: expected a 1-D array of integers .* dtype float64"),

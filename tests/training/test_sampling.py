@@ -5,7 +5,7 @@ import pytest
 
 from refdiff import models
 from refdiff.training import State, sample
-from refdiff.training.sampling import trajectory
+from refdiff.training.sampling import denoiser, trajectory
 
 
 @pytest.fixture
@@ -67,3 +67,15 @@ def test_the_spacing_chooses_the_steps(small, weights, spacing, steps):
 def test_no_samples_is_an_error(small, weights):
     with pytest.raises(ValueError, match="n: expected at least one sample, came 0"):
         sample(small, weights, 0)
+
+
+def test_one_process_and_two_denoise_to_the_same_bits(two_processes, use_threads, small, weights):
+    config = small.changed(["engine=cpu"])
+    x = np.random.default_rng(0).standard_normal((7, 8, 8, 1)).astype(np.float32)
+    results = []
+    for count in (1, 2):
+        use_threads(count)
+        model = denoiser(config, weights)
+        results.append([model(x[:n], t).tobytes() for n in (7, 2, 1) for t in (500, np.arange(1, n + 1) * 100)])
+        results[-1].append(sample(config, weights, 5, seed=3, progress=False).tobytes())
+    assert results[0] == results[1]

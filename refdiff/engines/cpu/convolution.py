@@ -71,14 +71,15 @@ def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     flipped = direct.flip(weight) if c_in <= _FEW or c_out <= _FEW else weight
     for own in parts:
         part, above, out = x[own], dy[own], dx[own]
-        dw = dweight if own.start == 0 else empty(weight.shape)
         kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
         form(kind)
         if kind == "winograd":
             tiles = winograd.choose(*part.shape[:3])
             form(f"winograd {tiles.m}x{tiles.m}")
-            winograd.gradients(tiles, part, filters, above, out, dw)
-        elif kind == "planes":  # few channels in dy: its windows serve both gradients
+            winograd.gradients(tiles, part, filters, above, out, dweight, add=own.start > 0)
+            continue
+        dw = dweight if own.start == 0 else empty(weight.shape)
+        if kind == "planes":  # few channels in dy: its windows serve both gradients
             direct.columns_forward(above, flipped, None, 1, (1, 1), out)
             turned = empty(flipped.shape)
             direct.columns_gradients_weight(above, part, 1, (1, 1), turned)

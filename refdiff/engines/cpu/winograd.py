@@ -22,7 +22,7 @@ __all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 24 << 20  # bytes of tiles at a time, about
-_CHANNELS = 128  # of a task, about
+_CHANNELS = 256  # of a task, about
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
 
@@ -164,7 +164,7 @@ class Filters:
 
 def _parts(channels: int) -> list[slice]:
     """Channels of a task."""
-    count = max(min(2, channels // 16), channels // _CHANNELS, 1)
+    count = max(1, min(2, channels // 128), channels // _CHANNELS)
     return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
 
 
@@ -194,10 +194,12 @@ def convolve(form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None
         each(len(parts), multiply, alone=work.alone)
 
 
-def gradients(form: Form, x: np.ndarray, weight: Filters, dy: np.ndarray, dx: np.ndarray, dweight: np.ndarray) -> None:
+def gradients(
+    form: Form, x: np.ndarray, weight: Filters, dy: np.ndarray, dx: np.ndarray, dweight: np.ndarray, add: bool
+) -> None:
     """dx, the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
-    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K).
+    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
     """
     g = weight.g
     _, c, k = g.shape
@@ -214,7 +216,7 @@ def gradients(form: Form, x: np.ndarray, weight: Filters, dy: np.ndarray, dx: np
             gradient_tiles(form, above[own], d[:, :, own])
             input_tiles(form, above[own], e[:, :, own])
 
-        def multiply(i: int, first: bool = start == 0, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
+        def multiply(i: int, first: bool = start == 0 and not add, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
             own = parts[i]
             channels = own.stop - own.start
             if whole is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,6 @@ EPS32 = 2.0**-24
 @pytest.fixture(scope="session")
 def agree() -> Callable[..., None]:
     return _agree
-
-
-@pytest.fixture
-def use_threads(monkeypatch) -> Callable[[int], None]:
-    """use_threads(8), also on a machine with fewer cores."""
-    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
 
 
 def _agree(

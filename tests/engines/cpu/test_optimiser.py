@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.engines import cpu
 from refdiff.engines.cpu import optimiser
 from refdiff.training import optimiser as wanted
 
@@ -92,3 +93,15 @@ def test_bits_do_not_depend_on_threads(use_threads):
         _, g, more, *_ = buffers(0, 260_003)
         results.append((update(0, 260_003), optimiser.squares(g, more), g.tobytes()))
     assert results[0] == results[1]
+
+
+def test_a_convolution_after_the_step_has_the_new_weights():
+    p, g, m, v, average = np.zeros((5, 9 * 32 * 32), np.float32)
+    p[...] = np.random.default_rng(0).standard_normal(p.size)
+    weight, bias = p.reshape(3, 3, 32, 32), np.zeros(32, np.float32)
+    x = np.random.default_rng(1).standard_normal((8, 16, 16, 32)).astype(np.float32)
+    for _ in range(3):  # what it makes of the weights is kept from the second time on
+        cpu.conv2d(x, weight, bias)
+    g[5] = 1  # one number, that nobody would notice
+    optimiser.update(p, g, m, v, average, 1, 100.0)
+    np.testing.assert_array_equal(cpu.conv2d(x, weight, bias)[0], cpu.conv2d(x, weight.copy(), bias)[0])

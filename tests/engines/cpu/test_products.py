@@ -58,20 +58,38 @@ def test_each_kind_of_block_and_what_does_not_fit(m, k, n, way):
     check(0, 2, m, k, n, (way, "contiguous", "part"))
 
 
-def test_large_products_are_made_in_blocks_that_are_small_enough(monkeypatch):
-    shapes, matmul = [], np.matmul
+@pytest.fixture
+def multiplied(monkeypatch):
+    """multiplied(m, k, n): the sizes of the matrices that a product hands on."""
 
-    def seen(a, b, out):
-        shapes.append((a.shape[-2], a.shape[-1], b.shape[-1]))
-        return matmul(a, b, out=out)
+    def sizes(m, k, n):
+        came, matmul = [], np.matmul
 
-    monkeypatch.setattr(products.np, "matmul", seen)
-    check_shapes = [(100, 200, 128), (100, 600, 64), (100, 1500, 32)]
-    for m, k, n in check_shapes:
-        a, b = np.ones((1, m, k), np.float32), np.ones((1, k, n), np.float32)
-        products.product(a, b, np.empty((1, m, n), np.float32))
-    assert len(shapes) == 2 * len(check_shapes)
-    assert all(m * k * n <= products._SMALL for m, k, n in shapes)
+        def seen(a, b, out):
+            came.append((a.shape[-2], a.shape[-1], b.shape[-1]))
+            return matmul(a, b, out=out)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "matmul", seen)
+            a, b = np.ones((1, m, k), np.float32), np.ones((1, k, n), np.float32)
+            products.product(a, b, np.empty((1, m, n), np.float32))
+        return came
+
+    return sizes
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(100, 200, 128), (100, 600, 64), (100, 1500, 32)])
+def test_large_products_are_made_in_blocks_that_are_small_enough(multiplied, m, k, n):
+    blocks, rest = multiplied(m, k, n)
+    assert np.prod(blocks) <= products._SMALL
+    assert rest == (m % blocks[0], k, n)
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(100, 1954, 32), (100, 3000, 64), (15, 700, 128), (100, 300, 100), (96, 100, 64)]
+)
+def test_what_is_small_or_has_no_blocks_is_one_product(multiplied, m, k, n):
+    assert multiplied(m, k, n) == [(m, k, n)]
 
 
 @given(st.integers(1, 4), st.sampled_from([1, 31, 32, 33, 70]), st.sampled_from([1, 5, 64]), st.sampled_from(WAYS),

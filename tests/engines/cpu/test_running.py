@@ -219,8 +219,8 @@ def test_the_profile_names_operation_shape_form_and_time():
     assert {name: line.calls for name, line in lines.items()} == {
         ("conv2d", "winograd 2x2"): 2, ("conv2d_backward", "winograd 2x2"): 2, ("conv2d", "columns"): 1
     }  # fmt: skip
-    assert lines["conv2d", "columns"].shapes == "2x8x8x16 3x3x16x16 16"
+    assert lines["conv2d", "columns"].shapes == "4x8x8x16 3x3x16x16 16"
     assert all(line.seconds > 0 for line in lines.values())
     table = record.table()
     assert "winograd 2x2" in table
-    assert "2x8x8x16" in table
+    assert "4x8x8x16" in table
