@@ -75,14 +75,14 @@ def case_of(kind: str, model: str | dict[str, Any], batch: int) -> dict[str, Any
 
 
 def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool) -> str:
-    """The most that a process has had that made two training steps and nothing else."""
+    """The most that a program has had that made two training steps and nothing else."""
     chosen = STEPS[1:2] if quick else STEPS
     peers = peers_of(threads, python)
     if quick:
         del peers["reference"], peers["torch eager"]
     rest = len(chosen) * len(peers)
     for model, batch in chosen:
-        case = case_of("train", model, batch)
+        case = case_of("train", model, batch) | {"alone": True}  # no copy of the weights to compare
         entries: dict[str, Any] = {}
         for name, each in peers.items():
             own, entries[name] = budget.part(1 / rest), {}
@@ -95,7 +95,7 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
                 except PeerError as error:
                     entries[name]["error"] = str(error)
         suite.records.append({"case": case, "subject": SUBJECT, "peers": entries, "ratios": {},
-                              "title": "peak memory of a process that made two training steps"})  # fmt: skip
+                              "title": "peak memory of a program that made two training steps, its processes together"})  # fmt: skip
     return f"{len(chosen)} cases"
 
 

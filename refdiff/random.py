@@ -133,7 +133,7 @@ def _check(key: Key, index: np.ndarray) -> None:
     if (
         index.ndim != 1
         or index.dtype.kind not in "iu"
-        or (index.size and not 0 <= index.min() <= index.max() + key.first < 1 << 32)
+        or (index.size and not 0 <= index.min() <= int(index.max()) + key.first < 1 << 32)
     ):
         raise ValueError(
             f"index: expected a 1-D array of integers from 0 to 2^32 - 1, came shape {index.shape}, dtype {index.dtype}"

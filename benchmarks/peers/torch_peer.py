@@ -209,6 +209,8 @@ class TorchPeer:
         t = torch.from_numpy(integers(Key(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
         eps = self._images(normal(Key(case["seed"], Stream.NOISE, 1), place, net.config.shape))
         loss, norm = step(t, eps)
+        if case.get("alone"):
+            return {"loss": loss.item(), "gradient_norm": norm.item()}
         leaves = flatten(net.tree())
         flat = np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])
         return {"loss": loss.item(), "gradient_norm": norm.item(), "p": flat}

@@ -80,7 +80,10 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     with profile() as record:
         worker.step(x0)
     lines = [line._asdict() for line in record.lines()]
-    return {"model": model, "batch": batch, "operations": lines}, record.table()
+    text = record.table()
+    if worker.halves.two(batch):
+        text += "\nThis is the first half of the batch; a second process does the other half at the same time."
+    return {"model": model, "batch": batch, "operations": lines}, text
 
 
 def kernel(text: str, operation: str | None, dtype: str) -> tuple[dict[str, Any], str]:

@@ -8,6 +8,8 @@ process adds up, clips and updates one half of the weights.
 from __future__ import annotations
 
 import math
+import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -94,10 +96,11 @@ class Halves:
         self.buffers = Shared(names, self.packing.size)
         self._half = Half(config, schedule, self.buffers, 1)
         self._partner: partner.Partner | None = None
+        self._lock = threading.Lock()
 
     def step(self, number: int, x0: np.ndarray) -> tuple[float, float]:
         """Loss and norm of the gradient, which is then in g0."""
-        pair = self._two(len(x0))
+        pair = self.two(len(x0))
         parts = halves(len(x0)) if pair else [slice(0, len(x0))]
         asked = [("gradient", i, number, x0[own], own.start, len(x0[own]) / len(x0)) for i, own in enumerate(parts)]
         losses = self._both(asked, pair)
@@ -107,15 +110,18 @@ class Halves:
 
     def update(self, number: int, rate: float, scale: float, n: int) -> None:
         """The step that the gradient in g0 asks for; n: samples of the batch."""
-        self._both([("update", i, number, rate, scale) for i in range(2)], self._two(n))
+        self._both([("update", i, number, rate, scale) for i in range(2)], self.two(n))
 
     def predict(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The network's prediction.   x_t (N, ...), t (N,) -> (N, ...)."""
-        if not self._two(len(x_t)):
+        if not self.two(len(x_t)) or not self._lock.acquire(blocking=False):  # the second process is busy
             return self._both([("predict", x_t, t, False)], False)[0]
-        return np.concatenate(self._both([("predict", x_t[own], t[own], True) for own in halves(len(x_t))], True))
+        try:
+            return np.concatenate(self._both([("predict", x_t[own], t[own], True) for own in halves(len(x_t))], True))
+        finally:
+            self._lock.release()
 
-    def _two(self, n: int) -> bool:
+    def two(self, n: int) -> bool:
         """Whether a second process helps with n samples."""
         return cpu.threads() > 1 and n > 1 and n * self.packing.size >= _WORTH and partner.available
 
@@ -125,8 +131,8 @@ class Halves:
         if not pair or len(asked) < 2:
             return [getattr(self._half, name)(*args) for name, *args in asked]
         there, (name, *args) = self._other(), asked[0]
-        there.ask(*asked[1])
         try:
+            there.ask(*asked[1])
             return [getattr(self._half, name)(*args), there.answer()]
         except BaseException:  # whatever it is doing now, nobody waits for it
             there.end()
@@ -134,9 +140,14 @@ class Halves:
             raise
 
     def _other(self) -> partner.Partner:
-        if self._partner is None:
-            self._partner = partner.take()
-            weakref.finalize(self, partner.give_back, self._partner)
-            self._partner.ask("open", self.config, self.schedule, self.buffers, max(1, cpu.threads() // 2))
-            self._partner.answer()
+        if self._partner is None or self._partner.owner != os.getpid():
+            found = partner.take()
+            try:
+                found.ask("open", self.config, self.schedule, self.buffers, max(1, cpu.threads() // 2))
+                found.answer()
+            except BaseException:
+                found.end()
+                raise
+            self._partner = found
+            weakref.finalize(self, partner.give_back, found)
         return self._partner

@@ -17,6 +17,8 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from .shared import Shared
 
 __all__ = ["Partner", "available", "give_back", "serve", "take"]
@@ -24,18 +26,20 @@ __all__ = ["Partner", "available", "give_back", "serve", "take"]
 available = hasattr(socket, "AF_UNIX") and hasattr(os, "fork")
 _idle: list[Partner] = []
 _ending = False
-_lock = threading.Lock()
+_lock = threading.RLock()  # a partner may be given back while another is taken: by the garbage collector
 
 
 class Partner:
-    """One question at a time: ask, then answer."""
+    """One question at a time: ask, then answer. owner: the process that it is of; to a fork of that it means nothing."""
 
     def __init__(self) -> None:
+        self.owner = os.getpid()
         ours, theirs = socket.socketpair()
         program = f"from refdiff.training.partner import serve; serve({theirs.fileno()})"
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            [sys.executable, "-P", "-c", program], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            start_new_session=True,  # out of reach of Ctrl-C: the first process decides when to stop
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
         theirs.close()
@@ -45,7 +49,8 @@ class Partner:
         """Begin `name(*args)` there; a `Shared` among the arguments is seen there too."""
         shared = [a for a in args if isinstance(a, Shared)]
         try:
-            self._connection.send((name, [_Place(a.names, a.count) if isinstance(a, Shared) else a for a in args]))
+            places = [_Place(a.names, a.count) if isinstance(a, Shared) else a for a in args]
+            self._connection.send((name, places, np.geterr()))
             for a in shared:
                 reduction.send_handle(self._connection, a.descriptor, self._process.pid)
         except OSError:
@@ -68,8 +73,13 @@ class Partner:
             f"REFDIFF_THREADS=1 works without one"
         ) from None
 
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
     def end(self) -> None:
         self._connection.close()
+        if os.getpid() != self.owner:
+            return
         try:
             self._process.wait(1)
         except subprocess.TimeoutExpired:
@@ -90,14 +100,17 @@ class _Place(tuple):
 def take() -> Partner:
     """A partner that does nothing else, a new one if none is idle."""
     with _lock:
-        if _idle:
-            return _idle.pop()
+        while _idle:
+            partner = _idle.pop()
+            if partner.lives():
+                return partner
+            partner.end()
     return Partner()
 
 
 def give_back(partner: Partner) -> None:
     """It forgets what it has, and is idle."""
-    if _ending:
+    if _ending or os.getpid() != partner.owner:
         partner.end()
         return
     try:
@@ -113,28 +126,33 @@ def serve(descriptor: int) -> None:
     """The second process: methods of a `Half`, one after another."""
     from .halves import Half
 
-    # Ctrl-C reaches all processes of a terminal: the first one decides when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     connection, half = Connection(descriptor), None
     while True:
         try:
-            name, args = connection.recv()
+            name, args, errors = connection.recv()
             args = [Shared(*a, reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
         except (EOFError, OSError):
             return
+        answer: tuple[bool, Any] = True, None
         try:
             if name == "open":
-                half, result = Half(*args), None
+                half = Half(*args)
             elif name == "close":
-                half, result = None, None
+                half = None
             else:
-                result = getattr(half, name)(*args)
+                with np.errstate(**errors):
+                    answer = True, getattr(half, name)(*args)
         except Exception as error:
-            connection.send((False, error))
-        else:
-            connection.send((True, result))
+            answer = False, error
         del args
+        try:
+            connection.send(answer)
+        except OSError:  # nobody waits for it
+            return
+        except Exception as error:  # what cannot be sent, by its words
+            connection.send((False, RuntimeError(f"{name}: {answer[1]!r}: {error}")))
 
 
 def _end_idle() -> None:
@@ -147,7 +165,7 @@ def _end_idle() -> None:
 def _forget() -> None:
     """A child process of fork has no partners: they are its parent's."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _idle.clear()
 
 

@@ -1,4 +1,4 @@
-"""A weight's gradient is made at the weight's own place of the buffer of gradients, inside the block and there alone."""
+"""A weight's gradient is made at the weight's own place of the buffer of gradients, inside the block and only there."""
 
 import threading
 

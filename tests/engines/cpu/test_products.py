@@ -14,7 +14,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def lying(a, way):
-    """The same numbers (P, M, N), otherwise in memory: transposed, every second row or column, or a part of longer rows."""
+    """The same numbers (P, M, N) otherwise in memory: transposed, every second row or column, a part of longer rows."""
     p, m, n = a.shape
     if way == "transposed":
         view = np.empty((p, n, m), np.float32).swapaxes(1, 2)

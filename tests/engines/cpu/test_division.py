@@ -1,0 +1,106 @@
+"""Every operation does a batch in two halves: what it gives has the bits of what both halves give alone."""
+
+import numpy as np
+import pytest
+
+from refdiff.engines import cpu
+from refdiff.engines.cpu.division import halves, rows, undivided
+from refdiff.random import Key
+
+CONVOLUTION = {"weight": (3, 3, 16, 24), "bias": (24,)}
+CASES = {
+    "winograd 4x4": ("conv2d", [(9, 16, 16, 16)], CONVOLUTION, {}),
+    "winograd 2x2": ("conv2d", [(5, 9, 10, 16)], CONVOLUTION, {}),
+    "winograd of two forms": ("conv2d", [(7, 8, 8, 16)], CONVOLUTION, {}),
+    "columns": ("conv2d", [(3, 4, 4, 16)], CONVOLUTION, {}),
+    "columns, stride 2": ("conv2d", [(5, 8, 8, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
+    "few channels in": ("conv2d", [(5, 8, 8, 3)], {"weight": (3, 3, 3, 16), "bias": (16,)}, {}),
+    "few channels out": ("conv2d", [(5, 8, 8, 16)], {"weight": (3, 3, 16, 3), "bias": (3,)}, {}),
+    "linear": ("linear", [(5, 7, 40)], {"weight": (40, 33), "bias": (33,)}, {}),
+    "large linear": ("linear", [(3, 400, 256)], {"weight": (256, 256), "bias": (256,)}, {}),
+    "group norm": ("group_norm", [(5, 6, 6, 12)], {"weight": (12,), "bias": (12,)}, {"groups": 4}),
+    "group norm and silu": ("group_norm_silu", [(5, 16, 16, 64)], {"weight": (64,), "bias": (64,)}, {"groups": 8}),
+    "layer norm": ("layer_norm", [(5, 30, 257)], {"weight": (257,), "bias": (257,)}, {}),
+    "adaptive": ("adaptive_group_norm_silu", [(5, 4, 4, 12), (5, 12), (5, 12)], {"weight": (12,), "bias": (12,)},
+                 {"groups": 4}),
+    "silu": ("silu", [(5, 40, 1000)], {}, {}),
+    "softmax": ("softmax", [(5, 3, 257)], {}, {}),
+    "attention": ("attention", [(5, 9, 8), (5, 9, 8), (5, 9, 8)], {}, {"heads": 2}),
+    "broadcast_add": ("broadcast_add", [(5, 6, 6, 8), (5, 8)], {}, {}),
+    "upsample": ("upsample_nearest", [(5, 6, 6, 8)], {}, {}),
+    "pool": ("average_pool", [(5, 6, 6, 8)], {}, {}),
+    "loss": ("mean_squared_error", [(7, 5, 3), (7, 5, 3)], {}, {}),
+}  # fmt: skip
+
+
+def draw(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def both(forward, backward, inputs, parameters, options):
+    """y, the gradients of the inputs and of the parameters."""
+    y, saved = forward(*inputs, **parameters, **options)
+    dy = 1.0 if np.ndim(y) == 0 else draw((9, *y.shape[1:]), 9)[: len(y)]
+    came = backward(dy, saved)
+    *dx, g = came if isinstance(came, tuple) else (came,)
+    return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_whole_is_its_two_halves_to_the_bit(name):
+    operation, shapes, sizes, options = CASES[name]
+    forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
+    inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
+    parameters = {key: draw(size, 5 + i) for i, (key, size) in enumerate(sizes.items())}
+    y, dx, g = both(forward, backward, inputs, parameters, options)
+    if operation == "mean_squared_error":
+        assert_halves_of_the_loss(y, dx, inputs)
+        return
+    n, dy = len(y), draw((9, *y.shape[1:]), 9)
+    parts = []
+    for half in halves(n):
+        with undivided():
+            y_half, saved = forward(*(x[half] for x in inputs), **parameters, **options)
+            came = backward(dy[half], saved)
+        *dx_half, g_half = came if isinstance(came, tuple) else (came,)
+        if not isinstance(g_half, dict):
+            dx_half, g_half = [*dx_half, g_half], {}
+        parts.append((y_half, dx_half, g_half))
+    first, second = parts
+    assert np.array_equal(y, np.concatenate([first[0], second[0]]))
+    for whole, a, b in zip(dx, first[1], second[1], strict=True):
+        assert np.array_equal(whole, np.concatenate([a, b]))
+    assert g.keys() == parameters.keys()
+    for key in g:
+        assert np.array_equal(g[key], first[2][key] + second[2][key])
+
+
+def assert_halves_of_the_loss(loss, dx, inputs):
+    total, pieces = 0.0, []
+    for half in halves(len(inputs[0])):
+        share = len(inputs[0][half]) / len(inputs[0])
+        with undivided():
+            part, saved = cpu.mean_squared_error(*(x[half] for x in inputs))
+            pieces.append(cpu.mean_squared_error_backward(share, saved))
+        total += share * float(part)
+    assert total == loss
+    assert np.array_equal(dx[0], np.concatenate(pieces))
+
+
+def test_dropout_of_a_half_knows_its_first_sample():
+    x, key = draw((5, 300)), Key(1, 2, 3)
+    whole = cpu.dropout(x, 0.3, key)[0]
+    for half in halves(5):
+        assert np.array_equal(cpu.dropout(x[half], 0.3, key._replace(first=half.start))[0], whole[half])
+
+
+def test_the_first_half_is_never_the_smaller_one():
+    assert [halves(n) for n in (1, 2, 5)] == [[slice(0, 1)], [slice(0, 1), slice(1, 2)], [slice(0, 3), slice(3, 5)]]
+    assert rows((5, 2, 3, 7)) == [slice(0, 18), slice(18, 30)]
+    assert rows((7,)) == [slice(0, 1)]
+
+
+def test_division_is_restored():
+    with undivided():
+        assert halves(4) == [slice(0, 4)]
+    assert len(halves(4)) == 2
