@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..engines.cpu.memory import trim_heap
 from ..process import Schedule
 from .config import Config
 from .halves import Halves
@@ -20,12 +21,14 @@ class Flat:
     """The trainer of the CPU engine: what `train_step` computes, but for rounding, and without a copy of the weights."""
 
     def __init__(self, config: Config, schedule: Schedule, state: State) -> None:
-        self.config, self.number, self.seen = config, state.step, state.seen
+        self.config, self.first, self.number, self.seen = config, state.step, state.step, state.seen
         self.halves = Halves(config, schedule, (*_TREES, "g0", "g1"))
         for name in _TREES:
             self.halves.packing.pack(getattr(state, name), self.halves.buffers[name])
 
     def step(self, x0: np.ndarray) -> Step:
+        if self.number == self.first:
+            trim_heap()  # the state that the run began from, as large as the buffers here
         step, s = self.number + 1, self.config.train
         loss, norm = self.halves.step(step, x0)
         check_finite(step, loss, norm)

@@ -7,6 +7,7 @@ has had. Blocks start on page boundaries. `scratch` gives working space that las
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Pool", "contiguous", "empty", "pool", "scratch"]
+__all__ = ["Pool", "contiguous", "empty", "pool", "scratch", "trim_heap"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -82,13 +83,21 @@ class Pool:
         if self.bytes + size > 1.5 * self._most + _SPARE:
             self.trim()
             self._most = used
-        block = mmap.mmap(-1, size)
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
+        block = _pages(size)
         with self._lock:
             self.fresh += 1
             self.bytes += size
         return block
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Memory of this process alone, in huge pages where the system has them: shared memory gets none."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 def _rounded(size: int) -> int:
@@ -110,6 +119,14 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     return y
 
 
+def trim_heap() -> None:
+    """Arrays that are gone are given back to the system; the C library of Linux otherwise keeps those of many sizes."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library
+        pass
+
+
 class _Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[str, Any] = {}
@@ -123,7 +140,7 @@ def scratch(name: str, *shape: int) -> np.ndarray:
     size = 4 * prod(shape)
     buffer = _scratch.buffers.get(name)
     if buffer is None or len(buffer) < size:
-        buffer = _scratch.buffers[name] = mmap.mmap(-1, max(_rounded(size), mmap.PAGESIZE))
+        buffer = _scratch.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE))
         pool.fresh += 1
     return np.ndarray(shape, np.float32, buffer)
 

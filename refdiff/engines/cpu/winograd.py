@@ -21,7 +21,7 @@ from .workers import each
 __all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
-_BLOCK = 24 << 20  # bytes of tiles at a time, about
+_BLOCK = 12 << 20  # bytes of tiles at a time, about
 _CHANNELS = 256  # of a task, about
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
