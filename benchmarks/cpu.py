@@ -95,7 +95,7 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
                 except PeerError as error:
                     entries[name]["error"] = str(error)
         suite.records.append({"case": case, "subject": SUBJECT, "peers": entries, "ratios": {},
-                              "title": "peak memory of a program that made two training steps, its processes together"})  # fmt: skip
+                              "title": "peak memory of two training steps, all processes together"})  # fmt: skip
     return f"{len(chosen)} cases"
 
 

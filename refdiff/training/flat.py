@@ -1,4 +1,4 @@
-"""Training on the CPU engine: weights, moments and average are flat buffers that each step writes in place, in two halves."""
+"""Training on the CPU engine: weights, moments and average are flat buffers that each step writes in place."""
 
 from __future__ import annotations
 

@@ -80,7 +80,6 @@ class Half:
         with self._running(half):
             return models.forward(cpu, self.config.model, self.p, cpu.array(x_t), t)[0]
 
-
     @contextmanager
     def _running(self, half: bool) -> Iterator[None]:
         with limited(self.threads), held(), undivided() if half else nullcontext():

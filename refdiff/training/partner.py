@@ -132,7 +132,7 @@ def serve(descriptor: int) -> None:
     while True:
         try:
             name, args, errors = connection.recv()
-            args = [Shared(*a, reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
+            args = [Shared(a[0], a[1], reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
         except (EOFError, OSError):
             return
         answer: tuple[bool, Any] = True, None

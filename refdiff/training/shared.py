@@ -20,11 +20,6 @@ class Shared:
         size = max(4 * count * len(names), mmap.PAGESIZE)
         self.descriptor = _unnamed(size) if descriptor is None else descriptor
         memory = mmap.mmap(self.descriptor, size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
-                memory.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a system without them
-                pass
         self.arrays = {
             name: np.frombuffer(memory, np.float32, count, 4 * count * i) for i, name in enumerate(names)
         }  # fmt: skip

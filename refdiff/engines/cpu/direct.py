@@ -108,6 +108,7 @@ def columns_gradients_weight(
     groups = [bands[i : i + group] for i in range(0, len(bands), group)]
     if len(bands) == 1:
         windows, above = _windows(x, bands[0], width, kh, kw, stride, padding[0]), dy.reshape(-1, k)
+
         def product(own: slice) -> None:
             np.matmul(windows[:, own].T, above, out=dweight[own])
 

@@ -12,6 +12,7 @@ import mmap
 import os
 import threading
 import weakref
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -121,10 +122,8 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 
 def trim_heap() -> None:
     """Arrays that are gone are given back to the system; the C library of Linux otherwise keeps those of many sizes."""
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library
-        pass
 
 
 class _Scratch(threading.local):

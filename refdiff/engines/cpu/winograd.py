@@ -104,6 +104,10 @@ class _Work(NamedTuple):
         blocks = max(1, min(n, -(-n * tiles * places * 4 * arrays // _BLOCK)))
         return cls(form, rows, columns, -(-n // blocks), places * n * tiles * c * k < _LARGE)
 
+    def blocks(self, n: int) -> list[slice]:
+        """Images of each block."""
+        return [slice(i, min(i + self.images, n)) for i in range(0, n, self.images)]
+
     def tiles(self, name: str, n: int, channels: int) -> np.ndarray:
         """Working space for those of n images."""
         return scratch(name, self.form.p, self.form.p, n, self.rows, self.columns, channels)
@@ -174,24 +178,27 @@ def convolve(form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None
     _, c, k = g.shape
     x, work = contiguous(x), _Work.of(form, x.shape, c, k, c)
     whole, parts = weight.straight(form, work.images < len(x)), work.parts(k)
-    for start in range(0, len(x), work.images):
-        block, out = x[start : start + work.images], y[start : start + work.images]
-        v = work.tiles("v", len(block), c)
 
-        def spread(own: slice, block: np.ndarray = block, v: np.ndarray = v) -> None:
-            input_tiles(form, block[own], v[:, :, own])
+    def convolve_block(x: np.ndarray, y: np.ndarray) -> None:
+        v = work.tiles("v", len(x), c)
 
-        def multiply(i: int, out: np.ndarray = out, v: np.ndarray = v) -> None:
+        def spread(own: slice) -> None:
+            input_tiles(form, x[own], v[:, :, own])
+
+        def multiply(i: int) -> None:
             own = parts[i]
             if whole is not None:
                 u = whole[:, :, own]
             else:
                 u = scratch("u", form.p**2, c, own.stop - own.start)
                 filters(form.u_of_g, g[:, :, own], u)
-            _convolution(form, v, u, bias, out, own.start)
+            _convolution(form, v, u, bias, y, own.start)
 
-        work.by_image(spread, len(block))
+        work.by_image(spread, len(x))
         each(len(parts), multiply, alone=work.alone)
+
+    for images in work.blocks(len(x)):
+        convolve_block(x[images], y[images])
 
 
 def gradients(
@@ -206,17 +213,16 @@ def gradients(
     places, dg = form.p**2, dweight.reshape(9, c, k)
     x, dy, work = contiguous(x), contiguous(dy), _Work.of(form, x.shape, c, k, c + 2 * k)
     whole, parts = weight.turned(form, work.images < len(x)), work.parts(c)
-    for start in range(0, len(x), work.images):
-        images = slice(start, start + work.images)
-        below, above, out = x[images], dy[images], dx[images]
-        v, d, e = (work.tiles(name, len(below), channels) for name, channels in (("v", c), ("d", k), ("e", k)))
 
-        def spread(own: slice, below: Any = below, above: Any = above, v: Any = v, d: Any = d, e: Any = e) -> None:
-            input_tiles(form, below[own], v[:, :, own])
-            gradient_tiles(form, above[own], d[:, :, own])
-            input_tiles(form, above[own], e[:, :, own])
+    def block_gradients(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, add: bool) -> None:
+        v, d, e = (work.tiles(name, len(x), channels) for name, channels in (("v", c), ("d", k), ("e", k)))
 
-        def multiply(i: int, first: bool = start == 0 and not add, out: Any = out, v: Any = v, d: Any = d, e: Any = e) -> None:
+        def spread(own: slice) -> None:
+            input_tiles(form, x[own], v[:, :, own])
+            gradient_tiles(form, dy[own], d[:, :, own])
+            input_tiles(form, dy[own], e[:, :, own])
+
+        def multiply(i: int) -> None:
             own = parts[i]
             channels = own.stop - own.start
             if whole is not None:
@@ -224,23 +230,24 @@ def gradients(
             else:
                 u = scratch("u", places, k, channels)
                 filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
-            _convolution(form, e, u, None, out, own.start)
+            _convolution(form, e, u, None, dx, own.start)
             du = scratch("u", places, channels, k)
             product(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), du)
-            if first:
-                filters(form.g_of_u, du, dg[:, own])
-            else:
+            if add:
                 more = scratch("g", 9, channels, k)
                 filters(form.g_of_u, du, more)
                 dg[:, own] += more
+            else:
+                filters(form.g_of_u, du, dg[:, own])
 
-        work.by_image(spread, len(below))
+        work.by_image(spread, len(x))
         each(len(parts), multiply, alone=work.alone)
 
+    for images in work.blocks(len(x)):
+        block_gradients(x[images], dy[images], dx[images], add or images.start > 0)
 
-def _convolution(
-    form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int
-) -> None:
+
+def _convolution(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int) -> None:
     """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, some of K) -> into y (N, H, W, K) from channel
     `first` on."""
     places, c, k = u.shape
