@@ -35,7 +35,7 @@ from .step import loss_and_gradient
 
 __all__ = ["Half", "Halves"]
 
-_WORTH = 1 << 24  # weights times samples; with fewer the second process would not pay
+_WORTH = 1 << 20  # weights times samples; with fewer the second process would not pay
 
 
 class Half:

@@ -17,13 +17,13 @@ from .workers import each
 __all__ = ["linear", "linear_backward"]
 
 _WORK = 1 << 25  # multiplications; fewer are not worth dividing
-_ROWS, _CHANNELS = 512, 64  # of a task, least
+_ROWS, _CHANNELS = 512, 128  # of a task, least
 
 
 def _parts(whole: slice, least: int, work: int) -> list[slice]:
-    """Up to 4 parts."""
+    """One part or two: in more, the matrix library packs the other factor as often."""
     count = whole.stop - whole.start
-    size = count if work < _WORK else max(least, -(-count // 4))
+    size = count if work < _WORK else max(least, -(-count // 2))
     return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, max(size, 1))]
 
 

@@ -23,6 +23,7 @@ __all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 12 << 20  # bytes of tiles at a time, about
 _CHANNELS = 256  # of a task, about
+_KEPT = 128 << 20  # bytes of U that are kept, most
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
 
@@ -54,8 +55,8 @@ def forget_weights() -> None:
 
 def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
     """U = G g G' of the whole weight (3, 3, C, K) -> (p^2, C, K), or None where it is not worth keeping: U is made at the
-    second forward with the same weight. So sampling computes it no more, and training, where weights change each step,
-    does not hold it for all layers at once.
+    second forward with the same weight, while there is room. So sampling computes it no more, and training, where weights
+    change each step, does not hold it for all layers at once.
 
     The same: the same array, `forget_weights` not called since, and a few numbers of it unchanged, so that an optimiser in
     place that calls no `forget_weights` is noticed.
@@ -67,8 +68,8 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
     seen = kept is not None and kept.weight() is weight and kept.state == state
     if seen and kept.u is not None:  # type: ignore[union-attr]
         return kept.u  # type: ignore[union-attr]
-    u = None
-    if seen:
+    u, held = None, sum(other.u.nbytes for other in list(_kept.values()) if other.u is not None)
+    if seen and held + 4 * form.p**2 * c * k <= _KEPT:
         u = empty((form.p**2, c, k))
         filters(form.u_of_g, contiguous(weight).reshape(9, c, k), u)
         u.flags.writeable = False
