@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from refdiff.engines import cpu
+from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.division import halves, rows, undivided
 from refdiff.random import Key
 
@@ -46,8 +47,10 @@ def both(forward, backward, inputs, parameters, options):
     return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}
 
 
+@pytest.mark.parametrize("block", [12 << 20, 1 << 14])
 @pytest.mark.parametrize("name", CASES)
-def test_the_whole_is_its_two_halves_to_the_bit(name):
+def test_the_whole_is_its_two_halves_to_the_bit(name, block, monkeypatch):
+    monkeypatch.setattr(winograd, "_BLOCK", block)
     operation, shapes, sizes, options = CASES[name]
     forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
