@@ -16,7 +16,8 @@ class TrainingError(ValueError):
 
 
 class DeviceError(RuntimeError):
-    """No usable GPU, too little memory, or a kernel that does not compile or run; the message says what to do."""
+    """No usable GPU, too little memory, a kernel that does not compile or run, or a helping process that ended; the message
+    says what to do."""
 
 
 def one_of(name: str, value: Any, known: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError
 from .shared import Shared
 
 __all__ = ["Partner", "available", "give_back", "serve", "take"]
@@ -68,7 +69,7 @@ class Partner:
 
     def _lost(self) -> None:
         self.end()
-        raise RuntimeError(
+        raise DeviceError(
             f"the second process of the cpu engine ended, exit status {self._process.returncode}; was memory short? "
             f"REFDIFF_THREADS=1 works without one"
         ) from None
@@ -116,7 +117,7 @@ def give_back(partner: Partner) -> None:
     try:
         partner.ask("close")
         partner.answer()
-    except RuntimeError:
+    except DeviceError:
         return
     with _lock:
         _idle.append(partner)
@@ -124,6 +125,7 @@ def give_back(partner: Partner) -> None:
 
 def serve(descriptor: int) -> None:
     """The second process: methods of a `Half`, one after another."""
+    from ..engines.cpu.memory import release
     from .halves import Half
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,6 +143,7 @@ def serve(descriptor: int) -> None:
                 half = Half(*args)
             elif name == "close":
                 half = None
+                release()
             else:
                 with np.errstate(**errors):
                     answer = True, getattr(half, name)(*args)

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from refdiff import models
+from refdiff import DeviceError, models
 from refdiff.engines import cpu
 from refdiff.engines.cpu.division import undivided
 from refdiff.models import flatten
@@ -117,6 +117,23 @@ def test_a_prediction_is_that_of_the_network_for_all(two_processes, use_threads,
         np.testing.assert_array_equal(worker.predict(x_t[:n], t[:n]), wanted)
 
 
+def test_two_threads_may_ask_for_predictions_at_once(two_processes, predicting):
+    worker, _, x_t, t = predicting
+    wanted, came = worker.predict(x_t, t), []
+
+    def ask():
+        for _ in range(20):
+            came.append(worker.predict(x_t, t))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(came) == 40
+    assert all(np.array_equal(y, wanted) for y in came)
+
+
 def test_two_runs_in_two_threads_do_not_disturb_each_other(two_processes, config):
     configs = [config, config.changed(["seed=1"])]
     alone = [run(c, [8] * 6) for c in configs]
@@ -151,13 +168,14 @@ def test_after_an_interrupt_the_step_can_be_made_again(two_processes, monkeypatc
     assert (measured, bits(worker)) == wanted
 
 
-def test_a_killed_second_process_is_an_error_that_says_so_and_a_new_run_works(two_processes, config):
+def test_a_killed_second_process_is_an_error_that_says_so_and_the_step_can_be_made_again(two_processes, config):
     wanted = run(config, [8, 8])
     worker, x = first(config), batches([8, 8])
     worker.step(x[0])
     process = worker.halves._partner._process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with pytest.raises(RuntimeError, match=r"second process of the cpu engine ended, exit status -9"):
+    with pytest.raises(DeviceError, match=r"second process of the cpu engine ended, exit status -9"):
         worker.step(x[1])
-    assert run(config, [8, 8]) == wanted
+    assert worker.step(x[1]) == wanted[0][1]
+    assert bits(worker) == wanted[1]

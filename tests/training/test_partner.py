@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from refdiff import DeviceError
 from refdiff.training import partner
 from refdiff.training.halves import Half
 from refdiff.training.partner import Partner, give_back, take
@@ -98,10 +99,49 @@ def test_one_that_was_killed_is_named_with_its_exit_status_and_is_not_idle():
     helper._process.wait()
     message = r"second process of the cpu engine ended, exit status -9;.*REFDIFF_THREADS=1"
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(DeviceError, match=message):
             answer(helper, "close")
     give_back(helper)
     assert helper not in partner._idle
+
+
+def test_a_dead_idle_one_is_not_taken():
+    helper = take()
+    give_back(helper)
+    helper._process.kill()
+    helper._process.wait()
+    other = take()
+    assert other is not helper
+    assert answer(other, "close") is None
+    give_back(other)
+
+
+def test_the_fork_of_a_process_leaves_its_partner_alone(opened):
+    helper, here = opened
+    child = os.fork()
+    if not child:
+        give_back(helper)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert answer(helper, "squares", 0, False) == here.squares(0, False)
+
+
+def test_numpy_treats_errors_there_as_it_does_here(opened, capfd):
+    helper, here = opened
+    here.buffers["g0"][...] = here.buffers["g1"][...] = 3e38
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        answer(helper, "squares", 0, True)
+    with np.errstate(all="ignore"):
+        answer(helper, "squares", 0, True)
+    assert capfd.readouterr().err == ""
+
+
+def test_files_of_the_current_folder_are_not_imported_there(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong file')")
+    monkeypatch.chdir(tmp_path)
+    helper = Partner()
+    assert answer(helper, "close") is None
+    helper.end()
 
 
 SCRIPT = """

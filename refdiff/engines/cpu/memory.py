@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Pool", "contiguous", "empty", "pool", "scratch", "trim_heap"]
+__all__ = ["Pool", "contiguous", "empty", "pool", "release", "scratch", "trim_heap"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -118,6 +118,13 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     y = empty(x.shape)
     np.copyto(y, x)
     return y
+
+
+def release() -> None:
+    """What lies free, this thread's working space included, is given back to the system."""
+    pool.trim()
+    _scratch.buffers.clear()
+    trim_heap()
 
 
 def trim_heap() -> None:
