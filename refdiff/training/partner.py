@@ -24,7 +24,7 @@ from .shared import Shared
 
 __all__ = ["Partner", "available", "give_back", "serve", "take"]
 
-available = hasattr(socket, "AF_UNIX") and hasattr(os, "fork")
+available = hasattr(socket, "AF_UNIX") and hasattr(os, "fork") and bool(sys.executable)
 _idle: list[Partner] = []
 _ending = False
 _lock = threading.RLock()  # a partner may be given back while another is taken: by the garbage collector
@@ -38,13 +38,18 @@ class Partner:
         ours, theirs = socket.socketpair()
         program = f"from refdiff.training.partner import serve; serve({theirs.fileno()})"
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            start_new_session=True,  # out of reach of Ctrl-C: the first process decides when to stop
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-        )  # fmt: skip
-        theirs.close()
         self._connection = Connection(ours.detach())
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", program], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # out of reach of Ctrl-C: the first process decides when to stop
+                    env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+                )  # fmt: skip
+            except OSError as error:
+                raise DeviceError(
+                    f"the second process of the cpu engine does not start: {error}; REFDIFF_THREADS=1 works without one"
+                ) from error
 
     def ask(self, name: str, *args: Any) -> None:
         """Begin `name(*args)` there; a `Shared` among the arguments is seen there too."""

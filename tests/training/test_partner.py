@@ -144,6 +144,12 @@ def test_files_of_the_current_folder_are_not_imported_there(tmp_path, monkeypatc
     helper.end()
 
 
+def test_one_that_cannot_be_started_is_an_error_that_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(DeviceError, match=r"does not start: .*No such file.*REFDIFF_THREADS=1 works without one"):
+        Partner()
+
+
 SCRIPT = """
 import sys
 from refdiff.training.partner import give_back, take
