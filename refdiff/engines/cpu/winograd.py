@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,7 @@ class Filters:
         self.weight, self.several = weight, several
         self._made: dict[tuple[str, int], np.ndarray | None] = {}
 
-    @property
+    @cached_property
     def g(self) -> np.ndarray:
         """(9, C, K)"""
         return contiguous(self.weight).reshape(9, *self.weight.shape[2:])
