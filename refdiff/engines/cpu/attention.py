@@ -8,6 +8,7 @@ import numpy as np
 
 from .elementwise import over_samples
 from .memory import empty, scratch
+from .products import times_column
 from .profile import operation
 from .workers import each
 
@@ -20,13 +21,13 @@ def _softmax(x: np.ndarray, y: np.ndarray) -> None:
     """Rows of x (..., C) into y; the two may be the same."""
     np.subtract(x, x.max(axis=-1, keepdims=True), out=y)
     np.exp(y, out=y)
-    y /= y @ np.ones((y.shape[-1], 1), np.float32)
+    y /= times_column(y, np.ones((y.shape[-1], 1), np.float32))
 
 
 def _softmax_backward(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
     """dx = y (dy - sum_j dy_j y_j), rows of (..., C); dx may be dy."""
     product = np.multiply(dy, y, out=scratch("softmax", *y.shape))
-    np.subtract(dy, product @ np.ones((y.shape[-1], 1), np.float32), out=dx)
+    np.subtract(dy, times_column(product, np.ones((y.shape[-1], 1), np.float32)), out=dx)
     dx *= y
 
 

@@ -10,6 +10,7 @@ from ..reference.structure import Gradients
 from .direct import sum_rows
 from .elementwise import over_samples
 from .memory import empty, scratch
+from .products import times_column
 from .profile import operation
 
 __all__ = ["layer_norm", "layer_norm_backward"]
@@ -25,9 +26,9 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: flo
 
     def task(own: slice) -> None:
         d = kept[own]
-        np.subtract(rows[own], rows[own] @ average, out=d)
+        np.subtract(rows[own], times_column(rows[own], average), out=d)
         square = np.multiply(d, d, out=scratch("u", *d.shape))
-        inverse[own] = 1 / np.sqrt(square @ average + np.float32(epsilon))
+        inverse[own] = 1 / np.sqrt(times_column(square, average) + np.float32(epsilon))
         d *= inverse[own]
         np.multiply(d, weight, out=out[own])
         out[own] += bias
@@ -49,7 +50,7 @@ def layer_norm_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradien
         d, hat, p = out[own], kept[own], products[own]
         np.multiply(rows[own], weight, out=d)
         np.multiply(d, hat, out=p)
-        slope, flat = p @ average, d @ average
+        slope, flat = times_column(p, average), times_column(d, average)
         np.multiply(hat, slope, out=p)
         d -= p
         d -= flat

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["product", "transposed"]
+__all__ = ["product", "times_column", "transposed"]
 
 _SMALL = 1_000_000  # multiplications, most
 _WIDE = 64  # columns of a block
@@ -29,6 +29,13 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     np.matmul(left, right, out=out[:, :rows].reshape(len(a), -1, height, n // width, width).swapaxes(2, 3))
     if rows < m:
         np.matmul(a[:, rows:], b, out=out[:, rows:])
+
+
+def times_column(a: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """a column, of matrices (..., M, K) and a column (K, 1), without the warning of an invalid value that OpenBLAS 0.3.31
+    on AVX-512 now and then causes here, where all values are finite and the result is right."""
+    with np.errstate(invalid="ignore"):
+        return a @ column
 
 
 def transposed(a: np.ndarray, out: np.ndarray) -> np.ndarray:
