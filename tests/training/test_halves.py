@@ -2,7 +2,7 @@
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,34 +119,17 @@ def test_a_prediction_is_that_of_the_network_for_all(two_processes, use_threads,
 
 def test_two_threads_may_ask_for_predictions_at_once(two_processes, predicting):
     worker, _, x_t, t = predicting
-    wanted, came = worker.predict(x_t, t), []
-
-    def ask():
-        for _ in range(20):
-            came.append(worker.predict(x_t, t))
-
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(came) == 40
+    wanted = worker.predict(x_t, t)
+    with ThreadPoolExecutor(2) as threads:
+        came = list(threads.map(lambda i: worker.predict(x_t, t), range(40)))
     assert all(np.array_equal(y, wanted) for y in came)
 
 
 def test_two_runs_in_two_threads_do_not_disturb_each_other(two_processes, config):
     configs = [config, config.changed(["seed=1"])]
     alone = [run(c, [8] * 6) for c in configs]
-    together = [None, None]
-
-    def train(i):
-        together[i] = run(configs[i], [8] * 6)
-
-    threads = [threading.Thread(target=train, args=(i,)) for i in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda c: run(c, [8] * 6), configs))
     assert together == alone
     assert alone[0] != alone[1]
 

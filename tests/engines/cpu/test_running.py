@@ -1,8 +1,8 @@
 """How the CPU engine runs: threads, memory, kept weights, the matrix library's setting, the profile."""
 
 import gc
-import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -71,18 +71,9 @@ def test_two_models_in_two_threads_do_not_disturb_each_other(use_threads):
     use_threads(2)
     p = [drawn(CONFIG, seed) for seed in (0, 1)]
     alone = [[bits(step(cpu, CONFIG, p[i], seed, 16)) for seed in range(4)] for i in (0, 1)]
-    together = [[], []]
-
-    def train(i):
-        for seed in range(4):
-            together[i].append(bits(step(cpu, CONFIG, p[i], seed, 16)))
-
-    threads = [threading.Thread(target=train, args=(i,)) for i in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert together == alone
+    with ThreadPoolExecutor(2) as threads:
+        together = threads.map(lambda i: [bits(step(cpu, CONFIG, p[i], seed, 16)) for seed in range(4)], (0, 1))
+    assert list(together) == alone
 
 
 @pytest.mark.parametrize("count", [1, 2])
