@@ -85,9 +85,7 @@ def _peak() -> int:
     """The most bytes of this process; with children, the sum over all of what each had at most, less what of its memory
     now is counted with another process that shares it."""
     here = Path("/proc/self")
-    children = [
-        Path("/proc", pid) for file in here.glob("task/*/children") for pid in file.read_text().split()
-    ]  # fmt: skip
+    children = [Path("/proc", pid) for file in here.glob("task/*/children") for pid in file.read_text().split()]
     if not children:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     total = 0

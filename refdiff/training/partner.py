@@ -15,7 +15,7 @@ import sys
 import threading
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,14 +93,11 @@ class Partner:
             self._process.wait()
 
 
-class _Place(tuple):
-    """Stands for a Shared on the way: (names, count)."""
+class _Place(NamedTuple):
+    """Stands for a Shared on the way."""
 
-    def __new__(cls, names: tuple[str, ...] = (), count: int = 0) -> _Place:
-        return super().__new__(cls, (names, count))
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return tuple(self)
+    names: tuple[str, ...]
+    numbers: int
 
 
 def take() -> Partner:
@@ -139,7 +136,7 @@ def serve(descriptor: int) -> None:
     while True:
         try:
             name, args, errors = connection.recv()
-            args = [Shared(a[0], a[1], reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
+            args = [Shared(*a, reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
         except (EOFError, OSError):
             return
         answer: tuple[bool, Any] = True, None

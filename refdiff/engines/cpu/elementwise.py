@@ -22,20 +22,22 @@ _WORK = 1 << 16  # fewer elements than this are one part
 
 def over_rows(count: int, size: int, task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over all `count` rows of `size` elements each."""
-    if count * size <= _WORK:
-        task(slice(0, count))
-        return
-    step = max(1, _PART // size)
-    for i in range(0, count, step):
-        task(slice(i, i + step))
+    for own in _parts(slice(0, count), size):
+        task(own)
 
 
 def over_samples(shape: tuple[int, ...], task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over the rows of an array (N, ..., C), where what comes of a row may depend on the others."""
     for half in rows(shape):
-        step = max(1, _PART // max(shape[-1], 1))
-        for i in range(half.start, half.stop, step):
-            task(slice(i, min(i + step, half.stop)))
+        for own in _parts(half, shape[-1]):
+            task(own)
+
+
+def _parts(whole: slice, size: int) -> list[slice]:
+    if (whole.stop - whole.start) * size <= _WORK:
+        return [whole]
+    step = max(1, _PART // size)
+    return [slice(i, min(i + step, whole.stop)) for i in range(whole.start, whole.stop, step)]
 
 
 def by_rows(task: Callable[..., None], *arrays: np.ndarray) -> None:

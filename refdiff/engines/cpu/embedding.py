@@ -32,7 +32,8 @@ def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
 @operation
 def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
     """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
-    _, difference = reference.mean_squared_error(x, target)
+    assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
+    difference = x - target
     loss = sum(len(d) / len(x) * float((d**2).mean()) for d in (difference[half] for half in halves(len(x))))
     return np.asarray(loss), difference
 
