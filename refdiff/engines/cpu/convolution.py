@@ -45,7 +45,7 @@ def conv2d(
         padding = (kh // 2, kh // 2)
     y = empty(direct.output(x.shape, weight.shape, stride, padding))
     parts = halves(len(x))
-    filters = winograd.Filters(weight, len(parts) > 1)
+    filters = winograd.Filters(weight)
     for own in parts:
         part, out = x[own], y[own]
         kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
@@ -67,7 +67,7 @@ def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     x, weight, stride, padding = saved
     kh, kw, c_in, c_out = weight.shape
     dx, dweight, parts = empty(x.shape), gradient(weight), halves(len(x))
-    filters = winograd.Filters(weight, len(parts) > 1)
+    filters = winograd.Filters(weight)
     flipped = direct.flip(weight) if c_in <= _FEW or c_out <= _FEW else weight
     for own in parts:
         part, above, out = x[own], dy[own], dx[own]

@@ -8,7 +8,7 @@ takes p^2 products for m^2 outputs instead of 9 m^2: 4 an output for m = 2, 2.25
 larger. Each transform is two stacks of small matrix products, along the columns and along the rows, read from the image
 and written to the tiles where they lie: nothing is gathered or padded, and a stack is one call that holds no lock.
 
-An array of tiles is (p, p, images, rows of tiles, columns of tiles, C).
+An array of tiles is (p, p, rows of tiles, images, columns of tiles, C): then the products along the rows of all images are one.
 """
 
 from __future__ import annotations
@@ -87,46 +87,49 @@ def filters(matrix: np.ndarray, g: np.ndarray, u: np.ndarray) -> None:
 
 
 def input_tiles(form: Form, x: np.ndarray, v: np.ndarray) -> None:
-    """V = B' d B, with zeros around the image.   x (N, H, W, C), contiguous -> into v (p, p, N, rows, columns, C)."""
+    """V = B' d B, with zeros around the image.   x (N, H, W, C), contiguous -> into v (p, p, rows, N, columns, C)."""
     _spread(form.m, form.b_t, 1, x, v)
 
 
 def gradient_tiles(form: Form, dy: np.ndarray, d: np.ndarray) -> None:
-    """A dy A'.   dy (N, H, W, K), contiguous -> into d (p, p, N, rows, columns, K)."""
+    """A dy A'.   dy (N, H, W, K), contiguous -> into d (p, p, rows, N, columns, K)."""
     _spread(form.m, form.a, 0, dy, d)
 
 
-def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int) -> None:
-    """y = A' (U * V) A + bias, for channels `first` and so on.   products (p, p, N, rows, columns, some of K), which are
-    overwritten -> into y (N, H, W, K), contiguous."""
-    m, p, (n, h, w, every) = form.m, form.p, y.shape
-    rows, columns, k = products.shape[3:]
+def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+    """y = A' (U * V) A + bias.   products (p, p, rows, N, columns, K), which are overwritten -> into y (N, H, W, K),
+    contiguous."""
+    m, p, (n, h, w, k) = form.m, form.p, y.shape
+    rows, columns = products.shape[2], products.shape[4]
     if bias is not None:
-        products[1, 1] += bias[first : first + k]  # the one place that A' and A pass to every output
-    t = scratch("half", m, p, n, rows, columns, k)
-    np.matmul(form.a_t, products.reshape(p, p, -1).swapaxes(0, 1), out=t.reshape(m, p, -1).swapaxes(0, 1))
-    image, row = h * w * every, w * every
+        products[1, 1] += bias  # the one place that A' and A pass to every output
+    t = scratch("half", m, p, rows, n * columns * k)
+    runs = products.reshape(p, p, rows, -1)
+    np.matmul(form.a_t, runs.transpose(1, 2, 0, 3), out=t.transpose(1, 2, 0, 3))
+    t = t.reshape(m, p, rows, n, columns, k)
+    image, row = h * w * k, w * k
     for r0, r1, _, down in _ends(h, m, m, 0):
         for s0, s1, _, across in _ends(w, m, m, 0):
-            shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * every, every, 1)
-            tiles = _view(y, m * r0 * row + m * s0 * every + first, shape, steps)
-            np.matmul(form.a_t[:across], t[:down, :, :, r0:r1, s0:s1].transpose(0, 2, 3, 4, 1, 5), out=tiles)
+            shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * k, k, 1)
+            tiles = _view(y, m * r0 * row + m * s0 * k, shape, steps)
+            np.matmul(form.a_t[:across], t[:down, :, r0:r1, :, s0:s1].transpose(0, 3, 2, 4, 1, 5), out=tiles)
 
 
 def _spread(m: int, matrix: np.ndarray, pad: int, x: np.ndarray, v: np.ndarray) -> None:
     """matrix d matrix' of the tiles d of x: place i of tile r is row m r - pad + i of the image, or zeros outside."""
     n, h, w, c = x.shape
     p, q = matrix.shape
-    rows, columns = v.shape[3:5]
-    t = scratch("half", p, n, h, columns, c)
-    out = t.reshape(p, n * h, columns, c).transpose(1, 2, 0, 3)
+    rows, columns = v.shape[2], v.shape[4]
+    t = scratch("half", p, h, n, columns, c)
+    out = t.transpose(2, 1, 3, 0, 4)
     for s0, s1, lo, hi in _ends(w, m, q, pad):
-        d = _view(x, (m * s0 - pad + lo) * c, (n * h, s1 - s0, hi - lo, c), (w * c, m * c, c, 1))
-        np.matmul(matrix[:, lo:hi], d, out=out[:, s0:s1])
-    out, row = v.reshape(p, p, n, rows, columns * c).transpose(1, 2, 3, 0, 4), columns * c
+        d = _view(x, (m * s0 - pad + lo) * c, (n, h, s1 - s0, hi - lo, c), (h * w * c, w * c, m * c, c, 1))
+        np.matmul(matrix[:, lo:hi], d, out=out[:, :, s0:s1])
+    row = n * columns * c
+    out = v.reshape(p, p, rows, row).transpose(1, 2, 0, 3)
     for r0, r1, lo, hi in _ends(h, m, q, pad):
-        shape, steps = (p, n, r1 - r0, hi - lo, row), (n * h * row, h * row, m * row, row, 1)
-        np.matmul(matrix[:, lo:hi], _view(t, (m * r0 - pad + lo) * row, shape, steps), out=out[:, :, r0:r1])
+        shape, steps = (p, r1 - r0, hi - lo, row), (h * row, m * row, row, 1)
+        np.matmul(matrix[:, lo:hi], _view(t, (m * r0 - pad + lo) * row, shape, steps), out=out[:, r0:r1])
 
 
 @lru_cache(maxsize=512)

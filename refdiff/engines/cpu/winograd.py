@@ -1,14 +1,15 @@
 """3x3 convolution of stride 1 with zeros around, and its gradients, by Winograd's F(2x2, 3x3) and F(4x4, 3x3).
 
 The transforms are in `tiles.py`. Here they are put together, a few images at a time: the images' tiles are made, then for
-some of the channels that come out, for each of the p^2 places of a tile, one matrix product over the channels that go in.
-Each of the two is divided among threads. The transformed weights are kept while they are the same.
+each of the p^2 places of a tile a matrix product, then images of the products. Threads divide the first and the last by
+images, the products by places. The transformed weights are kept while they are the same.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ __all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 12 << 20  # bytes of tiles at a time, about
-_CHANNELS = 256  # of a task, about
+_CHANNELS = 64  # of a task
 _KEPT = 128 << 20  # bytes of U that are kept, most
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
@@ -112,95 +113,98 @@ class _Work(NamedTuple):
 
     def tiles(self, name: str, n: int, channels: int) -> np.ndarray:
         """Working space for those of n images."""
-        return scratch(name, self.form.p, self.form.p, n, self.rows, self.columns, channels)
+        return scratch(name, self.form.p, self.form.p, self.rows, n, self.columns, channels)
 
-    def parts(self, channels: int) -> list[slice]:
-        """Channels of a task."""
-        return [slice(0, channels)] if self.alone else _parts(channels)
-
-    def by_image(self, task: Any, n: int) -> None:
+    def by_image(self, task: Callable[[slice], Any], n: int) -> None:
         """task(images i .. j) over n of them."""
         if self.alone:
             task(slice(0, n))
         else:
             each(n, lambda i: task(slice(i, i + 1)))
 
+    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """out = a b for each place of a tile.   a (p^2, L, M), b (p^2, M, N) -> into out (p^2, L, N)."""
+        if self.alone:
+            product(a, b, out)
+        else:
+            p = self.form.p
+            each(p, lambda i: product(a[i * p : (i + 1) * p], b[i * p : (i + 1) * p], out[i * p : (i + 1) * p]))
+
+    def convolve(self, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+        """y = A' (U * B' d B) A + bias.   x (N, H, W, C) of a block, u (p^2, C, K) -> into y (N, H, W, K)."""
+        places, c, k = u.shape
+        n = len(x)
+        v, products = self.tiles("v", n, c), self.tiles("products", n, k)
+        self.by_image(lambda own: input_tiles(self.form, x[own], v[:, :, :, own]), n)
+        self.multiply(v.reshape(places, -1, c), u, products.reshape(places, -1, k))
+        self.by_image(lambda own: from_tiles(self.form, products[:, :, :, own], bias, y[own]), n)
+
+    def correlate(self, x: np.ndarray, dy: np.ndarray, du: np.ndarray) -> np.ndarray:
+        """du = sum over all tiles V * A dy A'.   x (N, H, W, C), dy (N, H, W, K) of a block -> du (p^2, C, K)."""
+        places, c, k = du.shape
+        n = len(x)
+        v, d = self.tiles("v", n, c), self.tiles("products", n, k)
+
+        def spread(own: slice) -> None:
+            input_tiles(self.form, x[own], v[:, :, :, own])
+            gradient_tiles(self.form, dy[own], d[:, :, :, own])
+
+        self.by_image(spread, n)
+        self.multiply(v.reshape(places, -1, c).swapaxes(1, 2), d.reshape(places, -1, k), du)
+        return du
+
 
 class Filters:
-    """The transforms U of the filters of one operation, for each form, made when they are first asked for.
+    """The transforms U of the filters of one operation, for each form, made when they are first asked for."""
 
-    several: they are used for more than one block of images, so they are made whole; else None is given where they are
-    not known yet, and each task makes those of its own channels, which then stay in its cache.
-    """
-
-    def __init__(self, weight: np.ndarray, several: bool) -> None:
-        self.weight, self.several = weight, several
-        self._made: dict[tuple[str, int], np.ndarray | None] = {}
+    def __init__(self, weight: np.ndarray) -> None:
+        self.weight = weight
+        self._made: dict[tuple[str, int], np.ndarray] = {}
 
     @cached_property
     def g(self) -> np.ndarray:
         """(9, C, K)"""
         return contiguous(self.weight).reshape(9, *self.weight.shape[2:])
 
-    def straight(self, form: Form, several: bool) -> np.ndarray | None:
+    def straight(self, form: Form) -> np.ndarray:
         """U = G g G'.   -> (p^2, C, K)"""
         name = "straight", form.m
         if name not in self._made:
-            self._made[name] = _transformed(form, self.weight)
-        if self._made[name] is None and (several or self.several):
-            self._made[name] = self._whole(name, form, self.g, form.u_of_g)
+            u = _transformed(form, self.weight)
+            if u is None:
+                u = _transform(form.u_of_g, self.g, scratch(f"{name}", form.p**2, *self.g.shape[1:]))
+            self._made[name] = u
         return self._made[name]
 
-    def turned(self, form: Form, several: bool) -> np.ndarray | None:
+    def turned(self, form: Form) -> np.ndarray:
         """U of the filters turned by half a turn, from channels out to channels in.   -> (p^2, K, C)"""
         name = "turned", form.m
-        if name not in self._made and (several or self.several):
+        if name not in self._made:
             _, c, k = self.g.shape
             g, parts = scratch("g", 9, k, c), _parts(c)
             each(len(parts), lambda i: transposed(self.g[:, parts[i]], g[:, :, parts[i]]))
-            self._made[name] = self._whole(name, form, g, form.u_of_turned)
-        return self._made.get(name)
+            self._made[name] = _transform(form.u_of_turned, g, scratch(f"{name}", form.p**2, k, c))
+        return self._made[name]
 
-    @staticmethod
-    def _whole(name: tuple[str, int], form: Form, g: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        u, parts = scratch(f"{name}", form.p**2, *g.shape[1:]), _parts(g.shape[1])
-        each(len(parts), lambda i: filters(matrix, g[:, parts[i]], u[:, parts[i]]))
-        return u
+
+def _transform(matrix: np.ndarray, g: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """u = matrix g for each pair of channels.   matrix (P, Q), g (Q, C, K) -> into u (P, C, K)."""
+    parts = _parts(g.shape[1])
+    each(len(parts), lambda i: filters(matrix, g[:, parts[i]], u[:, parts[i]]))
+    return u
 
 
 def _parts(channels: int) -> list[slice]:
     """Channels of a task."""
-    count = max(1, min(2, channels // 128), channels // _CHANNELS)
-    return [slice(i * channels // count, (i + 1) * channels // count) for i in range(count)]
+    return [slice(i, min(i + _CHANNELS, channels)) for i in range(0, channels, _CHANNELS)]
 
 
 def convolve(form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None, y: np.ndarray) -> None:
     """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
-    g = weight.g
-    _, c, k = g.shape
-    x, work = contiguous(x), _Work.of(form, x.shape, c, k, c)
-    whole, parts = weight.straight(form, work.images < len(x)), work.parts(k)
-
-    def convolve_block(x: np.ndarray, y: np.ndarray) -> None:
-        v = work.tiles("v", len(x), c)
-
-        def spread(own: slice) -> None:
-            input_tiles(form, x[own], v[:, :, own])
-
-        def multiply(i: int) -> None:
-            own = parts[i]
-            if whole is not None:
-                u = whole[:, :, own]
-            else:
-                u = scratch("u", form.p**2, c, own.stop - own.start)
-                filters(form.u_of_g, g[:, :, own], u)
-            _convolution(form, v, u, bias, y, own.start)
-
-        work.by_image(spread, len(x))
-        each(len(parts), multiply, alone=work.alone)
-
+    u = weight.straight(form)
+    x, work = contiguous(x), _Work.of(form, x.shape, *u.shape[1:], u.shape[1])
     for images in work.blocks(len(x)):
-        convolve_block(x[images], y[images])
+        work.convolve(x[images], u, bias, y[images])
 
 
 def gradients(
@@ -210,41 +214,10 @@ def gradients(
 
     x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
     """
-    g = weight.g
-    _, c, k = g.shape
-    places, dg = form.p**2, dweight.reshape(9, c, k)
-    x, dy, work = contiguous(x), contiguous(dy), _Work.of(form, x.shape, c, k, c + 2 * k)
-    whole, parts = weight.turned(form, work.images < len(x)), work.parts(c)
-
-    def block_gradients(x: np.ndarray, dy: np.ndarray, dx: np.ndarray, add: bool) -> None:
-        v, d, e = (work.tiles(name, len(x), channels) for name, channels in (("v", c), ("d", k), ("e", k)))
-
-        def spread(own: slice) -> None:
-            input_tiles(form, x[own], v[:, :, own])
-            gradient_tiles(form, dy[own], d[:, :, own])
-            input_tiles(form, dy[own], e[:, :, own])
-
-        def multiply(i: int) -> None:
-            own = parts[i]
-            channels = own.stop - own.start
-            if whole is not None:
-                u = whole[:, :, own]
-            else:
-                u = scratch("u", places, k, channels)
-                filters(form.u_of_turned, transposed(g[:, own], scratch("g", 9, k, channels)), u)
-            _convolution(form, e, u, None, dx, own.start)
-            du = scratch("u", places, channels, k)
-            product(v.reshape(places, -1, c)[:, :, own].swapaxes(1, 2), d.reshape(places, -1, k), du)
-            if add:
-                more = scratch("g", 9, channels, k)
-                filters(form.g_of_u, du, more)
-                dg[:, own] += more
-            else:
-                filters(form.g_of_u, du, dg[:, own])
-
-        work.by_image(spread, len(x))
-        each(len(parts), multiply, alone=work.alone)
-
+    u = weight.turned(form)
+    places, k, c = u.shape
+    x, dy, dg = contiguous(x), contiguous(dy), dweight.reshape(9, c, k)
+    work = _Work.of(form, x.shape, c, k, c + k)
     blocks = work.blocks(len(x))
     if add and len(blocks) > 1:  # the sum of this half first: the order of sums is what makes their bits
         own = empty(dweight.shape)
@@ -252,13 +225,10 @@ def gradients(
         dweight += own
         return
     for images in blocks:
-        block_gradients(x[images], dy[images], dx[images], add or images.start > 0)
-
-
-def _convolution(form: Form, v: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, first: int) -> None:
-    """y = A' (U V) A + bias.   v (p, p, N, rows, columns, C), u (p^2, C, some of K) -> into y (N, H, W, K) from channel
-    `first` on."""
-    places, c, k = u.shape
-    products = scratch("products", *v.shape[:5], k)
-    product(v.reshape(places, -1, c), u, products.reshape(places, -1, k))
-    from_tiles(form, products, bias, y, first)
+        work.convolve(dy[images], u, None, dx[images])
+        du = work.correlate(x[images], dy[images], scratch("du", places, c, k))
+        if add:
+            dg += _transform(form.g_of_u, du, scratch("g", 9, c, k))
+        else:
+            _transform(form.g_of_u, du, dg)
+            add = True
