@@ -1,18 +1,19 @@
 """Two-dimensional convolution, each by the form that is best for its shape.
 
 winograd   3x3, stride 1, zeros around, by tiles of 2x2 or 4x4          `winograd.py`
-columns    anything; best for few input channels and for few pixels          `direct.py`
+taps       few pixels          `taps.py`
+columns    anything; best for few input channels          `direct.py`
 planes     3x3, stride 1, few output channels          `direct.py`
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..reference.structure import Gradients
-from . import direct, winograd
+from . import direct, taps, winograd
 from .division import halves
 from .memory import empty
 from .placing import gradient
@@ -21,16 +22,45 @@ from .profile import form, operation
 __all__ = ["conv2d", "conv2d_backward"]
 
 _FEW = 8  # channels
-_PIXELS = 128  # fewer than this: a filter's transform costs more than it saves
+_PIXELS = 128  # fewer than this in y: reading the weights is what takes time
 
 
-def _form(pixels: int, weight: tuple[int, ...], c_in: int, c_out: int, stride: int, padding: tuple[int, int]) -> str:
-    """Which form a convolution takes from so many channels to so many. A function of shapes alone."""
-    if weight[:2] != (3, 3) or stride != 1 or padding != (1, 1) or c_in <= _FEW:
+class _Part(NamedTuple):
+    """Samples that are convolved in one form: a half or, where both take the same, all; and the halves among them."""
+
+    kind: str
+    tiles: winograd.Form | None
+    own: slice
+    halves: list[slice]
+
+
+def _kind(pixels: int, weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> str:
+    """Which form a convolution takes to so many pixels. A function of the shapes of a half alone."""
+    kh, kw, c_in, c_out = weight
+    plain = (kh, kw, stride, padding) == (3, 3, 1, (1, 1))
+    if c_in <= _FEW:
         return "columns"
-    if c_out <= _FEW:
+    if plain and c_out <= _FEW:
         return "planes"
-    return "columns" if pixels < _PIXELS else "winograd"
+    if pixels < _PIXELS:
+        return "taps"
+    return "winograd" if plain else "columns"
+
+
+def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> list[_Part]:
+    """y: the shape of the output."""
+    parts: list[_Part] = []
+    for half in halves(y[0]):
+        n = half.stop - half.start
+        kind = _kind(n * y[1] * y[2], weight, stride, padding)
+        tiles = winograd.choose(n, y[1], y[2]) if kind == "winograd" else None
+        if parts and parts[0][:2] == (kind, tiles):
+            first = parts.pop()
+            parts.append(_Part(kind, tiles, slice(0, half.stop), [*first.halves, half]))
+        else:
+            parts.append(_Part(kind, tiles, half, [slice(0, n)]))
+    form(" and ".join(f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts))
+    return parts
 
 
 @operation
@@ -38,26 +68,25 @@ def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int = 1, padding: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, Any]:
     """y[n,h,w,o] = b[o] + sum_{i,j,c} x[n, h s + i - p, w s + j - p, c] W[i,j,c,o]. As in the reference engine."""
-    kh, kw, c_in, c_out = weight.shape
+    kh, kw, c_in, _ = weight.shape
     assert x.shape[3] == c_in, f"conv2d: weight takes {c_in} channels, x has {x.shape[3]}"
     if padding is None:
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
         padding = (kh // 2, kh // 2)
     y = empty(direct.output(x.shape, weight.shape, stride, padding))
-    parts = halves(len(x))
     filters = winograd.Filters(weight)
-    for own in parts:
+    for kind, tiles, own, those in _parts(y.shape, weight.shape, stride, padding):
         part, out = x[own], y[own]
-        kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
-        form(kind)
-        if kind == "winograd":
-            tiles = winograd.choose(*part.shape[:3])
-            form(f"winograd {tiles.m}x{tiles.m}")
-            winograd.convolve(tiles, part, filters, bias, out)
-        elif kind == "planes":
-            direct.planes(part, weight, bias, out)
+        if tiles is not None:
+            winograd.convolve(tiles, part, filters, bias, out, those)
+        elif kind == "taps":
+            taps.forward(part, weight, bias, stride, padding, out, those)
         else:
-            direct.columns_forward(part, weight, bias, stride, padding, out)
+            for half in those:
+                if kind == "planes":
+                    direct.planes(part[half], weight, bias, out[half])
+                else:
+                    direct.columns_forward(part[half], weight, bias, stride, padding, out[half])
     return y, (x, weight, stride, padding)
 
 
@@ -65,31 +94,46 @@ def conv2d(
 def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy."""
     x, weight, stride, padding = saved
-    kh, kw, c_in, c_out = weight.shape
-    dx, dweight, parts = empty(x.shape), gradient(weight), halves(len(x))
+    dx, dweight = empty(x.shape), gradient(weight)
     filters = winograd.Filters(weight)
-    flipped = direct.flip(weight) if c_in <= _FEW or c_out <= _FEW else weight
-    for own in parts:
-        part, above, out = x[own], dy[own], dx[own]
-        kind = _form(part.size // max(c_in, 1), weight.shape, c_in, c_out, stride, padding)
-        form(kind)
-        if kind == "winograd":
-            tiles = winograd.choose(*part.shape[:3])
-            form(f"winograd {tiles.m}x{tiles.m}")
-            winograd.gradients(tiles, part, filters, above, out, dweight, add=own.start > 0)
-            continue
-        dw = dweight if own.start == 0 else empty(weight.shape)
-        if kind == "planes":  # few channels in dy: its windows serve both gradients
-            direct.columns_forward(above, flipped, None, 1, (1, 1), out)
-            turned = empty(flipped.shape)
-            direct.columns_gradients_weight(above, part, 1, (1, 1), turned)
-            dw[...] = direct.flip(turned)
+    for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
+        part, above, out, add = x[own], dy[own], dx[own], own.start > 0
+        if tiles is not None:
+            winograd.gradients(tiles, part, filters, above, out, dweight, those, add)
+        elif kind == "taps":
+            taps.gradient_x(above, weight, stride, padding, out, those)
+            taps.gradient_weight(part, above, stride, padding, dweight, those, add)
         else:
-            if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
-                direct.planes(above, flipped, None, out)
-            else:
-                direct.columns_gradient_x(above, weight, stride, padding, out)
-            direct.columns_gradients_weight(part, above, stride, padding, dw)
-        if own.start:
-            dweight += dw
+            for half in those:
+                dw = empty(weight.shape) if add else dweight
+                _direct(kind, part[half], weight, above[half], stride, padding, out[half], dw)
+                if add:
+                    dweight += dw
+                add = True
     return dx, {"weight": dweight, "bias": direct.sum_rows(dy)}
+
+
+def _direct(
+    kind: str,
+    x: np.ndarray,
+    weight: np.ndarray,
+    dy: np.ndarray,
+    stride: int,
+    padding: tuple[int, int],
+    dx: np.ndarray,
+    dweight: np.ndarray,
+) -> None:
+    """Both gradients of a convolution by columns or planes, of a half."""
+    kh, kw, c_in, _ = weight.shape
+    if kind == "planes":  # few channels in dy: its windows serve both gradients
+        flipped = direct.flip(weight)
+        direct.columns_forward(dy, flipped, None, 1, (1, 1), dx)
+        turned = empty(flipped.shape)
+        direct.columns_gradients_weight(dy, x, 1, (1, 1), turned)
+        dweight[...] = direct.flip(turned)
+        return
+    if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
+        direct.planes(dy, direct.flip(weight), None, dx)
+    else:
+        direct.columns_gradient_x(dy, weight, stride, padding, dx)
+    direct.columns_gradients_weight(x, dy, stride, padding, dweight)

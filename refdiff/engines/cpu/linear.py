@@ -11,12 +11,14 @@ from .direct import sum_rows
 from .division import rows
 from .memory import empty
 from .placing import gradient
+from .products import product
 from .profile import operation
 from .workers import each
 
 __all__ = ["linear", "linear_backward"]
 
 _WORK = 1 << 25  # multiplications; fewer are not worth dividing
+_SMALL = 1 << 14  # elements of a weight
 _ROWS, _CHANNELS = 512, 128  # of a task, least
 
 
@@ -25,6 +27,14 @@ def _parts(whole: slice, least: int, work: int) -> list[slice]:
     count = whole.stop - whole.start
     size = count if work < _WORK else max(least, -(-count // 2))
     return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, max(size, 1))]
+
+
+def _product(x: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
+    """y = x W. A large W is better left to the matrix library."""
+    if weight.size <= _SMALL:
+        product(x[None], weight[None], y[None])
+    else:
+        np.matmul(x, weight, out=y)
 
 
 @operation
@@ -36,7 +46,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
         parts = _parts(half, _ROWS, (half.stop - half.start) * weight.size)
 
         def task(i: int, parts: list[slice] = parts) -> None:
-            np.matmul(flat[parts[i]], weight, out=out[parts[i]])
+            _product(flat[parts[i]], weight, out[parts[i]])
             out[parts[i]] += bias
 
         each(len(parts), task)
@@ -49,6 +59,7 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     x, weight = saved
     dx, dweight = empty(x.shape), gradient(weight)
     flat, above, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), dx.reshape(-1, x.shape[-1])
+    turned = np.ascontiguousarray(weight.T) if weight.size <= _SMALL else weight.T
     for half in rows(x.shape):
         dw = dweight if half.start == 0 else empty(weight.shape)
         work = (half.stop - half.start) * weight.size
@@ -59,7 +70,7 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
                 np.matmul(flat[half, channels[i]].T, above[half], out=dw[channels[i]])
             else:
                 own = parts[i - len(channels)]
-                np.matmul(above[own], weight.T, out=out[own])
+                _product(above[own], turned, out[own])
 
         each(len(channels) + len(parts), task)
         if half.start:

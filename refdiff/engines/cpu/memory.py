@@ -23,6 +23,7 @@ __all__ = ["Pool", "contiguous", "empty", "pool", "release", "scratch", "trim_he
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
 _SPARE = 64 << 20  # bytes that may always lie free
+_MOST = 4096  # shapes of working space that are remembered
 
 
 class _Lease(weakref.ref):
@@ -123,6 +124,7 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 def release() -> None:
     """What lies free, this thread's working space included, is given back to the system."""
     pool.trim()
+    _scratch.arrays.clear()
     _scratch.buffers.clear()
     trim_heap()
 
@@ -136,6 +138,7 @@ def trim_heap() -> None:
 class _Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[str, Any] = {}
+        self.arrays: dict[tuple[Any, ...], np.ndarray] = {}  # those that were asked for, in the buffers
 
 
 _scratch = _Scratch()
@@ -143,12 +146,19 @@ _scratch = _Scratch()
 
 def scratch(name: str, *shape: int) -> np.ndarray:
     """Working space of float32 that belongs to this thread and this name, until either is asked for again."""
-    size = 4 * prod(shape)
-    buffer = _scratch.buffers.get(name)
+    own = _scratch
+    try:
+        return own.arrays[name, shape]
+    except KeyError:
+        size = 4 * prod(shape)
+    buffer = own.buffers.get(name)
+    if buffer is None or len(buffer) < size or len(own.arrays) > _MOST:
+        own.arrays.clear()
     if buffer is None or len(buffer) < size:
-        buffer = _scratch.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE))
+        buffer = own.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE))
         pool.fresh += 1
-    return np.ndarray(shape, np.float32, buffer)
+    a = own.arrays[name, shape] = np.ndarray(shape, np.float32, buffer)
+    return a
 
 
 def _forget() -> None:

@@ -24,28 +24,57 @@ __all__ = [
 ]  # fmt: skip
 
 _LONG = 128  # elements of a row, most
-_BAND = 1 << 16  # elements of a band, about
+_BAND = 1 << 17  # elements of a band, about
 _HALF, _ONE = np.float32(0.5), np.float32(1)
+
+
+class _Plan(NamedTuple):
+    """How images are worked on: as shape (N, rows, L); tasks of samples, each in bands of rows. gather (L, G) takes the sums
+    of a row's places to the means of groups, spread (G, L) takes a number of each group to its places."""
+
+    shape: tuple[int, int, int]
+    tasks: list[slice]
+    bands: list[slice]
+    gather: np.ndarray
+    spread: np.ndarray
 
 
 class _Saved(NamedTuple):
     """x (N, ..., C); mean and 1 / sd of each sample's groups, spread over a row (N, 1, L); a, b (N or 1, 1, L) such that
-    y = f(a xhat + b)."""
+    y = a xhat + b, or silu of twice that."""
 
     x: np.ndarray
     mean: np.ndarray
     inverse: np.ndarray
     a: np.ndarray
     b: np.ndarray
-    groups: int
+    plan: _Plan
     silu: bool
 
 
+def _planned(x: np.ndarray, groups: int) -> _Plan:
+    n, c = len(x), x.shape[-1]
+    assert c % groups == 0, f"group_norm: {c} channels do not divide into {groups} groups"
+    ends = tuple(half.stop for half in halves(n))
+    return _plan(ends, x.size // (n * c) if x.size else 1, c, groups)
+
+
 @lru_cache(maxsize=256)
-def _membership(channels: int, groups: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """E[l, g] = 1 where place l of a row belongs to group g (L, G), and its transpose."""
-    e = np.tile(np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=0), (fold, 1))
-    return e, np.ascontiguousarray(e.T)
+def _plan(ends: tuple[int, ...], positions: int, channels: int, groups: int) -> _Plan:
+    """ends: of each half."""
+    fold = 1
+    while positions % (2 * fold) == 0 and 2 * fold * channels <= _LONG:
+        fold *= 2
+    rows, length = positions // fold, fold * channels
+    most, height = max(1, _BAND // (rows * length)), max(1, _BAND // length)
+    starts = (0, *ends[:-1])
+    tasks = [
+        slice(i, min(i + most, end)) for start, end in zip(starts, ends, strict=True) for i in range(start, end, most)
+    ]
+    bands = [slice(r, min(r + height, rows)) for r in range(0, rows, height)]
+    spread = np.tile(np.repeat(np.eye(groups, dtype=np.float32), channels // groups, axis=1), (1, fold))
+    gather = np.ascontiguousarray(spread.T) * np.float32(groups / (positions * channels))
+    return _Plan((ends[-1], rows, length), tasks, bands, gather, spread)
 
 
 @lru_cache(maxsize=64)
@@ -53,74 +82,46 @@ def _ones(n: int) -> np.ndarray:
     return np.ones((1, n), np.float32)
 
 
-def _fold(positions: int, channels: int) -> int:
-    """Positions in a row: a power of two that divides them."""
-    fold = 1
-    while positions % (2 * fold) == 0 and 2 * fold * channels <= _LONG:
-        fold *= 2
-    return fold
+def _along(x: np.ndarray, length: int) -> np.ndarray:
+    """(C,) or (N, C), side by side as often as a row has positions.   -> (1 or N, 1, L)"""
+    x = x.reshape(-1, 1, x.shape[-1])
+    return x if x.shape[2] == length else np.concatenate([x] * (length // x.shape[2]), axis=2)
 
 
-def _division(n: int, rows: int, length: int) -> tuple[list[slice], list[slice]]:
-    """The samples of each task, and the bands of rows it goes through."""
-    most, height = max(1, _BAND // (rows * length)), max(1, _BAND // length)
-    tasks = [slice(i, min(i + most, half.stop)) for half in halves(n) for i in range(half.start, half.stop, most)]
-    return tasks, [slice(r, min(r + height, rows)) for r in range(0, rows, height)]
-
-
-def _spread(x: np.ndarray, fold: int) -> np.ndarray:
-    """(C,) or (N, C) -> (1 or N, 1, L)."""
-    x = x.reshape(-1, 1, 1, x.shape[-1])
-    return np.broadcast_to(x, (len(x), 1, fold, x.shape[3])).reshape(len(x), 1, -1)
-
-
-def _sums(bands: list[slice], n: int, length: int, band: Any) -> np.ndarray:
-    """The sums over all rows of what band(rows) gives, (n, rows, L) -> (n, 1, L)."""
-    total = None
-    for rows in bands:
-        part = np.matmul(_ones(rows.stop - rows.start), band(rows))
-        total = part if total is None else np.add(total, part, out=total)
-    assert total is not None
-    return total
+def _plus(total: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+    """total + the sum over rows.   x (n, rows, L) -> (n, 1, L), in `total` where there is one."""
+    part = np.matmul(_ones(x.shape[1]), x)
+    return part if total is None else np.add(total, part, out=total)
 
 
 def _normalise(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, epsilon: float, silu: bool
 ) -> tuple[np.ndarray, _Saved]:
     """y = f(weight xhat + bias), f silu or nothing.   weight and bias (C,) or (N, C)."""
-    n, c = len(x), x.shape[-1]
-    assert c % groups == 0, f"group_norm: {c} channels do not divide into {groups} groups"
-    positions = x.size // (n * c) if x.size else 1
-    fold = _fold(positions, c)
-    shape = n, positions // fold, fold * c
-    length = shape[2]
-    e, e_back = _membership(c, groups, fold)
-    over = np.float32(groups / (positions * c))
+    plan = _planned(x, groups)
+    n, _, length = plan.shape
     y, mean, inverse = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
-    a, b = _spread(weight, fold), _spread(bias, fold)
-    source, target = x.reshape(shape), y.reshape(shape)
-    tasks, bands = _division(*shape)
-
-    def task(own: slice) -> None:
-        part, out = source[own], target[own]
-        sums = _sums(bands, len(part), length, lambda rows: part[:, rows])
-        np.matmul(np.matmul(sums[:, 0], e) * over, e_back, out=mean[own, 0])
-
-        def centred(rows: slice) -> np.ndarray:
-            return np.subtract(part[:, rows], mean[own], out=scratch("c", *part[:, rows].shape))
-
-        def square(rows: slice) -> np.ndarray:
-            d = centred(rows)
-            return np.multiply(d, d, out=scratch("u", *d.shape))
-
-        variance = np.matmul(_sums(bands, len(part), length, square)[:, 0], e) * over
+    a, b = _along(weight, length), _along(bias, length)
+    if silu:
+        a, b = a * _HALF, b * _HALF
+    source, target = x.reshape(plan.shape), y.reshape(plan.shape)
+    for own in plan.tasks:
+        part, out, m, r = source[own], target[own], mean[own], inverse[own]
+        total = None
+        for rows in plan.bands:
+            total = _plus(total, part[:, rows])
+        np.matmul(np.matmul(total[:, 0], plan.gather), plan.spread, out=m[:, 0])  # type: ignore[index]
+        total = None
+        for rows in plan.bands:
+            d = _centred(part[:, rows], m)
+            total = _plus(total, np.multiply(d, d, out=scratch("u", *d.shape)))
+        variance = np.matmul(total[:, 0], plan.gather)  # type: ignore[index]
         variance += np.float32(epsilon)
-        np.matmul(_ONE / np.sqrt(variance), e_back, out=inverse[own, 0])
-        scale, shift = inverse[own] * (a[own] if len(a) > 1 else a), b[own] if len(b) > 1 else b
-        if silu:
-            scale, shift = scale * _HALF, shift * _HALF
-        for rows in bands:
-            u = centred(rows) if len(bands) > 1 else scratch("c", *part.shape)  # of one band it is still there
+        np.sqrt(variance, out=variance)
+        np.matmul(np.divide(_ONE, variance, out=variance), plan.spread, out=r[:, 0])
+        scale, shift = r * (a[own] if len(a) > 1 else a), b[own] if len(b) > 1 else b
+        for rows in plan.bands:
+            u = _centred(part[:, rows], m) if len(plan.bands) > 1 else d  # of one band it is still there
             u *= scale
             z = out[:, rows]
             if not silu:
@@ -130,38 +131,26 @@ def _normalise(
             np.tanh(u, out=z)
             z += _ONE
             z *= u
+    return y, _Saved(x, mean, inverse, a, b, plan, silu)
 
-    for own in tasks:
-        task(own)
-    return y, _Saved(x, mean, inverse, a, b, groups, silu)
+
+def _centred(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """x - mean, working space."""
+    return np.subtract(x, mean, out=scratch("c", *x.shape))
 
 
 def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dx, and of z = a xhat + b in each sample: sum dz xhat and sum dz over positions, (N, C) both."""
-    x, mean, inverse, a, b, groups, silu = saved
-    n, c = len(x), x.shape[-1]
-    length = mean.shape[2]
-    fold = length // c
-    positions = x.size // (n * c) if x.size else 1
-    shape = n, positions // fold, length
-    e, e_back = _membership(c, groups, fold)
-    over = np.float32(groups / (positions * c))
+    """dx, and of z = weight xhat + bias in each sample: sum dz xhat and sum dz over positions, (N, C) both."""
+    x, mean, inverse, a, b, plan, silu = saved
+    n, _, length = plan.shape
     dx, da, db = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
-    source, above, target = x.reshape(shape), dy.reshape(shape), dx.reshape(shape)
-    tasks, bands = _division(*shape)
-
-    def task(own: slice) -> None:
-        part, dpart, out = source[own], above[own], target[own]
-        weight, shift = a[own] if len(a) > 1 else a, b[own] if len(b) > 1 else b
-        m, r = mean[own], inverse[own]
-        scale, shift = (r * weight * _HALF, shift * _HALF) if silu else (r, shift)
-
-        def centred(rows: slice) -> np.ndarray:
-            return np.subtract(part[:, rows], m, out=scratch("c", *part[:, rows].shape))
-
+    source, above, target = x.reshape(plan.shape), dy.reshape(plan.shape), dx.reshape(plan.shape)
+    for own in plan.tasks:
+        part, dpart, out, m, r = source[own], above[own], target[own], mean[own], inverse[own]
+        scale, shift = r * (a[own] if len(a) > 1 else a), b[own] if len(b) > 1 else b
         total, product = None, None
-        for rows in bands:  # out = dz
-            d, dz = centred(rows), dpart[:, rows]
+        for rows in plan.bands:  # out = dz, with silu twice that
+            d, dz = _centred(part[:, rows], m), dpart[:, rows]
             p = scratch("u", *d.shape)
             if silu:
                 z, t = out[:, rows], scratch("t", *d.shape)
@@ -170,35 +159,34 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
                 np.tanh(p, out=t)
                 times_slope(dz, p, t, z)
                 dz = z
-            np.multiply(dz, d, out=p)
-            ones = _ones(d.shape[1])
-            total = np.matmul(ones, dz) if total is None else total + np.matmul(ones, dz)
-            product = np.matmul(ones, p) if product is None else product + np.matmul(ones, p)
-        assert total is not None and product is not None
-        if silu:
-            total, product = total * _HALF, product * _HALF
+            total = _plus(total, dz)
+            product = _plus(product, np.multiply(dz, d, out=p))
         product *= r
         da[own], db[own] = product, total
         # dx = (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) / sd,  dxhat = weight dz
-        flat = np.matmul(np.matmul((total * weight)[:, 0], e) * over, e_back)[:, None] * r
-        slope = np.matmul(np.matmul((product * weight)[:, 0], e) * over, e_back)[:, None] * r * r
-        scale = r * weight * _HALF if silu else r * weight
-        for rows in bands:
-            d = centred(rows) if len(bands) > 1 else scratch("c", *part.shape)
+        total *= scale
+        product *= scale
+        product *= r
+        flat = np.matmul(np.matmul(total[:, 0], plan.gather), plan.spread)[:, None]
+        slope = np.matmul(np.matmul(product[:, 0], plan.gather), plan.spread)[:, None]
+        for rows in plan.bands:
+            d = _centred(part[:, rows], m) if len(plan.bands) > 1 else d
             z = out[:, rows]
             np.multiply(z if silu else dpart[:, rows], scale, out=z)
             d *= slope
             d += flat
             z -= d
+    if silu:
+        da *= _HALF
+        db *= _HALF
+    return dx, _over_row(da, x.shape[-1]), _over_row(db, x.shape[-1])
 
-    for own in tasks:
-        task(own)
-    return dx, _over_fold(da, fold), _over_fold(db, fold)
 
-
-def _over_fold(x: np.ndarray, fold: int) -> np.ndarray:
+def _over_row(x: np.ndarray, channels: int) -> np.ndarray:
     """(N, 1, L) -> (N, C), the sum over the positions of a row."""
-    return x.reshape(len(x), fold, -1).sum(axis=1)
+    if x.shape[2] == channels:
+        return x[:, 0]
+    return np.add.reduce(x.reshape(len(x), -1, channels), axis=1)
 
 
 def _parameters(da: np.ndarray, db: np.ndarray) -> Gradients:

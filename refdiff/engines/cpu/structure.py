@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .elementwise import by_rows, over_rows
 from .memory import empty
 from .profile import operation
 
@@ -34,8 +33,7 @@ def add(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = a + b, of one shape."""
     assert a.shape == b.shape, f"add: {a.shape} and {b.shape}"
     y = empty(a.shape)
-    by_rows(lambda a, b, y: np.add(a, b, out=y), a, b, y)
-    return y, None
+    return np.add(a, b, out=y), None
 
 
 @operation
@@ -49,8 +47,7 @@ def broadcast_add(x: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, Any]:
     """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
     assert e.shape == (len(x), x.shape[-1]), f"broadcast_add: {x.shape} and {e.shape}"
     y = empty(x.shape)
-    rows, out = (a.reshape(len(x), -1, x.shape[-1]) for a in (x, y))
-    over_rows(len(x), rows[0].size, lambda own: np.add(rows[own], e[own, None], out=out[own]))
+    np.add(x.reshape(len(x), -1, x.shape[-1]), e[:, None], out=y.reshape(len(x), -1, x.shape[-1]))
     return y, None
 
 
@@ -59,8 +56,7 @@ def broadcast_add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.n
     """dx = dy,  de = the sum of dy over all positions."""
     rows = dy.reshape(len(dy), -1, dy.shape[-1])
     de = np.empty((len(dy), dy.shape[-1]), np.float32)
-    ones = np.ones((1, rows.shape[1]), np.float32)
-    over_rows(len(dy), rows[0].size, lambda own: np.matmul(ones, rows[own], out=de[own, None]))
+    np.matmul(np.ones((1, rows.shape[1]), np.float32), rows, out=de[:, None])
     return dy, de
 
 
@@ -100,15 +96,7 @@ def split_backward(dys: tuple[np.ndarray, ...], saved: Any) -> np.ndarray:
 def _join(*arrays: np.ndarray) -> np.ndarray:
     first = arrays[0]
     y = empty((*first.shape[:-1], sum(a.shape[-1] for a in arrays)))
-    ends = np.cumsum([0, *(a.shape[-1] for a in arrays)]).tolist()
-    rows, out = [a.reshape(-1, a.shape[-1]) for a in arrays], y.reshape(-1, y.shape[-1])
-
-    def task(own: slice) -> None:
-        for a, start, end in zip(rows, ends, ends[1:], strict=False):
-            out[own, start:end] = a[own]
-
-    over_rows(len(out), out.shape[1], task)
-    return y
+    return np.concatenate(arrays, axis=-1, out=y)
 
 
 @operation
@@ -127,14 +115,10 @@ def reshape_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def fan_out_backward(*dys: np.ndarray) -> np.ndarray:
     """dx of a value that several operations used: the sum of what they send back."""
     dx = empty(dys[0].shape)
-
-    def task(dx: np.ndarray, *dys: np.ndarray) -> None:
-        if len(dys) == 1:
-            np.copyto(dx, dys[0])
-        else:
-            np.add(dys[0], dys[1], out=dx)
-        for dy in dys[2:]:
-            dx += dy
-
-    by_rows(task, dx, *dys)
+    if len(dys) == 1:
+        np.copyto(dx, dys[0])
+    else:
+        np.add(dys[0], dys[1], out=dx)
+    for dy in dys[2:]:
+        dx += dy
     return dx

@@ -8,7 +8,8 @@ takes p^2 products for m^2 outputs instead of 9 m^2: 4 an output for m = 2, 2.25
 larger. Each transform is two stacks of small matrix products, along the columns and along the rows, read from the image
 and written to the tiles where they lie: nothing is gathered or padded, and a stack is one call that holds no lock.
 
-An array of tiles is (p, p, rows of tiles, images, columns of tiles, C): then the products along the rows of all images are one.
+An array of tiles is (p, p, rows of tiles, images, columns of tiles, C), so that what is done along a column is done for
+all images at once.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,14 @@ import numpy as np
 from .memory import contiguous, empty, scratch
 from .products import product, transposed
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
-from .workers import each
+from .workers import available, each
 
 __all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
 _BLOCK = 12 << 20  # bytes of tiles at a time, about
+_TOGETHER = 4 << 20  # bytes of U, least
+_IMAGES = 1 << 17  # elements of the images of a task, about
 _CHANNELS = 64  # of a task
 _KEPT = 128 << 20  # bytes of U that are kept, most
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
@@ -89,69 +92,50 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
 # ---- the convolution and its gradients
 
 
-class _Work(NamedTuple):
-    """How a convolution is divided: images of a block, and whether it is so little that one thread does it all."""
+class _Half(NamedTuple):
+    """How half a batch is divided: samples, those of a block, and whether it is so little that one thread does it all."""
 
     form: Form
-    rows: int
-    columns: int
-    images: int
+    own: slice
+    block: int
+    grid: tuple[int, int]
     alone: bool
 
     @classmethod
-    def of(cls, form: Form, shape: tuple[int, ...], c: int, k: int, arrays: int) -> _Work:
-        """arrays: channels of all tiles that are made."""
-        n, h, w, _ = shape
-        rows, columns = form.grid(h, w)
-        tiles, places = rows * columns, form.p**2
-        blocks = max(1, min(n, -(-n * tiles * places * 4 * arrays // _BLOCK)))
-        return cls(form, rows, columns, -(-n // blocks), places * n * tiles * c * k < _LARGE)
+    def of(cls, form: Form, own: slice, x: tuple[int, ...], c: int, k: int) -> _Half:
+        """x: the shape of the images, (N, H, W, any)."""
+        n, grid, places = own.stop - own.start, form.grid(*x[1:3]), form.p**2
+        tiles = n * grid[0] * grid[1]
+        blocks = max(1, min(n, -(-4 * places * tiles * (c + k) // _BLOCK)))
+        return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < _LARGE)
 
-    def blocks(self, n: int) -> list[slice]:
-        """Images of each block."""
-        return [slice(i, min(i + self.images, n)) for i in range(0, n, self.images)]
+    def blocks(self) -> list[slice]:
+        """Samples of each block."""
+        return [slice(i, min(i + self.block, self.own.stop)) for i in range(self.own.start, self.own.stop, self.block)]
 
     def tiles(self, name: str, n: int, channels: int) -> np.ndarray:
         """Working space for those of n images."""
-        return scratch(name, self.form.p, self.form.p, self.rows, n, self.columns, channels)
+        return scratch(name, self.form.p, self.form.p, self.grid[0], n, self.grid[1], channels)
 
-    def by_image(self, task: Callable[[slice], Any], n: int) -> None:
-        """task(images i .. j) over n of them."""
-        if self.alone:
-            task(slice(0, n))
+    def by_image(self, task: Callable[[slice], Any], images: np.ndarray) -> None:
+        """task(images i .. j), as many as stay in cache.   images (N, H, W, C)"""
+        n, threads = len(images), 1 if self.alone else available()
+        some = max(1, min(_IMAGES * n // max(1, images.size), -(-n // threads)))
+        each(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), alone=self.alone)
+
+    def by_place(self, task: Callable[[slice], Any], together: bool) -> None:
+        """task(places i .. j) over those of a tile: all together, or those of a column of it."""
+        p = self.form.p
+        if self.alone or (together and available() == 1):
+            task(slice(0, p * p))
         else:
-            each(n, lambda i: task(slice(i, i + 1)))
+            each(p, lambda i: task(slice(i * p, (i + 1) * p)))
 
-    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        """out = a b for each place of a tile.   a (p^2, L, M), b (p^2, M, N) -> into out (p^2, L, N)."""
-        if self.alone:
-            product(a, b, out)
-        else:
-            p = self.form.p
-            each(p, lambda i: product(a[i * p : (i + 1) * p], b[i * p : (i + 1) * p], out[i * p : (i + 1) * p]))
-
-    def convolve(self, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
-        """y = A' (U * B' d B) A + bias.   x (N, H, W, C) of a block, u (p^2, C, K) -> into y (N, H, W, K)."""
-        places, c, k = u.shape
-        n = len(x)
-        v, products = self.tiles("v", n, c), self.tiles("products", n, k)
-        self.by_image(lambda own: input_tiles(self.form, x[own], v[:, :, :, own]), n)
-        self.multiply(v.reshape(places, -1, c), u, products.reshape(places, -1, k))
-        self.by_image(lambda own: from_tiles(self.form, products[:, :, :, own], bias, y[own]), n)
-
-    def correlate(self, x: np.ndarray, dy: np.ndarray, du: np.ndarray) -> np.ndarray:
-        """du = sum over all tiles V * A dy A'.   x (N, H, W, C), dy (N, H, W, K) of a block -> du (p^2, C, K)."""
-        places, c, k = du.shape
-        n = len(x)
-        v, d = self.tiles("v", n, c), self.tiles("products", n, k)
-
-        def spread(own: slice) -> None:
-            input_tiles(self.form, x[own], v[:, :, :, own])
-            gradient_tiles(self.form, dy[own], d[:, :, :, own])
-
-        self.by_image(spread, n)
-        self.multiply(v.reshape(places, -1, c).swapaxes(1, 2), d.reshape(places, -1, k), du)
-        return du
+    def spread(self, transform: Callable[[Form, np.ndarray, np.ndarray], None], x: np.ndarray, name: str) -> np.ndarray:
+        """The tiles of images.   x (N, H, W, C) -> (p^2, tiles, C), working space."""
+        v = self.tiles(name, len(x), x.shape[3])
+        self.by_image(lambda own: transform(self.form, x[own], v[:, :, :, own]), x)
+        return v.reshape(self.form.p**2, -1, x.shape[3])
 
 
 class Filters:
@@ -172,7 +156,8 @@ class Filters:
         if name not in self._made:
             u = _transformed(form, self.weight)
             if u is None:
-                u = _transform(form.u_of_g, self.g, scratch(f"{name}", form.p**2, *self.g.shape[1:]))
+                u = scratch(f"straight{form.m}", form.p**2, *self.g.shape[1:])
+                _by_channels(u.shape[1], lambda own: filters(form.u_of_g, self.g[:, own], u[:, own]))
             self._made[name] = u
         return self._made[name]
 
@@ -181,54 +166,95 @@ class Filters:
         name = "turned", form.m
         if name not in self._made:
             _, c, k = self.g.shape
-            g, parts = scratch("g", 9, k, c), _parts(c)
-            each(len(parts), lambda i: transposed(self.g[:, parts[i]], g[:, :, parts[i]]))
-            self._made[name] = _transform(form.u_of_turned, g, scratch(f"{name}", form.p**2, k, c))
+            g, u = scratch("g", 9, k, c), scratch(f"turned{form.m}", form.p**2, k, c)
+            _by_channels(c, lambda own: transposed(self.g[:, own], g[:, :, own]))
+            _by_channels(k, lambda own: filters(form.u_of_turned, g[:, own], u[:, own]))
+            self._made[name] = u
         return self._made[name]
 
 
-def _transform(matrix: np.ndarray, g: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """u = matrix g for each pair of channels.   matrix (P, Q), g (Q, C, K) -> into u (P, C, K)."""
-    parts = _parts(g.shape[1])
-    each(len(parts), lambda i: filters(matrix, g[:, parts[i]], u[:, parts[i]]))
-    return u
+def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
+    """task(channels i .. j) over all of them."""
+    each(-(-channels // _CHANNELS), lambda i: task(slice(i * _CHANNELS, min((i + 1) * _CHANNELS, channels))))
 
 
-def _parts(channels: int) -> list[slice]:
-    """Channels of a task."""
-    return [slice(i, min(i + _CHANNELS, channels)) for i in range(0, channels, _CHANNELS)]
-
-
-def convolve(form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None, y: np.ndarray) -> None:
+def convolve(
+    form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+) -> None:
     """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
-    u = weight.straight(form)
-    x, work = contiguous(x), _Work.of(form, x.shape, *u.shape[1:], u.shape[1])
-    for images in work.blocks(len(x)):
-        work.convolve(x[images], u, bias, y[images])
+    _convolve(form, contiguous(x), weight.straight(form), bias, y, halves)
 
 
 def gradients(
-    form: Form, x: np.ndarray, weight: Filters, dy: np.ndarray, dx: np.ndarray, dweight: np.ndarray, add: bool
+    form: Form,
+    x: np.ndarray,
+    weight: Filters,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    dweight: np.ndarray,
+    halves: list[slice],
+    add: bool,
 ) -> None:
     """dx, the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
     x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
     """
-    u = weight.turned(form)
-    places, k, c = u.shape
-    x, dy, dg = contiguous(x), contiguous(dy), dweight.reshape(9, c, k)
-    work = _Work.of(form, x.shape, c, k, c + k)
-    blocks = work.blocks(len(x))
-    if add and len(blocks) > 1:  # the sum of this half first: the order of sums is what makes their bits
-        own = empty(dweight.shape)
-        gradients(form, x, weight, dy, dx, own, add=False)
-        dweight += own
+    x, dy = contiguous(x), contiguous(dy)
+    _convolve(form, dy, weight.turned(form), None, dx, halves)
+    for own in halves:
+        half = _Half.of(form, own, x.shape, *dweight.shape[2:])
+        blocks = half.blocks()
+        alone = add and len(blocks) > 1  # the sum of this half first: the order of sums is what makes their bits
+        total = empty(dweight.shape) if alone else dweight
+        for i, images in enumerate(blocks):
+            _correlate(half, x[images], dy[images], total, i > 0 or (add and not alone))
+        if alone:
+            dweight += total
+        add = True
+
+
+def _convolve(
+    form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+) -> None:
+    """y = A' (U * B' d B) A + bias. Halves go through the places of a tile together where U is large: it is read once."""
+    if u.nbytes < _TOGETHER and len(halves) > 1:
+        for own in halves:
+            _convolve(form, x, u, bias, y, [own])
         return
-    for images in blocks:
-        work.convolve(dy[images], u, None, dx[images])
-        du = work.correlate(x[images], dy[images], scratch("du", places, c, k))
+    _, c, k = u.shape
+    plans = [_Half.of(form, own, x.shape, c, k) for own in halves]
+    for blocks in zip_longest(*(half.blocks() for half in plans)):
+        those = [(i, plans[i], images) for i, images in enumerate(blocks) if images is not None]
+        v = [half.spread(input_tiles, x[images], f"v{i}") for i, half, images in those]
+        products = [half.tiles(f"products{i}", images.stop - images.start, k) for i, half, images in those]
+        flat = [a.reshape(form.p**2, -1, k) for a in products]
+
+        def multiply(places: slice, v: Any = v, flat: Any = flat) -> None:
+            for a, out in zip(v, flat, strict=True):
+                product(a[places], u[places], out[places])
+
+        plans[0].by_place(multiply, len(those) == 1)
+        for a, (_, half, images) in zip(products, those, strict=True):
+            _gather(half, a, bias, y[images])
+
+
+def _gather(half: _Half, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+    half.by_image(lambda own: from_tiles(half.form, products[:, :, :, own], bias, y[own]), y)
+
+
+def _correlate(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+    """dg = G' (sum over all tiles V * A dy A') G.   x (N, H, W, C), dy (N, H, W, K) of a block -> dweight (3, 3, C, K)."""
+    form, (c, k) = half.form, dweight.shape[2:]
+    v, d = half.spread(input_tiles, x, "v0").swapaxes(1, 2), half.spread(gradient_tiles, dy, "products0")
+    du, dg = scratch("du", form.p**2, c, k), dweight.reshape(9, c, k)
+    half.by_place(lambda own: product(v[own], d[own], du[own]), True)
+
+    def task(own: slice) -> None:
         if add:
-            dg += _transform(form.g_of_u, du, scratch("g", 9, c, k))
+            more = scratch("g", 9, own.stop - own.start, k)
+            filters(form.g_of_u, du[:, own], more)
+            dg[:, own] += more
         else:
-            _transform(form.g_of_u, du, dg)
-            add = True
+            filters(form.g_of_u, du[:, own], dg[:, own])
+
+    _by_channels(c, task)

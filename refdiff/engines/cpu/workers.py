@@ -14,7 +14,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["each", "limited", "threads"]
+__all__ = ["available", "each", "limited", "threads"]
 
 
 def _cores() -> int:
@@ -83,6 +83,11 @@ def limited(n: int) -> Iterator[None]:
         _limit.most = before
 
 
+def available() -> int:
+    """How many threads an operation that this thread begins may use."""
+    return threads() if _limit.most is None else min(threads(), _limit.most)
+
+
 class _Job:
     """Tasks 0 .. n-1, of which each thread that helps takes the next until none is left."""
 
@@ -119,7 +124,7 @@ def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
     alone: by this thread only. Several threads of the program may call this at once: each does its own tasks, with
     whatever help is free.
     """
-    helpers = 0 if alone else min(threads(), _limit.most or n, n) - 1
+    helpers = 0 if alone or n < 2 else min(available(), n) - 1
     if helpers <= 0:
         for i in range(n):
             task(i)

@@ -31,12 +31,12 @@ channels = st.integers(1, 40)
 
 @given(images, channels, channels, seeds)
 def test_conv2d_3x3(agree, image, c, k, seed):
-    """Winograd, planes or columns, as the shape has it; odd sizes and single pixels too."""
+    """Winograd, taps, planes or columns, as the shape has it; odd sizes and single pixels too."""
     x, weight, bias = normal(seed, (*image, c), (3, 3, c, k), k)
     agree("conv2d", (x,), {"weight": weight, "bias": bias}, seed=seed, bound=1e-5)
 
 
-@given(images, st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans(), seeds)
+@given(images, st.integers(1, 16), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans(), seeds)
 def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride, one_sided, seed):
     n, h, w = image[0], image[1] + size, image[2] + size
     x, weight, bias = normal(seed, (n, h, w, c), (size, size, c, k), k)
@@ -47,9 +47,26 @@ def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride,
 
 
 @pytest.mark.parametrize(
+    ("shape", "weight", "stride", "forms"),
+    [((2, 16, 16, 16), (3, 3, 16, 16), 1, {"winograd 4x4"}), ((2, 12, 12, 16), (3, 3, 16, 16), 1, {"winograd 2x2"}),
+     ((4, 4, 4, 16), (3, 3, 16, 16), 1, {"taps"}), ((3, 8, 8, 16), (3, 3, 16, 16), 1, {"winograd 2x2 and taps"}),
+     ((2, 16, 16, 16), (3, 3, 16, 16), 2, {"taps"}), ((2, 32, 32, 16), (3, 3, 16, 16), 2, {"columns"}),
+     ((2, 16, 16, 3), (3, 3, 3, 16), 1, {"columns"}), ((2, 16, 16, 16), (3, 3, 16, 3), 1, {"planes"}),
+     ((2, 16, 16, 16), (5, 5, 16, 16), 1, {"columns"})],
+)  # fmt: skip
+def test_the_form_of_a_convolution(shape, weight, stride, forms):
+    """The profile says which one was taken, and both where the halves differ."""
+    x, w, b = (a.astype(np.float32) for a in normal(0, shape, weight, weight[3]))
+    with cpu.profile() as record:
+        _, saved = cpu.conv2d(x, w, b, stride)
+        cpu.conv2d_backward(cpu.conv2d(x, w, b, stride)[0], saved)
+    assert {line.form for line in record.lines()} == forms
+
+
+@pytest.mark.parametrize(
     ("shape", "c", "k"),
     [((4, 32, 32), 32, 24), ((2, 34, 30), 16, 16), ((3, 31, 33), 12, 10), ((64, 8, 8), 32, 32), ((40, 16, 16), 9, 64),
-     ((1, 64, 64), 40, 48), ((2, 8, 8), 96, 160), ((8, 12, 12), 128, 96)],
+     ((1, 64, 64), 40, 48), ((2, 8, 8), 96, 160), ((8, 12, 12), 128, 96), ((5, 16, 16), 192, 192), ((4, 4, 4), 192, 320)],
 )  # fmt: skip
 def test_conv2d_in_pieces(agree, shape, c, k):
     """Images cut in rows, several in a piece, several blocks of a gradient, and products divided among threads."""

@@ -13,14 +13,18 @@ CASES = {
     "winograd 4x4": ("conv2d", [(9, 16, 16, 16)], CONVOLUTION, {}),
     "winograd 2x2": ("conv2d", [(5, 9, 10, 16)], CONVOLUTION, {}),
     "winograd of two forms": ("conv2d", [(7, 8, 8, 16)], CONVOLUTION, {}),
-    "columns": ("conv2d", [(3, 4, 4, 16)], CONVOLUTION, {}),
-    "columns, stride 2": ("conv2d", [(5, 8, 8, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
+    "winograd or taps": ("conv2d", [(3, 8, 8, 16)], CONVOLUTION, {}),
+    "taps": ("conv2d", [(3, 4, 4, 16)], CONVOLUTION, {}),
+    "taps, stride 2": ("conv2d", [(5, 8, 8, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
+    "wide taps": ("conv2d", [(4, 4, 4, 256)], {"weight": (3, 3, 256, 128), "bias": (128,)}, {}),
+    "columns, stride 2": ("conv2d", [(5, 20, 20, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
     "few channels in": ("conv2d", [(5, 8, 8, 3)], {"weight": (3, 3, 3, 16), "bias": (16,)}, {}),
     "few channels out": ("conv2d", [(5, 8, 8, 16)], {"weight": (3, 3, 16, 3), "bias": (3,)}, {}),
     "linear": ("linear", [(5, 7, 40)], {"weight": (40, 33), "bias": (33,)}, {}),
     "large linear": ("linear", [(3, 400, 256)], {"weight": (256, 256), "bias": (256,)}, {}),
     "group norm": ("group_norm", [(5, 6, 6, 12)], {"weight": (12,), "bias": (12,)}, {"groups": 4}),
     "group norm and silu": ("group_norm_silu", [(5, 16, 16, 64)], {"weight": (64,), "bias": (64,)}, {"groups": 8}),
+    "group norm in bands": ("group_norm_silu", [(3, 48, 48, 64)], {"weight": (64,), "bias": (64,)}, {"groups": 8}),
     "layer norm": ("layer_norm", [(5, 30, 257)], {"weight": (257,), "bias": (257,)}, {}),
     "adaptive": ("adaptive_group_norm_silu", [(5, 4, 4, 12), (5, 12), (5, 12)], {"weight": (12,), "bias": (12,)},
                  {"groups": 4}),
@@ -47,10 +51,11 @@ def both(forward, backward, inputs, parameters, options):
     return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}
 
 
-@pytest.mark.parametrize("block", [12 << 20, 1 << 14])
+@pytest.mark.parametrize(("block", "together"), [(12 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_whole_is_its_two_halves_to_the_bit(name, block, monkeypatch):
+def test_the_whole_is_its_two_halves_to_the_bit(name, block, together, monkeypatch):
     monkeypatch.setattr(winograd, "_BLOCK", block)
+    monkeypatch.setattr(winograd, "_TOGETHER", together)
     operation, shapes, sizes, options = CASES[name]
     forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]

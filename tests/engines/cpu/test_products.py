@@ -49,9 +49,9 @@ def test_a_product_is_numpys(p, m, k, n, ways, seed):
 @pytest.mark.parametrize(
     ("m", "k", "n"),
     [(64, 200, 96), (100, 200, 128), (100, 600, 64), (100, 1500, 32), (37, 1953, 32), (40, 1954, 32), (16, 3000, 64),
-     (15, 700, 128), (100, 300, 100)],
+     (15, 700, 128), (100, 300, 100), (65, 200, 96)],
     ids=["32x32", "32x64 and rows left", "16x64 and rows left", "16x32", "just fits", "too deep", "far too deep",
-         "too low", "not divisible"],
+         "too low", "not divisible", "one row left"],
 )  # fmt: skip
 @pytest.mark.parametrize("way", ["contiguous", "transposed"])
 def test_each_kind_of_block_and_what_does_not_fit(m, k, n, way):

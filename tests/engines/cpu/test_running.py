@@ -94,6 +94,20 @@ def test_a_steady_step_asks_for_no_memory(use_threads, count):
     tracemalloc.stop()
 
 
+def test_working_space_is_the_same_until_more_is_asked_for(monkeypatch):
+    memory = import_module("refdiff.engines.cpu.memory")
+    monkeypatch.setattr(memory, "_MOST", 5)
+    a = memory.scratch("of a test", 3, 4)
+    assert memory.scratch("of a test", 3, 4) is a
+    assert np.shares_memory(memory.scratch("of a test", 2, 3), a)
+    assert not np.shares_memory(memory.scratch("of another", 3, 4), a)
+    assert memory.scratch("of a test", 100, 1000).shape == (100, 1000)
+    assert not np.shares_memory(memory.scratch("of a test", 3, 4), a)
+    for n in range(1, 20):
+        memory.scratch("of a test", n)
+        assert len(memory._scratch.arrays) <= 7
+
+
 def test_memory_is_not_used_again_while_a_view_of_it_lives():
     x = np.full((64, 64, 64), 3, np.float32)
     view = cpu.add(x, x)[0][1::2, :, ::3].T[2:]
@@ -134,11 +148,11 @@ def test_weights_that_change_are_transformed_again():
             dx, _ = cpu.conv2d_backward(y, saved)
             assert relative_error(dx.astype(np.float64), reference.conv2d_backward(wanted, saved64)[0]) <= 1e-5
     kept = import_module("refdiff.engines.cpu.winograd")._kept
-    assert any(name == id(weight) for name, _ in kept)
+    assert any(name == id(weight) for name, *_ in kept)
     name = id(weight)
     del weight, saved
     gc.collect()
-    assert not any(other == name for other, _ in kept)
+    assert not any(other == name for other, *_ in kept)
 
 
 @pytest.mark.parametrize("n", [0, -1, 10**6, 1.5, "2"])
@@ -208,9 +222,9 @@ def test_the_profile_names_operation_shape_form_and_time():
         cpu.conv2d(x, weight, bias, stride=2, padding=(0, 1))
     lines = {(line.operation, line.form): line for line in record.lines()}
     assert {name: line.calls for name, line in lines.items()} == {
-        ("conv2d", "winograd 2x2"): 2, ("conv2d_backward", "winograd 2x2"): 2, ("conv2d", "columns"): 1
+        ("conv2d", "winograd 2x2"): 2, ("conv2d_backward", "winograd 2x2"): 2, ("conv2d", "taps"): 1
     }  # fmt: skip
-    assert lines["conv2d", "columns"].shapes == "4x8x8x16 3x3x16x16 16"
+    assert lines["conv2d", "taps"].shapes == "4x8x8x16 3x3x16x16 16"
     assert all(line.seconds > 0 for line in lines.values())
     table = record.table()
     assert "winograd 2x2" in table

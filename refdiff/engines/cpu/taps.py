@@ -1,0 +1,122 @@
+"""Convolution of few pixels, where reading the weights is what takes time: a product for each tap of the filter.
+
+The weights are read once, where they lie, for both halves of a batch. A tap takes the pixels (M, C) that it sees, M pixels
+that come out, to (M, K); y is the sum over taps. The other way a tap gives (C, M), for its weights stay the left factor,
+and what all taps give is added up where they saw it by one product with a matrix of zeros and ones.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from .memory import scratch
+from .products import product
+from .workers import each
+
+__all__ = ["forward", "gradient_weight", "gradient_x"]
+
+
+def _seen(x: np.ndarray, y: tuple[int, ...], kh: int, kw: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
+    """The pixels that each tap sees.   x (N, H, W, C), y the shape (N, h, w, K) -> (kh kw, N h w, C), working space."""
+    n, h, w, c = x.shape
+    before, around = padding[0], sum(padding)
+    image = scratch("image", n, h + around, w + around, c)
+    image[...] = 0
+    image[:, before : before + h, before : before + w] = x
+    of_image, row, pixel, _ = image.strides
+    shape, steps = (kh, kw, *y[:3], c), (row, pixel, of_image, stride * row, stride * pixel, 4)
+    seen = scratch("windows", *shape)
+    np.copyto(seen, np.ndarray(shape, np.float32, image, 0, steps))
+    return seen.reshape(kh * kw, -1, c)
+
+
+def forward(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    stride: int,
+    padding: tuple[int, int],
+    y: np.ndarray,
+    halves: list[slice],
+) -> None:
+    """y = sum over taps of seen_t W_t + b.   x (N, H, W, C) -> into y (N, h, w, K)."""
+    kh, kw, c, k = weight.shape
+    w, seen = weight.reshape(-1, c, k), _seen(x, y.shape, kh, kw, stride, padding)
+    products, pixels = scratch("products", len(w), y.size // k, k), y.shape[1] * y.shape[2]
+
+    def task(i: int) -> None:
+        taps = slice(i * kw, (i + 1) * kw)
+        for half in halves:
+            rows = slice(half.start * pixels, half.stop * pixels)
+            product(seen[taps, rows], w[taps], products[taps, rows])
+
+    each(kh, task)
+    np.add.reduce(products, axis=0, out=y.reshape(-1, k))
+    y += bias
+
+
+@lru_cache(maxsize=64)
+def _back(
+    x: tuple[int, ...], y: tuple[int, ...], kh: int, kw: int, stride: int, padding: tuple[int, int]
+) -> np.ndarray:
+    """1 where a pixel of x is the one that a tap saw for a pixel of y.   shapes (N, H, W), (N, h, w)
+    -> (N H W, kh kw N h w)"""
+    (n, h, w), (_, height, width) = x, y
+    row, column = (
+        stride * np.arange(size) + np.arange(taps)[:, None] - padding[0] == np.arange(whole)[:, None, None]
+        for size, taps, whole in ((height, kh, h), (width, kw, w))
+    )
+    seen = np.einsum("ab,HiO,WjP->aHWijbOP", *(a.astype(np.float32) for a in (np.eye(n), row, column)))
+    return seen.reshape(n * h * w, -1)
+
+
+def gradient_x(
+    dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int], dx: np.ndarray, halves: list[slice]
+) -> None:
+    """Each tap's gradient W_t dy' is added where the tap saw it.   dy (N, h, w, K) -> into dx (N, H, W, C)."""
+    kh, kw, c, k = weight.shape
+    w, each_tap = weight.reshape(-1, c, k), []
+    for i, half in enumerate(halves):
+        above = dy[half].reshape(-1, k)
+        turned = scratch(f"turned{i}", k, len(above))
+        np.copyto(turned, above.T)
+        each_tap.append((np.broadcast_to(turned, (kw, *turned.shape)), scratch(f"products{i}", c, kh * kw, len(above))))
+
+    def task(i: int) -> None:
+        taps = slice(i * kw, (i + 1) * kw)
+        for turned, products in each_tap:
+            product(w[taps], turned, products.swapaxes(0, 1)[taps])
+
+    each(kh, task)
+    for half, (_, products) in zip(halves, each_tap, strict=True):
+        back = _back(dx[half].shape[:3], dy[half].shape[:3], kh, kw, stride, padding)
+        np.matmul(back, products.reshape(c, -1).T, out=dx[half].reshape(-1, c))
+
+
+def gradient_weight(
+    x: np.ndarray,
+    dy: np.ndarray,
+    stride: int,
+    padding: tuple[int, int],
+    dweight: np.ndarray,
+    halves: list[slice],
+    add: bool,
+) -> None:
+    """dW_t = seen_t' dy, half after half.   x (N, H, W, C), dy (N, h, w, K) -> into dweight (kh, kw, C, K), to which it is
+    added if `add`."""
+    kh, kw, c, k = dweight.shape
+    seen, above = _seen(x, dy.shape, kh, kw, stride, padding).swapaxes(1, 2), dy.reshape(-1, k)
+    dw, pixels = dweight.reshape(-1, c, k), dy.shape[1] * dy.shape[2]
+
+    def task(i: int) -> None:
+        taps = slice(i * kw, (i + 1) * kw)
+        for half in halves:
+            rows, more = slice(half.start * pixels, half.stop * pixels), add or half.start > 0
+            out = scratch("product", kw, c, k) if more else dw[taps]
+            np.matmul(seen[taps, :, rows], above[rows], out=out)
+            if more:
+                dw[taps] += out
+
+    each(kh, task)
