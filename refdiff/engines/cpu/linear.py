@@ -19,14 +19,14 @@ __all__ = ["linear", "linear_backward"]
 
 _WORK = 1 << 25  # multiplications; fewer are not worth dividing
 _SMALL = 1 << 14  # elements of a weight
-_ROWS, _CHANNELS = 512, 128  # of a task, least
+_ROWS = 512  # of a task, least
 
 
-def _parts(whole: slice, least: int, work: int) -> list[slice]:
-    """One part or two: in more, the matrix library packs the other factor as often."""
-    count = whole.stop - whole.start
-    size = count if work < _WORK else max(least, -(-count // 2))
-    return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, max(size, 1))]
+def _parts(half: slice, weight: np.ndarray) -> list[slice]:
+    """Rows of a task: all or half of them, for as often the matrix library packs the weight."""
+    count = half.stop - half.start
+    size = count if count * weight.size < _WORK else max(_ROWS, -(-count // 2))
+    return [slice(i, min(i + size, half.stop)) for i in range(half.start, half.stop, max(size, 1))]
 
 
 def _product(x: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
@@ -43,7 +43,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
     y = empty((*x.shape[:-1], weight.shape[1]))
     flat, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, weight.shape[1])
     for half in rows(x.shape):
-        parts = _parts(half, _ROWS, (half.stop - half.start) * weight.size)
+        parts = _parts(half, weight)
 
         def task(i: int, parts: list[slice] = parts) -> None:
             _product(flat[parts[i]], weight, out[parts[i]])
@@ -62,17 +62,15 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     turned = np.ascontiguousarray(weight.T) if weight.size <= _SMALL else weight.T
     for half in rows(x.shape):
         dw = dweight if half.start == 0 else empty(weight.shape)
-        work = (half.stop - half.start) * weight.size
-        parts, channels = _parts(half, _ROWS, work), _parts(slice(0, len(weight)), _CHANNELS, work)
+        parts = _parts(half, weight)
 
-        def task(i: int, half: slice = half, dw: Any = dw, parts: Any = parts, channels: Any = channels) -> None:
-            if i < len(channels):
-                np.matmul(flat[half, channels[i]].T, above[half], out=dw[channels[i]])
+        def task(i: int, half: slice = half, dw: np.ndarray = dw, parts: list[slice] = parts) -> None:
+            if i == 0:
+                np.matmul(flat[half].T, above[half], out=dw)
             else:
-                own = parts[i - len(channels)]
-                _product(above[own], turned, out[own])
+                _product(above[parts[i - 1]], turned, out[parts[i - 1]])
 
-        each(len(channels) + len(parts), task)
+        each(1 + len(parts), task)
         if half.start:
             dweight += dw
     return dx, {"weight": dweight, "bias": sum_rows(dy)}
