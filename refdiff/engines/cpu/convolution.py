@@ -1,7 +1,7 @@
 """Two-dimensional convolution, each by the form that is best for its shape.
 
 winograd   3x3, stride 1, zeros around, by tiles of 2x2 or 4x4          `winograd.py`
-taps       few pixels          `taps.py`
+taps       few pixels, a filter of at most 3x3          `taps.py`
 columns    anything; best for few input channels          `direct.py`
 planes     3x3, stride 1, few output channels          `direct.py`
 """
@@ -42,7 +42,7 @@ def _kind(pixels: int, weight: tuple[int, ...], stride: int, padding: tuple[int,
         return "columns"
     if plain and c_out <= _FEW:
         return "planes"
-    if pixels < _PIXELS:
+    if pixels < _PIXELS and kh * kw <= 9 and stride <= 2:
         return "taps"
     return "winograd" if plain else "columns"
 

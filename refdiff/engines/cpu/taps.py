@@ -61,15 +61,14 @@ def forward(
 def _back(
     x: tuple[int, ...], y: tuple[int, ...], kh: int, kw: int, stride: int, padding: tuple[int, int]
 ) -> np.ndarray:
-    """1 where a pixel of x is the one that a tap saw for a pixel of y.   shapes (N, H, W), (N, h, w)
-    -> (N H W, kh kw N h w)"""
-    (n, h, w), (_, height, width) = x, y
+    """1 where a pixel of an image x is the one that a tap saw for a pixel of y.   shapes (H, W), (h, w)
+    -> (H W, kh kw h w)"""
     row, column = (
         stride * np.arange(size) + np.arange(taps)[:, None] - padding[0] == np.arange(whole)[:, None, None]
-        for size, taps, whole in ((height, kh, h), (width, kw, w))
+        for size, taps, whole in zip(y, (kh, kw), x, strict=True)
     )
-    seen = np.einsum("ab,HiO,WjP->aHWijbOP", *(a.astype(np.float32) for a in (np.eye(n), row, column)))
-    return seen.reshape(n * h * w, -1)
+    seen = np.einsum("HiO,WjP->HWijOP", row.astype(np.float32), column.astype(np.float32))
+    return seen.reshape(x[0] * x[1], -1)
 
 
 def gradient_x(
@@ -90,9 +89,12 @@ def gradient_x(
             product(w[taps], turned, products.swapaxes(0, 1)[taps])
 
     each(kh, task)
+    back = _back(dx.shape[1:3], dy.shape[1:3], kh, kw, stride, padding)
     for half, (_, products) in zip(halves, each_tap, strict=True):
-        back = _back(dx[half].shape[:3], dy[half].shape[:3], kh, kw, stride, padding)
-        np.matmul(back, products.reshape(c, -1).T, out=dx[half].reshape(-1, c))
+        images = dx[half].reshape(half.stop - half.start, -1, c)
+        taken = products.reshape(c, kh * kw, len(images), -1)
+        for i, image in enumerate(images):
+            np.matmul(back, taken[:, :, i].reshape(c, -1).T, out=image)
 
 
 def gradient_weight(

@@ -239,6 +239,7 @@ def _convolve(
 
 
 def _gather(half: _Half, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+    """y = A' products A + bias.   products (p, p, rows, N, columns, K) -> into y (N, H, W, K)."""
     half.by_image(lambda own: from_tiles(half.form, products[:, :, :, own], bias, y[own]), y)
 
 

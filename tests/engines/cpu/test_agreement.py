@@ -52,7 +52,8 @@ def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride,
      ((4, 4, 4, 16), (3, 3, 16, 16), 1, {"taps"}), ((3, 8, 8, 16), (3, 3, 16, 16), 1, {"winograd 2x2 and taps"}),
      ((2, 16, 16, 16), (3, 3, 16, 16), 2, {"taps"}), ((2, 32, 32, 16), (3, 3, 16, 16), 2, {"columns"}),
      ((2, 16, 16, 3), (3, 3, 3, 16), 1, {"columns"}), ((2, 16, 16, 16), (3, 3, 16, 3), 1, {"planes"}),
-     ((2, 16, 16, 16), (5, 5, 16, 16), 1, {"columns"})],
+     ((2, 16, 16, 16), (5, 5, 16, 16), 1, {"columns"}), ((2, 8, 8, 16), (5, 5, 16, 16), 1, {"columns"}),
+     ((2, 12, 12, 16), (3, 3, 16, 16), 3, {"columns"})],
 )  # fmt: skip
 def test_the_form_of_a_convolution(shape, weight, stride, forms):
     """The profile says which one was taken, and both where the halves differ."""
