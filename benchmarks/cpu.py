@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.suite import Suite, close, peer, start
+from benchmarks.suite import Suite, close, ended, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import operations_of
@@ -218,4 +219,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, ended)
     sys.exit(main())

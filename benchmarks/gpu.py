@@ -9,6 +9,7 @@ compute-sanitizer its four tools. What is missing is said, and the rest goes on.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from benchmarks import gpu_checks
 from benchmarks.cpu import work
-from benchmarks.suite import Suite, close, peer, start
+from benchmarks.suite import Suite, close, ended, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import floor
@@ -182,4 +183,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, ended)
     sys.exit(main())

@@ -3,6 +3,7 @@
 p        = initialise(layout(config), seed)               parameters, a tree
 y, saved = forward(engine, config, p, x, t)
 dx, g    = backward(engine, config, dy, saved)             g has the keys and shapes of p
+y        = predict(engine, config, p, x, t)                where no gradient is wanted
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 from ..random import Key
 from . import mlp, unet
 from .blocks import Saved
+from .forgetful import Forgetful
 from .mlp import MLPConfig
 from .parameters import Spec, count, initialise
 from .presets import MODELS
@@ -34,6 +36,7 @@ __all__ = [
     "initialise",
     "layout",
     "leaves",
+    "predict",
     "tree_map",
     "unflatten",
 ]  # fmt: skip
@@ -53,6 +56,11 @@ def forward(
 ) -> tuple[Any, Saved]:
     """The prediction for x at t.   x (N, ...), t (N,) -> (N, ...), saved. A key switches dropout on."""
     return _MODULES[type(config)].forward(engine, config, p, x, t, key)
+
+
+def predict(engine: ModuleType, config: ModelConfig, p: Tree, x: Any, t: Any) -> Any:
+    """`forward` without dropout where no `backward` follows: memory that only that would need is used again at once."""
+    return _MODULES[type(config)].forward(Forgetful(engine), config, p, x, t, None)[0]
 
 
 def backward(engine: ModuleType, config: ModelConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:

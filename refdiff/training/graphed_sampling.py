@@ -88,7 +88,7 @@ class GraphedSampler:
     def body(self, context: cuda.Context, state: SamplerState) -> None:
         """What one step launches."""
         with cuda.use(context):
-            y, _ = models.forward(cuda, self.config.model, self.p, state.input, state.t)
+            y = models.predict(cuda, self.config.model, self.p, state.input, state.t)
             sampler_step(state, y)
 
     def _room(self, index: np.ndarray) -> int:

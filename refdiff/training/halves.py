@@ -78,7 +78,7 @@ class Half:
     def predict(self, x_t: np.ndarray, t: np.ndarray, half: bool) -> np.ndarray:
         """The network's prediction, for half of a batch or all of it."""
         with self._running(half):
-            return models.forward(cpu, self.config.model, self.p, cpu.array(x_t), t)[0]
+            return models.predict(cpu, self.config.model, self.p, cpu.array(x_t), t)
 
     @contextmanager
     def _running(self, half: bool) -> Iterator[None]:

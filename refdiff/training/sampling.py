@@ -48,7 +48,7 @@ def denoiser(config: Config, p: Tree) -> Any:
         p = on_device(p, dtype)
 
     def model(x_t: np.ndarray, t: Any) -> np.ndarray:
-        y, _ = models.forward(engine, config.model, p, engine.array(x_t, dtype), np.broadcast_to(t, (len(x_t),)))
+        y = models.predict(engine, config.model, p, engine.array(x_t, dtype), np.broadcast_to(t, (len(x_t),)))
         return engine.host(y)
 
     return model

@@ -1,0 +1,69 @@
+"""Prediction without gradients: the same numbers, and nothing kept of the way to them."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from refdiff import models
+from refdiff.engines import cpu, reference
+from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
+from refdiff.models.forgetful import Forgetful
+
+CONFIGS = {
+    "digits": MODELS["digits"],
+    "adm": UNetConfig(8, 3, 16, (1, 2), 1, (4,), time="adm", downsampling="pooled", dropout=0.5),
+    "mlp": MLPConfig(),
+}
+
+
+def drawn(config, dtype):
+    rng = np.random.default_rng(0)
+    p = tree_map(lambda spec: rng.standard_normal(spec.shape).astype(dtype) / 8, layout(config))
+    return p, rng.standard_normal((3, *config.shape)).astype(dtype), np.array([1, 40, 900])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("engine", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
+def test_the_prediction_is_that_of_forward_to_the_bit(engine, dtype, name):
+    p, x, t = drawn(CONFIGS[name], dtype)
+    y, _ = models.forward(engine, CONFIGS[name], p, x, t)
+    assert models.predict(engine, CONFIGS[name], p, x, t).tobytes() == y.tobytes()
+
+
+def test_what_an_operation_saves_is_let_go():
+    class Array(np.ndarray):
+        pass
+
+    saved = np.ones(3).view(Array)
+    watched = weakref.ref(saved)
+    box = [saved]
+    del saved
+    engine = Forgetful(SimpleNamespace(operation=lambda x, times=1: (x * times, box.pop()), constant=lambda: "y"))
+    assert engine.operation(3, times=2) == (6, None)
+    gc.collect()
+    assert watched() is None
+    assert engine.constant() == "y"
+    assert engine.operation is engine.operation
+    with pytest.raises(AttributeError):
+        _ = engine.nothing
+
+
+def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_backward():
+    config = MODELS["digits"]
+    p, _, _ = drawn(config, np.float32)
+    x, t = np.ones((64, *config.shape), np.float32), np.full(64, 500)
+
+    def needed(f):
+        gc.collect()
+        cpu.memory.release()
+        before = cpu.memory.pool.bytes
+        result = f()
+        del result
+        return cpu.memory.pool.bytes - before
+
+    assert needed(lambda: models.predict(cpu, config, p, x, t)) < 0.6 * needed(
+        lambda: models.forward(cpu, config, p, x, t)
+    )
