@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 
 from benchmarks import cpu, gpu, gpu_checks
-from benchmarks.suite import Suite
+from benchmarks.suite import ROOT, Suite
 from refdiff.benchmark import Budget
 
 emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
@@ -111,6 +113,30 @@ def test_the_whole_gpu_suite_dry(tmp_path):
     kinds = {r["case"]["kind"]: r["peers"]["refdiff"] for r in found["records"]}
     assert kinds["train"]["seconds"] > 0
     assert kinds["train"]["launches"] > 100
+
+
+def test_a_polite_kill_leaves_no_peer_behind(tmp_path):
+    program = """
+import os, signal, sys, time
+from benchmarks.suite import ended
+from refdiff.benchmark import PeerProcess
+signal.signal(signal.SIGTERM, ended)
+peer = PeerProcess([sys.executable, "-m", "refdiff.benchmark.host", "reference"], rests=True)
+try:
+    peer.about()
+    print(peer._process.pid, flush=True)
+    time.sleep(60)
+finally:
+    peer.close()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        peer = int(process.stdout.readline())
+        os.kill(peer, 0)
+        process.terminate()
+        assert process.wait(20) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(peer, 0)
 
 
 @pytest.mark.slow

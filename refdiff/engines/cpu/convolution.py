@@ -74,11 +74,10 @@ def conv2d(
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
         padding = (kh // 2, kh // 2)
     y = empty(direct.output(x.shape, weight.shape, stride, padding))
-    filters = winograd.Filters(weight)
     for kind, tiles, own, those in _parts(y.shape, weight.shape, stride, padding):
         part, out = x[own], y[own]
         if tiles is not None:
-            winograd.convolve(tiles, part, filters, bias, out, those)
+            winograd.convolve(tiles, part, weight, bias, out, those)
         elif kind == "taps":
             taps.forward(part, weight, bias, stride, padding, out, those)
         else:
@@ -95,11 +94,10 @@ def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy."""
     x, weight, stride, padding = saved
     dx, dweight = empty(x.shape), gradient(weight)
-    filters = winograd.Filters(weight)
     for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
         part, above, out, add = x[own], dy[own], dx[own], own.start > 0
         if tiles is not None:
-            winograd.gradients(tiles, part, filters, above, out, dweight, those, add)
+            winograd.gradients(tiles, part, weight, above, out, dweight, those, add)
         elif kind == "taps":
             taps.gradient_x(above, weight, stride, padding, out, those)
             taps.gradient_weight(part, above, stride, padding, dweight, those, add)

@@ -44,7 +44,7 @@ def forward(
     """y = sum over taps of seen_t W_t + b.   x (N, H, W, C) -> into y (N, h, w, K)."""
     kh, kw, c, k = weight.shape
     w, seen = weight.reshape(-1, c, k), _seen(x, y.shape, kh, kw, stride, padding)
-    products, pixels = scratch("products", len(w), y.size // k, k), y.shape[1] * y.shape[2]
+    products, pixels = scratch("products0", len(w), y.size // k, k), y.shape[1] * y.shape[2]
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from functools import cached_property
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ from .products import product, transposed
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import available, each
 
-__all__ = ["Filters", "choose", "convolve", "forget_weights", "gradients"]
+__all__ = ["choose", "convolve", "forget_weights", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
-_BLOCK = 12 << 20  # bytes of tiles at a time, about
+_BLOCK = 8 << 20  # bytes of tiles at a time, about
 _TOGETHER = 4 << 20  # bytes of U, least
 _IMAGES = 1 << 17  # elements of the images of a task, about
 _CHANNELS = 64  # of a task
@@ -138,39 +137,24 @@ class _Half(NamedTuple):
         return v.reshape(self.form.p**2, -1, x.shape[3])
 
 
-class Filters:
-    """The transforms U of the filters of one operation, for each form, made when they are first asked for."""
+def _straight(form: Form, weight: np.ndarray) -> np.ndarray:
+    """U = G g G'.   weight (3, 3, C, K) -> (p^2, C, K), kept or working space."""
+    u = _transformed(form, weight)
+    if u is None:
+        c, k = weight.shape[2:]
+        g, u = contiguous(weight).reshape(9, c, k), scratch("u", form.p**2, c, k)
+        _by_channels(c, lambda own: filters(form.u_of_g, g[:, own], u[:, own]))
+    return u
 
-    def __init__(self, weight: np.ndarray) -> None:
-        self.weight = weight
-        self._made: dict[tuple[str, int], np.ndarray] = {}
 
-    @cached_property
-    def g(self) -> np.ndarray:
-        """(9, C, K)"""
-        return contiguous(self.weight).reshape(9, *self.weight.shape[2:])
-
-    def straight(self, form: Form) -> np.ndarray:
-        """U = G g G'.   -> (p^2, C, K)"""
-        name = "straight", form.m
-        if name not in self._made:
-            u = _transformed(form, self.weight)
-            if u is None:
-                u = scratch(f"straight{form.m}", form.p**2, *self.g.shape[1:])
-                _by_channels(u.shape[1], lambda own: filters(form.u_of_g, self.g[:, own], u[:, own]))
-            self._made[name] = u
-        return self._made[name]
-
-    def turned(self, form: Form) -> np.ndarray:
-        """U of the filters turned by half a turn, from channels out to channels in.   -> (p^2, K, C)"""
-        name = "turned", form.m
-        if name not in self._made:
-            _, c, k = self.g.shape
-            g, u = scratch("g", 9, k, c), scratch(f"turned{form.m}", form.p**2, k, c)
-            _by_channels(c, lambda own: transposed(self.g[:, own], g[:, :, own]))
-            _by_channels(k, lambda own: filters(form.u_of_turned, g[:, own], u[:, own]))
-            self._made[name] = u
-        return self._made[name]
+def _turned(form: Form, weight: np.ndarray) -> np.ndarray:
+    """U of the filters turned by half a turn, from channels out to those in.   weight (3, 3, C, K) -> (p^2, K, C)"""
+    c, k = weight.shape[2:]
+    g = contiguous(weight).reshape(9, c, k)
+    turned, u = scratch("g", 9, k, c), scratch("u", form.p**2, k, c)
+    _by_channels(c, lambda own: transposed(g[:, own], turned[:, :, own]))
+    _by_channels(k, lambda own: filters(form.u_of_turned, turned[:, own], u[:, own]))
+    return u
 
 
 def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
@@ -179,16 +163,16 @@ def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
 
 
 def convolve(
-    form: Form, x: np.ndarray, weight: Filters, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+    form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
 ) -> None:
     """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
-    _convolve(form, contiguous(x), weight.straight(form), bias, y, halves)
+    _convolve(form, contiguous(x), _straight(form, weight), bias, y, halves)
 
 
 def gradients(
     form: Form,
     x: np.ndarray,
-    weight: Filters,
+    weight: np.ndarray,
     dy: np.ndarray,
     dx: np.ndarray,
     dweight: np.ndarray,
@@ -200,7 +184,7 @@ def gradients(
     x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
     """
     x, dy = contiguous(x), contiguous(dy)
-    _convolve(form, dy, weight.turned(form), None, dx, halves)
+    _convolve(form, dy, _turned(form, weight), None, dx, halves)
     for own in halves:
         half = _Half.of(form, own, x.shape, *dweight.shape[2:])
         blocks = half.blocks()
@@ -247,7 +231,7 @@ def _correlate(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, 
     """dg = G' (sum over all tiles V * A dy A') G.   x (N, H, W, C), dy (N, H, W, K) of a block -> dweight (3, 3, C, K)."""
     form, (c, k) = half.form, dweight.shape[2:]
     v, d = half.spread(input_tiles, x, "v0").swapaxes(1, 2), half.spread(gradient_tiles, dy, "products0")
-    du, dg = scratch("du", form.p**2, c, k), dweight.reshape(9, c, k)
+    du, dg = scratch("u", form.p**2, c, k), dweight.reshape(9, c, k)
     half.by_place(lambda own: product(v[own], d[own], du[own]), True)
 
     def task(own: slice) -> None:

@@ -51,7 +51,7 @@ def both(forward, backward, inputs, parameters, options):
     return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}
 
 
-@pytest.mark.parametrize(("block", "together"), [(12 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
+@pytest.mark.parametrize(("block", "together"), [(8 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_is_its_two_halves_to_the_bit(name, block, together, monkeypatch):
     monkeypatch.setattr(winograd, "_BLOCK", block)
