@@ -118,8 +118,8 @@ class _Half(NamedTuple):
 
     def by_image(self, task: Callable[[slice], Any], images: np.ndarray) -> None:
         """task(images i .. j), as many as stay in cache.   images (N, H, W, C)"""
-        n, threads = len(images), 1 if self.alone else available()
-        some = max(1, min(_IMAGES * n // max(1, images.size), -(-n // threads)))
+        n = len(images)
+        some = max(1, _IMAGES * n // max(1, images.size))
         each(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), alone=self.alone)
 
     def by_place(self, task: Callable[[slice], Any], together: bool) -> None:

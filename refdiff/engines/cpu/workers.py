@@ -1,7 +1,8 @@
 """Threads of our own: an operation is cut into tasks, and whoever is free takes the next one.
 
-How it is cut depends on the shapes alone, never on the number of threads, and no two tasks add to one number: the bits
-of a result are the same for 1, 2 or 8 threads. NumPy lets go of the interpreter's lock inside ufuncs and products.
+How it is cut depends on the shapes alone, not on the number of threads (unless the tasks are the same calls either way), and
+no two tasks add to one number: the bits of a result are the same for 1, 2 or 8 threads. NumPy lets go of the interpreter's
+lock inside ufuncs and products.
 """
 
 from __future__ import annotations
