@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.suite import Suite, close, ended, peer, start
+from benchmarks.suite import Suite, close, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import operations_of
@@ -219,5 +219,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: peers that rest are not left behind
     sys.exit(main())

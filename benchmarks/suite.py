@@ -19,11 +19,6 @@ from refdiff.storage.atomic import replace_file
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def ended(number: int, frame: Any) -> None:
-    """A polite kill ends a suite as Ctrl-C does: peers that rest are not left behind."""
-    raise KeyboardInterrupt
-
-
 class Suite:
     """out: NAME.json, beside which NAME.md is written; seconds: the budget of all parts together."""
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if a claim fails, 2 for an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     # A polite kill ends like Ctrl-C: with a checkpoint.
-    former = signal.signal(signal.SIGTERM, _interrupt)
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -139,10 +139,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"refdiff: error: {message}; see {self.prog} --help\n")
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

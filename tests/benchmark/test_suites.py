@@ -118,9 +118,8 @@ def test_the_whole_gpu_suite_dry(tmp_path):
 def test_a_polite_kill_leaves_no_peer_behind(tmp_path):
     program = """
 import os, signal, sys, time
-from benchmarks.suite import ended
 from refdiff.benchmark import PeerProcess
-signal.signal(signal.SIGTERM, ended)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 peer = PeerProcess([sys.executable, "-m", "refdiff.benchmark.host", "reference"], rests=True)
 try:
     peer.about()

@@ -55,8 +55,7 @@ def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tu
         kind = _kind(n * y[1] * y[2], weight, stride, padding)
         tiles = winograd.choose(n, y[1], y[2]) if kind == "winograd" else None
         if parts and parts[0][:2] == (kind, tiles):
-            first = parts.pop()
-            parts.append(_Part(kind, tiles, slice(0, half.stop), [*first.halves, half]))
+            parts[0] = _Part(kind, tiles, slice(0, half.stop), [*parts[0].halves, half])
         else:
             parts.append(_Part(kind, tiles, half, [slice(0, n)]))
     form(" and ".join(f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts))

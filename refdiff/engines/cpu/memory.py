@@ -152,9 +152,10 @@ def scratch(name: str, *shape: int) -> np.ndarray:
     except KeyError:
         size = 4 * prod(shape)
     buffer = own.buffers.get(name)
-    if buffer is None or len(buffer) < size or len(own.arrays) > _MOST:
+    if len(own.arrays) > _MOST:
         own.arrays.clear()
     if buffer is None or len(buffer) < size:
+        own.arrays.clear()
         buffer = own.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE))
         pool.fresh += 1
     a = own.arrays[name, shape] = np.ndarray(shape, np.float32, buffer)

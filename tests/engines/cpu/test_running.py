@@ -148,11 +148,11 @@ def test_weights_that_change_are_transformed_again():
             dx, _ = cpu.conv2d_backward(y, saved)
             assert relative_error(dx.astype(np.float64), reference.conv2d_backward(wanted, saved64)[0]) <= 1e-5
     kept = import_module("refdiff.engines.cpu.winograd")._kept
-    assert any(name == id(weight) for name, *_ in kept)
+    assert any(name == id(weight) for name, _ in kept)
     name = id(weight)
     del weight, saved
     gc.collect()
-    assert not any(other == name for other, *_ in kept)
+    assert not any(other == name for other, _ in kept)
 
 
 @pytest.mark.parametrize("n", [0, -1, 10**6, 1.5, "2"])
