@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..engines.cpu.blas import held
 from ..engines.cpu.division import halves, undivided
 from ..engines.cpu.optimiser import squares, update
 from ..engines.cpu.placing import address, gradients_at
+from ..engines.cpu.recording import Repeated, followed
 from ..engines.cpu.workers import limited
 from ..models import flatten
 from ..process import Schedule
@@ -31,7 +33,7 @@ from . import partner
 from .config import Config
 from .packing import Packing
 from .shared import Shared
-from .step import loss_and_gradient
+from .step import noised, there_and_back
 
 __all__ = ["Half", "Halves"]
 
@@ -48,14 +50,27 @@ class Half:
         self.config, self.schedule, self.buffers, self.threads = config, schedule, buffers, threads
         self.packing = Packing.of(models.layout(config.model))
         self.p = self.packing.unpack(buffers["p"])
+        self._predicting = Repeated(lambda x_t, t: models.predict(cpu, config.model, self.p, x_t, t), after=3)
+        self._passing: tuple[Any, Repeated] = None, Repeated(self._pass)
         cpu.forget_weights()
 
     def gradient(self, i: int, step: int, x0: np.ndarray, first: int, share: float) -> float:
         """The loss on x0, which begins at sample `first` of a batch and is so large a share of it; share times its
         gradient is then in buffer g<i>."""
         g = self.buffers[f"g{i}"]
-        with self._running(share < 1), gradients_at(self.buffers["p"], g):
-            loss, tree = loss_and_gradient(self.config, self.schedule, self.p, x0, step, first, share)
+        x_t, t, wanted = noised(self.config, self.schedule, x0, step, first)
+        if (i, first, share) != self._passing[0]:
+            self._passing = (i, first, share), Repeated(partial(self._pass, i, first, share))
+        with self._running(share < 1):
+            return float(self._passing[1](x_t, t, wanted, np.asarray(step)))
+
+    def _pass(
+        self, i: int, first: int, share: float, x_t: np.ndarray, t: np.ndarray, wanted: np.ndarray, step: np.ndarray
+    ) -> np.ndarray:
+        """The loss; its gradient is then in buffer g<i>."""
+        p, g = followed(self.buffers["p"]), followed(self.buffers[f"g{i}"])
+        with gradients_at(p, g):
+            loss, tree = there_and_back(self.config, self.packing.unpack(p), x_t, t, wanted, step, first, share)
         for name, leaf in flatten(tree).items():
             offset, _ = self.packing.places[name]
             place = g[offset : offset + leaf.size]
@@ -78,7 +93,7 @@ class Half:
     def predict(self, x_t: np.ndarray, t: np.ndarray, half: bool) -> np.ndarray:
         """The network's prediction, for half of a batch or all of it."""
         with self._running(half):
-            return models.predict(cpu, self.config.model, self.p, cpu.array(x_t), t)
+            return self._predicting(cpu.array(x_t), t)
 
     @contextmanager
     def _running(self, half: bool) -> Iterator[None]:

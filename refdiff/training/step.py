@@ -7,7 +7,7 @@ place: that is what the fast engines do.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -39,18 +39,33 @@ def loss_and_gradient(
 
     x0: a batch, or of a batch the part that begins with sample `first`.
     """
+    x_t, t, wanted = noised(config, schedule, x0, step, first)
+    loss, g = there_and_back(config, p, x_t, t, wanted, step, first, share)
+    return float(loss), g
+
+
+def noised(
+    config: Config, schedule: Schedule, x0: np.ndarray, step: int, first: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x_t, t (N,) and what the network should say, for x0 (N, ...) at step number `step`."""
     engine, seed = engines.get(config.engine), config.seed
     place = first + np.arange(len(x0))
     t = integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
     eps = normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
-    x_t = engine.array(q_sample(schedule, x0, t, eps))
-    wanted = engine.array(target(schedule, config.train.prediction, x0, eps, t))
+    wanted = target(schedule, config.train.prediction, x0, eps, t)
+    return engine.array(q_sample(schedule, x0, t, eps)), t, engine.array(wanted)
 
-    y, saved = models.forward(engine, config.model, p, x_t, t, Key(seed, Stream.DROPOUT, step, first))
+
+def there_and_back(
+    config: Config, p: Tree, x_t: np.ndarray, t: np.ndarray, wanted: np.ndarray, step: Any, first: int, share: float
+) -> tuple[Any, Tree]:
+    """The loss at x_t and share times its gradient. Operations of the engine alone."""
+    engine = engines.get(config.engine)
+    y, saved = models.forward(engine, config.model, p, x_t, t, Key(config.seed, Stream.DROPOUT, step, first))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
     dy = engine.mean_squared_error_backward(share, saved_loss)
     _, g = models.backward(engine, config.model, dy, saved)
-    return float(loss), g
+    return loss, g
 
 
 def check_finite(step: int, loss: float, norm: float) -> None:

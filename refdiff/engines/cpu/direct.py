@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .division import rows
-from .memory import empty, scratch
+from .memory import contiguous, empty, scratch
 from .workers import each
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "output", "planes", "sum_rows"]
@@ -169,14 +169,17 @@ def columns_gradient_x(
 
 def flip(weight: np.ndarray) -> np.ndarray:
     """The filters of the convolution that is the gradient of x.   (3, 3, C, K) -> (3, 3, K, C), a copy."""
-    return np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
+    turned = weight[::-1, ::-1].swapaxes(2, 3)
+    flipped = empty(turned.shape)
+    np.copyto(flipped, turned)
+    return flipped
 
 
 def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """3x3, stride 1, zeros around, K small: z = W^T x for all 9 places, and y[h, w] sums z_ij[h + i - 1, w + j - 1]."""
     c, k = weight.shape[2:]
     n, h, w, _ = x.shape
-    rows = np.ascontiguousarray(weight.transpose(0, 1, 3, 2)).reshape(9 * k, c)
+    rows = contiguous(weight.transpose(0, 1, 3, 2)).reshape(9 * k, c)
     images = max(1, min(n, _CACHED // (36 * h * w * k)))
     near = [(slice(max(0, 1 - i), h - max(0, i - 1)), slice(max(0, i - 1), h + min(0, i - 1))) for i in range(3)]
     side = [(slice(max(0, 1 - i), w - max(0, i - 1)), slice(max(0, i - 1), w + min(0, i - 1))) for i in range(3)]
@@ -209,7 +212,7 @@ def sum_rows(x: np.ndarray) -> np.ndarray:
 
 def _sum_rows(x: np.ndarray) -> np.ndarray:
     count = -(-len(x) // _ROWS)
-    parts = np.empty((count, x.shape[1]), np.float32)
+    parts = empty((count, x.shape[1]))
 
     def task(i: int) -> None:
         own = x[i * _ROWS : (i + 1) * _ROWS]

@@ -14,6 +14,7 @@ from ...random import Key, least_word
 from .elementwise import by_rows
 from .memory import empty, scratch
 from .profile import operation
+from .recording import call
 
 __all__ = ["dropout", "dropout_backward"]
 
@@ -23,10 +24,10 @@ _LOW = 0xFFFFFFFF
 _BLOCKS = 1 << 14  # counters at a time
 
 
-def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:
-    """Where the uniform numbers of `refdiff.random.uniform(key, 0 .. n-1, (count,))` exceed rate.   -> (n, count) bool."""
-    least, blocks, first = least_word(rate), -(-count // 4), int(key.first)
-    kept = np.empty((n, blocks, 4), np.bool_)
+def keep(key: Key, rate: float, kept: np.ndarray) -> None:
+    """Where the uniform numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into kept (n, blocks, 4)
+    bool."""
+    least, (n, blocks, _), first = least_word(rate), kept.shape, int(key.first)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]
     constant = _M1 * step
@@ -72,7 +73,6 @@ def keep(key: Key, n: int, count: int, rate: float) -> np.ndarray:
                 np.bitwise_and(p0, np.uint64(_LOW), out=c3)
             for j, c in enumerate((c0, c1, c2, c3)):
                 np.greater_equal(c, np.uint64(least), out=kept[i, part, j])
-    return kept.reshape(n, -1)[:, :count]
 
 
 def _words(n: int, size: int) -> list[np.ndarray]:
@@ -84,8 +84,15 @@ def _words(n: int, size: int) -> list[np.ndarray]:
 def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]"""
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), came {rate}"
-    kept = keep(key, len(x), x[0].size if len(x) else 0, rate).reshape(x.shape)
-    saved = kept, np.float32(1 / (1 - rate))
+    n, count = len(x), x[0].size if len(x) else 0
+    blocks = -(-count // 4)
+    kept = empty((n, blocks)).view(np.bool_).reshape(n, blocks, 4)
+    call(keep, key, rate, kept)
+    mask = kept.reshape(n, -1)
+    if count % 4:
+        mask = empty((n, blocks)).view(np.bool_).reshape(-1)[: n * count].reshape(n, count)
+        np.copyto(mask, kept.reshape(n, -1)[:, :count])
+    saved = mask.reshape(x.shape), np.float32(1 / (1 - rate))
     return _masked(x, saved), saved
 
 

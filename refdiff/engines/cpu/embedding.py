@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .. import reference
 from ..reference.structure import Gradients
 from .division import halves
+from .memory import empty, scratch
 from .profile import operation
 
 __all__ = [
@@ -16,7 +18,26 @@ __all__ = [
 ]  # fmt: skip
 
 embedding = operation(reference.embedding)
-time_embedding = reference.time_embedding
+
+
+@lru_cache(maxsize=16)
+def _frequencies(channels: int, convention: str) -> np.ndarray:
+    """What a time of 1 is multiplied by, in float64, for each sine."""
+    half = channels // 2
+    return 10000.0 ** (-np.arange(half) / (half - 1 if convention == "ddpm" else half))
+
+
+def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> np.ndarray:
+    """Sinusoids of t, computed in float64. As in the reference engine."""
+    assert channels >= 4, f"time_embedding: expected at least 4 channels, came {channels}"
+    assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
+    half, t = channels // 2, t if isinstance(t, np.ndarray) else np.asarray(t)
+    y, angle = empty((len(t), channels)), t[:, None] * _frequencies(channels, convention)
+    first, second = (np.sin, np.cos) if convention == "ddpm" else (np.cos, np.sin)
+    first(angle, out=y[:, :half])
+    second(angle, out=y[:, half : 2 * half])
+    y[:, 2 * half :] = 0
+    return y
 
 
 @operation
@@ -33,16 +54,23 @@ def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
 def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
     """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
     assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
-    difference = x - target
-    loss = sum(len(d) / len(x) * float((d**2).mean()) for d in (difference[half] for half in halves(len(x))))
-    return np.asarray(loss), difference
+    difference, parts = empty(x.shape), halves(len(x))
+    np.subtract(x, target, out=difference)
+    means, shares = empty((len(parts),)), np.empty(len(parts))
+    for i, half in enumerate(parts):
+        d = difference[half]
+        square = np.multiply(d, d, out=scratch("u", *d.shape))
+        np.add.reduce(square, axis=None, out=means[i : i + 1].reshape(()))
+        means[i : i + 1] /= np.float32(d.size)
+        shares[i] = len(d) / len(x)
+    return np.add.reduce(means * shares, keepdims=True).reshape(()), difference
 
 
 @operation
 def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
     """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
     difference = saved
-    dx = np.empty_like(difference)
+    dx = empty(difference.shape)
     for half in halves(len(dx)):
         share = len(dx[half]) / len(dx)
         np.multiply(difference[half], np.float32(float(dloss) * share * (2 / dx[half].size)), out=dx[half])

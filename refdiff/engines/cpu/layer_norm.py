@@ -22,7 +22,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: flo
     c = x.shape[-1]
     y, xhat = empty(x.shape), empty(x.shape)
     rows, out, kept = (a.reshape(-1, c) for a in (x, y, xhat))
-    inverse, average = np.empty((len(rows), 1), np.float32), np.full((c, 1), 1 / c, np.float32)
+    inverse, average = empty((len(rows), 1)), np.full((c, 1), 1 / c, np.float32)
 
     def task(own: slice) -> None:
         d = kept[own]

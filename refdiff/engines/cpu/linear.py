@@ -9,7 +9,7 @@ import numpy as np
 from ..reference.structure import Gradients
 from .direct import sum_rows
 from .division import rows
-from .memory import empty
+from .memory import contiguous, empty
 from .placing import gradient
 from .products import product
 from .profile import operation
@@ -59,7 +59,7 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     x, weight = saved
     dx, dweight = empty(x.shape), gradient(weight)
     flat, above, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), dx.reshape(-1, x.shape[-1])
-    turned = np.ascontiguousarray(weight.T) if weight.size <= _SMALL else weight.T
+    turned = contiguous(weight.T) if weight.size <= _SMALL else weight.T
     for half in rows(x.shape):
         dw = dweight if half.start == 0 else empty(weight.shape)
         parts = _parts(half, weight)

@@ -12,13 +12,14 @@ import mmap
 import os
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Pool", "contiguous", "empty", "pool", "release", "scratch", "trim_heap"]
+__all__ = ["Pool", "contiguous", "elsewhere", "empty", "pool", "release", "scratch", "trim_heap"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -36,19 +37,21 @@ class _Lease(weakref.ref):
 class Pool:
     """Blocks by size. fresh: how many came from the system so far; bytes: how many bytes the pool holds, used and free."""
 
-    def __init__(self) -> None:
+    def __init__(self, small: int = _SMALL) -> None:
+        """small: bytes; smaller arrays are the system's."""
         self.fresh = 0
         self.bytes = 0
+        self._small = small
         self._free: dict[int, list[mmap.mmap]] = {}
         self._leases: dict[int, _Lease] = {}
         self._most = 0  # bytes used at once, as far as seen when a block was missing
         self._lock = threading.Lock()
 
-    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], kind: type[np.ndarray] = np.ndarray) -> np.ndarray:
         """An array of float32 with any values."""
         size = 4 * prod(shape)
-        if size < _SMALL:
-            return np.empty(shape, np.float32)
+        if size < self._small:
+            return kind(shape, np.float32)
         size = _rounded(size)
         try:
             block = self._free[size].pop()
@@ -56,7 +59,7 @@ class Pool:
             block = self._more(size)
         # The base of a view is the array that owns memory or lies in something that is no array. So every view of `a`
         # keeps `a` itself alive, and the end of `a` is the end of all use.
-        a = np.ndarray(shape, np.float32, block)
+        a = kind(shape, np.float32, block)
         lease = _Lease(a, self._give_back)
         lease.block = block
         self._leases[id(lease)] = lease
@@ -109,7 +112,39 @@ def _rounded(size: int) -> int:
 
 
 pool = Pool()
-empty = pool.empty
+
+
+class _Own(threading.local):
+    """What a thread uses: the pool that results come from, as arrays of which kind; working space by name, the arrays of it
+    that were asked for, and how many bytes a name takes at least."""
+
+    def __init__(self) -> None:
+        self.pool, self.kind = pool, np.ndarray
+        self.buffers: dict[str, Any] = {}
+        self.arrays: dict[tuple[Any, ...], np.ndarray] = {}
+        self.least: dict[str, int] = {}
+
+
+_own = _Own()
+
+
+@contextmanager
+def elsewhere(kind: type[np.ndarray]) -> Iterator[None]:
+    """Inside, on this thread: results and working space are arrays of this kind, in memory of their own, which is used again
+    as soon as nothing names it, be it as small as a page. Before, this thread's working space is given back to the system."""
+    least = {name: len(buffer) for name, buffer in _own.buffers.items()}
+    release()
+    before = dict(vars(_own))
+    vars(_own).update(pool=Pool(mmap.PAGESIZE), kind=kind, buffers={}, arrays={}, least=least)
+    try:
+        yield
+    finally:
+        vars(_own).update(before)
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of float32 with any values, for a result."""
+    return _own.pool.empty(shape, _own.kind)
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
@@ -124,8 +159,8 @@ def contiguous(x: np.ndarray) -> np.ndarray:
 def release() -> None:
     """What lies free, this thread's working space included, is given back to the system."""
     pool.trim()
-    _scratch.arrays.clear()
-    _scratch.buffers.clear()
+    _own.arrays.clear()
+    _own.buffers.clear()
     trim_heap()
 
 
@@ -135,18 +170,9 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class _Scratch(threading.local):
-    def __init__(self) -> None:
-        self.buffers: dict[str, Any] = {}
-        self.arrays: dict[tuple[Any, ...], np.ndarray] = {}  # those that were asked for, in the buffers
-
-
-_scratch = _Scratch()
-
-
 def scratch(name: str, *shape: int) -> np.ndarray:
     """Working space of float32 that belongs to this thread and this name, until either is asked for again."""
-    own = _scratch
+    own = _own
     try:
         return own.arrays[name, shape]
     except KeyError:
@@ -156,9 +182,9 @@ def scratch(name: str, *shape: int) -> np.ndarray:
         own.arrays.clear()
     if buffer is None or len(buffer) < size:
         own.arrays.clear()
-        buffer = own.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE))
+        buffer = own.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE, own.least.get(name, 0)))
         pool.fresh += 1
-    a = own.arrays[name, shape] = np.ndarray(shape, np.float32, buffer)
+    a = own.arrays[name, shape] = own.kind(shape, np.float32, buffer)
     return a
 
 

@@ -100,7 +100,7 @@ def _normalise(
     """y = f(weight xhat + bias), f silu or nothing.   weight and bias (C,) or (N, C)."""
     plan = _planned(x, groups)
     n, _, length = plan.shape
-    y, mean, inverse = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
+    y, mean, inverse = empty(x.shape), empty((n, 1, length)), empty((n, 1, length))
     a, b = _along(weight, length), _along(bias, length)
     if silu:
         a, b = a * _HALF, b * _HALF
@@ -143,7 +143,7 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
     """dx, and of z = weight xhat + bias in each sample: sum dz xhat and sum dz over positions, (N, C) both."""
     x, mean, inverse, a, b, plan, silu = saved
     n, _, length = plan.shape
-    dx, da, db = empty(x.shape), np.empty((n, 1, length), np.float32), np.empty((n, 1, length), np.float32)
+    dx, da, db = empty(x.shape), empty((n, 1, length)), empty((n, 1, length))
     source, above, target = x.reshape(plan.shape), dy.reshape(plan.shape), dx.reshape(plan.shape)
     for own in plan.tasks:
         part, dpart, out, m, r = source[own], above[own], target[own], mean[own], inverse[own]

@@ -21,7 +21,7 @@ import numpy as np
 
 from . import blas
 
-__all__ = ["Line", "Record", "form", "operation", "profile"]
+__all__ = ["Line", "Record", "form", "operation", "profile", "profiled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FLOAT32 = np.dtype(np.float32)
@@ -83,6 +83,11 @@ def form(name: str) -> None:
     """The operation that runs on this thread takes this form: what `--profile` shows beside its shape."""
     if _records:
         _local.form = name
+
+
+def profiled() -> bool:
+    """Whether somebody records."""
+    return bool(_records)
 
 
 def operation(f: F) -> F:

@@ -93,8 +93,10 @@ def gradient_x(
     for half, (_, products) in zip(halves, each_tap, strict=True):
         images = dx[half].reshape(half.stop - half.start, -1, c)
         taken = products.reshape(c, kh * kw, len(images), -1)
+        own = scratch("windows", c, kh * kw, taken.shape[3])
         for i, image in enumerate(images):
-            np.matmul(back, taken[:, :, i].reshape(c, -1).T, out=image)
+            np.copyto(own, taken[:, :, i])
+            np.matmul(back, own.reshape(c, -1).T, out=image)
 
 
 def gradient_weight(

@@ -17,6 +17,7 @@ import numpy as np
 
 from .memory import contiguous, empty, scratch
 from .products import product, transposed
+from .recording import Written, writing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import available, each
 
@@ -65,13 +66,15 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
     The same: the same array, `forget_weights` not called since, and a few numbers of it unchanged, so that an optimiser in
     place that calls no `forget_weights` is noticed.
     """
+    if isinstance(weight, Written):  # which will have changed when the calls are made again
+        return None
     name = id(weight), form.m
     c, k = weight.shape[2:]
     state = _generation, weight[1, 1, :: max(1, c // 8), :: max(1, k // 8)].tobytes()
     kept = _kept.get(name)
     seen = kept is not None and kept.weight() is weight and kept.state == state
-    if seen and kept.u is not None:  # type: ignore[union-attr]
-        return kept.u  # type: ignore[union-attr]
+    if writing() or (seen and kept.u is not None):  # type: ignore[union-attr]
+        return kept.u if seen else None  # type: ignore[union-attr]
     u, held = None, sum(other.u.nbytes for other in list(_kept.values()) if other.u is not None)
     if seen and held + 4 * form.p**2 * c * k <= _KEPT:
         u = empty((form.p**2, c, k))

@@ -105,7 +105,7 @@ def test_working_space_is_the_same_until_more_is_asked_for(monkeypatch):
     assert not np.shares_memory(memory.scratch("of a test", 3, 4), a)
     for n in range(1, 20):
         memory.scratch("of a test", n)
-        assert len(memory._scratch.arrays) <= 7
+        assert len(memory._own.arrays) <= 7
 
 
 def test_memory_is_not_used_again_while_a_view_of_it_lives():
