@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ..random import Key
 from . import mlp, unet
 from .blocks import Saved
-from .forgetful import Forgetful
+from .forgetful import Forgetful, once
 from .mlp import MLPConfig
 from .parameters import Spec, count, initialise
 from .presets import MODELS
@@ -36,6 +36,7 @@ __all__ = [
     "initialise",
     "layout",
     "leaves",
+    "once",
     "predict",
     "tree_map",
     "unflatten",

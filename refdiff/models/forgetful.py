@@ -1,4 +1,4 @@
-"""Prediction without gradients: an engine whose operations keep nothing for a backward."""
+"""Memory that is let go of early: by a prediction, which keeps nothing for a backward, and by a backward on its way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Forgetful"]
+__all__ = ["Forgetful", "once"]
 
 
 class Forgetful:
@@ -24,3 +24,16 @@ class Forgetful:
 
         setattr(self, name, run)
         return run
+
+
+class _Once(dict[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        value = self.pop(key)
+        return _Once(value) if type(value) is dict else value
+
+
+def once(saved: dict[str, Any]) -> dict[str, Any]:
+    """What a forward saved, for one backward: each value is let go as it is read. `saved` is empty afterwards."""
+    taken = _Once(saved)
+    saved.clear()
+    return taken

@@ -190,7 +190,7 @@ def forward(
 def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:
     """dx (N, size, size, channels) and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
-    dembs = []
+    dembs, dkept = [], []
 
     def block_backward(name: str, dh: Any) -> Any:
         s, g[name] = saved[name], {}
@@ -198,16 +198,16 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> t
             dh, g[name]["attention"] = blocks.attention_backward(engine, dh, s["attention"])
         dh, demb, g[name]["residual"] = blocks.residual_backward(engine, dh, s["residual"])
         dembs.append(demb)
+        if "concat" in s:
+            dh, dskip = engine.concat_backward(dh, s["concat"])
+            dkept.append(dskip)
         return dh
 
     dh, g["conv_out"] = engine.conv2d_backward(dy, saved["conv_out"])
     dh, g["norm_out"] = engine.group_norm_silu_backward(dh, saved["norm_out"])
-    dkept = []
     for layer in reversed(decoder(config)):
         if layer.kind == "block":
             dh = block_backward(layer.name, dh)
-            dh, dskip = engine.concat_backward(dh, saved[layer.name]["concat"])
-            dkept.append(dskip)
         else:
             dh, g[layer.name] = blocks.upsample_backward(engine, dh, saved[layer.name])
     dh = block_backward("middle_block1", dh)

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain
@@ -26,6 +26,7 @@ from ..engines.cpu.division import halves, undivided
 from ..engines.cpu.optimiser import squares, update
 from ..engines.cpu.placing import address, gradients_at
 from ..engines.cpu.recording import Repeated, followed
+from ..engines.cpu.winograd import generation
 from ..engines.cpu.workers import limited
 from ..models import flatten
 from ..process import Schedule
@@ -50,33 +51,20 @@ class Half:
         self.config, self.schedule, self.buffers, self.threads = config, schedule, buffers, threads
         self.packing = Packing.of(models.layout(config.model))
         self.p = self.packing.unpack(buffers["p"])
-        self._predicting = Repeated(lambda x_t, t: models.predict(cpu, config.model, self.p, x_t, t), after=3)
-        self._passing: tuple[Any, Repeated] = None, Repeated(self._pass)
+        self._predicting = Repeated(partial(models.predict, cpu, config.model, self.p), after=3, state=generation)
+        self._passing: tuple[Any, Callable[..., np.ndarray]] = None, _pass
         cpu.forget_weights()
 
     def gradient(self, i: int, step: int, x0: np.ndarray, first: int, share: float) -> float:
         """The loss on x0, which begins at sample `first` of a batch and is so large a share of it; share times its
         gradient is then in buffer g<i>."""
-        g = self.buffers[f"g{i}"]
+        place = i, first, share
+        if place != self._passing[0]:
+            own = self.buffers["p"], self.buffers[f"g{i}"]
+            self._passing = place, Repeated(partial(_pass, self.config, self.packing, *own, first, share))
         x_t, t, wanted = noised(self.config, self.schedule, x0, step, first)
-        if (i, first, share) != self._passing[0]:
-            self._passing = (i, first, share), Repeated(partial(self._pass, i, first, share))
         with self._running(share < 1):
             return float(self._passing[1](x_t, t, wanted, np.asarray(step)))
-
-    def _pass(
-        self, i: int, first: int, share: float, x_t: np.ndarray, t: np.ndarray, wanted: np.ndarray, step: np.ndarray
-    ) -> np.ndarray:
-        """The loss; its gradient is then in buffer g<i>."""
-        p, g = followed(self.buffers["p"]), followed(self.buffers[f"g{i}"])
-        with gradients_at(p, g):
-            loss, tree = there_and_back(self.config, self.packing.unpack(p), x_t, t, wanted, step, first, share)
-        for name, leaf in flatten(tree).items():
-            offset, _ = self.packing.places[name]
-            place = g[offset : offset + leaf.size]
-            if address(leaf) != address(place):
-                place[...] = leaf.reshape(-1)
-        return loss
 
     def squares(self, i: int, both: bool) -> list[float]:
         """g0 += g1 if both are there, in half i of the weights, and the sums of squares of its parts."""
@@ -99,6 +87,22 @@ class Half:
     def _running(self, half: bool) -> Iterator[None]:
         with limited(self.threads), held(), undivided() if half else nullcontext():
             yield
+
+
+def _pass(
+    config: Config, packing: Packing, p: np.ndarray, g: np.ndarray, first: int, share: float,
+    x_t: np.ndarray, t: np.ndarray, wanted: np.ndarray, step: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """The loss with the weights in buffer p; share times its gradient is then in buffer g."""
+    p, g = followed(p), followed(g)
+    with gradients_at(p, g):
+        loss, tree = there_and_back(config, packing.unpack(p), x_t, t, wanted, step, first, share)
+    for name, leaf in flatten(tree).items():
+        offset, _ = packing.places[name]
+        place = g[offset : offset + leaf.size]
+        if address(leaf) != address(place):
+            place[...] = leaf.reshape(-1)
+    return loss
 
 
 class Halves:

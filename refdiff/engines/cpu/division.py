@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
-__all__ = ["halves", "rows", "undivided"]
+__all__ = ["halves", "parts", "rows", "undivided"]
 
 
 class _Division(threading.local):
@@ -18,6 +18,11 @@ class _Division(threading.local):
 
 
 _division = _Division()
+
+
+def parts() -> int:
+    """How many of them a batch is divided into: 1 inside `undivided`."""
+    return _division.parts
 
 
 def halves(n: int) -> list[slice]:

@@ -25,8 +25,7 @@ _BLOCKS = 1 << 14  # counters at a time
 
 
 def keep(key: Key, rate: float, kept: np.ndarray) -> None:
-    """Where the uniform numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into kept (n, blocks, 4)
-    bool."""
+    """Where the numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into kept (n, blocks, 4)."""
     least, (n, blocks, _), first = least_word(rate), kept.shape, int(key.first)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]

@@ -15,11 +15,11 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Pool", "contiguous", "elsewhere", "empty", "pool", "release", "scratch", "trim_heap"]
+__all__ = ["Pool", "contiguous", "elsewhere", "empty", "pages", "pool", "release", "scratch", "trim_heap"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -37,11 +37,9 @@ class _Lease(weakref.ref):
 class Pool:
     """Blocks by size. fresh: how many came from the system so far; bytes: how many bytes the pool holds, used and free."""
 
-    def __init__(self, small: int = _SMALL) -> None:
-        """small: bytes; smaller arrays are the system's."""
+    def __init__(self) -> None:
         self.fresh = 0
         self.bytes = 0
-        self._small = small
         self._free: dict[int, list[mmap.mmap]] = {}
         self._leases: dict[int, _Lease] = {}
         self._most = 0  # bytes used at once, as far as seen when a block was missing
@@ -50,7 +48,7 @@ class Pool:
     def empty(self, shape: tuple[int, ...], kind: type[np.ndarray] = np.ndarray) -> np.ndarray:
         """An array of float32 with any values."""
         size = 4 * prod(shape)
-        if size < self._small:
+        if size < _SMALL:
             return kind(shape, np.float32)
         size = _rounded(size)
         try:
@@ -88,14 +86,14 @@ class Pool:
         if self.bytes + size > 1.5 * self._most + _SPARE:
             self.trim()
             self._most = used
-        block = _pages(size)
+        block = pages(size)
         with self._lock:
             self.fresh += 1
             self.bytes += size
         return block
 
 
-def _pages(size: int) -> mmap.mmap:
+def pages(size: int) -> mmap.mmap:
     """Memory of this process alone, in huge pages where the system has them: shared memory gets none."""
     if not hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, size)
@@ -114,12 +112,19 @@ def _rounded(size: int) -> int:
 pool = Pool()
 
 
+class Source(Protocol):
+    """Where results come from."""
+
+    def empty(self, shape: tuple[int, ...], kind: type[np.ndarray] = np.ndarray) -> np.ndarray: ...
+
+
 class _Own(threading.local):
-    """What a thread uses: the pool that results come from, as arrays of which kind; working space by name, the arrays of it
-    that were asked for, and how many bytes a name takes at least."""
+    """What a thread uses: where results come from, as arrays of which kind; working space by name, the arrays of it that
+    were asked for, and how many bytes a name takes at least."""
 
     def __init__(self) -> None:
-        self.pool, self.kind = pool, np.ndarray
+        self.source: Source = pool
+        self.kind: type[np.ndarray] = np.ndarray
         self.buffers: dict[str, Any] = {}
         self.arrays: dict[tuple[Any, ...], np.ndarray] = {}
         self.least: dict[str, int] = {}
@@ -129,22 +134,23 @@ _own = _Own()
 
 
 @contextmanager
-def elsewhere(kind: type[np.ndarray]) -> Iterator[None]:
-    """Inside, on this thread: results and working space are arrays of this kind, in memory of their own, which is used again
-    as soon as nothing names it, be it as small as a page. Before, this thread's working space is given back to the system."""
-    least = {name: len(buffer) for name, buffer in _own.buffers.items()}
-    release()
+def elsewhere(source: Source, kind: type[np.ndarray], least: dict[str, int]) -> Iterator[None]:
+    """Inside, on this thread: results and working space are arrays of this kind, the working space fresh.
+
+    least: bytes of working space, by name, that are taken at once; afterwards also what was taken.
+    """
     before = dict(vars(_own))
-    vars(_own).update(pool=Pool(mmap.PAGESIZE), kind=kind, buffers={}, arrays={}, least=least)
+    vars(_own).update(source=source, kind=kind, buffers={}, arrays={}, least=least)
     try:
         yield
     finally:
+        least.update((name, len(buffer)) for name, buffer in _own.buffers.items())
         vars(_own).update(before)
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:
     """An array of float32 with any values, for a result."""
-    return _own.pool.empty(shape, _own.kind)
+    return _own.source.empty(shape, _own.kind)
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
@@ -182,7 +188,7 @@ def scratch(name: str, *shape: int) -> np.ndarray:
         own.arrays.clear()
     if buffer is None or len(buffer) < size:
         own.arrays.clear()
-        buffer = own.buffers[name] = _pages(max(_rounded(size), mmap.PAGESIZE, own.least.get(name, 0)))
+        buffer = own.buffers[name] = pages(max(_rounded(size), mmap.PAGESIZE, own.least.get(name, 0)))
         pool.fresh += 1
     a = own.arrays[name, shape] = own.kind(shape, np.float32, buffer)
     return a

@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LONG = 128  # elements of a row, most
-_BAND = 1 << 17  # elements of a band, about
+_BAND = 1 << 16  # elements of a band, about
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 

@@ -21,10 +21,11 @@ from .recording import Written, writing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
 from .workers import available, each
 
-__all__ = ["choose", "convolve", "forget_weights", "gradients"]
+__all__ = ["choose", "convolve", "forget_weights", "generation", "gradients"]
 
 _LARGE = 1 << 25  # multiplications; fewer are done by one thread
-_BLOCK = 8 << 20  # bytes of tiles at a time, about
+_BLOCK = 8 << 20  # bytes of tiles at a time, about: most
+_SMALL = 1 << 20  # and where U is small, which is read again for each block
 _TOGETHER = 4 << 20  # bytes of U, least
 _IMAGES = 1 << 17  # elements of the images of a task, about
 _CHANNELS = 64  # of a task
@@ -56,6 +57,11 @@ def forget_weights() -> None:
     """Call this after changing weights in place: what the engine has kept of their former values is not used again."""
     global _generation
     _generation += 1
+
+
+def generation() -> int:
+    """How often that was called."""
+    return _generation
 
 
 def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
@@ -108,7 +114,8 @@ class _Half(NamedTuple):
         """x: the shape of the images, (N, H, W, any)."""
         n, grid, places = own.stop - own.start, form.grid(*x[1:3]), form.p**2
         tiles = n * grid[0] * grid[1]
-        blocks = max(1, min(n, -(-4 * places * tiles * (c + k) // _BLOCK)))
+        size = min(_BLOCK, max(_SMALL, 8 * places * c * k))
+        blocks = max(1, min(n, -(-4 * places * tiles * (c + k) // size)))
         return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < _LARGE)
 
     def blocks(self) -> list[slice]:
