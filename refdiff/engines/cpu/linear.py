@@ -42,14 +42,13 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
     """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out)."""
     y = empty((*x.shape[:-1], weight.shape[1]))
     flat, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, weight.shape[1])
-    for half in rows(x.shape):
-        parts = _parts(half, weight)
+    parts = [part for half in rows(x.shape) for part in _parts(half, weight)]
 
-        def task(i: int, parts: list[slice] = parts) -> None:
-            _product(flat[parts[i]], weight, out[parts[i]])
-            out[parts[i]] += bias
+    def task(i: int) -> None:
+        _product(flat[parts[i]], weight, out[parts[i]])
+        out[parts[i]] += bias
 
-        each(len(parts), task)
+    each(len(parts), task, alone=x.size * weight.shape[1] < _WORK)
     return y, (x, weight)
 
 
@@ -60,17 +59,20 @@ def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
     dx, dweight = empty(x.shape), gradient(weight)
     flat, above, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), dx.reshape(-1, x.shape[-1])
     turned = contiguous(weight.T) if weight.size <= _SMALL else weight.T
+    tasks: list[tuple[slice, np.ndarray | None]] = []  # rows, and where they give the weight its gradient, or else x
     for half in rows(x.shape):
-        dw = dweight if half.start == 0 else empty(weight.shape)
-        parts = _parts(half, weight)
+        tasks.append((half, dweight if half.start == 0 else empty(weight.shape)))
+        tasks += [(part, None) for part in _parts(half, weight)]
 
-        def task(i: int, half: slice = half, dw: np.ndarray = dw, parts: list[slice] = parts) -> None:
-            if i == 0:
-                np.matmul(flat[half].T, above[half], out=dw)
-            else:
-                _product(above[parts[i - 1]], turned, out[parts[i - 1]])
+    def task(i: int) -> None:
+        own, dw = tasks[i]
+        if dw is None:
+            _product(above[own], turned, out[own])
+        else:
+            np.matmul(flat[own].T, above[own], out=dw)
 
-        each(1 + len(parts), task)
-        if half.start:
+    each(len(tasks), task, alone=x.size * weight.shape[1] < _WORK)
+    for _, dw in tasks[1:]:
+        if dw is not None:
             dweight += dw
     return dx, {"weight": dweight, "bias": sum_rows(dy)}

@@ -19,7 +19,7 @@ from .memory import contiguous, empty, scratch
 from .products import product, transposed
 from .recording import Written, writing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
-from .workers import available, each
+from .workers import at_once, available, each
 
 __all__ = ["choose", "convolve", "forget_weights", "generation", "gradients"]
 
@@ -195,15 +195,27 @@ def gradients(
     """
     x, dy = contiguous(x), contiguous(dy)
     _convolve(form, dy, _turned(form, weight), None, dx, halves)
-    for own in halves:
-        half = _Half.of(form, own, x.shape, *dweight.shape[2:])
-        blocks = half.blocks()
-        alone = add and len(blocks) > 1  # the sum of this half first: the order of sums is what makes their bits
-        total = empty(dweight.shape) if alone else dweight
-        for i, images in enumerate(blocks):
-            _correlate(half, x[images], dy[images], total, i > 0 or (add and not alone))
-        if alone:
+    plans = [_Half.of(form, own, x.shape, *dweight.shape[2:]) for own in halves]
+    if len(plans) > 1 and available() > 1 and not plans[0].alone:
+        totals = [empty(dweight.shape) if add or i else dweight for i in range(len(plans))]
+        at_once(len(plans), lambda i: _correlate_all(plans[i], x, dy, totals[i], False))
+        for total in totals[0 if add else 1 :]:
             dweight += total
+        return
+    for half in plans:
+        if add and len(half.blocks()) > 1:  # the sum of this half first: the order of sums is what makes their bits
+            total = empty(dweight.shape)
+            _correlate_all(half, x, dy, total, False)
+            dweight += total
+        else:
+            _correlate_all(half, x, dy, dweight, add)
+        add = True
+
+
+def _correlate_all(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+    """The sum of all blocks of a half, into dweight or added to it."""
+    for images in half.blocks():
+        _correlate(half, x[images], dy[images], dweight, add)
         add = True
 
 
@@ -211,12 +223,11 @@ def _convolve(
     form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
 ) -> None:
     """y = A' (U * B' d B) A + bias. Halves go through the places of a tile together where U is large: it is read once."""
-    if u.nbytes < _TOGETHER and len(halves) > 1:
-        for own in halves:
-            _convolve(form, x, u, bias, y, [own])
-        return
     _, c, k = u.shape
     plans = [_Half.of(form, own, x.shape, c, k) for own in halves]
+    if len(halves) > 1 and (u.nbytes < _TOGETHER or available() > 1):
+        at_once(len(halves), lambda i: _convolve(form, x, u, bias, y, [halves[i]]), plans[0].alone)
+        return
     for blocks in zip_longest(*(half.blocks() for half in plans)):
         those = [(i, plans[i], images) for i, images in enumerate(blocks) if images is not None]
         v = [half.spread(input_tiles, x[images], f"v{i}") for i, half, images in those]

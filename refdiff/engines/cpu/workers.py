@@ -15,7 +15,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["available", "each", "limited", "threads"]
+__all__ = ["at_once", "available", "each", "limited", "threads"]
 
 
 def _cores() -> int:
@@ -140,6 +140,20 @@ def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
     job.task = None  # a thread that comes late holds the job, and must not hold the arrays of the task
     if job.error is not None:
         raise job.error
+
+
+def at_once(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
+    """`each` of a few large tasks, which divide the threads among themselves."""
+    threads = available()
+    if alone or n < 2 or threads < 2:
+        each(n, task, alone=True)
+        return
+
+    def run(i: int) -> None:
+        with limited(max(1, threads // n)):
+            task(i)
+
+    each(n, run)
 
 
 def _start(n: int) -> None:

@@ -1,13 +1,15 @@
 """Every operation does a batch in two halves: what it gives has the bits of what both halves give alone."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 from refdiff.engines import cpu
-from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.division import halves, rows, undivided
 from refdiff.random import Key
 
+linear, winograd = (import_module(f"refdiff.engines.cpu.{name}") for name in ("linear", "winograd"))
 CONVOLUTION = {"weight": (3, 3, 16, 24), "bias": (24,)}
 CASES = {
     "winograd 4x4": ("conv2d", [(9, 16, 16, 16)], CONVOLUTION, {}),
@@ -93,6 +95,23 @@ def assert_halves_of_the_loss(loss, dx, inputs):
         total += share * float(part)
     assert total == loss
     assert np.array_equal(dx[0], np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("block", [8 << 20, 1 << 14], ids=["as it is", "in many blocks"])
+@pytest.mark.parametrize("name", CASES)
+def test_halves_that_are_done_at_once_have_the_same_bits(use_threads, name, block, monkeypatch):
+    monkeypatch.setattr(winograd, "_BLOCK", block)
+    monkeypatch.setattr(winograd, "_LARGE", 0)
+    monkeypatch.setattr(linear, "_WORK", 0)
+    operation, shapes, sizes, options = CASES[name]
+    inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
+    parameters = {key: draw(size, 5 + i) for i, (key, size) in enumerate(sizes.items())}
+    results = []
+    for count in (1, 2, 3, 8):
+        use_threads(count)
+        y, dx, g = both(getattr(cpu, operation), getattr(cpu, f"{operation}_backward"), inputs, parameters, options)
+        results.append([a.tobytes() for a in (y, *dx, *g.values())])
+    assert all(result == results[0] for result in results[1:])
 
 
 def test_dropout_of_a_half_knows_its_first_sample():

@@ -197,6 +197,22 @@ def test_the_matrix_library_is_left_as_it_was():
         put(original)
 
 
+def test_large_tasks_divide_the_threads_among_themselves(use_threads):
+    seen = {}
+
+    def task(i):
+        seen[i] = workers.available()
+
+    for count, shares in ((1, 1), (2, 1), (5, 2), (8, 4)):
+        use_threads(count)
+        workers.at_once(2, task)
+        assert seen == {0: shares, 1: shares}
+        assert workers.available() == count
+    workers.at_once(1, task)
+    workers.at_once(2, lambda i: task(i + 5), alone=True)
+    assert seen == {0: 8, 1: 4, 5: 8, 6: 8}
+
+
 def test_an_error_in_a_task_is_raised_and_the_threads_go_on(use_threads):
     use_threads(8)
 
