@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from . import blas
 
-__all__ = ["Line", "Record", "form", "operation", "profile", "profiled"]
+__all__ = ["Line", "Record", "form", "onto", "operation", "profile", "profiled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FLOAT32 = np.dtype(np.float32)
@@ -64,8 +64,20 @@ class Record:
         return "\n".join([*rows, f"{1:6.0%} {1e3 * total:9.2f} {sum(self.calls.values()):6d}  in all"])
 
 
+class Tape(Protocol):
+    """Calls that are written down, and which of them an operation made: those from .. to."""
+
+    calls: list[Any]
+    spans: list[tuple[int, int, tuple[str, str, str]]]
+
+
+class _Local(threading.local):
+    form = ""
+    tape: Tape | None = None
+
+
 _records: list[Record] = []
-_local = threading.local()
+_local = _Local()
 
 
 @contextmanager
@@ -81,13 +93,36 @@ def profile() -> Iterator[Record]:
 
 def form(name: str) -> None:
     """The operation that runs on this thread takes this form: what `--profile` shows beside its shape."""
-    if _records:
+    if _records or _local.tape is not None:
         _local.form = name
 
 
-def profiled() -> bool:
-    """Whether somebody records."""
-    return bool(_records)
+@contextmanager
+def onto(tape: Tape) -> Iterator[None]:
+    """Inside, on this thread, the spans of operations are noted on the tape."""
+    _local.tape = tape
+    try:
+        yield
+    finally:
+        _local.tape = None
+
+
+def profiled(tape: Tape, play: Callable[[int, int], None]) -> bool:
+    """Whether somebody records; then all calls of the tape are played, and their time goes to their operations."""
+    records, done = list(_records), 0
+    if not records:
+        return False
+    for first, last, key in tape.spans:
+        if first < done:  # inside an operation that is done
+            continue
+        play(done, first)
+        start = time.perf_counter()
+        play(first, last)
+        for record in records:
+            record.add(key, time.perf_counter() - start)
+        done = last
+    play(done, len(tape.calls))
+    return True
 
 
 def operation(f: F) -> F:
@@ -101,16 +136,19 @@ def operation(f: F) -> F:
         for a in kwargs.values():
             if isinstance(a, np.ndarray) and a.dtype is not _FLOAT32:
                 _check(f, a)
-        records = list(_records)
+        records, tape = list(_records), _local.tape
         blas.enter()
         try:
-            if not records:
+            if not records and tape is None:
                 return f(*args, **kwargs)
+            first = len(tape.calls) if tape else 0
             _local.form, start = "", time.perf_counter()
             result = f(*args, **kwargs)
             key = (f.__name__, _shapes(args, kwargs), _local.form)
             for record in records:
                 record.add(key, time.perf_counter() - start)
+            if tape is not None:
+                tape.spans.append((first, len(tape.calls), key))
             return result
         finally:
             blas.leave()

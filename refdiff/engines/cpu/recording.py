@@ -14,6 +14,7 @@ import mmap
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from .arena import Arena
 from .division import parts
 from .memory import elsewhere, empty, release
-from .profile import profiled
+from .profile import onto, profiled
 from .workers import available
 
 __all__ = ["Repeated", "Written", "call", "followed", "writing"]
@@ -49,6 +50,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.spans: list[tuple[int, int, tuple[str, str, str]]] = []  # of the calls of an operation, see `profile`
         self._errors = np.geterr()
         self._places: dict[tuple[Any, ...], np.ndarray] = {}
         self._starts: dict[mmap.mmap, int] = {}
@@ -56,10 +58,14 @@ class Recording:
     def play(self) -> None:
         before = np.setbufsize(_BUFFER)
         try:
-            for f, args in self.calls:
-                f(*args)
+            if not profiled(self, self._play):
+                self._play(0, len(self.calls))
         finally:
             np.setbufsize(before)
+
+    def _play(self, first: int, last: int) -> None:
+        for f, args in islice(self.calls, first, last):
+            f(*args)
 
     def add(self, f: Callable[..., Any], *args: Any) -> None:
         """f(*args) is what comes next, under the floating-point errors of now if they are not those of the beginning."""
@@ -206,8 +212,8 @@ class Repeated:
     from then on it is played back. The results are fresh and have the same bits.
 
     f consists of operations of this engine. Its arguments may change, and what it names with `followed`; other arrays must
-    not, as long as state() is equal. Where an operation may use several threads, during `profile` and while another
-    thread is in here, f is called as it is.
+    not, as long as state() is equal. Where an operation may use several threads, and while another thread is in here, f is
+    called as it is.
     """
 
     def __init__(self, f: Callable[..., np.ndarray], after: int = 2, state: Callable[[], Any] = lambda: None) -> None:
@@ -221,7 +227,7 @@ class Repeated:
         self._lock = threading.Lock()
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
-        if available() > 1 or profiled() or not self._lock.acquire(blocking=False):
+        if available() > 1 or not self._lock.acquire(blocking=False):
             return self.f(*arrays)
         try:
             return self._call(arrays)
@@ -251,7 +257,7 @@ class Repeated:
         recording, self._arrays = Recording(), tuple(a.copy() for a in arrays)
         _local.recording = recording
         try:
-            with elsewhere(Arena(), Written, self._least):
+            with elsewhere(Arena(), Written, self._least), onto(recording):
                 self._result = recording.place(self.f(*(a.view(Written) for a in self._arrays)))
         finally:
             _local.recording = None

@@ -258,7 +258,7 @@ def test_constants_are_those_of_the_writing(use_threads):
     assert repeated(x).tolist() == [3, 3, 5, 5]
 
 
-def test_it_is_called_as_it_is_by_several_threads_and_while_profiled(use_threads):
+def test_it_is_called_as_it_is_by_several_threads(use_threads):
     calls = []
     repeated = Repeated(lambda x: calls.append(1) or plus(x), after=1)
     x = np.ones(3, np.float32)
@@ -267,13 +267,34 @@ def test_it_is_called_as_it_is_by_several_threads_and_while_profiled(use_threads
     repeated(x)
     assert len(calls) == 2
     use_threads(1)
-    with cpu.profile():
+    for _ in range(3):
         repeated(x)
-        repeated(x)
-    assert len(calls) == 4
-    repeated(x)
-    repeated(x)
-    assert len(calls) == 5
+    assert len(calls) == 3
+
+
+def test_a_profile_of_what_is_played_back_names_the_operations(use_threads):
+    use_threads(1)
+    x, weight, bias = np.ones((4, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32), np.ones(16, np.float32)
+
+    def f(x):
+        y, saved = cpu.conv2d(x, weight, bias)
+        dx, g = cpu.conv2d_backward(y, saved)
+        return joined(cpu.silu(dx)[0], plus(y), g["bias"])
+
+    repeated, results, lines = Repeated(f), [], []
+    for _ in range(4):
+        with cpu.profile() as record:
+            results.append(repeated(x).tobytes())
+        lines.append({(line.operation, line.form, line.shapes): line for line in record.lines()})
+    assert len(set(results)) == 1
+    assert lines[0].keys() == lines[1].keys() == lines[3].keys()
+    assert {name[:2] for name in lines[3]} == {
+        ("conv2d", "winograd 2x2"),
+        ("conv2d_backward", "winograd 2x2"),
+        ("silu", ""),
+    }
+    assert all(line.calls == 1 and line.seconds > 0 for line in lines[3].values())
+    assert repeated(x).tobytes() == results[0]
 
 
 def test_threads_of_the_program_do_not_disturb_each_other(use_threads):
