@@ -10,11 +10,13 @@ What cannot be written down is an error, never left out: a call that is not know
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,14 @@ from .arena import Arena
 from .division import parts
 from .memory import elsewhere, empty, release
 from .profile import onto, profiled
-from .workers import available
+from .workers import available, limited
 
 __all__ = ["Repeated", "Written", "call", "followed", "writing"]
 
 _BUFFER = (
     2048  # elements. NumPy repeats a row that is broadcast in a buffer; of this size it stays in the nearest cache
 )
+_TIMED = 2  # calls as they are, where that uses several threads
 
 
 class _Local(threading.local):
@@ -212,14 +215,15 @@ class Repeated:
     from then on it is played back. The results are fresh and have the same bits.
 
     f consists of operations of this engine. Its arguments may change, and what it names with `followed`; other arrays must
-    not, as long as state() is equal. Where an operation may use several threads, and while another thread is in here, f is
-    called as it is.
+    not, as long as state() is equal. What is played back runs on one thread. Where operations may use several, some calls
+    are timed first, and f goes on being called as it is if that is faster; so it is while another thread is in here.
     """
 
     def __init__(self, f: Callable[..., np.ndarray], after: int = 2, state: Callable[[], Any] = lambda: None) -> None:
         self.f, self.after, self.state = f, after, state
         self._like: Any = None
         self._calls = 0
+        self._seconds = math.inf  # of a call as it is
         self._recording: Recording | None = None
         self._arrays: tuple[np.ndarray, ...] = ()
         self._result = np.empty(0)
@@ -227,7 +231,7 @@ class Repeated:
         self._lock = threading.Lock()
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
-        if available() > 1 or not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return self.f(*arrays)
         try:
             return self._call(arrays)
@@ -235,31 +239,49 @@ class Repeated:
             self._lock.release()
 
     def _call(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-        like = self.state(), parts(), *((a.shape, a.dtype) for a in arrays)
+        several = available() > 1
+        like = self.state(), parts(), several, *((a.shape, a.dtype) for a in arrays)
         if like != self._like:
-            self._like, self._calls, self._recording = like, 0, None
+            self._like, self._calls, self._seconds = like, 0, math.inf
+            self._forget()
         self._calls += 1
+        number, start = self._calls - (_TIMED if several else 0), perf_counter()
         if self._recording is not None:
-            for own, a in zip(self._arrays, arrays, strict=True):
-                np.copyto(own, a)
-            self._recording.play()
-        elif self._calls >= self.after:
+            self._play(arrays)
+            if several and number == self.after + 1 and perf_counter() - start > self._seconds:
+                result = self._result.copy()
+                self._forget()
+                return result
+        elif number == self.after:
             self._write(arrays)
-        elif self._calls == self.after - 1:  # how much working space it needs is then known when it is written down
-            with elsewhere(Arena(), np.ndarray, self._least):
+        elif number == self.after - 1:  # how much working space it needs is then known when it is written down
+            with limited(1), elsewhere(Arena(), np.ndarray, self._least):
                 return self.f(*arrays).copy()
         else:
-            return self.f(*arrays)
+            result = self.f(*arrays)
+            self._seconds = min(self._seconds, perf_counter() - start)
+            return result
         return self._result.copy()
+
+    def _play(self, arrays: tuple[np.ndarray, ...]) -> None:
+        assert self._recording is not None
+        for own, a in zip(self._arrays, arrays, strict=True):
+            np.copyto(own, a)
+        self._recording.play()
 
     def _write(self, arrays: tuple[np.ndarray, ...]) -> None:
         release()
         recording, self._arrays = Recording(), tuple(a.copy() for a in arrays)
         _local.recording = recording
         try:
-            with elsewhere(Arena(), Written, self._least), onto(recording):
+            with limited(1), elsewhere(Arena(), Written, self._least), onto(recording):
                 self._result = recording.place(self.f(*(a.view(Written) for a in self._arrays)))
+            self._recording = recording
         finally:
             _local.recording = None
             recording.end()
-        self._recording = recording
+            if self._recording is None:  # it did not come to its end: once more, the next time
+                self._calls -= 1
+
+    def _forget(self) -> None:
+        self._recording, self._arrays, self._result = None, (), np.empty(0)

@@ -5,6 +5,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from itertools import pairwise
+from time import sleep
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from refdiff.engines.cpu.recording import Repeated, Written, call, followed
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Key
 
-arena, recording = (import_module(f"refdiff.engines.cpu.{name}") for name in ("arena", "recording"))
+arena, recording, workers = (import_module(f"refdiff.engines.cpu.{name}") for name in ("arena", "recording", "workers"))
 
 FILTERS = {"weight": (3, 3, 16, 24), "bias": (24,)}
 NORM = {"weight": (12,), "bias": (12,)}
@@ -258,18 +259,47 @@ def test_constants_are_those_of_the_writing(use_threads):
     assert repeated(x).tolist() == [3, 3, 5, 5]
 
 
-def test_it_is_called_as_it_is_by_several_threads(use_threads):
-    calls = []
-    repeated = Repeated(lambda x: calls.append(1) or plus(x), after=1)
-    x = np.ones(3, np.float32)
+@pytest.mark.parametrize(("called", "played"), [(0.02, 0.0), (0.0, 0.02)])
+def test_where_there_are_threads_the_faster_way_is_taken(use_threads, called, played):
     use_threads(2)
-    repeated(x)
-    repeated(x)
-    assert len(calls) == 2
+    threads = []
+
+    def f(x):
+        threads.append(workers.available())
+        if recording.writing():
+            call(lambda x: sleep(played), x)
+        else:
+            sleep(called)
+        return plus(x)
+
+    repeated = Repeated(f)
+    for i in range(12):
+        assert repeated(np.full(3, i, np.float32))[0] == i + 1
+    if called > played:  # two calls that are timed, one for its working space, one that is written down
+        assert threads == [2, 2, 1, 1]
+    else:
+        assert threads == [2, 2, 1, 1] + [2] * 7
+        assert repeated._recording is None
+
+
+def test_what_was_not_written_to_its_end_is_written_the_next_time(use_threads):
     use_threads(1)
-    for _ in range(3):
+    kinds = []
+
+    def f(x):
+        kinds.append(type(x))
+        if len(kinds) == 2:
+            raise KeyboardInterrupt
+        return plus(x)
+
+    repeated, x = Repeated(f), np.ones(3, np.float32)
+    repeated(x)
+    with pytest.raises(KeyboardInterrupt):
         repeated(x)
-    assert len(calls) == 3
+    assert type(empty((3, 4))) is np.ndarray
+    for _ in range(3):
+        assert repeated(x)[0] == 2
+    assert kinds == [np.ndarray, Written, Written]
 
 
 def test_a_profile_of_what_is_played_back_names_the_operations(use_threads):
