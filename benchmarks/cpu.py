@@ -36,6 +36,7 @@ def peers_of(threads: int, python: str) -> dict[str, PeerProcess]:
 def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
     """Training step, forward pass and sampling step of whole networks."""
     kinds = [(kind, model, batch) for model, batch in STEPS for kind in ("train", "forward", "sample")]
+    kinds.sort(key=lambda kind: kind == ("train", *STEPS[2]))  # the longest gets all the time that the others left
     if quick:
         kinds = [("train", *STEPS[0]), ("train", *STEPS[1]), ("forward", *STEPS[1])]
     left = len(kinds) * len(threads)

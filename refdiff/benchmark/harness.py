@@ -15,8 +15,8 @@ __all__ = ["Budget", "difference", "measure"]
 
 FEW = 3  # rounds that are worth going a little over a part's budget for
 SETTLE = 0.02  # seconds between two peers' turns: worker threads spin a while after their work
-
-
+WARM = 0.03  # seconds of work before what counts: after a rest a core takes half of that to come back to its speed
+AHEAD = 100  # runs that this may take, most
 PATIENCE = 20.0  # seconds that one answer may take at least, while the outermost budget lasts
 
 
@@ -127,7 +127,7 @@ def _turns(
 ) -> dict[str, list[list[float]]]:
     """name -> one row of times a round. A peer that fails is left out from then on."""
     times: dict[str, list[list[float]]] = {name: [] for name in peers}
-    longest = 0.0
+    longest, fastest = 0.0, dict[str, float]()
     for turn in range(-1, rounds):  # the first is not counted: what is prepared is not always warm
         if turn >= 0 and (budget.left if turn >= FEW else budget.patience) < 1.2 * longest:
             break
@@ -136,12 +136,17 @@ def _turns(
             if "error" in entries[name]:
                 continue
             try:
-                row = peers[name].time(repeats if turn >= 0 else 1, budget.patience)
-                if turn >= 0:
-                    times[name].append(row)
+                if turn < 0:
+                    fastest[name] = min(peers[name].time(1, budget.patience))
+                    continue
+                ahead = min(AHEAD, int(WARM / max(fastest[name], 1e-9)))
+                row = peers[name].time(ahead + repeats, budget.patience)
+                fastest[name] = min(row)
+                times[name].append(row[ahead:])
             except PeerError as error:
                 entries[name]["error"] = str(error)
                 times[name] = []
-            time.sleep(SETTLE)
+            finally:
+                time.sleep(SETTLE)
         longest = max(longest, time.monotonic() - began) if turn else time.monotonic() - began
     return times

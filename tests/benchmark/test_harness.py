@@ -75,6 +75,22 @@ def test_ratios_are_paired():
     assert summary([1, 2, 3, 4, 5])["quartiles"] == [2, 4]
 
 
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.004, 7), (0.02, 1), (0.05, 0), (1e-6, 100)])
+def test_short_runs_are_warmed_up(monkeypatch, seconds, ahead):
+    """After the first turn, some runs ahead of those that count, whose times are told apart here."""
+    monkeypatch.setattr(harness, "SETTLE", 0)
+    asked = []
+
+    class Peer:
+        def time(self, runs, patience):
+            asked.append(runs)
+            return [seconds] if runs == 1 else [99.0] * (runs - 3) + [seconds] * 3
+
+    times = harness._turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3)
+    assert asked == [1] + [ahead + 3] * 4
+    assert times == {"ours": [[seconds] * 3] * 4}
+
+
 @pytest.mark.parametrize("values", [[], [1, float("nan")], [0.0], [-1.0], [float("inf")]])
 def test_times_that_are_none(values):
     with pytest.raises(ValueError, match="positive finite"):

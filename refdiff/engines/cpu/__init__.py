@@ -8,6 +8,8 @@ only passed on is the same array. Besides the operations:
 threads(n)          how many threads; at first REFDIFF_THREADS of the environment, or every core
 profile()           where the time goes
 forget_weights()    to be called after weights were changed in place
+Repeated(f)         f, whose calls of NumPy are written down once and played back
+followed(a)         inside such an f: an array whose values may change between its calls
 """
 
 from .activation import *
@@ -19,6 +21,8 @@ from .layer_norm import *
 from .linear import *
 from .norm import *
 from .profile import profile as profile
+from .recording import Repeated as Repeated
+from .recording import followed as followed
 from .resample import *
 from .structure import *
 from .winograd import forget_weights as forget_weights

@@ -1,10 +1,12 @@
 """What is played back has the bits of what is called, for every operation and for networks; what cannot be written down is
 an error."""
 
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from time import sleep
 
 import numpy as np
@@ -181,6 +183,22 @@ def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, hal
 def plus(x):
     y = empty(x.shape)
     return np.add(x, 1, out=y)
+
+
+def test_the_example_of_the_guide(use_threads):
+    use_threads(1)
+    guide = Path(__file__).parents[3] / "docs" / "cpu.md"
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", guide.read_text(), re.S).group(1), names)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        arguments = draw(rng, (3, 8, 8, 1)), rng.integers(1, 1000, 3), draw(rng, (3, 8, 8, 1))
+        came = names["repeated"](*arguments), names["bias"].copy()
+        assert came == (names["loss_and_gradient"](*arguments), names["bias"])
+        for leaf in flatten(names["p"]).values():
+            leaf *= np.float32(1.01)
+        cpu.forget_weights()
+    assert names["repeated"]._recording is not None
 
 
 REFUSED = {
