@@ -10,7 +10,7 @@ import pytest
 from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
-from refdiff.models.forgetful import Forgetful
+from refdiff.models.forgetful import Forgetful, once
 
 CONFIGS = {
     "digits": MODELS["digits"],
@@ -67,3 +67,36 @@ def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_bac
     assert needed(lambda: models.predict(cpu, config, p, x, t)) < 0.6 * needed(
         lambda: models.forward(cpu, config, p, x, t)
     )
+
+
+def test_what_is_read_once_is_let_go():
+    class Array(np.ndarray):
+        pass
+
+    values = [np.ones(3).view(Array) for _ in range(3)]
+    watched = [weakref.ref(a) for a in values]
+    saved = {"a": values[0], "block": {"b": values[1], "c": values[2]}}
+    values.clear()
+    taken = once(saved)
+    assert not saved
+    assert taken["a"].sum() == 3
+    block = taken["block"]
+    assert [a() is None for a in watched] == [True, False, False]
+    assert "b" in block
+    assert block["b"].sum() == 3
+    assert [a() is None for a in watched] == [True, True, False]
+    for name in ("a", "block"):
+        with pytest.raises(KeyError):
+            taken[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_backward_reads_everything_once(name):
+    p, x, t = drawn(CONFIGS[name], np.float64)
+    y, saved = models.forward(reference, CONFIGS[name], p, x, t)
+    dx, g = models.backward(reference, CONFIGS[name], y, saved)
+    taken = once(saved)
+    again, g_again = models.backward(reference, CONFIGS[name], y, taken)
+    assert not taken
+    assert again.tobytes() == dx.tobytes()
+    assert [a.tobytes() for a in models.flatten(g_again).values()] == [a.tobytes() for a in models.flatten(g).values()]

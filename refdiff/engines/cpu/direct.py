@@ -17,7 +17,7 @@ from .workers import each
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "output", "planes", "sum_rows"]
 
-_CACHED = 1 << 20  # bytes of gathered windows at a time
+_CACHED = 1 << 21  # bytes of gathered windows at a time
 _WORK = 1 << 24  # multiplications; fewer are not worth dividing
 _ROWS = 4096  # of a sum at a time
 _ONES = np.ones(1 << 12, np.float32)

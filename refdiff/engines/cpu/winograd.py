@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import contiguous, empty, scratch
+from .memory import contiguous, empty, pool, scratch
 from .products import product, transposed
 from .recording import Written, writing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
@@ -83,7 +83,7 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
         return kept.u if seen else None  # type: ignore[union-attr]
     u, held = None, sum(other.u.nbytes for other in list(_kept.values()) if other.u is not None)
     if seen and held + 4 * form.p**2 * c * k <= _KEPT:
-        u = empty((form.p**2, c, k))
+        u = pool.empty((form.p**2, c, k))
         filters(form.u_of_g, contiguous(weight).reshape(9, c, k), u)
         u.flags.writeable = False
 

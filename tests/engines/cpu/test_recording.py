@@ -2,6 +2,7 @@
 an error."""
 
 import re
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.engines.cpu.division import undivided
-from refdiff.engines.cpu.memory import empty, scratch
+from refdiff.engines.cpu.memory import empty, pool, scratch
 from refdiff.engines.cpu.recording import Repeated, Written, call, followed
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Key
@@ -409,6 +410,21 @@ def test_a_recording_takes_no_more_memory_than_the_calls(use_threads):
     assert 0 < written.bytes <= 1.02 * called.bytes
     largest = 4 * 3 * 48 * 48 * 64
     assert written.bytes < 7 * largest  # y, dx, what f joins (twice as large) and little else
+
+
+def test_playing_back_asks_for_next_to_no_memory(use_threads):
+    use_threads(1)
+    f, drawn = there_and_back("winograd 4x4")
+    repeated, arguments = Repeated(f), drawn(np.random.default_rng(0))
+    for _ in range(3):
+        size = repeated(*arguments).nbytes
+    before = pool.fresh
+    tracemalloc.start()
+    repeated(*arguments)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most <= size + 50_000
+    assert pool.fresh == before
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))
