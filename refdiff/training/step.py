@@ -120,10 +120,15 @@ class Functional:
 def ready(config: Config) -> None:
     """ValueError or DeviceError, which say what to do, where this machine cannot compute this configuration."""
     engines.check_dtype(config.engine, config.dtype)
-    if engines.resolve(config.engine) == "cuda":
+    engine = engines.resolve(config.engine)
+    if engine == "cuda":
         from .graphed import room
 
         room(config, config.schedule.build())
+    if engine == "cpu":
+        from ..engines import cpu
+
+        cpu.threads()  # what REFDIFF_THREADS says is looked at the first time
 
 
 def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
