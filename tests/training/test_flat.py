@@ -1,11 +1,13 @@
 """The trainer that writes in place: it computes what the pure step computes."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 from refdiff import TrainingError
 from refdiff.models import flatten
-from refdiff.training import State, train_step
+from refdiff.training import State, train, train_step
 from refdiff.training.data import load
 from refdiff.training.flat import Flat
 
@@ -61,3 +63,11 @@ def test_a_loss_that_is_not_finite_changes_nothing(small):
         worker.step(np.full((8, 8, 8, 1), 1e38, np.float32))
     assert all(np.array_equal(worker.halves.buffers[name], buffer) for name, buffer in before.items())
     assert (worker.state().step, worker.state().seen) == (0, 0)
+
+
+def test_threads_that_there_are_not_are_an_error_before_anything_is_written(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", None)
+    monkeypatch.setenv("REFDIFF_THREADS", "0")
+    with pytest.raises(ValueError, match="REFDIFF_THREADS: expected a number of threads from 1"):
+        train(small.changed(["engine=cpu"]), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

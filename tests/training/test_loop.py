@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -168,11 +167,3 @@ def test_a_full_disk_stops_training_and_the_previous_checkpoint_stays_whole(smal
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
     assert load_state(tmp_path)[1].step == 10
-
-
-def test_threads_that_there_are_not_are_an_error_before_anything_is_written(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", None)
-    monkeypatch.setenv("REFDIFF_THREADS", "0")
-    with pytest.raises(ValueError, match="REFDIFF_THREADS: expected a number of threads from 1"):
-        train(small.changed(["engine=cpu"]), out=tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()

@@ -7,22 +7,16 @@ a fifth less. Finding a place takes longer, which does not matter for calls whos
 from __future__ import annotations
 
 import mmap
-import weakref
 from bisect import insort
 from math import prod
 
 import numpy as np
 
-from .memory import pages
+from .memory import Lease, pages
 
 __all__ = ["Arena"]
 
 _REGION = 256 << 20  # bytes that are reserved at a time; the system gives a page when it is first written to
-
-
-class _Lease(weakref.ref):
-    __slots__ = ("place",)
-    place: tuple[int, int, int]
 
 
 class Arena:
@@ -31,7 +25,7 @@ class Arena:
     def __init__(self) -> None:
         self._regions: list[mmap.mmap] = []
         self._free: list[tuple[int, int, int]] = []  # region, start, end; in order, and no two touch
-        self._leases: dict[int, _Lease] = {}
+        self._leases: dict[int, Lease] = {}
         self._tops: list[int] = []
 
     @property
@@ -50,7 +44,7 @@ class Arena:
             insort(self._free, (region, start + size, end))
         self._tops[region] = max(self._tops[region], start + size)
         a = kind(shape, np.float32, self._regions[region], start)
-        lease = _Lease(a, self._give_back)
+        lease = Lease(a, self._give_back)
         lease.place = region, start, start + size
         self._leases[id(lease)] = lease
         return a
@@ -66,7 +60,7 @@ class Arena:
         insort(self._free, place)
         return place
 
-    def _give_back(self, lease: _Lease) -> None:
+    def _give_back(self, lease: Lease) -> None:
         del self._leases[id(lease)]
         region, start, end = lease.place
         for place in [place for place in self._free if place[0] == region and (place[2] == start or place[1] == end)]:

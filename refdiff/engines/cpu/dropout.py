@@ -89,8 +89,8 @@ def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
     call(keep, key, rate, kept)
     mask = kept.reshape(n, -1)
     if count % 4:
-        mask = empty((n, blocks)).view(np.bool_).reshape(-1)[: n * count].reshape(n, count)
-        np.copyto(mask, kept.reshape(n, -1)[:, :count])
+        drawn, mask = mask[:, :count], empty((n, blocks)).view(np.bool_).reshape(-1)[: n * count].reshape(n, count)
+        np.copyto(mask, drawn)
     saved = mask.reshape(x.shape), np.float32(1 / (1 - rate))
     return _masked(x, saved), saved
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Pool", "contiguous", "elsewhere", "empty", "pages", "pool", "release", "scratch", "trim_heap"]
+__all__ = ["Lease", "Pool", "contiguous", "elsewhere", "empty", "pages", "pool", "release", "scratch", "trim_heap"]
 
 _SMALL = 1 << 15  # bytes; below, the system's own allocator is as good
 _HUGE = 1 << 21  # bytes of a huge page
@@ -27,11 +27,11 @@ _SPARE = 64 << 20  # bytes that may always lie free
 _MOST = 4096  # shapes of working space that are remembered
 
 
-class _Lease(weakref.ref):
-    """Tells the pool when an array and all its views are gone. block: where the array lies."""
+class Lease(weakref.ref):
+    """Tells who lent an array's memory when the array and all its views are gone. place: where it lies."""
 
-    __slots__ = ("block",)
-    block: mmap.mmap
+    __slots__ = ("place",)
+    place: Any
 
 
 class Pool:
@@ -41,7 +41,7 @@ class Pool:
         self.fresh = 0
         self.bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
-        self._leases: dict[int, _Lease] = {}
+        self._leases: dict[int, Lease] = {}
         self._most = 0  # bytes used at once, as far as seen when a block was missing
         self._lock = threading.Lock()
 
@@ -58,8 +58,8 @@ class Pool:
         # The base of a view is the array that owns memory or lies in something that is no array. So every view of `a`
         # keeps `a` itself alive, and the end of `a` is the end of all use.
         a = kind(shape, np.float32, block)
-        lease = _Lease(a, self._give_back)
-        lease.block = block
+        lease = Lease(a, self._give_back)
+        lease.place = block
         self._leases[id(lease)] = lease
         return a
 
@@ -74,9 +74,9 @@ class Pool:
                         break
                     self.bytes -= size
 
-    def _give_back(self, lease: _Lease) -> None:
+    def _give_back(self, lease: Lease) -> None:
         del self._leases[id(lease)]
-        self._free.setdefault(len(lease.block), []).append(lease.block)
+        self._free.setdefault(len(lease.place), []).append(lease.place)
 
     def _more(self, size: int) -> mmap.mmap:
         """A new block. When the pool holds half as much again as was ever used at once, other shapes than before are at

@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import blas
 
-__all__ = ["Line", "Record", "form", "onto", "operation", "profile", "profiled"]
+if TYPE_CHECKING:
+    from .recording import Recording
+
+__all__ = ["Line", "Record", "current", "form", "operation", "profile", "profiled", "written_down"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FLOAT32 = np.dtype(np.float32)
@@ -64,16 +67,9 @@ class Record:
         return "\n".join([*rows, f"{1:6.0%} {1e3 * total:9.2f} {sum(self.calls.values()):6d}  in all"])
 
 
-class Tape(Protocol):
-    """Calls that are written down, and which of them an operation made: those from .. to."""
-
-    calls: list[Any]
-    spans: list[tuple[int, int, tuple[str, str, str]]]
-
-
 class _Local(threading.local):
     form = ""
-    tape: Tape | None = None
+    recording: Recording | None = None
 
 
 _records: list[Record] = []
@@ -93,26 +89,31 @@ def profile() -> Iterator[Record]:
 
 def form(name: str) -> None:
     """The operation that runs on this thread takes this form: what `--profile` shows beside its shape."""
-    if _records or _local.tape is not None:
+    if _records or _local.recording is not None:
         _local.form = name
 
 
 @contextmanager
-def onto(tape: Tape) -> Iterator[None]:
-    """Inside, on this thread, the spans of operations are noted on the tape."""
-    _local.tape = tape
+def written_down(recording: Recording) -> Iterator[None]:
+    """Inside, on this thread, calls of NumPy are written down, and which of them are an operation's."""
+    _local.recording = recording
     try:
         yield
     finally:
-        _local.tape = None
+        _local.recording = None
 
 
-def profiled(tape: Tape, play: Callable[[int, int], None]) -> bool:
-    """Whether somebody records; then all calls of the tape are played, and their time goes to their operations."""
+def current() -> Recording | None:
+    """Where this thread's calls are written down, if they are."""
+    return _local.recording
+
+
+def profiled(recording: Recording, play: Callable[[int, int], None]) -> bool:
+    """Whether somebody records; then all calls of the recording are played, and their time goes to their operations."""
     records, done = list(_records), 0
     if not records:
         return False
-    for first, last, key in tape.spans:
+    for first, last, key in recording.spans:
         if first < done:  # inside an operation that is done
             continue
         play(done, first)
@@ -121,7 +122,7 @@ def profiled(tape: Tape, play: Callable[[int, int], None]) -> bool:
         for record in records:
             record.add(key, time.perf_counter() - start)
         done = last
-    play(done, len(tape.calls))
+    play(done, len(recording.calls))
     return True
 
 
@@ -136,19 +137,19 @@ def operation(f: F) -> F:
         for a in kwargs.values():
             if isinstance(a, np.ndarray) and a.dtype is not _FLOAT32:
                 _check(f, a)
-        records, tape = list(_records), _local.tape
+        records, recording = list(_records), _local.recording
         blas.enter()
         try:
-            if not records and tape is None:
+            if not records and recording is None:
                 return f(*args, **kwargs)
-            first = len(tape.calls) if tape else 0
+            first = len(recording.calls) if recording else 0
             _local.form, start = "", time.perf_counter()
             result = f(*args, **kwargs)
             key = (f.__name__, _shapes(args, kwargs), _local.form)
             for record in records:
                 record.add(key, time.perf_counter() - start)
-            if tape is not None:
-                tape.spans.append((first, len(tape.calls), key))
+            if recording is not None:
+                recording.spans.append((first, len(recording.calls), key))
             return result
         finally:
             blas.leave()

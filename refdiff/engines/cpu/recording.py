@@ -24,7 +24,7 @@ import numpy as np
 from .arena import Arena
 from .division import parts
 from .memory import elsewhere, empty, release
-from .profile import onto, profiled
+from .profile import current, profiled, written_down
 from .workers import available, limited
 
 __all__ = ["Repeated", "Written", "call", "followed", "writing"]
@@ -35,17 +35,11 @@ _BUFFER = (
 _TIMED = 2  # calls as they are, where that uses several threads
 
 
-class _Local(threading.local):
-    recording: Recording | None = None
-
-
-_local = _Local()
-
-
 def _current() -> Recording:
-    if _local.recording is None:
+    recording = current()
+    if recording is None:
         raise TypeError("an array of a recording was used outside it")
-    return _local.recording
+    return recording
 
 
 class Recording:
@@ -192,7 +186,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def writing() -> bool:
     """Whether calls of this thread are written down."""
-    return _local.recording is not None
+    return current() is not None
 
 
 def followed(a: np.ndarray) -> np.ndarray:
@@ -272,13 +266,11 @@ class Repeated:
     def _write(self, arrays: tuple[np.ndarray, ...]) -> None:
         release()
         recording, self._arrays = Recording(), tuple(a.copy() for a in arrays)
-        _local.recording = recording
         try:
-            with limited(1), elsewhere(Arena(), Written, self._least), onto(recording):
+            with limited(1), elsewhere(Arena(), Written, self._least), written_down(recording):
                 self._result = recording.place(self.f(*(a.view(Written) for a in self._arrays)))
             self._recording = recording
         finally:
-            _local.recording = None
             recording.end()
             if self._recording is None:  # it did not come to its end: once more, the next time
                 self._calls -= 1

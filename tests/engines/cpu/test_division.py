@@ -4,53 +4,13 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from engines.cpu.operation_cases import CASES, both, draw
 
 from refdiff.engines import cpu
 from refdiff.engines.cpu.division import halves, rows, undivided
 from refdiff.random import Key
 
 linear, winograd = (import_module(f"refdiff.engines.cpu.{name}") for name in ("linear", "winograd"))
-CONVOLUTION = {"weight": (3, 3, 16, 24), "bias": (24,)}
-CASES = {
-    "winograd 4x4": ("conv2d", [(9, 16, 16, 16)], CONVOLUTION, {}),
-    "winograd 2x2": ("conv2d", [(5, 9, 10, 16)], CONVOLUTION, {}),
-    "winograd of two forms": ("conv2d", [(7, 8, 8, 16)], CONVOLUTION, {}),
-    "winograd or taps": ("conv2d", [(3, 8, 8, 16)], CONVOLUTION, {}),
-    "taps": ("conv2d", [(3, 4, 4, 16)], CONVOLUTION, {}),
-    "taps, stride 2": ("conv2d", [(5, 8, 8, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
-    "wide taps": ("conv2d", [(4, 4, 4, 256)], {"weight": (3, 3, 256, 128), "bias": (128,)}, {}),
-    "columns, stride 2": ("conv2d", [(5, 20, 20, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),
-    "few channels in": ("conv2d", [(5, 8, 8, 3)], {"weight": (3, 3, 3, 16), "bias": (16,)}, {}),
-    "few channels out": ("conv2d", [(5, 8, 8, 16)], {"weight": (3, 3, 16, 3), "bias": (3,)}, {}),
-    "linear": ("linear", [(5, 7, 40)], {"weight": (40, 33), "bias": (33,)}, {}),
-    "large linear": ("linear", [(3, 400, 256)], {"weight": (256, 256), "bias": (256,)}, {}),
-    "group norm": ("group_norm", [(5, 6, 6, 12)], {"weight": (12,), "bias": (12,)}, {"groups": 4}),
-    "group norm and silu": ("group_norm_silu", [(5, 16, 16, 64)], {"weight": (64,), "bias": (64,)}, {"groups": 8}),
-    "group norm in bands": ("group_norm_silu", [(3, 48, 48, 64)], {"weight": (64,), "bias": (64,)}, {"groups": 8}),
-    "layer norm": ("layer_norm", [(5, 30, 257)], {"weight": (257,), "bias": (257,)}, {}),
-    "adaptive": ("adaptive_group_norm_silu", [(5, 4, 4, 12), (5, 12), (5, 12)], {"weight": (12,), "bias": (12,)},
-                 {"groups": 4}),
-    "silu": ("silu", [(5, 40, 1000)], {}, {}),
-    "softmax": ("softmax", [(5, 3, 257)], {}, {}),
-    "attention": ("attention", [(5, 9, 8), (5, 9, 8), (5, 9, 8)], {}, {"heads": 2}),
-    "broadcast_add": ("broadcast_add", [(5, 6, 6, 8), (5, 8)], {}, {}),
-    "upsample": ("upsample_nearest", [(5, 6, 6, 8)], {}, {}),
-    "pool": ("average_pool", [(5, 6, 6, 8)], {}, {}),
-    "loss": ("mean_squared_error", [(7, 5, 3), (7, 5, 3)], {}, {}),
-}  # fmt: skip
-
-
-def draw(shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
-def both(forward, backward, inputs, parameters, options):
-    """y, the gradients of the inputs and of the parameters."""
-    y, saved = forward(*inputs, **parameters, **options)
-    dy = 1.0 if np.ndim(y) == 0 else draw((9, *y.shape[1:]), 9)[: len(y)]
-    came = backward(dy, saved)
-    *dx, g = came if isinstance(came, tuple) else (came,)
-    return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}
 
 
 @pytest.mark.parametrize(("block", "together"), [(8 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
@@ -62,7 +22,7 @@ def test_the_whole_is_its_two_halves_to_the_bit(name, block, together, monkeypat
     forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
     parameters = {key: draw(size, 5 + i) for i, (key, size) in enumerate(sizes.items())}
-    y, dx, g = both(forward, backward, inputs, parameters, options)
+    y, dx, g = both(name, inputs, parameters)
     if operation == "mean_squared_error":
         assert_halves_of_the_loss(y, dx, inputs)
         return
@@ -103,13 +63,13 @@ def test_halves_that_are_done_at_once_have_the_same_bits(use_threads, name, bloc
     monkeypatch.setattr(winograd, "_BLOCK", block)
     monkeypatch.setattr(winograd, "_LARGE", 0)
     monkeypatch.setattr(linear, "_WORK", 0)
-    operation, shapes, sizes, options = CASES[name]
+    _, shapes, sizes, _ = CASES[name]
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
     parameters = {key: draw(size, 5 + i) for i, (key, size) in enumerate(sizes.items())}
     results = []
     for count in (1, 2, 3, 8):
         use_threads(count)
-        y, dx, g = both(getattr(cpu, operation), getattr(cpu, f"{operation}_backward"), inputs, parameters, options)
+        y, dx, g = both(name, inputs, parameters)
         results.append([a.tobytes() for a in (y, *dx, *g.values())])
     assert all(result == results[0] for result in results[1:])
 
