@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chosen = options.parts.split(",")
     if unknown := set(chosen) - set(PARTS):
-        parser.error(f"--parts: expected some of {', '.join(PARTS)}, came {', '.join(sorted(unknown))}")
+        parser.error(f"--parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     plan = Plan(options.dry)
     suite = Suite(
         "gpu, dry: nothing here was measured on a GPU" if options.dry else "gpu", options.out, options.seconds

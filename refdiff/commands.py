@@ -33,11 +33,9 @@ def sample(options: argparse.Namespace) -> None:
     out = Path(options.out)
     images = len(config.model.shape) == 3
     if not images and (out.suffix != ".npz" or options.trajectory):
-        raise ValueError(
-            f"--out: expected a name ending in .npz, since this model makes points, not images, came {out}"
-        )
+        raise ValueError(f"--out: expected a name ending in .npz, since this model makes points, not images, got {out}")
     if out.suffix not in (".png", ".npz", ""):
-        raise ValueError(f"--out: expected a .png (a grid), a .npz or a folder (single PNGs), came {out}")
+        raise ValueError(f"--out: expected a .png (a grid), a .npz or a folder (single PNGs), got {out}")
     for path in (out, options.trajectory and Path(options.trajectory)):
         if path and path.exists() and not options.force:
             raise ValueError(f"--out: {path} exists; add --force to write over it, or choose another")
@@ -61,7 +59,7 @@ def evaluate(options: argparse.Namespace) -> None:
     config = _changed(config, options)
     data = load(options.data or config.data.source)
     if data.shape != config.model.shape:
-        raise ValueError(f"--data: expected samples of {config.model.shape}, the model's shape, came {data.shape}")
+        raise ValueError(f"--data: expected samples of {config.model.shape}, the model's shape, got {data.shape}")
     x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
     metrics = {"step": state.step, **measure(config, state.average, x, data, options.seed)}
     if options.nll:
@@ -92,7 +90,7 @@ def info(options: argparse.Namespace) -> None:
     else:
         if not Path(options.name).exists():
             raise ValueError(
-                f"name: expected a preset ({', '.join(PRESETS)}), a run's folder or a checkpoint, came {options.name!r}"
+                f"name: expected a preset ({', '.join(PRESETS)}), a run's folder or a checkpoint, got {options.name!r}"
             )
         config, state = load_state(options.name)
         run = {"step": state.step, "samples_seen": state.seen}
@@ -121,7 +119,7 @@ def verify(options: argparse.Namespace) -> int:
             print(line(verdict), flush=True)
     if not verdicts:
         raise ValueError(
-            f"--match: expected words of a claim, its group or its source, came {options.match!r}; none fits"
+            f"--match: expected words of a claim, its group or its source, got {options.match!r}; none fits"
         )
     print(json.dumps([to_dict(v) for v in verdicts]) if options.json else summary(verdicts))
     return int(not all(v.holds for v in verdicts))
@@ -164,7 +162,7 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
     for change in options.set:
         if not change.startswith("sample."):
             raise ValueError(
-                f"--set: expected a key of sample, such as sample.steps=50, came {change!r}; the rest is fixed"
+                f"--set: expected a key of sample, such as sample.steps=50, got {change!r}; the rest is fixed"
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]

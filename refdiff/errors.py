@@ -26,4 +26,4 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> None:
     if value not in names:
         close = difflib.get_close_matches(str(value), names, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{name}: expected one of {', '.join(names)}, came {value!r}{hint}")
+        raise ValueError(f"{name}: expected one of {', '.join(names)}, got {value!r}{hint}")

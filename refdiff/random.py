@@ -116,7 +116,7 @@ def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
     The high half of word * (high - low + 1): no value is likelier than another by more than 2^-32.
     """
     if not 1 <= high - low + 1 <= 1 << 32:
-        raise ValueError(f"high: expected low <= high < low + 2^32, came low = {low}, high = {high}")
+        raise ValueError(f"high: expected low <= high < low + 2^32, got low = {low}, high = {high}")
     words = bits(key, index, 1)[:, 0].astype(np.uint64)
     return low + ((words * np.uint64(high - low + 1)) >> _32).astype(np.int64)
 
@@ -129,12 +129,12 @@ def permutation(key: Key, n: int) -> np.ndarray:
 def _check(key: Key, index: np.ndarray) -> None:
     for name, value, width in zip(Key._fields, key, (64, 32, 32, 32), strict=True):
         if not isinstance(value, int | np.integer) or not 0 <= value < 1 << width:
-            raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, came {value}")
+            raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, got {value}")
     if (
         index.ndim != 1
         or index.dtype.kind not in "iu"
         or (index.size and not 0 <= index.min() <= int(index.max()) + key.first < 1 << 32)
     ):
         raise ValueError(
-            f"index: expected a 1-D array of integers from 0 to 2^32 - 1, came shape {index.shape}, dtype {index.dtype}"
+            f"index: expected a 1-D array of integers from 0 to 2^32 - 1, got shape {index.shape}, dtype {index.dtype}"
         )

@@ -144,12 +144,12 @@ def test_help_is_enough_to_get_on(capsys):
         (["train", "--out", "OUT", "--set", "data.source=digitz"], "digits"),
         (
             ["train", "--out", "OUT", "--set", "data.source=moons"],
-            "expected samples of (8, 8, 1), the model's shape, came (2,)",
+            "expected samples of (8, 8, 1), the model's shape, got (2,)",
         ),
         (["train", "--out", "OUT", "--set", "train.batch=0"], "train.batch: expected"),
         (["train", "--out", "OUT", "--set", "schedule.T=-5"], "T: expected a number of steps"),
         (["train", "--out", "OUT", "--config", "OUT/none.toml"], "expected a readable TOML file"),
-        (["train", "--out", "OUT", "--resume"], "expected a checkpoint file, came 'OUT'"),
+        (["train", "--out", "OUT", "--resume"], "expected a checkpoint file, got 'OUT'"),
         (
             ["train", "--out", "OUT", "--resume", "--preset", "digits"],
             "OUT/checkpoint.safetensors, which does not exist",
@@ -183,7 +183,7 @@ def test_an_empty_folder_and_images_of_other_sizes(tmp_path, capsys):
 
 
 def test_nan_and_values_out_of_range_in_the_data(tmp_path, capsys):
-    for value, message in ((np.nan, "expected numbers, came 1 NaN"), (3.0, "[-1, 1]")):
+    for value, message in ((np.nan, "expected numbers, got 1 NaN"), (3.0, "[-1, 1]")):
         x = np.zeros((20, 8, 8, 1), np.float32)
         x[3, 2, 2] = value
         np.save(tmp_path / "x.npy", x)

@@ -53,7 +53,7 @@ def network(model: str | Mapping[str, Any]) -> UNetConfig:
     """By name, or by its fields."""
     if isinstance(model, str):
         if model not in NETWORKS:
-            raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, came {model!r}")
+            raise ValueError(f"model: expected one of {', '.join(NETWORKS)}, got {model!r}")
         return NETWORKS[model]
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
     return UNetConfig(**fields)

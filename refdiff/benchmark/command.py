@@ -30,16 +30,16 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             raise ValueError("--profile: expected without --kernel: it says where the time of a cpu training step goes")
         return kernel(options.kernel, options.operation, options.dtype or "float32")
     if options.operation:
-        raise ValueError(f"--as: expected with --kernel FILE.cu:NAME, came --as {options.operation} alone")
+        raise ValueError(f"--as: expected with --kernel FILE.cu:NAME, got --as {options.operation} alone")
     if options.dtype not in (None, "float32"):
-        raise ValueError(f"--dtype: expected with --kernel, came {options.dtype} alone; the host's engines are float32")
+        raise ValueError(f"--dtype: expected with --kernel, got {options.dtype} alone; the host's engines are float32")
     network(options.model)
     if options.batch < 1:
-        raise ValueError(f"--batch: expected at least 1, came {options.batch}")
+        raise ValueError(f"--batch: expected at least 1, got {options.batch}")
     if options.profile:
         return profiled(options.model, options.batch)
     if options.seconds < 1:
-        raise ValueError(f"--seconds: expected at least 1, came {options.seconds}")
+        raise ValueError(f"--seconds: expected at least 1, got {options.seconds}")
     return engines(options.model, options.batch, options.seconds)
 
 

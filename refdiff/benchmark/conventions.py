@@ -145,7 +145,7 @@ def launch_of(source: Path, name: str, sizes: Mapping[str, int]) -> Launch:
         except (SyntaxError, ValueError, TypeError, ZeroDivisionError) as error:
             raise ValueError(
                 f"--kernel: {source.name}: {key} = {text!r}: expected integers, {', '.join(sizes)}, + - * // %, min, max "
-                f"and ceil(a, b), came {error}"
+                f"and ceil(a, b), got {error}"
             ) from None
     if not {"grid", "block"} <= set(values):
         raise ValueError(f"--kernel: expected grid and block in {found[0].strip()!r}, such as {example!r}")

@@ -100,14 +100,14 @@ def measure(
 def difference(came: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
     """The largest |a - b| / |b| in norm of arrays of one name; and what keeps them from being compared, or ""."""
     if came.keys() != wanted.keys():
-        return None, f"expected outputs {', '.join(sorted(wanted))}, came {', '.join(sorted(came)) or 'none'}"
+        return None, f"expected outputs {', '.join(sorted(wanted))}, got {', '.join(sorted(came)) or 'none'}"
     if wrong := _not_finite(came):
         return None, wrong
     worst = 0.0
     for name, b in wanted.items():
         a = came[name]
         if a.shape != b.shape or (a.size and a[0] != b[0]):
-            return None, f"{name}: expected {_length(b)} numbers, came {_length(a)}"
+            return None, f"{name}: expected {_length(b)} numbers, got {_length(a)}"
         a, b = a[1:].astype(np.float64), b[1:].astype(np.float64)
         worst = max(worst, float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30)))
     return worst, ""

@@ -39,9 +39,9 @@ def parse(text: str, operation: str | None) -> tuple[Path, str, str]:
     """FILE.cu:NAME and the operation it does.   ValueError for what is not there."""
     path, colon, name = text.rpartition(":")
     if not colon or not path or not name.isidentifier():
-        raise ValueError(f"--kernel: expected FILE.cu:NAME, the file and the function in it, came {text!r}")
+        raise ValueError(f"--kernel: expected FILE.cu:NAME, the file and the function in it, got {text!r}")
     if not Path(path).is_file():
-        raise ValueError(f"--kernel: expected a file, came {path}, which does not exist")
+        raise ValueError(f"--kernel: expected a file, got {path}, which does not exist")
     if operation is None:
         raise ValueError(f"--as: expected the operation that {name} does, one of {', '.join(CONVENTIONS)}")
     one_of("--as", operation, CONVENTIONS)
@@ -136,7 +136,7 @@ class _Job:
             unwritten = f"; {missing} of {y.size} values are NaN or were not written" if missing else ""
             raise ValueError(
                 f"{self.kernel.name} is not {self.operation}: at {shape} expected an error of at most {bound:.1e} in norm, "
-                f"came {error:.1e}{unwritten}; see docs/benchmarks.md for what it is given"
+                f"got {error:.1e}{unwritten}; see docs/benchmarks.md for what it is given"
             )
         for a, b in zip((*self.x, *self.p.values()), before, strict=True):
             if not np.array_equal(cuda.host(a), b):
@@ -169,7 +169,7 @@ def _check_signature(path: Path, name: str, operation: str) -> None:
     wanted = CONVENTIONS[operation].arguments
     if _kinds(found[1]) != _kinds(wanted):
         raise ValueError(
-            f"--kernel: {name} as {operation} is given ({wanted}), T being float or bfloat16: came "
+            f"--kernel: {name} as {operation} is given ({wanted}), T being float or bfloat16: got "
             f"({' '.join(found[1].split())})"
         )
 

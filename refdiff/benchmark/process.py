@@ -70,7 +70,7 @@ class PeerProcess:
         """Seconds of each run, which must be positive and finite."""
         seconds = list(map(float, self.call({"do": "time", "repeats": repeats}, timeout)["seconds"]))
         if len(seconds) != repeats or not all(0 < s < float("inf") for s in seconds):
-            raise PeerError(f"time: expected {repeats} positive numbers, came {seconds[:8]}")
+            raise PeerError(f"time: expected {repeats} positive numbers, got {seconds[:8]}")
         return seconds
 
     def memory(self, timeout: float = 10) -> int:

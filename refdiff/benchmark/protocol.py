@@ -78,7 +78,7 @@ def _answer(peer: Peer, message: dict[str, Any]) -> dict[str, Any]:
             return {"seconds": [float(s) for s in peer.time(message["repeats"])]}
         case "memory":
             return {"bytes": _peak()}
-    raise ValueError(f"do: expected about, prepare, time or memory, came {message['do']!r}")
+    raise ValueError(f"do: expected about, prepare, time or memory, got {message['do']!r}")
 
 
 def _peak() -> int:

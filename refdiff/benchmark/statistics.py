@@ -14,7 +14,7 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     """median, quartiles [first, third] and n. ValueError for no values, or one that is not finite and positive."""
     x = np.asarray(values, float)
     if not x.size or not np.all(np.isfinite(x) & (x > 0)):
-        raise ValueError(f"values: expected positive finite numbers, at least one, came {list(values)[:8]}")
+        raise ValueError(f"values: expected positive finite numbers, at least one, got {list(values)[:8]}")
     first, median, third = np.percentile(x, [25, 50, 75])
     return {"median": float(median), "quartiles": [float(first), float(third)], "n": int(x.size)}
 

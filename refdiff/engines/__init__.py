@@ -31,7 +31,7 @@ def resolve(name: str) -> str:
 def check_dtype(name: str, dtype: str) -> None:
     """ValueError if this engine does not compute in this dtype."""
     if resolve(name) != "cuda" and dtype != "float32":
-        raise ValueError(f"dtype: expected float32 on the {resolve(name)} engine, came {dtype}; add --dtype float32")
+        raise ValueError(f"dtype: expected float32 on the {resolve(name)} engine, got {dtype}; add --dtype float32")
 
 
 @cache

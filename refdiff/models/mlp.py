@@ -27,9 +27,9 @@ class MLPConfig:
     def __post_init__(self) -> None:
         for name, least in (("size", 1), ("width", 4), ("layers", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, came {getattr(self, name)}")
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
         if self.time not in ("ddpm", "adm"):
-            raise ValueError(f'time: expected "ddpm" or "adm", came {self.time!r}')
+            raise ValueError(f'time: expected "ddpm" or "adm", got {self.time!r}')
 
     @property
     def shape(self) -> tuple[int, ...]:

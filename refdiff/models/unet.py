@@ -45,32 +45,32 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("size", "channels", "width", "blocks", "heads", "groups"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, came {getattr(self, name)}")
+                raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
         if not self.multipliers or not all(isinstance(m, int) and m >= 1 for m in self.multipliers):
-            raise ValueError(f"multipliers: expected at least one integer of at least 1, came {self.multipliers}")
+            raise ValueError(f"multipliers: expected at least one integer of at least 1, got {self.multipliers}")
         if self.width < 4:
-            raise ValueError(f"width: expected at least 4, the least that carries a time embedding, came {self.width}")
+            raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
         halvings = len(self.multipliers) - 1
         if self.size % 2**halvings:
             raise ValueError(
                 f"size: expected a multiple of {2**halvings}, since {len(self.multipliers)} multipliers halve it "
-                f"{halvings} times, came {self.size}; pad the images or give fewer multipliers"
+                f"{halvings} times, got {self.size}; pad the images or give fewer multipliers"
             )
         sizes = [self.size // 2**level for level in range(len(self.multipliers))]
         if not set(self.attention) <= set(sizes):
-            raise ValueError(f"attention: expected sizes among {sizes}, came {list(self.attention)}")
+            raise ValueError(f"attention: expected sizes among {sizes}, got {list(self.attention)}")
         widths = {self.width * self.multipliers[-1], *(self.width * m for m, s in zip(self.multipliers, sizes, strict=True)
                                                       if s in self.attention)}  # fmt: skip
         if any(c % self.heads for c in widths):
             raise ValueError(
-                f"heads: expected a divisor of {gcd(*widths)}, the channels with attention, came {self.heads}"
+                f"heads: expected a divisor of {gcd(*widths)}, the channels with attention, got {self.heads}"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected a rate in [0, 1), came {self.dropout}")
+            raise ValueError(f"dropout: expected a rate in [0, 1), got {self.dropout}")
         if self.downsampling not in ("strided", "pooled"):
-            raise ValueError(f'downsampling: expected "strided" or "pooled", came {self.downsampling!r}')
+            raise ValueError(f'downsampling: expected "strided" or "pooled", got {self.downsampling!r}')
         if self.time not in ("ddpm", "adm"):
-            raise ValueError(f'time: expected "ddpm" or "adm", came {self.time!r}')
+            raise ValueError(f'time: expected "ddpm" or "adm", got {self.time!r}')
 
     @property
     def shape(self) -> tuple[int, ...]:

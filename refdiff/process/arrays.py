@@ -27,7 +27,7 @@ def namespace(x: Array) -> Any:
         return array_api_compat.array_namespace(x)
     except TypeError:
         raise ValueError(
-            f"expected an array (NumPy, CuPy, PyTorch, JAX), came {type(x).__name__}; use numpy.asarray"
+            f"expected an array (NumPy, CuPy, PyTorch, JAX), got {type(x).__name__}; use numpy.asarray"
         ) from None
 
 
@@ -36,10 +36,10 @@ def steps(t: Time, T: int, first: int = 1, name: str = "t") -> np.ndarray:
     get = getattr(t, "get", None)  # a CuPy array comes to the host only when asked
     t = np.asarray(get() if get else t)
     if t.dtype.kind not in "iu" or t.ndim > 1:
-        raise ValueError(f"{name}: expected an integer or one a sample (N,), came shape {t.shape}, dtype {t.dtype}")
+        raise ValueError(f"{name}: expected an integer or one a sample (N,), got shape {t.shape}, dtype {t.dtype}")
     if t.size and not first <= t.min() <= t.max() <= T:
         wrong = t.min() if t.min() < first else t.max()
-        raise ValueError(f"{name}: expected integers from {first} to T = {T}, came {wrong}")
+        raise ValueError(f"{name}: expected integers from {first} to T = {T}, got {wrong}")
     return t
 
 
@@ -51,11 +51,11 @@ def like(coefficient: np.ndarray, x: Array, name: str = "x") -> Any:
     """
     xp = namespace(x)
     if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
-        raise ValueError(f"{name}: expected floating-point numbers, came {x.dtype}; cast them yourself, say to float32")
+        raise ValueError(f"{name}: expected floating-point numbers, got {x.dtype}; cast them yourself, say to float32")
     if coefficient.ndim == 0:
         return float(coefficient)
     if x.ndim == 0 or len(coefficient) != x.shape[0]:
-        raise ValueError(f"t: expected one step a sample of {name} {tuple(x.shape)}, came {coefficient.shape}")
+        raise ValueError(f"t: expected one step a sample of {name} {tuple(x.shape)}, got {coefficient.shape}")
     column = coefficient.reshape(-1, *[1] * (x.ndim - 1))
     if xp is np:
         return column.astype(x.dtype)

@@ -128,6 +128,6 @@ def _halves(output: Array, x: Array) -> tuple[Array, Array]:
     if x.ndim < 2 or tuple(output.shape) != (*x.shape[:-1], 2 * x.shape[-1]):
         expected = (*x.shape[:-1], 2 * x.shape[-1]) if x.ndim else "(N, ..., 2C)"
         raise ValueError(
-            f"output: expected prediction and v side by side on the last axis, {expected}, came {tuple(output.shape)}"
+            f"output: expected prediction and v side by side on the last axis, {expected}, got {tuple(output.shape)}"
         )
     return output[..., : x.shape[-1]], output[..., x.shape[-1] :]

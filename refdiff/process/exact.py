@@ -40,10 +40,10 @@ class GaussianMixture:
         w, m, c = (np.asarray(a, np.float64) for a in (self.weights, self.means, self.covariances))
         if w.ndim != 1 or m.shape[:1] != w.shape or m.ndim != 2 or c.shape != (*m.shape, m.shape[1]):
             raise ValueError(
-                f"expected weights (K,), means (K, D), covariances (K, D, D), came {w.shape}, {m.shape}, {c.shape}"
+                f"expected weights (K,), means (K, D), covariances (K, D, D), got {w.shape}, {m.shape}, {c.shape}"
             )
         if not (np.all(w > 0) and abs(w.sum() - 1) < 1e-9):
-            raise ValueError(f"weights: expected positive numbers that sum to 1, came {w}")
+            raise ValueError(f"weights: expected positive numbers that sum to 1, got {w}")
         values, vectors = np.linalg.eigh(c)
         if not np.allclose(c, c.swapaxes(1, 2)) or values.min() < -1e-9:
             raise ValueError("covariances: expected symmetric matrices without negative eigenvalues")
@@ -59,7 +59,7 @@ class GaussianMixture:
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """n points x_0, each a pure function of the seed and its number.   -> (n, D). ValueError for n < 1."""
         if n < 1:
-            raise ValueError(f"n: expected at least one point, came {n}")
+            raise ValueError(f"n: expected at least one point, got {n}")
         index, D = np.arange(n), self.means.shape[1]
         k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(Key(seed, Stream.DATA, 0), index))
         z = normal(Key(seed, Stream.DATA, 1), index, (D,), np.float64)
@@ -140,7 +140,7 @@ class GaussianMixture:
         """r_k and log(w_k N(x; a m_k, S_k)), (N, K); x - a m_k and the variances of S_k along the axes of C_k, (N, K, D)."""
         x = np.asarray(x, np.float64)
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
-            raise ValueError(f"x: expected points (N, {self.means.shape[1]}), came shape {x.shape}")
+            raise ValueError(f"x: expected points (N, {self.means.shape[1]}), got shape {x.shape}")
         t = np.broadcast_to(steps(t, schedule.T, 0), (len(x),))
         a2, s2 = schedule.alpha_bar[t, None, None], schedule.one_minus_alpha_bar[t, None, None]
         spread = a2 * self._values + s2

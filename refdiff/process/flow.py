@@ -40,7 +40,7 @@ def flow_log_likelihood(
     """
     if x0.ndim < 2 or (probes is not None and tuple(probes.shape[1:]) != tuple(x0.shape)):
         came = tuple(x0.shape) if probes is None else (tuple(x0.shape), tuple(probes.shape))
-        raise ValueError(f"x0, probes: expected samples (N, ...), and probes (M, N, ...) or None, came {came}")
+        raise ValueError(f"x0, probes: expected samples (N, ...), and probes (M, N, ...) or None, got {came}")
     a, sigma = scales(schedule, x0, timesteps)
     size = math.prod(x0.shape[1:])
     directions = _axes(x0) if probes is None else probes

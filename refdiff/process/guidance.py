@@ -37,7 +37,7 @@ def classifier_free_guidance(conditional: Array, unconditional: Array, scale: fl
     if conditional.shape != unconditional.shape:
         raise ValueError(
             f"conditional: expected the shape of the unconditional prediction {tuple(unconditional.shape)}, "
-            f"came {tuple(conditional.shape)}"
+            f"got {tuple(conditional.shape)}"
         )
     return unconditional + scale * (conditional - unconditional)
 
@@ -49,9 +49,9 @@ def dynamic_threshold(x0_hat: Array, quantile: float = 0.995) -> Array:
     The quantile is interpolated between the two nearest ranks. ValueError for one outside 0 .. 1, or a single number.
     """
     if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile: expected a number from 0 to 1, came {quantile}")
+        raise ValueError(f"quantile: expected a number from 0 to 1, got {quantile}")
     if x0_hat.ndim < 2:
-        raise ValueError(f"x0_hat: expected samples of several elements (N, ...), came shape {tuple(x0_hat.shape)}")
+        raise ValueError(f"x0_hat: expected samples of several elements (N, ...), got shape {tuple(x0_hat.shape)}")
     xp = namespace(x0_hat)
     ordered = xp.sort(xp.reshape(xp.abs(x0_hat), (x0_hat.shape[0], -1)), axis=1)
     rank = quantile * (ordered.shape[1] - 1)

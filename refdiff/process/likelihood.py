@@ -192,11 +192,11 @@ def _exp_beyond_linear(d: Array) -> Array:
 def _level(x0: Array, bins: int) -> Array:
     """The number of each element's level, 0 .. bins - 1, as floating-point numbers."""
     if not isinstance(bins, int | np.integer) or bins < 2:
-        raise ValueError(f"bins: expected a number of levels, an integer of at least 2, or None, came {bins!r}")
+        raise ValueError(f"bins: expected a number of levels, an integer of at least 2, or None, got {bins!r}")
     xp = namespace(x0)
     if not bool(xp.all((x0 >= -1) & (x0 <= 1))):
         raise ValueError(
-            f"x0: expected data in [-1, 1] for a decoder of {bins} bins, came {float(xp.min(x0)):g} to "
+            f"x0: expected data in [-1, 1] for a decoder of {bins} bins, got {float(xp.min(x0)):g} to "
             f"{float(xp.max(x0)):g}; scale them, or give bins=None for continuous data"
         )
     place = (x0 + 1) * (0.5 * (bins - 1))
@@ -204,7 +204,7 @@ def _level(x0: Array, bins: int) -> Array:
     off = float(xp.max(xp.abs(place - level)))
     if not off < 0.01:
         raise ValueError(
-            f"x0: expected data on the {bins} levels -1, ..., 1, came values {off:.2g} of a step away from them; "
+            f"x0: expected data on the {bins} levels -1, ..., 1, got values {off:.2g} of a step away from them; "
             f"give the number of levels that the data have, or bins=None for continuous data"
         )
     return level
@@ -219,7 +219,7 @@ def _scale(x0: Array, unit: str) -> float:
     """What turns nats of a whole sample into the unit."""
     one_of("unit", unit, UNITS)
     if not x0.ndim or not x0.shape[0]:
-        raise ValueError(f"x0: expected at least one sample (N, ...), came shape {tuple(x0.shape)}")
+        raise ValueError(f"x0: expected at least one sample (N, ...), got shape {tuple(x0.shape)}")
     return 1 / (math.prod(x0.shape[1:]) * math.log(2)) if unit == "bits" else 1.0
 
 
@@ -234,6 +234,6 @@ def _same_shape(**arrays: Array) -> None:
     for name, array in others:
         if array.shape != model.shape:
             raise ValueError(
-                f"{name}: expected the shape {tuple(model.shape)} of {first}, came {tuple(array.shape)}; "
+                f"{name}: expected the shape {tuple(model.shape)} of {first}, got {tuple(array.shape)}; "
                 "nothing is broadcast"
             )

@@ -58,7 +58,7 @@ def l_weighted(prediction: Array, wanted: Array, weight: np.ndarray) -> tuple[Ar
     _check_shapes(prediction, wanted)
     weight = np.asarray(weight, np.float64)
     if not np.all((weight >= 0) & np.isfinite(weight)):
-        raise ValueError(f"weight: expected finite numbers from 0 on, came {weight}")
+        raise ValueError(f"weight: expected finite numbers from 0 on, got {weight}")
     w, difference = like(weight, wanted, "wanted"), prediction - wanted
     return namespace(difference).sum(w * difference**2) / _size(difference), (difference, w)
 
@@ -72,7 +72,7 @@ def l_weighted_backward(dloss: Array, saved: tuple[Array, Array]) -> Array:
 def _check_shapes(prediction: Array, wanted: Array) -> None:
     if prediction.shape != wanted.shape:
         raise ValueError(
-            f"prediction: expected the target's shape {tuple(wanted.shape)}, came {tuple(prediction.shape)}"
+            f"prediction: expected the target's shape {tuple(wanted.shape)}, got {tuple(prediction.shape)}"
         )
 
 

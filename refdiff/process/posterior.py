@@ -83,5 +83,5 @@ def _pair(schedule: Schedule, t: Time, t_prev: Time | None) -> tuple[np.ndarray,
     t = steps(t, schedule.T)
     s = t - 1 if t_prev is None else steps(t_prev, schedule.T, 0, "t_prev")
     if np.any(s >= t):
-        raise ValueError(f"t_prev: expected a step before t, came t_prev = {s} with t = {t}")
+        raise ValueError(f"t_prev: expected a step before t, got t_prev = {s} with t = {t}")
     return t, s

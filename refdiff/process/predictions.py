@@ -197,7 +197,7 @@ def predictor(
     x_t = a x0_hat + s eps_hat.
     """
     if clip is not None and not callable(clip) and not clip[0] < clip[1]:
-        raise ValueError(f"clip: expected (low, high) with low < high, came {clip}")
+        raise ValueError(f"clip: expected (low, high) with low < high, got {clip}")
 
     def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
         prediction = model(x_t, t)

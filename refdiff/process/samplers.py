@@ -128,16 +128,16 @@ def final(trajectory: Trajectory) -> Array:
 
 def _check_eta(eta: float, name: str, noise: object) -> None:
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), came {eta}")
+        raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), got {eta}")
     if eta and noise is None:
-        raise ValueError(f"{name}: expected fresh noise because eta = {eta}, came None")
+        raise ValueError(f"{name}: expected fresh noise because eta = {eta}, got None")
 
 
 def backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(t, t_prev) from the last of the timesteps down to (first, 0)."""
     chosen = steps(np.asarray(timesteps), schedule.T, name="timesteps")
     if chosen.ndim != 1 or not len(chosen) or np.any(np.diff(chosen) <= 0):
-        raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
+        raise ValueError(f"timesteps: expected at least one, each larger than the last, got {timesteps}")
     down = [*chosen[::-1].tolist(), 0]
     return pairwise(down)
 
@@ -147,7 +147,7 @@ def scales(schedule: Schedule, x: Array, timesteps: Sequence[int]) -> tuple[list
     like(np.ones(()), x)  # refuses what is no array of floating-point numbers
     if np.any(schedule.alpha_bar[steps(np.asarray(timesteps), schedule.T, name="timesteps")] == 0):
         raise ValueError(
-            "timesteps: expected steps with alpha_bar > 0, came one where it is 0 and sigma infinite; "
+            "timesteps: expected steps with alpha_bar > 0, got one where it is 0 and sigma infinite; "
             "use ddim, ancestral or dpmpp_2m, or leave that step out"
         )
     with np.errstate(divide="ignore"):

@@ -69,7 +69,7 @@ class Schedule:
         """
         k, t = steps(k, self.T, 0, "k"), steps(t, self.T, 0)
         if np.any(k > t):
-            raise ValueError(f"k: expected a step no later than t, came k = {k} with t = {t}")
+            raise ValueError(f"k: expected a step no later than t, got k = {k} with t = {t}")
         (high, low), same = self.log_alpha_bar, k == t
         with np.errstate(invalid="ignore"):  # alpha_bar_T may be 0, and is 1 times itself all the same
             log_alpha = np.where(same, 0.0, (high[t] - high[k]) + (low[t] - low[k]))
@@ -82,7 +82,7 @@ class Schedule:
         """
         chosen = steps(np.asarray(timesteps), self.T, name="timesteps")
         if chosen.ndim != 1 or not len(chosen) or np.any(np.diff(chosen) <= 0):
-            raise ValueError(f"timesteps: expected at least one, each larger than the last, came {timesteps}")
+            raise ValueError(f"timesteps: expected at least one, each larger than the last, got {timesteps}")
         with_zero = np.concatenate([[0], chosen])
         alpha, beta = self.between(np.concatenate([[0], with_zero[:-1]]), with_zero)
         return Schedule(beta, alpha, self.log_alpha_bar[:, with_zero], self.timestep[with_zero])
@@ -95,12 +95,12 @@ def from_beta(beta: Any) -> Schedule:
     """
     beta = np.array(beta, dtype=np.float64)
     if beta.ndim != 1 or not beta.size:
-        raise ValueError(f"beta: expected a list of T >= 1 variances, came shape {beta.shape}")
+        raise ValueError(f"beta: expected a list of T >= 1 variances, got shape {beta.shape}")
     good = (beta > 0) & (beta < 1)
     good[-1] |= beta[-1] == 1
     if not good.all():
         t = int(np.argmin(good)) + 1
-        raise ValueError(f"beta: expected values in (0, 1), 1 at the last step at most, came {beta[t - 1]} at t = {t}")
+        raise ValueError(f"beta: expected values in (0, 1), 1 at the last step at most, got {beta[t - 1]} at t = {t}")
     beta = np.concatenate([[0.0], beta])
     with np.errstate(divide="ignore"):
         return Schedule(beta, 1 - beta, _running_sum(np.log1p(-beta)), np.arange(len(beta)))
@@ -118,7 +118,7 @@ def from_alpha_bar(alpha_bar: Any, beta_max: float = 1.0) -> Schedule:
             "alpha_bar: expected T + 1 >= 2 values falling from alpha_bar_0 = 1; put the 1 in front if missing"
         )
     if alpha_bar[-1] < 0:
-        raise ValueError(f"alpha_bar: expected no negative value, came {alpha_bar[-1]} at T")
+        raise ValueError(f"alpha_bar: expected no negative value, got {alpha_bar[-1]} at T")
     return from_beta(np.minimum(-np.diff(alpha_bar) / alpha_bar[:-1], beta_max))
 
 
@@ -130,7 +130,7 @@ def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> S
 def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """sqrt(beta_t) rises evenly from sqrt(beta_start) to sqrt(beta_end) "quad" in the code of [DDPM]."""
     if not (beta_start > 0 and beta_end > 0):
-        raise ValueError(f"beta_start, beta_end: expected values in (0, 1), came {beta_start} and {beta_end}")
+        raise ValueError(f"beta_start, beta_end: expected values in (0, 1), got {beta_start} and {beta_end}")
     return from_beta(np.linspace(beta_start**0.5, beta_end**0.5, _positive(T)) ** 2)
 
 
@@ -151,7 +151,7 @@ def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Schedule
     angle is measured from the nearer zero of its sine or cosine.
     """
     if not s > 0:
-        raise ValueError(f"s: expected an offset above 0, came {s}")
+        raise ValueError(f"s: expected an offset above 0, got {s}")
     t = np.arange(1, _positive(T) + 1)
     step = np.pi / 2 / (T * (1 + s))  # a_t - a_{t-1}; and pi/2 - a_{t-1} = step (T - t + 1)
     both = step * np.minimum(2 * (t + s * T) - 1, 2 * (T - t) + 1)  # a_t + a_{t-1}, or pi less it
@@ -168,7 +168,7 @@ def sigmoid(
     beta_t = (S(a_t) - S(a_{t-1})) / (S(b) - S(a_{t-1})), and S(p) - S(q) = S(p) S(-q) (1 - exp(q - p)).
     """
     if not end > start or not tau > 0:
-        raise ValueError(f"sigmoid: expected start < end and tau > 0, came start = {start}, end = {end}, tau = {tau}")
+        raise ValueError(f"sigmoid: expected start < end and tau > 0, got start = {start}, end = {end}, tau = {tau}")
     t = np.arange(1, _positive(T) + 1)
     step, left = (end - start) / tau / T, (end - start) / tau / T * (T - t + 1)  # a_t - a_{t-1} and b - a_{t-1}
     now, last = (end - start) / tau * t / T + start / tau, end / tau
@@ -192,7 +192,7 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     """
     T = schedule.T
     if T < 2:
-        raise ValueError(f"schedule: expected at least two steps, one to stay and one to become noise, came T = {T}")
+        raise ValueError(f"schedule: expected at least two steps, one to stay and one to become noise, got T = {T}")
 
     def fall(s: np.ndarray, t: np.ndarray) -> np.ndarray:
         alpha, beta = schedule.between(s, t)
@@ -238,7 +238,7 @@ def _logistic(x: Any) -> Any:
 
 def _positive(T: int) -> int:
     if not isinstance(T, int | np.integer) or T < 1:
-        raise ValueError(f"T: expected a number of steps, an integer of at least 1, came {T!r}")
+        raise ValueError(f"T: expected a number of steps, an integer of at least 1, got {T!r}")
     return int(T)
 
 

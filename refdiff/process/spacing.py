@@ -46,9 +46,9 @@ def karras_steps(schedule: Schedule, n: int, rho: float = 7.0) -> np.ndarray:
     T = schedule.T
     _check(T, n)
     if not rho > 0:
-        raise ValueError(f"rho: expected a number above 0, came {rho}")
+        raise ValueError(f"rho: expected a number above 0, got {rho}")
     if schedule.alpha_bar[T] == 0:
-        raise ValueError("schedule: expected alpha_bar_T > 0, came 0, where sigma is infinite; use trailing_steps")
+        raise ValueError("schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; use trailing_steps")
     log_sigma = -0.5 * np.log(schedule.snr[1:])
     low, high = np.exp(log_sigma[0] / rho), np.exp(log_sigma[-1] / rho)
     wanted = rho * np.log(low + (high - low) * np.linspace(0, 1, n))
@@ -75,4 +75,4 @@ def _distinct(t: np.ndarray, T: int) -> np.ndarray:
 
 def _check(T: int, n: int) -> None:
     if not isinstance(n, int | np.integer) or not 1 <= n <= T:
-        raise ValueError(f"n: expected a number of steps from 1 to T = {T}, came {n}")
+        raise ValueError(f"n: expected a number of steps from 1 to T = {T}, got {n}")

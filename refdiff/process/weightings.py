@@ -55,7 +55,7 @@ def vlb_weight(
     scale = error_scale(schedule, t, kind)  # checks t and kind
     sigma2 = variance(schedule, t)
     if not np.all(sigma2 > 0):
-        raise ValueError(f"t: expected steps whose variance is above 0, from 2 on for the posterior's, came t = {t}")
+        raise ValueError(f"t: expected steps whose variance is above 0, from 2 on for the posterior's, got t = {t}")
     # 1 / (2 sigma^2) is the weight of mu, and an error of mu is beta / (sqrt(alpha) s) times that of eps.
     t = steps(t, schedule.T)
     per_mu = schedule.beta[t] ** 2 / (schedule.alpha[t] * schedule.one_minus_alpha_bar[t])
@@ -68,7 +68,7 @@ def min_snr_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float 
     For eps computed as min(1, gamma (1 - alpha_bar_t) / alpha_bar_t), which holds where alpha_bar_t = 0.
     """
     if not gamma > 0:
-        raise ValueError(f"gamma: expected a number above 0, the paper's is 5, came {gamma}")
+        raise ValueError(f"gamma: expected a number above 0, the paper's is 5, got {gamma}")
     scale, t = error_scale(schedule, t, kind), steps(t, schedule.T)
     snr = schedule.alpha_bar[t] / schedule.one_minus_alpha_bar[t]
     return scale / np.maximum(1, snr / gamma)
@@ -77,7 +77,7 @@ def min_snr_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float 
 def p2_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float = 1.0, k: float = 1.0) -> np.ndarray:
     """1 / (k + snr_t)^gamma for the error of eps; gamma = 0 is L_simple.   [P2] section 3.3"""
     if not (gamma >= 0 and k > 0):
-        raise ValueError(f"gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, came {gamma} and {k}")
+        raise ValueError(f"gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, got {gamma} and {k}")
     scale, t = error_scale(schedule, t, kind), steps(t, schedule.T)
     snr = schedule.alpha_bar[t] / schedule.one_minus_alpha_bar[t]
     return scale / (k + snr) ** gamma

@@ -21,10 +21,10 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     """
     path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
-        raise ValueError(f"path: expected a file in an existing folder, came {path}; create {path.parent} first")
+        raise ValueError(f"path: expected a file in an existing folder, got {path}; create {path.parent} first")
     if path.exists() and not path.is_file():  # a device, too, would be replaced by a file
         raise ValueError(
-            f"path: expected the name of a file, came {path}, which is a folder or device; give another name"
+            f"path: expected the name of a file, got {path}, which is a folder or device; give another name"
         )
     temporary = path.parent / f".refdiff-{secrets.token_hex(8)}.tmp"
     try:

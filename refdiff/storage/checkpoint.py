@@ -57,7 +57,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     path = Path(path)
     if not os.path.isfile(path):
         came = "a folder" if os.path.isdir(path) else "a path where there is no file"
-        raise ValueError(f"path: expected a checkpoint file, came {str(path)!r}, {came}; check the spelling")
+        raise ValueError(f"path: expected a checkpoint file, got {str(path)!r}, {came}; check the spelling")
     # The header is checked first: safetensors tells less of what is wrong, and raises some ten kinds of exception.
     metadata = _from_json(path, read_header(path))
     try:
@@ -67,19 +67,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise FormatError(
-            f"{path}: expected a checkpoint, came a file safetensors refuses ({reason}); use another copy"
+            f"{path}: expected a checkpoint, got a file safetensors refuses ({reason}); use another copy"
         ) from None
     return {name: np.require(loaded[name], requirements="W") for name in sorted(loaded)}, metadata
 
 
 def _checked(name: str, array: np.ndarray) -> np.ndarray:
     if not isinstance(name, str) or name == "__metadata__":
-        raise ValueError(f"arrays: expected names other than '__metadata__', came {name!r}; rename the array")
+        raise ValueError(f"arrays: expected names other than '__metadata__', got {name!r}; rename the array")
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"arrays: expected a NumPy array for {name!r}, came {type(array).__name__}; use numpy.asarray")
+        raise ValueError(f"arrays: expected a NumPy array for {name!r}, got {type(array).__name__}; use numpy.asarray")
     if array.dtype.newbyteorder("=") not in DTYPES.values():
         allowed = ", ".join(dtype.name for dtype in DTYPES.values())
-        raise ValueError(f"arrays: expected one of {allowed} for {name!r}, came {array.dtype}; convert it first")
+        raise ValueError(f"arrays: expected one of {allowed} for {name!r}, got {array.dtype}; convert it first")
     return array
 
 
@@ -89,7 +89,7 @@ def _to_json(metadata: Mapping[str, Any]) -> str:
         return json.dumps({"format": FORMAT, "metadata": metadata}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"metadata: expected what JSON can hold, came something else ({error}); "
+            f"metadata: expected what JSON can hold, got something else ({error}); "
             "use numbers, strings, lists and dictionaries"
         ) from None
 
@@ -99,7 +99,7 @@ def _check_keys(value: Any) -> None:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"metadata: expected keys that are strings, came {key!r}; use str(key)")
+                raise ValueError(f"metadata: expected keys that are strings, got {key!r}; use str(key)")
             _check_keys(value[key])
     elif isinstance(value, list | tuple):
         for item in value:
@@ -110,7 +110,7 @@ def _from_json(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     text = header.get("__metadata__", {}).get(KEY)
     if text is None:
         raise FormatError(
-            f"{path}: expected a checkpoint of refdiff, came a safetensors file without the metadata key {KEY!r}; "
+            f"{path}: expected a checkpoint of refdiff, got a safetensors file without the metadata key {KEY!r}; "
             "give a file that refdiff saved, or convert this one"
         )
     try:
@@ -121,12 +121,10 @@ def _from_json(path: Path, header: dict[str, Any]) -> dict[str, Any]:
         valid = False
     if not valid:
         raise FormatError(
-            f"{path}: expected refdiff's metadata, came {text[:60]!r}; the file is corrupt: use another copy"
+            f"{path}: expected refdiff's metadata, got {text[:60]!r}; the file is corrupt: use another copy"
         )
     if version != FORMAT:
-        raise FormatError(
-            f"{path}: expected format {FORMAT}, came {version}; a newer refdiff wrote it: upgrade refdiff"
-        )
+        raise FormatError(f"{path}: expected format {FORMAT}, got {version}; a newer refdiff wrote it: upgrade refdiff")
     return metadata
 
 

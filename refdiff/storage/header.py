@@ -101,4 +101,4 @@ def _corrupt(path: Path, expected: str, came: str) -> FormatError:
 
 
 def _wrong(path: Path, expected: str, came: str, advice: str) -> FormatError:
-    return FormatError(f"{path}: expected {expected}, came {came}; {advice}")
+    return FormatError(f"{path}: expected {expected}, got {came}; {advice}")

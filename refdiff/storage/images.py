@@ -21,10 +21,10 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
     """
     x = np.asarray(x)
     if x.dtype.kind != "f":
-        raise ValueError(f"x: expected floats in [-1, 1], came {x.dtype}; give samples as they come from a model")
+        raise ValueError(f"x: expected floats in [-1, 1], got {x.dtype}; give samples as they come from a model")
     if np.isnan(x).any():
         raise ValueError(
-            f"x: expected numbers, came {int(np.isnan(x).sum())} NaN of {x.size}; look for where they arose"
+            f"x: expected numbers, got {int(np.isnan(x).sum())} NaN of {x.size}; look for where they arose"
         )
     y = np.clip(x, -1, 1).astype(np.float32)
     return np.rint((y + 1) * 127.5).astype(np.uint8)
@@ -44,7 +44,7 @@ def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: in
     columns = _positive("columns", columns, math.isqrt(count - 1) + 1)
     scale = _positive("scale", scale, -(-_TILE // min(height, width)))
     if not isinstance(pad, int) or pad < 0:
-        raise ValueError(f"pad: expected an integer of at least 0, came {pad!r}; 1 is usual")
+        raise ValueError(f"pad: expected an integer of at least 0, got {pad!r}; 1 is usual")
     rows = -(-count // columns)
     canvas = np.zeros((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), np.uint8)
     for i, image in enumerate(images):
@@ -84,7 +84,7 @@ def save_strip(path: str | os.PathLike[str], states: np.ndarray, pad: int = 1, s
     """
     states = np.asarray(states)
     if states.ndim != 5:
-        raise ValueError(f"states: expected (K, N, H, W, C), came shape {states.shape}; stack the states of one batch")
+        raise ValueError(f"states: expected (K, N, H, W, C), got shape {states.shape}; stack the states of one batch")
     by_sample = states.swapaxes(0, 1)
     save_grid(path, by_sample.reshape(-1, *states.shape[2:]), columns=max(1, len(states)), pad=pad, scale=scale)
 
@@ -99,14 +99,14 @@ def save_folder(folder: str | os.PathLike[str], images: np.ndarray) -> None:
     _check_images("images", images)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder: expected a folder, came the file {folder}; give another name")
+        raise ValueError(f"folder: expected a folder, got the file {folder}; give another name")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(5, len(str(len(images) - 1)))
     names = [f"{i:0{digits}}.png" for i in range(len(images))]
     others = sorted({path.name for path in folder.glob("*.png")} - set(names))
     if others:
         raise ValueError(
-            f"folder: expected no other images in {folder}, came {others[0]}; remove them or give a new folder"
+            f"folder: expected no other images in {folder}, got {others[0]}; remove them or give a new folder"
         )
     for name, image in zip(names, images, strict=True):
         save_png(folder / name, image)
@@ -117,7 +117,7 @@ def save_npz(path: str | os.PathLike[str], images: np.ndarray) -> None:
     path = _suffix(path, ".npz")
     images = np.asarray(images)
     if images.dtype != np.float32:
-        raise ValueError(f"images: expected float32, came {images.dtype}; cast it with astype('float32')")
+        raise ValueError(f"images: expected float32, got {images.dtype}; cast it with astype('float32')")
 
     def write(file: IO[bytes]) -> None:
         np.savez(file, x=images)
@@ -134,19 +134,19 @@ def _check_images(argument: str, images: np.ndarray) -> None:
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         one = argument == "image"
         expected, shape = ("(H, W, C)", images.shape[1:]) if one else ("(N, H, W, C)", images.shape)
-        raise ValueError(f"{argument}: expected {expected} with C = 1 or 3, none of them 0, came {shape}; reshape it")
+        raise ValueError(f"{argument}: expected {expected} with C = 1 or 3, none of them 0, got {shape}; reshape it")
 
 
 def _positive(argument: str, value: int | None, default: int) -> int:
     if value is None:
         return default
     if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{argument}: expected a positive integer, came {value!r}; leave it out for a default")
+        raise ValueError(f"{argument}: expected a positive integer, got {value!r}; leave it out for a default")
     return int(value)
 
 
 def _suffix(path: str | os.PathLike[str], suffix: str) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
-        raise ValueError(f"path: expected a name that ends in {suffix}, came {path.name!r}; use {path.stem + suffix!r}")
+        raise ValueError(f"path: expected a name that ends in {suffix}, got {path.name!r}; use {path.stem + suffix!r}")
     return path

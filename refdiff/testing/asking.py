@@ -29,7 +29,7 @@ def difference(what: str | Callable[[int], str], came: Any, expected: Any, scale
     error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
     name = what if isinstance(what, str) else what(int(worst[0]))
-    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, came {came[worst]:.6g}")
+    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, got {came[worst]:.6g}")
 
 
 def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str]:
@@ -39,7 +39,7 @@ def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str
 
 def same_dtype(name: str, came: np.ndarray, given: np.ndarray) -> Difference:
     """1 if what came has another dtype than what was given, else 0."""
-    return Difference(float(came.dtype != given.dtype), f"{name}: expected dtype {given.dtype}, came {came.dtype}")
+    return Difference(float(came.dtype != given.dtype), f"{name}: expected dtype {given.dtype}, got {came.dtype}")
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def unchanged(name: str, **arrays: np.ndarray) -> Iterator[None]:
     yield
     for key, array in arrays.items():
         n = int((array != before[key]).sum())
-        assert not n, f"{name}: expected {key} to stay as it was given, came {n} of {array.size} elements changed"
+        assert not n, f"{name}: expected {key} to stay as it was given, got {n} of {array.size} elements changed"
 
 
 class Asked:
@@ -67,7 +67,7 @@ class Asked:
         """alpha_bar_0 .. alpha_bar_T in float64, asked once."""
         if self._alpha_bar is None:
             came = _looked_at("alpha_bar()", self.scheduler.alpha_bar())
-            assert came.size > came.ndim == 1, f"alpha_bar(): expected shape (T+1,), came {came.shape}"
+            assert came.size > came.ndim == 1, f"alpha_bar(): expected shape (T+1,), got {came.shape}"
             self._alpha_bar = came.astype(np.float64)
         return self._alpha_bar
 
@@ -94,10 +94,10 @@ class Asked:
     def timesteps(self, n: int) -> list[float]:
         """The steps of a run of n, which begins here."""
         came = _looked_at(f"timesteps({n})", self.scheduler.timesteps(n))
-        assert came.size >= came.ndim == 1, f"timesteps({n}): expected {n} steps, came shape {came.shape}"
+        assert came.size >= came.ndim == 1, f"timesteps({n}): expected {n} steps, got shape {came.shape}"
         low, high = float(came.min()), float(came.max())
         assert 1 <= low <= high <= self.T, (
-            f"timesteps({n}): expected steps within 1 .. {self.T}, came {low:g} .. {high:g}"
+            f"timesteps({n}): expected steps within 1 .. {self.T}, got {low:g} .. {high:g}"
         )
         return [int(t) if t == int(t) else float(t) for t in came]
 
@@ -114,7 +114,7 @@ class Asked:
     ) -> np.ndarray:
         def looked_at(x_t: np.ndarray, t: float) -> np.ndarray:
             assert 1 <= t <= self.T, (
-                f"sample with n = {n}: expected the network to be asked within 1 .. {self.T}, came t = {t:g}"
+                f"sample with n = {n}: expected the network to be asked within 1 .. {self.T}, got t = {t:g}"
             )
             return model(_looked_at(f"what sample with n = {n} shows the network at t = {t:g}", x_t, x.shape), t)
 
@@ -130,7 +130,7 @@ class Asked:
         nearest = min(off, key=lambda name: off[name])
         # Far off is left to the claim about the target; further than this it is another kind, such as the posterior's mean.
         assert off[nearest] < 0.73, (
-            f"target at t = {t}: expected that of {', '.join(known)}, came {parts[0]:.3g} x0 + {parts[1]:.3g} eps"
+            f"target at t = {t}: expected that of {', '.join(known)}, got {parts[0]:.3g} x0 + {parts[1]:.3g} eps"
         )
         return nearest
 
@@ -152,8 +152,8 @@ def _targets(a: Any, s: Any) -> dict[str, tuple[Any, Any]]:
 
 def _looked_at(name: str, came: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     array = np.asarray(came)
-    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, came {type(came).__name__}"
-    assert shape is None or array.shape == shape, f"{name}: expected shape {shape}, came {array.shape}"
+    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, got {type(came).__name__}"
+    assert shape is None or array.shape == shape, f"{name}: expected shape {shape}, got {array.shape}"
     wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
-    assert not wrong, f"{name}: expected finite numbers, came NaN or infinity in {wrong} of {array.size}"
+    assert not wrong, f"{name}: expected finite numbers, got NaN or infinity in {wrong} of {array.size}"
     return array

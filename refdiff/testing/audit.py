@@ -53,7 +53,7 @@ def audit(
     """
     chosen = [claim for claim in (SCHEDULER_CLAIMS if claims is None else claims) if match.lower() in claim.name]
     if not chosen:
-        raise ValueError(f"match: expected part of the name of a claim, came {match!r}")
+        raise ValueError(f"match: expected part of the name of a claim, got {match!r}")
     asked = [claim for claim in chosen if offers(subject, claim.needs)]
     if not asked:
         raise ValueError(_no_scheduler(subject))
@@ -86,7 +86,7 @@ def options(arguments: Iterable[str]) -> dict[str, Any]:
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not (equals and name.isidentifier()):
-            raise ValueError(f"options: expected name=value, came {argument!r}")
+            raise ValueError(f"options: expected name=value, got {argument!r}")
         try:
             values[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
         except json.JSONDecodeError:
@@ -102,7 +102,7 @@ def load(target: str, options: dict[str, Any] | None = None) -> Scheduler:
     """
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
-        raise ValueError(f"target: expected module:class, as in mypackage.schedules:MyScheduler, came {target!r}")
+        raise ValueError(f"target: expected module:class, as in mypackage.schedules:MyScheduler, got {target!r}")
     given = dict(options or {})
     try:
         made = _made(_found(module_name, name, target), given, target)
@@ -126,7 +126,7 @@ def _made(found: Any, given: dict[str, Any], target: str) -> Any:
     if isinstance(found, type) or (callable(found) and not offers(found, ["alpha_bar"])):
         found, given = found(**given), {}
     if given:
-        raise ValueError(f"options: {target} is an object already made, which takes none, came {given}")
+        raise ValueError(f"options: {target} is an object already made, which takes none, got {given}")
     return diffusers.wrap(found) if diffusers.is_scheduler(found) else found
 
 

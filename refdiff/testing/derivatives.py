@@ -40,7 +40,7 @@ def backward_errors(
     x, dx, dy = _leaves(inputs), _leaves(dx if isinstance(dx, tuple) else (dx,)), _leaves(dy)
     expected, came = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
     if came != expected:
-        raise ValueError(f"backward: expected gradients of the shapes {expected}, came {came}")
+        raise ValueError(f"backward: expected gradients of the shapes {expected}, got {came}")
     direction = {name: rng.standard_normal(shape) for name, shape in expected.items()}
 
     def error(*names: str) -> float:
@@ -64,7 +64,7 @@ def check_backward(
     """AssertionError that names the inputs whose gradient is wrong: those of `backward_errors` not within the bound."""
     errors = backward_errors(forward, backward, inputs, rng)
     wrong = {name: error for name, error in errors.items() if not error <= bound}
-    assert not wrong, f"backward: expected errors of at most {bound:g}, came {wrong}"
+    assert not wrong, f"backward: expected errors of at most {bound:g}, got {wrong}"
 
 
 def relative_error(came: Any, expected: Any) -> float:
@@ -72,7 +72,7 @@ def relative_error(came: Any, expected: Any) -> float:
     a, b = _leaves(came), _leaves(expected)
     shapes = [{name: np.shape(leaf) for name, leaf in tree.items()} for tree in (a, b)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"came: expected the shapes {shapes[1]}, came {shapes[0]}")
+        raise ValueError(f"came: expected the shapes {shapes[1]}, got {shapes[0]}")
     norms = [(np.linalg.norm(np.ravel(a[n] - b[n])), np.linalg.norm(np.ravel(b[n]))) for n in b]
     return float(np.max([_quotient(float(difference), float(scale)) for difference, scale in norms]))
 

@@ -92,7 +92,7 @@ class _Steps(_Runs):
         timesteps = self.scheduler.timesteps.numpy().astype(np.float64)
         i = int(np.argmin(np.abs(timesteps - (t - 1))))
         if abs(timesteps[i] - (t - 1)) > 1e-3:
-            raise ValueError(f"t: expected one of the run's steps, {(timesteps + 1).tolist()}, came {t:g}")
+            raise ValueError(f"t: expected one of the run's steps, {(timesteps + 1).tolist()}, got {t:g}")
         return i
 
 
@@ -155,18 +155,18 @@ def wrap(scheduler: Any, **options: Any) -> Any:
     adapters = [SCHEDULERS[base.__name__] for base in kind.__mro__ if base.__name__ in SCHEDULERS]
     if not adapters:
         raise ValueError(
-            f"scheduler: expected one of {', '.join(SCHEDULERS)}, came {kind.__name__}, for which none is written"
+            f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {kind.__name__}, for which none is written"
         )
     made, stepped = (list(inspect.signature(f).parameters)[1:] for f in (kind.__init__, kind.step))
     wrong = [name for name in options if name not in (*(made if isinstance(scheduler, type) else ()), *stepped[3:])]
     if wrong:
-        raise ValueError(f"options: {kind.__name__} takes {', '.join((*made, *stepped[3:]))}, came {', '.join(wrong)}")
+        raise ValueError(f"options: {kind.__name__} takes {', '.join((*made, *stepped[3:]))}, got {', '.join(wrong)}")
     arguments = {name: options.pop(name) for name in list(options) if name not in made}
     if isinstance(scheduler, type):
         scheduler = scheduler(**options)
     prediction = scheduler.config.prediction_type
     if prediction not in KINDS:
-        raise ValueError(f"prediction_type: expected one of {', '.join(KINDS)}, came {prediction!r}")
+        raise ValueError(f"prediction_type: expected one of {', '.join(KINDS)}, got {prediction!r}")
     return adapters[0](scheduler, KINDS[prediction], arguments)
 
 
@@ -197,7 +197,7 @@ def _drawing(scheduler: Any, noise: Callable[[], np.ndarray]) -> Iterator[None]:
 
     def given(shape: Any, generator: Any = None, device: Any = None, dtype: Any = None, layout: Any = None) -> Any:
         drawn = _tensor(noise()).to(dtype)
-        assert tuple(drawn.shape) == tuple(shape), f"noise: expected shape {tuple(shape)}, came {tuple(drawn.shape)}"
+        assert tuple(drawn.shape) == tuple(shape), f"noise: expected shape {tuple(shape)}, got {tuple(drawn.shape)}"
         return drawn
 
     names["randn_tensor"] = given

@@ -82,7 +82,7 @@ class RefdiffScheduler:
             schedule = SCHEDULES[schedule](T)
         one_of("kind", kind, PREDICTIONS)
         if not 0 <= eta <= 1:
-            raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), came {eta}")
+            raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), got {eta}")
         self.schedule, self.kind, self.eta = schedule, kind, eta
 
     def alpha_bar(self) -> np.ndarray:

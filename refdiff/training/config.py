@@ -77,7 +77,7 @@ class TrainConfig:
         one_of("train.decay", self.decay, ("cosine", "constant"))
         one_of("train.prediction", self.prediction, ("eps", "x0", "v"))
         if not 0 <= self.average < 1:
-            raise ValueError(f"train.average: expected a decay in [0, 1), came {self.average}")
+            raise ValueError(f"train.average: expected a decay in [0, 1), got {self.average}")
 
 
 METHODS = ("ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2s")
@@ -103,7 +103,7 @@ class SampleConfig:
         one_of("sample.variance", self.variance, ("posterior", "beta"))
         positive("sample", self, "steps")
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"sample.eta: expected a number from 0 to 1, came {self.eta}")
+            raise ValueError(f"sample.eta: expected a number from 0 to 1, got {self.eta}")
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ class Config:
         one_of("engine", self.engine, ("auto", *ENGINES))
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if self.dtype == "bfloat16" and self.engine not in ("auto", "cuda"):
-            raise ValueError(f"dtype: expected float32 with engine {self.engine}, came bfloat16; add --engine cuda")
+            raise ValueError(f"dtype: expected float32 with engine {self.engine}, got bfloat16; add --engine cuda")
         if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, came {self.seed}")
+            raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, got {self.seed}")
         if self.sample.steps > self.schedule.T:
             raise ValueError(
-                f"sample.steps: expected at most schedule.T = {self.schedule.T}, came {self.sample.steps}; "
+                f"sample.steps: expected at most schedule.T = {self.schedule.T}, got {self.sample.steps}; "
                 f"add --set sample.steps={self.schedule.T}"
             )
 
@@ -179,7 +179,7 @@ class Config:
         for change in changes:
             key, equals, text = change.partition("=")
             if not equals or not key.strip():
-                raise ValueError(f"--set: expected key=value, came {change!r}; for example --set train.steps=500")
+                raise ValueError(f"--set: expected key=value, got {change!r}; for example --set train.steps=500")
             value: Any = toml_value(text.strip())
             for part in reversed(key.strip().split(".")):
                 value = {part: value}

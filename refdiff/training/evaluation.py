@@ -23,7 +23,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     The trace of the root is the sum of the square roots of the eigenvalues of C_a^{1/2} C_b C_a^{1/2}.
     """
     if len(a) < 2 or len(b) < 2:
-        raise ValueError(f"frechet_distance: expected at least 2 samples on each side, came {len(a)} and {len(b)}")
+        raise ValueError(f"frechet_distance: expected at least 2 samples on each side, got {len(a)} and {len(b)}")
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
     cov_a, cov_b = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
     values, vectors = np.linalg.eigh(cov_a)
@@ -66,7 +66,7 @@ def evaluate(config: Config, p: Tree, samples: np.ndarray, data: Dataset, seed: 
     """
     if len(data.held_out) < 2:
         raise ValueError(
-            f"eval: expected data with a held-out split, came {data.name} with {len(data.held_out)} held out"
+            f"eval: expected data with a held-out split, got {data.name} with {len(data.held_out)} held out"
         )
     noise = normal(Key(seed, Stream.EVALUATION, 2), np.arange(len(samples)), samples.shape[1:])
     metrics: dict[str, Any] = {

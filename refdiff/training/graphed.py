@@ -92,7 +92,7 @@ class Graphed:
         self.seen = state.seen if state else 0
 
     def step(self, x0: np.ndarray) -> Step:
-        assert x0.shape == self.x0.shape, f"step: expected a batch {self.x0.shape}, came {x0.shape}"
+        assert x0.shape == self.x0.shape, f"step: expected a batch {self.x0.shape}, got {x0.shape}"
         self.device.write(self.x0.pointer, np.ascontiguousarray(x0, np.float32))
         if self.graph is not None:
             self.graph.replay()

@@ -33,7 +33,7 @@ def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") 
     x0_hat and z. After each step what it holds is named x again, so each row starts from the unit forms.
     """
     if settings.method not in METHODS:
-        raise ValueError(f"sample.method: expected one of {', '.join(METHODS)}, came {settings.method!r}")
+        raise ValueError(f"sample.method: expected one of {', '.join(METHODS)}, got {settings.method!r}")
     of_x, of_x0, of_before, of_z = np.eye(4)
     given = [of_before.copy()]
 

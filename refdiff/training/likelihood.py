@@ -57,7 +57,7 @@ def nll(
     variance = config.sample.variance if variance is None else variance
     one_of("variance", variance, _LAWS)
     if x.ndim < 2 or not len(x) or x.shape[1:] != config.model.shape:
-        raise ValueError(f"x: expected samples (N, {', '.join(map(str, config.model.shape))}), came shape {x.shape}")
+        raise ValueError(f"x: expected samples (N, {', '.join(map(str, config.model.shape))}), got shape {x.shape}")
     schedule, network = config.schedule.build(), denoiser(config, p)
 
     def model(x_t: np.ndarray, t: Any) -> np.ndarray:
@@ -90,7 +90,7 @@ def estimate_bound(
     from tqdm import tqdm
 
     if batch < 1:
-        raise ValueError(f"batch: expected at least 1, came {batch}")
+        raise ValueError(f"batch: expected at least 1, got {batch}")
     counts, x = samples_a_step(schedule.T, per_step), np.asarray(x, np.float64)
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
     found = np.empty(len(step))
@@ -125,7 +125,7 @@ def estimate_bound(
 def samples_a_step(T: int, per_step: int) -> np.ndarray:
     """per_step (1 + T w_t) / 2 rounded up, w_t = 1/t over the sum of all 1/t, and at least 2.   -> (T,) integers"""
     if per_step < 2:
-        raise ValueError(f"per_step: expected at least 2 samples a step, for a standard error, came {per_step}")
+        raise ValueError(f"per_step: expected at least 2 samples a step, for a standard error, got {per_step}")
     weight = 1 / np.arange(1, T + 1)
     return np.maximum(2, np.ceil(per_step * (0.5 + 0.5 * T * weight / weight.sum())).astype(int))
 
@@ -138,12 +138,12 @@ def levels(x: np.ndarray) -> int | None:
     if x.ndim == 2:
         return None
     if not (x.min() >= -1 and x.max() <= 1):
-        raise ValueError(f"x: expected images in [-1, 1], came {x.min():g} to {x.max():g}; scale them")
+        raise ValueError(f"x: expected images in [-1, 1], got {x.min():g} to {x.max():g}; scale them")
     for bins in (256, 17):
         place = (x.astype(np.float64) + 1) * ((bins - 1) / 2)
         if np.abs(place - np.round(place)).max() < 0.01:
             return bins
-    raise ValueError("x: expected images of 256 or 17 levels from -1 to 1, came others; say how many with bins")
+    raise ValueError("x: expected images of 256 or 17 levels from -1 to 1, got others; say how many with bins")
 
 
 def plot_nll(result: dict[str, Any], path: str | Path) -> None:

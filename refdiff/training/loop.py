@@ -96,9 +96,9 @@ def _check_fit(config: Config, data: Dataset) -> None:
         fix = "choose the mixture preset, whose model takes points"
         if len(data.shape) == 3:
             fix = f"give square images, or --set model.size={data.shape[0]} --set model.channels={data.shape[2]}"
-        raise ValueError(f"data.source: expected samples of {wanted}, the model's shape, came {data.shape}; {fix}")
+        raise ValueError(f"data.source: expected samples of {wanted}, the model's shape, got {data.shape}; {fix}")
     if not len(data.x):
-        raise ValueError(f"data.source: expected at least one training sample in {data.name}, came none")
+        raise ValueError(f"data.source: expected at least one training sample in {data.name}, got none")
 
 
 def _due(step: int, every: int) -> bool:

@@ -31,7 +31,7 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"--out: expected a folder, came the file {self.folder}; choose another")
+            raise ValueError(f"--out: expected a folder, got the file {self.folder}; choose another")
         holds = [
             name for name in ("config.toml", "log.jsonl", "checkpoint.safetensors") if (self.folder / name).exists()
         ]

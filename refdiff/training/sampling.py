@@ -110,7 +110,7 @@ def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, pro
     from tqdm import tqdm
 
     if n < 1:
-        raise ValueError(f"n: expected at least one sample, came {n}")
+        raise ValueError(f"n: expected at least one sample, got {n}")
     done, way_of = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
     with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:

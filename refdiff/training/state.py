@@ -59,6 +59,6 @@ def load_state(path: str | Path) -> tuple[Config, State]:
             array = arrays.get(f"{tree}/{name}")
             if array is None or array.shape != shape or array.dtype != np.float32:
                 came = "nothing" if array is None else f"{array.dtype} {array.shape}"
-                raise FormatError(f"{path}: {tree}/{name}: expected float32 {shape} for its model, came {came}")
+                raise FormatError(f"{path}: {tree}/{name}: expected float32 {shape} for its model, got {came}")
     trees = {tree: unflatten({name: arrays[f"{tree}/{name}"] for name in expected}) for tree in _TREES}
     return config, State(step, **trees, seen=seen)

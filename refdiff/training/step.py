@@ -71,7 +71,7 @@ def there_and_back(
 def check_finite(step: int, loss: float, norm: float) -> None:
     """TrainingError, which names the step, when its loss or the norm of its gradient is not finite."""
     if not math.isfinite(loss) or not math.isfinite(norm):
-        raise TrainingError(f"step {step}: expected a finite loss and gradient, came loss {loss}, gradient norm {norm}")
+        raise TrainingError(f"step {step}: expected a finite loss and gradient, got loss {loss}, gradient norm {norm}")
 
 
 def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray) -> tuple[State, Step]:

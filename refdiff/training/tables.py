@@ -26,13 +26,13 @@ def _typed(name: str, value: Any, wanted: Any) -> Any:
         return float(value)
     if wanted is not type(value):
         kind = getattr(wanted, "__name__", "value") if get_origin(wanted) is None else "list of integers"
-        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, came {value!r}")
+        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {value!r}")
     return value
 
 
 def table_of(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected a table such as [{name}], came {value!r}")
+        raise ValueError(f"{name}: expected a table such as [{name}], got {value!r}")
     return value
 
 
@@ -69,4 +69,4 @@ def positive(table: str, config: Any, *names: str, zero: bool = False) -> None:
         value = getattr(config, name)
         if not (value > 0 or (zero and value == 0)) or value == float("inf"):
             least = "a number of at least 0" if zero else "a finite number above 0"
-            raise ValueError(f"{table}.{name}: expected {least}, came {value}")
+            raise ValueError(f"{table}.{name}: expected {least}, got {value}")

@@ -29,7 +29,7 @@ def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
     assert errors["raises"] == "ValueError: no such operation"
     assert "not finite" in errors["nan"]
     assert "differs from judge by 1.0e-02" in errors["differs"]
-    assert "expected 4 numbers, came 5" in errors["longer"]
+    assert "expected 4 numbers, got 5" in errors["longer"]
     assert "positive" in errors["nan times"]
     assert record["ratios"].keys() == {"judge", "twice"}
     assert record["ratios"]["twice"]["median"] == pytest.approx(0.5)
@@ -121,7 +121,7 @@ def test_what_is_compared():
     moved = y.copy()
     moved[:, 1] += 1  # an even step would not see the second column
     assert difference({"y": sketch(moved)}, {"y": kept})[0] > 0.1
-    assert "expected outputs a, came b" in difference({"b": kept}, {"a": kept})[1]
+    assert "expected outputs a, got b" in difference({"b": kept}, {"a": kept})[1]
     assert "not finite" in difference({"a": sketch(np.array([np.inf]))}, {"a": sketch(np.array([1.0]))})[1]
 
 

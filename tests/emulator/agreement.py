@@ -61,17 +61,17 @@ def check_agreement(
 
 def _compare(what: str, came: Any, wanted: Any, most: float) -> None:
     if isinstance(wanted, dict):
-        assert came.keys() == wanted.keys(), f"{what}: expected {sorted(wanted)}, came {sorted(came)}"
+        assert came.keys() == wanted.keys(), f"{what}: expected {sorted(wanted)}, got {sorted(came)}"
         for key in wanted:
             _compare(f"{what} of {key}", came[key], wanted[key], most)
     elif isinstance(wanted, tuple):
-        assert len(came) == len(wanted), f"{what}: expected {len(wanted)}, came {len(came)}"
+        assert len(came) == len(wanted), f"{what}: expected {len(wanted)}, got {len(came)}"
         for i, (a, b) in enumerate(zip(came, wanted, strict=True)):
             _compare(f"{what} {i}", a, b, most)
     else:
-        assert came.shape == np.shape(wanted), f"{what}: expected {np.shape(wanted)}, came {came.shape}"
+        assert came.shape == np.shape(wanted), f"{what}: expected {np.shape(wanted)}, got {came.shape}"
         error = relative_error(cuda.host(came).astype(np.float64), wanted)
-        assert error <= most, f"{what}: expected an error of at most {most:.1e}, came {error:.1e}"
+        assert error <= most, f"{what}: expected an error of at most {most:.1e}, got {error:.1e}"
 
 
 def _map(f: Any, tree: Any) -> Any:

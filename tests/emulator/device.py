@@ -140,7 +140,7 @@ class Emulator:
         count = getattr(found, f"sizes_{kernel.name}")(sizes)
         given = [ctypes.sizeof(a) for a in arguments]
         if given != list(sizes[:count]):
-            raise DeviceError(f"{kernel.name}: expected arguments of {list(sizes[:count])} bytes, came {given}")
+            raise DeviceError(f"{kernel.name}: expected arguments of {list(sizes[:count])} bytes, got {given}")
 
     def synchronise(self) -> None:
         assert self._recording is None, "a capture cannot wait"

@@ -210,9 +210,9 @@ TEXTS["arguments"] = "(float* x, int n, float a, const long long* p) {}"
 
 def test_arguments_and_sizes_of_a_launch_are_checked(run):
     run("arguments", zeros, 1, 32, 1, 2.0, None)
-    with pytest.raises(DeviceError, match=r"expected arguments of \[8, 4, 4, 8\] bytes, came \[8, 4, 4\]"):
+    with pytest.raises(DeviceError, match=r"expected arguments of \[8, 4, 4, 8\] bytes, got \[8, 4, 4\]"):
         run("arguments", zeros, 1, 32, 1, 2.0)
-    with pytest.raises(DeviceError, match=r"came \[8, 8, 4, 8\]"):
+    with pytest.raises(DeviceError, match=r"got \[8, 8, 4, 8\]"):
         run("arguments", zeros, 1, 32, ctypes.c_longlong(1), 2.0, None)
     with pytest.raises(DeviceError, match="a block of 512 threads, __launch_bounds__ says 256"):
         run("arguments", zeros, 1, 512, 1, 2.0, None)

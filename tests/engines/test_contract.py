@@ -71,8 +71,8 @@ def test_get_gives_the_engine_of_a_name():
 
 def test_get_says_what_there_is():
     with pytest.raises(
-        ValueError, match=r"engine: expected one of auto, reference.*, came 'referense'; did you mean reference\?"
+        ValueError, match=r"engine: expected one of auto, reference.*, got 'referense'; did you mean reference\?"
     ):
         engines.get("referense")
-    with pytest.raises(ValueError, match=r"came 'xyzzy'$"):
+    with pytest.raises(ValueError, match=r"got 'xyzzy'$"):
         engines.get("xyzzy")

@@ -109,11 +109,11 @@ def test_a_configuration_is_a_value():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": 0}, "size: expected an integer of at least 1, came 0"),
-        ({"width": 3}, "width: expected an integer of at least 4, came 3"),
-        ({"width": 8.0}, "width: expected an integer of at least 4, came 8.0"),
-        ({"layers": 0}, "layers: expected an integer of at least 1, came 0"),
-        ({"time": "edm"}, 'time: expected "ddpm" or "adm", came \'edm\''),
+        ({"size": 0}, "size: expected an integer of at least 1, got 0"),
+        ({"width": 3}, "width: expected an integer of at least 4, got 3"),
+        ({"width": 8.0}, "width: expected an integer of at least 4, got 8.0"),
+        ({"layers": 0}, "layers: expected an integer of at least 1, got 0"),
+        ({"time": "edm"}, 'time: expected "ddpm" or "adm", got \'edm\''),
     ],
 )
 def test_configuration_says_what_does_not_fit(wrong, message):

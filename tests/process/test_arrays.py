@@ -153,13 +153,13 @@ def test_steps_within_the_schedule_pass_and_others_do_not(T, first, data):
         assert steps(np.array(t, dtype=int), T, first).tolist() == t
         return
     named = min(wrong) if min(wrong) < first else max(wrong)
-    with pytest.raises(ValueError, match=f"index: expected integers from {first} to T = {T}, came {named}$"):
+    with pytest.raises(ValueError, match=f"index: expected integers from {first} to T = {T}, got {named}$"):
         steps(t, T, first, "index")
 
 
 @pytest.mark.parametrize("t", [True, 1.0, "3", None, [[1]], [1.0], np.array([True]), 1j])
 def test_what_is_no_integer_is_no_step(t):
-    with pytest.raises(ValueError, match=r"t: expected an integer or one a sample \(N,\), came shape"):
+    with pytest.raises(ValueError, match=r"t: expected an integer or one a sample \(N,\), got shape"):
         steps(t, 10)
 
 
@@ -179,14 +179,14 @@ def test_coefficients_are_cast_once_to_the_datas_dtype(dtype):
 @pytest.mark.parametrize(
     ("coefficient", "x", "message"),
     [
-        (np.float64(0.5), np.array([1, 2]), "data: expected floating-point numbers, came int64; cast them yourself"),
-        (np.float64(0.5), np.array([True]), "data: expected floating-point numbers, came bool"),
-        (np.array([0.5]), np.array(1.5), r"t: expected one step a sample of data \(\), came \(1,\)"),
-        (np.array([0.5, 0.25]), np.array([1.5]), r"t: expected one step a sample of data \(1,\), came \(2,\)"),
-        (np.array([0.5]), np.array([1.5, 0.5]), r"t: expected one step a sample of data \(2,\), came \(1,\)"),
-        (np.float64(0.5), [1.5], r"expected an array \(NumPy, CuPy, PyTorch, JAX\), came list; use numpy.asarray"),
-        (np.float64(0.5), 1.5, "expected an array .* came float; use numpy.asarray"),
-        (np.float64(0.5), None, "expected an array .* came NoneType; use numpy.asarray"),
+        (np.float64(0.5), np.array([1, 2]), "data: expected floating-point numbers, got int64; cast them yourself"),
+        (np.float64(0.5), np.array([True]), "data: expected floating-point numbers, got bool"),
+        (np.array([0.5]), np.array(1.5), r"t: expected one step a sample of data \(\), got \(1,\)"),
+        (np.array([0.5, 0.25]), np.array([1.5]), r"t: expected one step a sample of data \(1,\), got \(2,\)"),
+        (np.array([0.5]), np.array([1.5, 0.5]), r"t: expected one step a sample of data \(2,\), got \(1,\)"),
+        (np.float64(0.5), [1.5], r"expected an array \(NumPy, CuPy, PyTorch, JAX\), got list; use numpy.asarray"),
+        (np.float64(0.5), 1.5, "expected an array .* got float; use numpy.asarray"),
+        (np.float64(0.5), None, "expected an array .* got NoneType; use numpy.asarray"),
     ],
 )
 def test_coefficients_refuse_what_they_cannot_multiply(coefficient, x, message):

@@ -134,16 +134,16 @@ def test_a_fixed_reverse_step_takes_the_smaller_variance_unless_told():
 
 def test_what_is_not_prediction_and_v_side_by_side_is_refused():
     schedule, x = linear(10), np.zeros((2, 3))
-    message = r"output: expected prediction and v side by side on the last axis, \(2, 6\), came \(2, 3\)"
+    message = r"output: expected prediction and v side by side on the last axis, \(2, 6\), got \(2, 3\)"
     with pytest.raises(ValueError, match=message):
         l_hybrid(schedule, "eps", x, x, 3, x)
     with pytest.raises(ValueError, match=message):
         learned_reverse(schedule, lambda x, t: x)(x, 3)
-    with pytest.raises(ValueError, match=r"output: expected prediction and v side by side.*came \(2,\)"):
+    with pytest.raises(ValueError, match=r"output: expected prediction and v side by side.*got \(2,\)"):
         l_hybrid(schedule, "eps", x[:, 0], x[:, 0], 3, x[:, 0])
     with pytest.raises(ValueError, match="one of eps, x0, mu, v, score"):
         l_hybrid(schedule, "noise", x, x, 3, np.zeros((2, 6)))
-    with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, came 11"):
+    with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, got 11"):
         learned_log_variance(schedule, x, 11)
 
 

@@ -178,7 +178,7 @@ EYE = np.eye(2)
             [[1.0]],
             [[0.5, 1]],
             [EYE],
-            r"expected weights \(K,\), means \(K, D\), covariances \(K, D, D\), came \(1, 1\)",
+            r"expected weights \(K,\), means \(K, D\), covariances \(K, D, D\), got \(1, 1\)",
         ),
         ([1.0], [0.5, 1], [EYE], r"expected weights \(K,\)"),
         ([1.0], [[0.5, 1], [2, 3]], [EYE], r"expected weights \(K,\)"),
@@ -205,11 +205,11 @@ def test_what_is_no_mixture_is_refused_by_name(weights, means, covariances, mess
 @pytest.mark.parametrize(
     ("x", "t", "message"),
     [
-        (np.ones((3, 1)), 3, r"x: expected points \(N, 2\), came shape \(3, 1\)"),
-        (np.ones((3, 3)), 3, r"x: expected points \(N, 2\), came shape \(3, 3\)"),
-        (np.ones(2), 3, r"x: expected points \(N, 2\), came shape \(2,\)"),
-        (np.ones((3, 2)), 11, r"t: expected integers from [01] to T = 10, came 11"),
-        (np.ones((3, 2)), -1, r"t: expected integers from [01] to T = 10, came -1"),
+        (np.ones((3, 1)), 3, r"x: expected points \(N, 2\), got shape \(3, 1\)"),
+        (np.ones((3, 3)), 3, r"x: expected points \(N, 2\), got shape \(3, 3\)"),
+        (np.ones(2), 3, r"x: expected points \(N, 2\), got shape \(2,\)"),
+        (np.ones((3, 2)), 11, r"t: expected integers from [01] to T = 10, got 11"),
+        (np.ones((3, 2)), -1, r"t: expected integers from [01] to T = 10, got -1"),
         (np.ones((3, 2)), 1.5, "t: expected an integer or one a sample"),
     ],
 )
@@ -338,10 +338,10 @@ def test_bounds_and_samples_refuse_what_they_cannot_use():
     data = mixture(np.random.default_rng(12), 2, 2)
     with pytest.raises(ValueError, match="variance: expected values above 0 at every step"):
         data.bound(linear(5), posterior_variance)
-    with pytest.raises(ValueError, match="n: expected at least one point, came 0"):
+    with pytest.raises(ValueError, match="n: expected at least one point, got 0"):
         data.sample(0)
     for method in (data.x0, data.v, data.x0_error):
-        with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, came 0"):
+        with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10, got 0"):
             method(linear(10), np.ones((3, 2)), 0)
-        with pytest.raises(ValueError, match=r"x: expected points \(N, 2\), came shape \(3, 1\)"):
+        with pytest.raises(ValueError, match=r"x: expected points \(N, 2\), got shape \(3, 1\)"):
             method(linear(10), np.ones((3, 1)), 1)

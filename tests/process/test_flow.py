@@ -85,9 +85,9 @@ def test_arrays_of_another_library_keep_library_and_dtype(dtype):
 @pytest.mark.parametrize(
     ("x0", "probes", "message"),
     [
-        (np.ones(3), None, r"x0, probes: expected samples \(N, ...\), .* came \(3,\)"),
-        (np.ones((3, 2)), np.ones((3, 2)), r"probes \(M, N, ...\) or None, came \(\(3, 2\), \(3, 2\)\)"),
-        (np.ones((3, 2), int), None, "x: expected floating-point numbers, came int64"),
+        (np.ones(3), None, r"x0, probes: expected samples \(N, ...\), .* got \(3,\)"),
+        (np.ones((3, 2)), np.ones((3, 2)), r"probes \(M, N, ...\) or None, got \(\(3, 2\), \(3, 2\)\)"),
+        (np.ones((3, 2), int), None, "x: expected floating-point numbers, got int64"),
     ],
 )
 def test_points_and_probes_that_do_not_fit_are_refused(x0, probes, message):

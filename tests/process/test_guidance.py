@@ -48,7 +48,7 @@ def test_classifier_free_guidance_exaggerates_the_difference():
 
 
 def test_predictions_of_two_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"conditional: expected the shape .* \(1, 5\), came \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"conditional: expected the shape .* \(1, 5\), got \(4, 5\)"):
         classifier_free_guidance(np.ones((4, 5)), np.ones((1, 5)), 2.0)
 
 
@@ -68,12 +68,12 @@ def test_thresholds_are_a_samples_own():
 
 @pytest.mark.parametrize("quantile", [-0.1, 1.1, np.nan])
 def test_a_quantile_out_of_range_is_refused(quantile):
-    with pytest.raises(ValueError, match="quantile: expected a number from 0 to 1, came"):
+    with pytest.raises(ValueError, match="quantile: expected a number from 0 to 1, got"):
         dynamic_threshold(np.ones((2, 3)), quantile)
 
 
 def test_samples_of_one_number_are_refused():
-    with pytest.raises(ValueError, match=r"x0_hat: expected samples of several elements \(N, ...\), came shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"x0_hat: expected samples of several elements \(N, ...\), got shape \(3,\)"):
         dynamic_threshold(np.ones(3))
 
 
@@ -109,7 +109,7 @@ def test_rescaling_keeps_the_names_of_the_steps_and_needs_two():
     assert rescaled.timestep.tolist() == [0, 1, 400, 1000]
     assert rescaled.beta[1] == respaced.beta[1]
     assert not rescaled.beta.flags.writeable
-    with pytest.raises(ValueError, match=r"schedule: expected at least two steps.* came T = 1"):
+    with pytest.raises(ValueError, match=r"schedule: expected at least two steps.* got T = 1"):
         rescale_zero_terminal_snr(from_beta([0.5]))
 
 

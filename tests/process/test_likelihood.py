@@ -138,7 +138,7 @@ def test_a_density_is_asked_for_without_bins():
 def test_data_that_are_not_in_range_or_not_on_levels_are_refused():
     good = np.array([0.0, 0.5])
     with pytest.raises(
-        ValueError, match=r"x0: expected data in \[-1, 1\].*came -1 to 1.5; scale them, or give bins=None"
+        ValueError, match=r"x0: expected data in \[-1, 1\].*got -1 to 1.5; scale them, or give bins=None"
     ):
         decoder_log_likelihood(np.array([-1.0, 1.5]), good, good, 17)
     with pytest.raises(ValueError, match=r"x0: expected data in \[-1, 1\]"):
@@ -156,9 +156,9 @@ def test_data_that_are_not_in_range_or_not_on_levels_are_refused():
 
 def test_other_shapes_are_refused_and_not_broadcast():
     a, b = np.ones((2, 3)) / 7, np.ones((1, 3)) / 3
-    with pytest.raises(ValueError, match=r"other_mean: expected the shape \(2, 3\) of mean, came \(1, 3\); nothing is"):
+    with pytest.raises(ValueError, match=r"other_mean: expected the shape \(2, 3\) of mean, got \(1, 3\); nothing is"):
         kl_gaussian(a, a, b, a)
-    with pytest.raises(ValueError, match=r"log_variance: expected the shape \(2, 3\) of x0, came \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"log_variance: expected the shape \(2, 3\) of x0, got \(1, 3\)"):
         decoder_log_likelihood(a, a, b, None)
     with pytest.raises(ValueError, match=r"mean: expected the shape \(2, 3\) of x0"):
         l_vlb_term(linear(10), a, a, 3, b, a)
@@ -320,12 +320,12 @@ def test_wrong_steps_units_and_samples_are_refused_by_name():
             l_vlb_term(linear(10), a, a, t, a, a)
     with pytest.raises(ValueError, match="t: expected one step a sample"):
         l_vlb_term(linear(10), a, a, [2, 3, 4], a, a)
-    with pytest.raises(ValueError, match="unit: expected one of bits, nats, came 'nat'; did you mean nats"):
+    with pytest.raises(ValueError, match="unit: expected one of bits, nats, got 'nat'; did you mean nats"):
         l_vlb_term(linear(10), a, a, 2, a, a, unit="nat")
     with pytest.raises(ValueError, match="unit: expected one of bits, nats"):
         prior_matching(linear(10), a, "bpd")
     for x in (np.array(0.5), np.zeros((0, 3))):
-        with pytest.raises(ValueError, match=r"x0: expected at least one sample \(N, ...\), came shape"):
+        with pytest.raises(ValueError, match=r"x0: expected at least one sample \(N, ...\), got shape"):
             prior_matching(linear(10), x)
 
 

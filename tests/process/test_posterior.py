@@ -230,12 +230,12 @@ def test_one_of_the_two_times_may_be_the_same_for_all_samples(schedule):
 @pytest.mark.parametrize(
     ("time", "message"),
     [
-        ((0,), "t: expected integers from 1 to T = 10, came 0"),
-        ((11,), "t: expected integers from 1 to T = 10, came 11"),
-        ((np.array([3, 12]),), "t: expected integers from 1 to T = 10, came 12"),
-        ((5, 5), "t_prev: expected a step before t, came t_prev = 5 with t = 5"),
-        ((5, 7), "t_prev: expected a step before t, came t_prev = 7 with t = 5"),
-        ((5, -1), "t_prev: expected integers from 0 to T = 10, came -1"),
+        ((0,), "t: expected integers from 1 to T = 10, got 0"),
+        ((11,), "t: expected integers from 1 to T = 10, got 11"),
+        ((np.array([3, 12]),), "t: expected integers from 1 to T = 10, got 12"),
+        ((5, 5), "t_prev: expected a step before t, got t_prev = 5 with t = 5"),
+        ((5, 7), "t_prev: expected a step before t, got t_prev = 7 with t = 5"),
+        ((5, -1), "t_prev: expected integers from 0 to T = 10, got -1"),
         ((np.array([5, 3]), np.array([4, 3])), "t_prev: expected a step before t"),
         ((5.0,), "t: expected an integer or one a sample"),
         ((5, 4.0), "t_prev: expected an integer or one a sample"),
@@ -259,5 +259,5 @@ def test_what_is_not_floating_point_is_refused_by_name():
         (lambda: posterior_mean(linear(10), whole, x, 3), "x_t"),
         (lambda: posterior_mean_from_eps(linear(10), x, whole, 3), "eps"),
     ):
-        with pytest.raises(ValueError, match=f"{name}: expected floating-point numbers, came int64"):
+        with pytest.raises(ValueError, match=f"{name}: expected floating-point numbers, got int64"):
             call()

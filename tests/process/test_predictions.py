@@ -174,7 +174,7 @@ def test_a_predictor_without_clip_converts(kind, schedule, shape, seed, data):
 
 @pytest.mark.parametrize("clip", [(1, -1), (1, 1), (np.nan, 1)])
 def test_a_range_turned_round_is_refused(clip):
-    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high.* came"):
+    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high.* got"):
         predictor(linear(), lambda x, t: x, clip=clip)
 
 
@@ -187,10 +187,10 @@ def test_a_range_turned_round_is_refused(clip):
         ),
         (lambda s, x: convert(s, x, 3, x, "eps", "X0"), "target: expected one of .*eps, x0, mu, v, score.*'X0'"),
         (lambda s, x: predictor(s, lambda x, t: x, "noise")(x, 3), "source: expected one of"),
-        (lambda s, x: convert(s, x, 0, x, "eps", "x0"), "t: expected integers from 1 to T = 10, came 0"),
-        (lambda s, x: convert(s, x, 11, x, "eps", "x0"), "t: expected integers from 1 to T = 10, came 11"),
+        (lambda s, x: convert(s, x, 0, x, "eps", "x0"), "t: expected integers from 1 to T = 10, got 0"),
+        (lambda s, x: convert(s, x, 11, x, "eps", "x0"), "t: expected integers from 1 to T = 10, got 11"),
         (lambda s, x: convert(s, x, np.ones(2, int), x, "v", "x0"), "t: expected one step a sample"),
-        (lambda s, x: convert(s, x.astype(int), 3, x, "eps", "v"), "expected floating-point numbers, came int64"),
+        (lambda s, x: convert(s, x.astype(int), 3, x, "eps", "v"), "expected floating-point numbers, got int64"),
     ],
 )
 def test_a_wrong_kind_time_or_array_is_refused_by_name(call, message):

@@ -335,8 +335,8 @@ RISING = "timesteps: expected at least one, each larger than the last"
         (5, RISING),
         ([3, 3], RISING),
         ([3, 2], RISING),
-        ([0, 3], "timesteps: expected integers from 1 to T = 10, came 0"),
-        ([3, 11], "timesteps: expected integers from 1 to T = 10, came 11"),
+        ([0, 3], "timesteps: expected integers from 1 to T = 10, got 0"),
+        ([3, 11], "timesteps: expected integers from 1 to T = 10, got 11"),
         ([1.0, 2.0], "timesteps: expected an integer"),
         ([[1, 2]], "timesteps: expected an integer"),
     ],
@@ -359,7 +359,7 @@ def test_no_noise_is_asked_for_at_the_last_step():
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, np.nan])
 def test_ddim_refuses_an_eta_out_of_range(eta):
-    message = r"eta: expected a number from 0 \(deterministic\) to 1 \(ancestral\), came"
+    message = r"eta: expected a number from 0 \(deterministic\) to 1 \(ancestral\), got"
     with pytest.raises(ValueError, match=message):
         final(ddim(linear(10), strange_network(10), X, [1, 5], lambda t: X, eta))
     with pytest.raises(ValueError, match=message):
@@ -367,9 +367,9 @@ def test_ddim_refuses_an_eta_out_of_range(eta):
 
 
 def test_ddim_refuses_to_go_without_the_noise_it_needs():
-    with pytest.raises(ValueError, match=r"noise: expected fresh noise because eta = 0\.5, came None"):
+    with pytest.raises(ValueError, match=r"noise: expected fresh noise because eta = 0\.5, got None"):
         final(ddim(linear(10), strange_network(10), X, [1, 5], eta=0.5))
-    with pytest.raises(ValueError, match=r"eps: expected fresh noise because eta = 0\.5, came None"):
+    with pytest.raises(ValueError, match=r"eps: expected fresh noise because eta = 0\.5, got None"):
         ddim_step(linear(10), X, 5, 1, X, X, eta=0.5)
 
 
@@ -505,7 +505,7 @@ def test_solvers_keep_library_and_dtype(name, dtype):
             assert type(x_t) is type(library.asarray(x))
             assert np.asarray(x_t).dtype == dtype
             assert np.isfinite(np.asarray(x_t)).all()
-        with pytest.raises(ValueError, match=r"expected floating-point numbers, came .*int64"):
+        with pytest.raises(ValueError, match=r"expected floating-point numbers, got .*int64"):
             final(solver(schedule, lambda x, t: (x, x), library.asarray(X.astype(int)), [1, 7]))
 
 

@@ -328,26 +328,26 @@ BETA, RISING = r"beta: expected values in \(0, 1\), 1 at the last", "alpha_bar: 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: from_beta([]), r"beta: expected a list of T >= 1 variances, came shape \(0,\)"),
-        (lambda: from_beta([[0.1]]), r"beta: expected a list .* came shape \(1, 1\)"),
-        (lambda: from_beta(0.1), r"beta: expected a list .* came shape \(\)"),
-        (lambda: from_beta([0.1, 0.0]), BETA + ".* came 0.0 at t = 2"),
-        (lambda: from_beta([0.1, -0.2, 0.1]), BETA + ".* came -0.2 at t = 2"),
-        (lambda: from_beta([1.0, 0.1]), BETA + ".* came 1.0 at t = 1"),
-        (lambda: from_beta([0.1, 1.5]), BETA + ".* came 1.5 at t = 2"),
-        (lambda: from_beta([0.1, np.nan]), BETA + ".* came nan at t = 2"),
-        (lambda: from_beta([0.1, np.inf]), BETA + ".* came inf at t = 2"),
+        (lambda: from_beta([]), r"beta: expected a list of T >= 1 variances, got shape \(0,\)"),
+        (lambda: from_beta([[0.1]]), r"beta: expected a list .* got shape \(1, 1\)"),
+        (lambda: from_beta(0.1), r"beta: expected a list .* got shape \(\)"),
+        (lambda: from_beta([0.1, 0.0]), BETA + ".* got 0.0 at t = 2"),
+        (lambda: from_beta([0.1, -0.2, 0.1]), BETA + ".* got -0.2 at t = 2"),
+        (lambda: from_beta([1.0, 0.1]), BETA + ".* got 1.0 at t = 1"),
+        (lambda: from_beta([0.1, 1.5]), BETA + ".* got 1.5 at t = 2"),
+        (lambda: from_beta([0.1, np.nan]), BETA + ".* got nan at t = 2"),
+        (lambda: from_beta([0.1, np.inf]), BETA + ".* got inf at t = 2"),
         (lambda: linear(10, 0.1, 1.2), BETA),
         (lambda: linear(10, -0.1, 0.2), BETA),
-        (lambda: quadratic(10, -0.1, 0.2), "beta_start, beta_end: expected values .* came -0.1 and 0.2"),
-        (lambda: quadratic(10, 0.1, np.nan), "beta_start, beta_end: expected values .* came 0.1 and nan"),
+        (lambda: quadratic(10, -0.1, 0.2), "beta_start, beta_end: expected values .* got -0.1 and 0.2"),
+        (lambda: quadratic(10, 0.1, np.nan), "beta_start, beta_end: expected values .* got 0.1 and nan"),
         (lambda: quadratic(10, 0.1, 1.2), BETA),
         (lambda: constant(3, 0), BETA),
         (lambda: cosine(10, beta_max=0), BETA),
         (lambda: cosine(10, beta_max=np.nan), BETA),
-        (lambda: cosine(10, s=0), "s: expected an offset above 0, came 0"),
-        (lambda: cosine(10, s=np.nan), "s: expected an offset above 0, came nan"),
-        (lambda: sigmoid(10, 3, 3), "sigmoid: expected start < end and tau > 0, came start = 3, end = 3, tau = 1.0"),
+        (lambda: cosine(10, s=0), "s: expected an offset above 0, got 0"),
+        (lambda: cosine(10, s=np.nan), "s: expected an offset above 0, got nan"),
+        (lambda: sigmoid(10, 3, 3), "sigmoid: expected start < end and tau > 0, got start = 3, end = 3, tau = 1.0"),
         (lambda: sigmoid(10, tau=0), "sigmoid: expected start < end and tau > 0"),
         (lambda: sigmoid(10, start=np.nan), "sigmoid: expected start < end and tau > 0"),
         (lambda: from_alpha_bar([1.0]), RISING),
@@ -356,20 +356,20 @@ BETA, RISING = r"beta: expected values in \(0, 1\), 1 at the last", "alpha_bar: 
         (lambda: from_alpha_bar([1.0, 0.8, 0.9]), RISING),
         (lambda: from_alpha_bar([1.0, np.nan, 0.5]), RISING),
         (lambda: from_alpha_bar([[1.0, 0.5]]), RISING),
-        (lambda: from_alpha_bar([1.0, 0.5, -0.1]), "alpha_bar: expected no negative value, came -0.1 at T"),
+        (lambda: from_alpha_bar([1.0, 0.5, -0.1]), "alpha_bar: expected no negative value, got -0.1 at T"),
         (lambda: linear().respaced([]), "timesteps: expected"),
         (lambda: linear().respaced(5), "timesteps: expected at least one, each larger than the last"),
         (lambda: linear().respaced([5, 5]), "timesteps: expected at least one, each larger than the last"),
         (lambda: linear().respaced([5, 4]), "timesteps: expected at least one, each larger than the last"),
-        (lambda: linear().respaced([0, 4]), "timesteps: expected integers from 1 to T = 1000, came 0"),
-        (lambda: linear().respaced([4, 1001]), "timesteps: expected integers from 1 to T = 1000, came 1001"),
+        (lambda: linear().respaced([0, 4]), "timesteps: expected integers from 1 to T = 1000, got 0"),
+        (lambda: linear().respaced([4, 1001]), "timesteps: expected integers from 1 to T = 1000, got 1001"),
         (lambda: linear().respaced([4.0]), "timesteps: expected an integer .* dtype float64"),
-        (lambda: linear().between(5, 4), "k: expected a step no later than t, came k = 5 with t = 4"),
+        (lambda: linear().between(5, 4), "k: expected a step no later than t, got k = 5 with t = 4"),
         (lambda: linear().between(np.array([1, 5]), 4), "k: expected a step no later than t"),
-        (lambda: linear().between(-1, 4), "k: expected integers from 0 to T = 1000, came -1"),
-        (lambda: linear().between(1, 1001), "t: expected integers from 0 to T = 1000, came 1001"),
-        (lambda: uniform_steps(10, 0), "n: expected a number of steps from 1 to T = 10, came 0"),
-        (lambda: uniform_steps(10, 11), "n: expected a number of steps from 1 to T = 10, came 11"),
+        (lambda: linear().between(-1, 4), "k: expected integers from 0 to T = 1000, got -1"),
+        (lambda: linear().between(1, 1001), "t: expected integers from 0 to T = 1000, got 1001"),
+        (lambda: uniform_steps(10, 0), "n: expected a number of steps from 1 to T = 10, got 0"),
+        (lambda: uniform_steps(10, 11), "n: expected a number of steps from 1 to T = 10, got 11"),
     ],
 )
 def test_what_is_no_schedule_is_refused_by_name(make, message):
@@ -380,7 +380,7 @@ def test_what_is_no_schedule_is_refused_by_name(make, message):
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 @pytest.mark.parametrize("T", [0, -1, 2.0, "3", None])
 def test_a_number_of_steps_is_an_integer_of_at_least_one(name, T):
-    with pytest.raises(ValueError, match="T: expected a number of steps, an integer of at least 1, came"):
+    with pytest.raises(ValueError, match="T: expected a number of steps, an integer of at least 1, got"):
         SCHEDULES[name](T)
     assert SCHEDULES[name](np.int32(7)).T == 7
 

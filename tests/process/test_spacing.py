@@ -84,18 +84,18 @@ def test_a_schedule_of_one_step():
 @pytest.mark.parametrize("select", [uniform_steps, trailing_steps, quadratic_steps])
 @pytest.mark.parametrize("n", [0, -1, 11, 2.0, None])
 def test_what_is_no_number_of_steps_is_refused_by_name(select, n):
-    with pytest.raises(ValueError, match=rf"n: expected a number of steps from 1 to T = 10, came {n}"):
+    with pytest.raises(ValueError, match=rf"n: expected a number of steps from 1 to T = 10, got {n}"):
         select(10, n)
-    with pytest.raises(ValueError, match=rf"n: expected a number of steps from 1 to T = 10, came {n}"):
+    with pytest.raises(ValueError, match=rf"n: expected a number of steps from 1 to T = 10, got {n}"):
         karras_steps(linear(10), n)
 
 
 @pytest.mark.parametrize("rho", [0, -7.0, np.nan])
 def test_karras_refuses_a_rho_that_is_not_positive(rho):
-    with pytest.raises(ValueError, match="rho: expected a number above 0, came"):
+    with pytest.raises(ValueError, match="rho: expected a number above 0, got"):
         karras_steps(linear(10), 5, rho)
 
 
 def test_karras_refuses_infinite_sigma():
-    with pytest.raises(ValueError, match=r"schedule: expected alpha_bar_T > 0, came 0.*use trailing_steps"):
+    with pytest.raises(ValueError, match=r"schedule: expected alpha_bar_T > 0, got 0.*use trailing_steps"):
         karras_steps(from_beta([0.1, 1.0]), 2)

@@ -80,22 +80,22 @@ def test_the_bounds_weight_falls_with_t_as_the_papers_does():
 
 def test_what_cannot_be_weighted_is_refused_by_name():
     schedule = linear(10)
-    with pytest.raises(ValueError, match=r"t: expected steps whose variance is above 0, from 2 on.*came t = 1"):
+    with pytest.raises(ValueError, match=r"t: expected steps whose variance is above 0, from 2 on.*got t = 1"):
         vlb_weight(schedule, 1)
     with pytest.raises(ValueError, match="t: expected steps whose variance is above 0"):
         vlb_weight(schedule, [1, 2], "mu")
     assert vlb_weight(schedule, 1, "mu", step_variance) == 1 / (2 * schedule.beta[1])
     for weight in ALL.values():
-        with pytest.raises(ValueError, match=r"kind: expected one of eps, x0, mu, v, score, came 'noise'"):
+        with pytest.raises(ValueError, match=r"kind: expected one of eps, x0, mu, v, score, got 'noise'"):
             weight(schedule, 3, "noise")
         for t in (0, 11, [2, 11]):
             with pytest.raises(ValueError, match="t: expected integers from 1 to T = 10"):
                 weight(schedule, t, "eps")
     for gamma in (0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="gamma: expected a number above 0, the paper's is 5, came"):
+        with pytest.raises(ValueError, match="gamma: expected a number above 0, the paper's is 5, got"):
             min_snr_weight(schedule, 3, gamma=gamma)
     for bad in ({"gamma": -0.1}, {"k": 0.0}, {"gamma": np.nan}, {"k": np.nan}):
-        with pytest.raises(ValueError, match="gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, came"):
+        with pytest.raises(ValueError, match="gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, got"):
             p2_weight(schedule, 3, **bad)
 
 

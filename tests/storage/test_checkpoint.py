@@ -141,7 +141,7 @@ def test_file_is_safetensors_with_one_json_string(path):
         ({"x": np.zeros(2, np.longdouble)}, {}, ("arrays:", "float128|longdouble|float96")),
         ({"__metadata__": np.zeros(2)}, {}, ("arrays:", "__metadata__", "rename")),
         ({3: np.zeros(2)}, {}, ("arrays:", "3", "rename")),
-        ({}, {"a": {1: 2}}, ("metadata:", "keys that are strings", "came 1")),
+        ({}, {"a": {1: 2}}, ("metadata:", "keys that are strings", "got 1")),
         ({}, {"a": [{None: 2}]}, ("metadata:", "keys that are strings")),
         ({}, {"a": float("nan")}, ("metadata:", "JSON")),
         ({}, {"a": float("inf")}, ("metadata:", "JSON")),

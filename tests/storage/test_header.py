@@ -47,9 +47,9 @@ def refdiff_text(text):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ("a safetensors file", "came 0 bytes")),
-        (b"1234567", ("a safetensors file", "came 7 bytes")),
-        (b"PK\x03\x04" + b"\0" * 99, ("a safetensors file", "came 103 bytes that start b'PK", "another copy")),
+        (b"", ("a safetensors file", "got 0 bytes")),
+        (b"1234567", ("a safetensors file", "got 7 bytes")),
+        (b"PK\x03\x04" + b"\0" * 99, ("a safetensors file", "got 103 bytes that start b'PK", "another copy")),
         (packed(OURS, length=2**63), ("a safetensors file", "bytes that start")),
         (packed(OURS, length=len(json.dumps(OURS)) + 1), ("a safetensors file",)),
         (packed(b"{"), ("in the header JSON", "corrupt")),
@@ -69,7 +69,7 @@ def refdiff_text(text):
         (refdiff_text('{"format": 1}'), ("refdiff's metadata",)),
         (refdiff_text('{"format": "1", "metadata": {}}'), ("refdiff's metadata",)),
         (refdiff_text('{"format": 1, "metadata": []}'), ("refdiff's metadata",)),
-        (refdiff_text('{"format": 2, "metadata": {}}'), ("format 1, came 2", "upgrade refdiff")),
+        (refdiff_text('{"format": 2, "metadata": {}}'), ("format 1, got 2", "upgrade refdiff")),
         (packed({**OURS, "x": 1}), ("dtype, shape and data_offsets of 'x'",)),
         (packed({**OURS, "x": {"dtype": "F32"}}), ("dtype, shape and data_offsets of 'x'",)),
         (packed(entry("BF16", offsets=(0, 4)), b"1234"), ("a dtype NumPy has", "BF16", "convert")),
@@ -85,8 +85,8 @@ def refdiff_text(text):
         (packed(entry(offsets=(0, 9)), b"123456789"), ("8 bytes for 'x'", "9")),
         (packed(entry(offsets=(1, 9)), b"123456789"), ("data of 'x' at byte 0", "byte 1")),
         (packed({**entry(), "y": entry()["x"]}, b"12345678"), ("data of 'y' at byte 8", "byte 0")),
-        (packed(entry(), b"1234567"), ("8 bytes of arrays", "came 7", "truncated")),
-        (packed(entry(), b"123456789"), ("8 bytes of arrays", "came 9", "too long")),
+        (packed(entry(), b"1234567"), ("8 bytes of arrays", "got 7", "truncated")),
+        (packed(entry(), b"123456789"), ("8 bytes of arrays", "got 9", "too long")),
     ],
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else "",
 )

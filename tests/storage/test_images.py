@@ -101,10 +101,10 @@ def test_floats_and_bytes_give_one_grid():
         (images().repeat(2, 3), {}, ("images:", "C = 1 or 3")),
         (np.zeros((5, 2)), {}, ("images:", r"\(5, 2\)")),
         (images() * np.nan, {}, ("x:", "NaN")),
-        (images(), {"columns": 0}, ("columns:", "came 0")),
+        (images(), {"columns": 0}, ("columns:", "got 0")),
         (images(), {"columns": 1.5}, ("columns:", "1.5")),
-        (images(), {"scale": 0}, ("scale:", "came 0")),
-        (images(), {"pad": -1}, ("pad:", "came -1")),
+        (images(), {"scale": 0}, ("scale:", "got 0")),
+        (images(), {"pad": -1}, ("pad:", "got -1")),
     ],
 )
 def test_wrong_grids(x, options, words, tmp_path):
@@ -154,7 +154,7 @@ def test_strip_has_a_row_a_sample_and_a_column_a_state(tmp_path):
 def test_wrong_strips(tmp_path):
     with pytest.raises(ValueError, match=line("states:", r"\(K, N, H, W, C\)", r"\(3, 4, 5, 1\)")):
         save_strip(tmp_path / "a.png", images())
-    with pytest.raises(ValueError, match=line("came")):
+    with pytest.raises(ValueError, match=line("got")):
         save_strip(tmp_path / "a.png", np.zeros((0, 2, 4, 4, 1)))
 
 

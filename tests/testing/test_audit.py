@@ -88,7 +88,7 @@ def test_the_report_as_json_has_no_nan():
     told = json.loads(report(audit(Broken(), match="alpha bar"), as_json=True))
     assert told[0]["holds"] is False
     assert told[0]["worst_error"] is None
-    assert told[0]["message"] == "alpha_bar(): expected finite numbers, came NaN or infinity in 1 of 2"
+    assert told[0]["message"] == "alpha_bar(): expected finite numbers, got NaN or infinity in 1 of 2"
 
 
 def test_options_are_json_or_text():
@@ -163,19 +163,19 @@ def test_a_bad_target_or_option_is_told_so(module, target, given, message):
 def test_what_cannot_be_asked_is_told_so():
     with pytest.raises(ValueError, match="A scheduler has alpha_bar"):
         audit(object())
-    with pytest.raises(ValueError, match="part of the name of a claim, came 'nonsense'"):
+    with pytest.raises(ValueError, match="part of the name of a claim, got 'nonsense'"):
         audit(RefdiffScheduler(), match="nonsense")
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, "alpha_bar(): expected an array of real numbers, came NoneType"),
-        (np.ones((2, 2)), "alpha_bar(): expected shape (T+1,), came (2, 2)"),
-        (np.ones(1), "alpha_bar(): expected shape (T+1,), came (1,)"),
-        (["a", "b"], "alpha_bar(): expected an array of real numbers, came list"),
-        (np.array([1.0, 0.5, 0.6]), "alpha_bar at t = 2: expected from 0 to less than 0.5, came 0.6"),
-        (np.array([0.9, 0.5]), "alpha_bar_0: expected 1, that of the data, came 0.9"),
+        (None, "alpha_bar(): expected an array of real numbers, got NoneType"),
+        (np.ones((2, 2)), "alpha_bar(): expected shape (T+1,), got (2, 2)"),
+        (np.ones(1), "alpha_bar(): expected shape (T+1,), got (1,)"),
+        (["a", "b"], "alpha_bar(): expected an array of real numbers, got list"),
+        (np.array([1.0, 0.5, 0.6]), "alpha_bar at t = 2: expected from 0 to less than 0.5, got 0.6"),
+        (np.array([0.9, 0.5]), "alpha_bar_0: expected 1, that of the data, got 0.9"),
     ],
 )
 def test_a_wrong_alpha_bar_is_told_in_a_sentence(answer, message):
@@ -190,11 +190,11 @@ def test_a_wrong_alpha_bar_is_told_in_a_sentence(answer, message):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([], "timesteps(1): expected 1 steps, came shape (0,)"),
-        ([[3]], "expected 1 steps, came shape (1, 1)"),
-        ([1001], "timesteps(1): expected steps within 1 .. 1000, came 1001 .. 1001"),
-        ([0], "timesteps(1): expected steps within 1 .. 1000, came 0 .. 0"),
-        ([5, 4], "timesteps(1): expected 1 steps, came 2"),
+        ([], "timesteps(1): expected 1 steps, got shape (0,)"),
+        ([[3]], "expected 1 steps, got shape (1, 1)"),
+        ([1001], "timesteps(1): expected steps within 1 .. 1000, got 1001 .. 1001"),
+        ([0], "timesteps(1): expected steps within 1 .. 1000, got 0 .. 0"),
+        ([5, 4], "timesteps(1): expected 1 steps, got 2"),
     ],
 )
 def test_wrong_timesteps_are_told_in_a_sentence(steps, message):
@@ -218,7 +218,7 @@ def test_a_scheduler_that_exits_is_a_verdict():
 def test_a_target_of_no_known_kind_is_told_so():
     """The posterior's mean is none that a network is asked for here."""
     verdicts = audit(RefdiffScheduler(kind="mu"), match="one point", examples=1)
-    assert "expected that of eps, x0, v, score, came 0.70" in verdicts[0].message
+    assert "expected that of eps, x0, v, score, got 0.70" in verdicts[0].message
     assert [
         v.message for v in audit(RefdiffScheduler(kind="score"), match="one point", examples=2) if not v.holds
     ] == []

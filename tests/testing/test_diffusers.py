@@ -106,8 +106,8 @@ def test_a_class_made_from_one_of_theirs_and_an_object_are_wrapped():
 @pytest.mark.parametrize(
     ("target", "given", "message"),
     [
-        ("diffusers:DDIMScheduler", {"etta": 1}, "DDIMScheduler takes num_train_timesteps, .*eta, .*came etta"),
-        ("diffusers:DDPMScheduler", {"eta": 1}, "came eta"),
+        ("diffusers:DDIMScheduler", {"etta": 1}, "DDIMScheduler takes num_train_timesteps, .*eta, .*got etta"),
+        ("diffusers:DDPMScheduler", {"eta": 1}, "got eta"),
         ("diffusers:FlowMatchEulerDiscreteScheduler", {}, "for which none is written"),
         ("diffusers:UNet2DModel", {}, "for which none is written"),
         ("diffusers:DDIMScheduler", {"prediction_type": "score"}, "prediction_type: expected one of epsilon"),

@@ -92,7 +92,7 @@ def test_a_name_wins_and_a_path_object_is_a_path(tmp_path, monkeypatch):
     np.save("moons.npy", images())
     os.rename("moons.npy", "moons")
     assert load("moons").shape == (2,)
-    with pytest.raises(FormatError, match=line("came 'moons'")):
+    with pytest.raises(FormatError, match=line("got 'moons'")):
         load(Path("moons"))
 
 
@@ -111,10 +111,10 @@ def test_file_of_another_kind(name, advice, tmp_path):
 
 def test_resolution_is_checked_not_made(tmp_path):
     assert load("digits", resolution=8).shape == (8, 8, 1)
-    with pytest.raises(ValueError, match=line("resolution", "16x16", "came 8x8", "resize")):
+    with pytest.raises(ValueError, match=line("resolution", "16x16", "got 8x8", "resize")):
         load("digits", resolution=16)
     np.save(tmp_path / "wide.npy", images(h=4, w=6))
-    with pytest.raises(ValueError, match=line("came 6x4")):  # width first, as everywhere one speaks of pictures
+    with pytest.raises(ValueError, match=line("got 6x4")):  # width first, as everywhere one speaks of pictures
         load(tmp_path / "wide.npy", resolution=4)
     with pytest.raises(ValueError, match=line("points", "leave it out")):
         load("moons", resolution=8)
@@ -178,15 +178,15 @@ N = np.arange(6)
         ((X.repeat(2, 3), None, X, None), ("x:", "C = 1 or 3")),
         ((X[:, :0], None, X[:, :0], None), ("x:", "shape")),
         ((X[:0], None, X, None), ("x:", "at least one")),
-        ((X * 3, None, X, None), ("x:", r"\[-1, 1\]", r"came \[-")),
+        ((X * 3, None, X, None), ("x:", r"\[-1, 1\]", r"got \[-")),
         ((np.where(X > 0.9, np.float32(np.nan), X), None, X, None), ("x:", "NaN")),
         ((X, None, X * 3, None), ("held_out:", r"\[-1, 1\]")),
         ((X, None, images(h=5), None), ("held_out:", r"\(4, 4, 1\)", r"\(5, 4, 1\)")),
         ((X, N, X, None), ("held_out_labels:", "both or neither")),
         ((X, None, X, N), ("labels:", "both or neither")),
-        ((X, N[:5], X, N), ("labels:", "expected 6", "came 5")),
-        ((X, N, X, N[:5]), ("held_out_labels:", "expected 6", "came 5")),
-        ((X, N - 1, X, N), ("labels:", "came -1")),
+        ((X, N[:5], X, N), ("labels:", "expected 6", "got 5")),
+        ((X, N, X, N[:5]), ("held_out_labels:", "expected 6", "got 5")),
+        ((X, N - 1, X, N), ("labels:", "got -1")),
         ((X, N.astype(np.int32), X, N), ("labels:", "int64", "int32")),
         ((X, N[:, None], X, N), ("labels:", r"\(6, 1\)")),
         ((np.float32([[np.inf, 1]]), None, np.zeros((0, 2), np.float32), None), ("x:", "finite", "inf")),

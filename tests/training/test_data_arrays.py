@@ -95,9 +95,9 @@ def test_npz_saved_by_us(tmp_path):
         (X > 0, ("bool",)),
         (X.astype(complex), ("complex128",)),
         (np.array(["a", "b"]), ("<U1",)),
-        (np.zeros(3, [("a", "f4")]), ("shape|came",)),
-        (X * 1.5, (r"\[-1, 1\]", r"came \[-1.4\d*, 1.4\d*\]", "uint8")),
-        (X * 255.0, (r"\[-1, 1\]", r"came \[-254", "scale")),
+        (np.zeros(3, [("a", "f4")]), ("shape|got",)),
+        (X * 1.5, (r"\[-1, 1\]", r"got \[-1.4\d*, 1.4\d*\]", "uint8")),
+        (X * 255.0, (r"\[-1, 1\]", r"got \[-254", "scale")),
         (X.astype(np.float64) / abs(X).max() * (1 + 1e-9), (r"\[-1, 1\]",)),
         (np.where(X > 0.9, np.nan, X), ("NaN",)),
         (np.where(X > 0.9, np.inf, X), ("inf",)),
@@ -133,20 +133,20 @@ def test_pickles_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": X, "labels": LABELS[:19]}, ("labels", "expected 20", "came 19")),
+        ({"x": X, "labels": LABELS[:19]}, ("labels", "expected 20", "got 19")),
         ({"x": X, "labels": LABELS, "held_out": X}, ("held_out_labels", "both or neither")),
-        ({"x": X, "labels": LABELS, "held_out": X, "held_out_labels": LABELS[1:]}, ("held_out_labels", "came 19")),
+        ({"x": X, "labels": LABELS, "held_out": X, "held_out_labels": LABELS[1:]}, ("held_out_labels", "got 19")),
         ({"x": X, "held_out_labels": LABELS}, ("held_out beside held_out_labels",)),
         ({"x": X, "held_out": X, "held_out_labels": LABELS}, ("labels", "both or neither")),
         ({"x": X, "held_out": X[:, :2]}, ("held_out", r"\(4, 5, 3\)", r"\(2, 5, 3\)")),
         ({"x": X, "held_out": X * 9}, ("held_out", r"\[-1, 1\]")),
         ({"x": X, "labels": LABELS + 0.5}, ("labels", "integer", "float64")),
         ({"x": X, "labels": LABELS[:, None]}, ("labels", r"\(20, 1\)")),
-        ({"x": X, "labels": LABELS - 9}, ("labels", "came -9")),
-        ({"x": X, "labels": LABELS.astype(np.uint64) + 2**63}, ("labels", "came 9223372036854775808")),
+        ({"x": X, "labels": LABELS - 9}, ("labels", "got -9")),
+        ({"x": X, "labels": LABELS.astype(np.uint64) + 2**63}, ("labels", "got 9223372036854775808")),
         ({"x": X, "label": LABELS}, ("expected arrays named x, labels", "'label', 'x'", "rename")),
         ({"x_train": X, "y_train": LABELS}, ("x at least", "x_train")),
-        ({}, ("came none",)),
+        ({}, ("got none",)),
     ],
 )
 def test_wrong_npz(arrays, words, tmp_path):
@@ -202,7 +202,7 @@ NPY, NPZ = npy_bytes(), npz_bytes()
 )
 def test_broken_npy(content, tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(FormatError, match=line(r"a\.npy", "expected", "came", "save it again")):
+    with pytest.raises(FormatError, match=line(r"a\.npy", "expected", "got", "save it again")):
         load(tmp_path / "a.npy")
 
 

@@ -48,11 +48,11 @@ def test_single_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ("came 0 bytes",)),
-        (batch()[:-1], ("records of 3073 bytes", "came 61459 bytes, 3072 too many", "download")),
+        (b"", ("got 0 bytes",)),
+        (batch()[:-1], ("records of 3073 bytes", "got 61459 bytes, 3072 too many", "download")),
         (batch() + b"\0", ("1 too many",)),
         (b"\0" * 3074 * 3, ("CIFAR-100",)),
-        (batch()[:3073] + b"\x0a" + batch()[3074:], ("labels from 0 to 9", "came 10 in record 1")),
+        (batch()[:3073] + b"\x0a" + batch()[3074:], ("labels from 0 to 9", "got 10 in record 1")),
     ],
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else "",
 )

@@ -103,25 +103,25 @@ def flipped(data, i):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ("came one that starts with nothing",)),
-        (WHOLE[:3], ("came one that starts 000008",)),
+        (b"", ("got one that starts with nothing",)),
+        (WHOLE[:3], ("got one that starts 000008",)),
         (idx(LABELS), ("starts 00000803", "starts 00000801", "images")),
         (b"\x89PNG" + WHOLE[4:], ("starts 00000803", "starts 89504e47")),
         (b"\0\0\x0d\x03" + WHOLE[4:], ("unsigned bytes", "starts 00000d03")),
-        (WHOLE[:10], ("header of 16 bytes", "came 10")),
-        (WHOLE[:-1], ("20x5x4 bytes", "came 399", "download")),
-        (WHOLE[:16], ("20x5x4 bytes", "came 0")),
-        (WHOLE + b"\0", ("20x5x4 bytes", "came more")),
+        (WHOLE[:10], ("header of 16 bytes", "got 10")),
+        (WHOLE[:-1], ("20x5x4 bytes", "got 399", "download")),
+        (WHOLE[:16], ("20x5x4 bytes", "got 0")),
+        (WHOLE + b"\0", ("20x5x4 bytes", "got more")),
         (idx(IMAGES[:0]), ("0x5x4", "empty")),
         (struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), ("8 GiB", "corrupt")),
-        (struct.pack(">4B3I", 0, 0, 8, 3, 2**16, 2**8, 2**8), ("65536x256x256 bytes", "came 0")),
+        (struct.pack(">4B3I", 0, 0, 8, 3, 2**16, 2**8, 2**8), ("65536x256x256 bytes", "got 0")),
         (PACKED[:-20], ("gzip", "truncated or corrupt")),
         (PACKED[:12], ("gzip", "truncated or corrupt")),
         (PACKED[:10] + b"\xff" * 50, ("gzip", "invalid block type")),
         (flipped(PACKED, len(PACKED) - 6), ("gzip", "CRC")),
         (flipped(PACKED, 2), ("gzip", "truncated or corrupt")),
         (flipped(PACKED, len(PACKED) // 2), ("expected", "download")),
-        (gzip.compress(WHOLE + b"\0" * 999), ("20x5x4 bytes", "came more")),
+        (gzip.compress(WHOLE + b"\0" * 999), ("20x5x4 bytes", "got more")),
     ],
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else "",
 )
@@ -140,7 +140,7 @@ def test_number_of_labels_differs(tmp_path):
     write(tmp_path / "train-images-idx3-ubyte", IMAGES)
     write(tmp_path / "train-labels-idx1-ubyte", LABELS[:19])
     for path in (tmp_path, tmp_path / "train-images-idx3-ubyte"):
-        with pytest.raises(FormatError, match=line("train-labels", "expected 20 labels", "came 19")):
+        with pytest.raises(FormatError, match=line("train-labels", "expected 20 labels", "got 19")):
             load(path)
 
 

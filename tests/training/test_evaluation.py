@@ -39,7 +39,7 @@ def test_the_trace_of_the_root_agrees_with_the_eigenvalues_of_the_plain_product(
 
 
 def test_one_sample_has_no_covariance():
-    with pytest.raises(ValueError, match="at least 2 samples on each side, came 1 and 5"):
+    with pytest.raises(ValueError, match="at least 2 samples on each side, got 1 and 5"):
         frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
 
 

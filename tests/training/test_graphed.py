@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_is_refused_and_nothing_is_written(tiny):
     worker, _ = run(tiny, 2)
     before = flatten(worker.state().p)
     bad = np.full((2, 8, 8, 1), 1e38, np.float32)
-    with pytest.raises(TrainingError, match="step 3: expected a finite loss and gradient, came loss"):
+    with pytest.raises(TrainingError, match="step 3: expected a finite loss and gradient, got loss"):
         worker.step(bad)
     after = flatten(worker.state().p)
     assert all(np.array_equal(before[k], after[k]) for k in before)
@@ -146,7 +146,7 @@ def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(ti
     (tmp_path / "config.toml").write_text("a former run")
     config = tiny.changed(["engine=auto", "dtype=bfloat16"])
     for attempt in (lambda: train(config, tmp_path, force=True), lambda: sample(config, State.first(config).p, 2)):
-        with pytest.raises(ValueError, match="dtype: expected float32 on the cpu engine, came bfloat16; add --dtype"):
+        with pytest.raises(ValueError, match="dtype: expected float32 on the cpu engine, got bfloat16; add --dtype"):
             attempt()
     small = device()
     small.free_bytes = lambda: 1000

@@ -205,14 +205,14 @@ def test_levels_are_those_of_the_data():
         ValueError, match=r"x: expected images of 256 or 17 levels from -1 to 1, .*say how many with bins"
     ):
         levels(np.full((1, 2, 2, 1), 0.3))
-    with pytest.raises(ValueError, match=r"x: expected images in \[-1, 1\], came -1 to 1.2; scale them"):
+    with pytest.raises(ValueError, match=r"x: expected images in \[-1, 1\], got -1 to 1.2; scale them"):
         levels(np.array([-1.0, 1.2]).reshape(1, 1, 2, 1))
 
 
 def test_wrong_data_and_arguments_are_refused_by_name(few):
     p, x = State.first(few).p, load("digits").held_out[:4]
     for bad in (x[:0], x[:, :4], x[..., 0], np.float32(0.5) + 0 * x[0, 0, 0]):
-        with pytest.raises(ValueError, match=r"x: expected samples \(N, 8, 8, 1\), came shape"):
+        with pytest.raises(ValueError, match=r"x: expected samples \(N, 8, 8, 1\), got shape"):
             nll(few, p, bad, progress=False)
     with pytest.raises(ValueError, match=r"expected images in \[-1, 1\]"):
         nll(few, p, 2 * x, progress=False)
@@ -220,11 +220,11 @@ def test_wrong_data_and_arguments_are_refused_by_name(few):
         nll(few, p, 2 * x, bins=17, progress=False)
     with pytest.raises(ValueError, match="x0: expected data on the 256 levels"):
         nll(few, p, x, bins=256, progress=False)
-    with pytest.raises(ValueError, match="variance: expected one of posterior, beta, came 'learned'"):
+    with pytest.raises(ValueError, match="variance: expected one of posterior, beta, got 'learned'"):
         nll(few, p, x, variance="learned", progress=False)
-    with pytest.raises(ValueError, match="per_step: expected at least 2 samples a step, for a standard error, came 1"):
+    with pytest.raises(ValueError, match="per_step: expected at least 2 samples a step, for a standard error, got 1"):
         nll(few, p, x, per_step=1, progress=False)
-    with pytest.raises(ValueError, match="batch: expected at least 1, came 0"):
+    with pytest.raises(ValueError, match="batch: expected at least 1, got 0"):
         nll(few, p, x, batch=0, progress=False)
 
 

@@ -65,7 +65,7 @@ def test_the_spacing_chooses_the_steps(small, weights, spacing, steps):
 
 
 def test_no_samples_is_an_error(small, weights):
-    with pytest.raises(ValueError, match="n: expected at least one sample, came 0"):
+    with pytest.raises(ValueError, match="n: expected at least one sample, got 0"):
         sample(small, weights, 0)
 
 

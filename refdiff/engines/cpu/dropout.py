@@ -82,7 +82,7 @@ def _words(n: int, size: int) -> list[np.ndarray]:
 @operation
 def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]"""
-    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), came {rate}"
+    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     n, count = len(x), x[0].size if len(x) else 0
     blocks = -(-count // 4)
     kept = empty((n, blocks)).view(np.bool_).reshape(n, blocks, 4)

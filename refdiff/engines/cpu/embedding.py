@@ -29,7 +29,7 @@ def _frequencies(channels: int, convention: str) -> np.ndarray:
 
 def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> np.ndarray:
     """Sinusoids of t, computed in float64. As in the reference engine."""
-    assert channels >= 4, f"time_embedding: expected at least 4 channels, came {channels}"
+    assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
     half, t = channels // 2, t if isinstance(t, np.ndarray) else np.asarray(t)
     y, angle = empty((len(t), channels)), t[:, None] * _frequencies(channels, convention)

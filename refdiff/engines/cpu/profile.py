@@ -160,7 +160,7 @@ def operation(f: F) -> F:
 def _check(f: Callable[..., Any], a: np.ndarray) -> None:
     if a.dtype != _FLOAT32 and a.dtype.kind not in "iu":
         raise ValueError(
-            f"{f.__name__}: expected arrays of float32, the one type of the cpu engine, came {a.dtype} of shape "
+            f"{f.__name__}: expected arrays of float32, the one type of the cpu engine, got {a.dtype} of shape "
             f"{a.shape}; convert it with .astype(np.float32), or use the reference engine"
         )
 

@@ -171,7 +171,7 @@ def _plain(a: Any) -> Any:
 def _moved(result: Any) -> np.ndarray:
     """A fresh result, in the recording's memory if it is of this engine's type."""
     if not isinstance(result, np.ndarray):
-        raise TypeError(f"expected an array to write down, came the number {result!r}: give the call an `out`")
+        raise TypeError(f"expected an array to write down, got the number {result!r}: give the call an `out`")
     if result.dtype != np.float32:
         return result.view(Written)
     own = empty(result.shape)

@@ -16,7 +16,7 @@ __all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsampl
 def _blocks(x: np.ndarray) -> np.ndarray:
     """(N, H, W, C) -> (N H/2, 2, W/2, 2, C)."""
     n, h, w, c = x.shape
-    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, came {h}x{w}"
+    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, got {h}x{w}"
     return x.reshape(n * h // 2, 2, w // 2, 2, c)
 
 

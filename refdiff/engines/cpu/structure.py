@@ -22,7 +22,7 @@ def array(x: Any, dtype: Any = np.float32) -> np.ndarray:
     """x from the host as an array of this engine. ValueError for a dtype other than float32."""
     if np.dtype(dtype) != np.float32:
         raise ValueError(
-            f"dtype: expected float32, the one type of the cpu engine, came {np.dtype(dtype)}; leave it out, or use the "
+            f"dtype: expected float32, the one type of the cpu engine, got {np.dtype(dtype)}; leave it out, or use the "
             f"reference engine"
         )
     return np.asarray(x, np.float32)

@@ -28,7 +28,7 @@ def _cores() -> int:
 def _checked(name: str, n: int) -> int:
     if not isinstance(n, int) or not 1 <= n <= _cores():
         raise ValueError(
-            f"{name}: expected a number of threads from 1 to {_cores()}, the cores this process may use, came {n!r}; "
+            f"{name}: expected a number of threads from 1 to {_cores()}, the cores this process may use, got {n!r}; "
             f"leave it out to use them all"
         )
     return n
@@ -42,7 +42,7 @@ def _from_environment() -> int:
         n = int(text)
     except ValueError:
         raise ValueError(
-            f"REFDIFF_THREADS: expected a whole number from 1 to {_cores()}, came {text!r}; unset it to use all cores"
+            f"REFDIFF_THREADS: expected a whole number from 1 to {_cores()}, got {text!r}; unset it to use all cores"
         ) from None
     return _checked("REFDIFF_THREADS", n)
 

@@ -19,7 +19,7 @@ def dtype_name(dtype: Any) -> str:
     """ "float32" of np.float32, "float32", np.dtype("float32"); "bfloat16" is known by its name alone."""
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in ITEMSIZE:
-        raise ValueError(f"dtype: expected one of {', '.join(ITEMSIZE)}, came {name}")
+        raise ValueError(f"dtype: expected one of {', '.join(ITEMSIZE)}, got {name}")
     return name
 
 

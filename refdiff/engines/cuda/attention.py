@@ -117,7 +117,7 @@ def _bfloat16_tiles(name: str, d: int) -> _Tiles:
 
 def _head(d: int, multiple: int) -> int:
     if d > 512:
-        raise ValueError(f"attention: expected heads of at most 512 channels, came {d}; take more heads")
+        raise ValueError(f"attention: expected heads of at most 512 channels, got {d}; take more heads")
     return blocks(d, multiple) * multiple
 
 

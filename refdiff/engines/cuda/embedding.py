@@ -45,7 +45,7 @@ def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any =
     ddpm: [sin, cos], frequency_i = 10000^(-i / (half - 1));  adm: [cos, sin], frequency_i = 10000^(-i / half).
     A zero fills the last place when channels is odd. In float64. t: integers, on the device int32. channels at least 4.
     """
-    assert channels >= 4, f"time_embedding: expected at least 4 channels, came {channels}"
+    assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
     context, half = t.context if isinstance(t, Array) else current(), channels // 2
     t = _integers(t, context, -(1 << 31), (1 << 31) - 1)
@@ -62,9 +62,9 @@ def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any =
 def _integers(x: Any, context: Context, least: int, most: int) -> Array:
     """x as an int32 array of the device; what comes from the host is checked."""
     if isinstance(x, Array):
-        assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, came {x}"
+        assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, got {x}"
         return x
     x = np.asarray(x)
-    assert x.dtype.kind in "iu", f"expected integers, came {x.dtype}"
+    assert x.dtype.kind in "iu", f"expected integers, got {x.dtype}"
     assert np.all((x >= least) & (x <= most)), f"expected integers from {least} to {most}"
     return context.array(x, "int32")

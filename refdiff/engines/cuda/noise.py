@@ -21,10 +21,10 @@ def key_arguments(key: Key) -> tuple[Any, ...]:
     key.step: an integer, or an int32 Array of shape () which is read when the kernel runs, so that each replay of a
     captured step draws anew.
     """
-    assert not key.first, f"key.first: expected 0, came {key.first}: give the samples' numbers instead"
+    assert not key.first, f"key.first: expected 0, got {key.first}: give the samples' numbers instead"
     step: Any = key.step
     at = step if isinstance(step, Array) else None
-    assert at is None or (at.shape == () and at.dtype == "int32"), f"key.step: expected an int32 scalar, came {at}"
+    assert at is None or (at.shape == () and at.dtype == "int32"), f"key.step: expected an int32 scalar, got {at}"
     given = ctypes.c_uint(0 if at is not None else int(step))
     return (
         ctypes.c_uint(key.seed & 0xFFFFFFFF),
@@ -49,7 +49,7 @@ def normal(key: Key, n: int | Array, shape: tuple[int, ...] = (), dtype: Any = n
 
 def integers(key: Key, n: int | Array, low: int, high: int) -> Array:
     """`random.integers`, low to high with both ends, of samples 0 .. n - 1 or of those numbers.   -> (N,) int32."""
-    assert -(1 << 31) <= low <= high < 1 << 31, f"integers: expected low <= high in int32, came {low} and {high}"
+    assert -(1 << 31) <= low <= high < 1 << 31, f"integers: expected low <= high in int32, got {low} and {high}"
     index, samples, context = _index(n)
     y = context.empty((samples,), "int32")
     context.launch(
@@ -83,12 +83,12 @@ def noised(
 
 def advance(counter: Array) -> None:
     """counter += 1, in place, on the device: the number of the step that a captured graph is at. int32, shape ()."""
-    assert (counter.shape, counter.dtype) == ((), "int32"), f"advance: expected an int32 scalar, came {counter}"
+    assert (counter.shape, counter.dtype) == ((), "int32"), f"advance: expected an int32 scalar, got {counter}"
     counter.context.launch("noise.cu", "advance", 1, 32, counter)
 
 
 def _index(n: int | Array) -> tuple[Array | None, int, Any]:
     if not isinstance(n, Array):
         return None, int(n), current()
-    assert (n.dtype, n.ndim) == ("int32", 1), f"index: expected int32 (N,), came {n}"
+    assert (n.dtype, n.ndim) == ("int32", 1), f"index: expected int32 (N,), got {n}"
     return n, n.shape[0], n.context

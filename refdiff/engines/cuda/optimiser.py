@@ -72,8 +72,8 @@ def adamw(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, 
     norm of g is not finite, nothing is written now or later, and `state.bad` keeps the step's number.
     """
     context, n, s = state.p.context, state.p.size, settings
-    assert (g.shape, g.dtype) == ((n,), "float32"), f"adamw: expected g ({n},) float32, came {g}"
-    assert (step.shape, step.dtype) == ((), "int32"), f"adamw: expected an int32 scalar as step, came {step}"
+    assert (g.shape, g.dtype) == ((n,), "float32"), f"adamw: expected g ({n},) float32, got {g}"
+    assert (step.shape, step.dtype) == ((), "int32"), f"adamw: expected an int32 scalar as step, got {step}"
     assert s.decay in ("cosine", "constant"), f"adamw: {s.decay}"
     partials = min(_PARTIALS, blocks(n, 4 * THREADS * 4))
     partial = context.empty((partials,))
@@ -99,7 +99,7 @@ def scalars(state: FlatState) -> dict[str, float]:
 
 def piece_rows(x: Array, to: int) -> np.ndarray:
     """What `gather` needs to copy x, float32 and dense, to the address `to`.   -> (pieces, 3) int64: from, to, how many."""
-    assert x.dtype == "float32" and x.dense, f"gather: expected dense float32, came {x!r}"
+    assert x.dtype == "float32" and x.dense, f"gather: expected dense float32, got {x!r}"
     first = np.arange(0, max(x.size, 1), PIECE)
     return np.stack([x.pointer + 4 * first, to + 4 * first, np.minimum(x.size - first, PIECE)], axis=1)
 

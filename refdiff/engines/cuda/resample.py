@@ -41,14 +41,14 @@ def _spread(small: Array, factor: float) -> Array:
 def _gather(large: Array, factor: float) -> Array:
     """(N, H, W, C) -> (N, H/2, W/2, C), the sum of each block times factor."""
     n, h, w, c = large.shape
-    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, came {h}x{w}"
+    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, got {h}x{w}"
     small = large.context.empty((n, h // 2, w // 2, c), large.dtype)
     _launch("gather_blocks", large, small, factor, small)
     return small
 
 
 def _launch(name: str, x: Array, y: Array, factor: float, small: Array) -> None:
-    assert x.dense, f"resampling: expected dense rows, came {x}"
+    assert x.dense, f"resampling: expected dense rows, got {x}"
     w, c, pack = small.shape[2], small.shape[3], 16 // ITEMSIZE[x.dtype]
     grid = blocks(small.size, THREADS * (pack if c % pack == 0 else 1))
     x.context.launch("resample.cu", name, grid, THREADS, x, y, factor, w, c, small.size, dtype=x.dtype)

@@ -41,4 +41,4 @@ def expect(name: str, dtype: str, *arrays: Array) -> None:
     """An assertion: all of them dense and of this type."""
     for a in arrays:
         assert a.dense, f"{name}: {a} is part of a split"
-        assert a.dtype == dtype, f"{name}: expected {dtype}, came {a}"
+        assert a.dtype == dtype, f"{name}: expected {dtype}, got {a}"

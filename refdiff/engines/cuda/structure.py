@@ -33,7 +33,7 @@ def cast(x: Array, dtype: Any) -> Array:
     name = dtype_name(dtype)
     if name == x.dtype:
         return x
-    assert {name, x.dtype} == {"float32", "bfloat16"}, f"cast: expected float32 and bfloat16, came {x.dtype} to {name}"
+    assert {name, x.dtype} == {"float32", "bfloat16"}, f"cast: expected float32 and bfloat16, got {x.dtype} to {name}"
     x, y = dense(x), x.context.empty(x.shape, name)
     x.context.map(
         "structure.cu", "from_float32" if x.dtype == "float32" else "to_float32", x.size, x, y, dtype="bfloat16"
@@ -157,7 +157,7 @@ def dropout(x: Array, rate: float, key: Key) -> tuple[Array, Any]:
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step: an integer or an int32 Array
     of shape (), see `noise.key_arguments`. The mask is not kept: the backward draws it again.
     """
-    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), came {rate}"
+    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     return _dropout(x, rate, key), (rate, key)
 
 

@@ -33,7 +33,7 @@ def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype
 
     A zero fills the last place when channels is odd. Computed in float64. t gets no gradient. channels at least 4.
     """
-    assert channels >= 4, f"time_embedding: expected at least 4 channels, came {channels}"
+    assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
     half = channels // 2
     i = np.arange(half)

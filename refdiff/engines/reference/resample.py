@@ -32,5 +32,5 @@ def average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def _blocks(x: np.ndarray) -> np.ndarray:
     """(N, H, W, C) -> (N, H/2, 2, W/2, 2, C)."""
     n, h, w, c = x.shape
-    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, came {h}x{w}"
+    assert h % 2 == w % 2 == 0, f"resampling by two needs even sizes, got {h}x{w}"
     return x.reshape(n, h // 2, 2, w // 2, 2, c)

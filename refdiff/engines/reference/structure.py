@@ -91,7 +91,7 @@ def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
 
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements.
     """
-    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), came {rate}"
+    assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     keep = uniform(key, np.arange(len(x)), x.shape[1:]) > rate
     mask = keep.astype(x.real.dtype) * (1 / (1 - rate))
     return x * mask, mask

@@ -352,7 +352,7 @@ def more_steps_bring_a_run_closer_to_the_data(scheduler: Scheduler, seed: int, n
         for run in (_run(ask, k, denoise, np.zeros(4), 1.0) for k in (n, 4 * n))
     )
     text = (
-        f"Gaussian data in {4 * n} steps: expected an error of at most half the {few:.3g} of {n} steps, came {many:.3g}"
+        f"Gaussian data in {4 * n} steps: expected an error of at most half the {few:.3g} of {n} steps, got {many:.3g}"
     )
     return Difference(many / max(few / 2, 0.03), text)
 

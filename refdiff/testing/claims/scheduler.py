@@ -44,10 +44,10 @@ def alpha_bar_falls_from_one(scheduler: Scheduler) -> float:
     """Each step adds noise. The error is the number of t at which it does not, or at which alpha_bar is negative."""
     alpha_bar = Asked(scheduler).alpha_bar
     if alpha_bar[0] != 1:
-        return Difference(1, f"alpha_bar_0: expected 1, that of the data, came {alpha_bar[0]:.9g}")
+        return Difference(1, f"alpha_bar_0: expected 1, that of the data, got {alpha_bar[0]:.9g}")
     wrong = (np.diff(alpha_bar) >= 0) | (alpha_bar[1:] < 0)
     t = int(np.argmax(wrong)) + 1
-    text = f"alpha_bar at t = {t}: expected from 0 to less than {alpha_bar[t - 1]:.6g}, came {alpha_bar[t]:.6g}"
+    text = f"alpha_bar at t = {t}: expected from 0 to less than {alpha_bar[t - 1]:.6g}, got {alpha_bar[t]:.6g}"
     return Difference(float(wrong.sum()), text)
 
 
@@ -203,9 +203,9 @@ def _not_falling(ask: Asked, n: int) -> str:
     except AssertionError as error:
         return str(error)
     if len(steps) != n:
-        return f"timesteps({n}): expected {n} steps, came {len(steps)}"
+        return f"timesteps({n}): expected {n} steps, got {len(steps)}"
     pairs = [f"{b:g} after {a:g}" for a, b in pairwise(steps) if b >= a]
-    return f"timesteps({n}): expected falling ones, came {pairs[0]}" if pairs else ""
+    return f"timesteps({n}): expected falling ones, got {pairs[0]}" if pairs else ""
 
 
 @claim(
@@ -219,7 +219,7 @@ def sampling_starts_where_the_noise_ends(scheduler: Scheduler, n: int) -> float:
     n = min(n, ask.T)
     first = ask.timesteps(n)[0]
     share = float(ask.at(first)[0])
-    text = f"the first of timesteps({n}): expected T = {ask.T}, came {first:g}, where x_t is {100 * share:.2g} % data"
+    text = f"the first of timesteps({n}): expected T = {ask.T}, got {first:g}, where x_t is {100 * share:.2g} % data"
     return Difference(ask.T - first, text)
 
 

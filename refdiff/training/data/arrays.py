@@ -41,7 +41,7 @@ def load_npz(path: Path) -> Dataset:
         raise
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError ...
         raise FormatError(
-            f"{path}: expected a .npz archive, came one that is truncated or corrupt ({_reason(error)}); save it again"
+            f"{path}: expected a .npz archive, got one that is truncated or corrupt ({_reason(error)}); save it again"
         ) from None
     if len(arrays) == 1:
         ((name, x),) = arrays.items()
@@ -52,7 +52,7 @@ def load_npz(path: Path) -> Dataset:
     if "held_out" in arrays:
         return Dataset(path.name, x, labels, _samples(f"{path}: held_out", arrays["held_out"]), held_out_labels)
     if held_out_labels is not None:
-        raise FormatError(f"{path}: expected held_out beside held_out_labels, came none; give both or neither")
+        raise FormatError(f"{path}: expected held_out beside held_out_labels, got none; give both or neither")
     return hold_out_tenth(path.name, x, labels)
 
 
@@ -60,17 +60,17 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]
     members = archive.infolist()
     total, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
     if total > MAX_BYTES:
-        raise FormatError(f"{path}: expected at most 8 GiB unpacked, came {total / 2**30:.1f} GiB; split the file")
+        raise FormatError(f"{path}: expected at most 8 GiB unpacked, got {total / 2**30:.1f} GiB; split the file")
     if total > _SMALL and total > _MAX_RATIO * packed:
         raise FormatError(
-            f"{path}: expected an archive that shrinks its arrays at most {_MAX_RATIO} times, came one of {packed} bytes "
+            f"{path}: expected an archive that shrinks its arrays at most {_MAX_RATIO} times, got one of {packed} bytes "
             f"that unpacks to {total}, perhaps a decompression bomb; if you trust it, save it uncompressed with numpy.savez"
         )
     names = [member.filename.removesuffix(".npy") for member in members]
     if len(names) != 1 and not {"x"} <= set(names) <= set(_NAMES):
         raise FormatError(
             f"{path}: expected arrays named {', '.join(_NAMES)} (x at least), or one array of any name, "
-            f"came {', '.join(map(repr, sorted(names)))[:200] or 'none'}; rename them"
+            f"got {', '.join(map(repr, sorted(names)))[:200] or 'none'}; rename them"
         )
     arrays = {}
     for name, member in zip(names, members, strict=True):
@@ -97,14 +97,14 @@ def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
         Exception
     ) as error:  # numpy parses the header with ast: ValueError, SyntaxError, RecursionError, EOFError ...
         raise FormatError(
-            f"{where}: expected a .npy array, came something truncated or corrupt ({_reason(error)}); save it again"
+            f"{where}: expected a .npy array, got something truncated or corrupt ({_reason(error)}); save it again"
         ) from None
     if objects:
         raise FormatError(
-            f"{where}: expected numbers, came Python objects, whose pickles can run code; save plain numbers"
+            f"{where}: expected numbers, got Python objects, whose pickles can run code; save plain numbers"
         )
     raise FormatError(
-        f"{where}: expected {expected} bytes of array, as the header says, came {came}; "
+        f"{where}: expected {expected} bytes of array, as the header says, got {came}; "
         "it is truncated or corrupt: save it again"
     )
 
@@ -115,7 +115,7 @@ def _samples(where: str, x: np.ndarray) -> np.ndarray:
     elif x.dtype.kind != "f":
         raise FormatError(
             f"{where}: expected uint8 images, floats in [-1, 1] or points (N, 2) of floats, "
-            f"came {x.dtype} of shape {x.shape}; convert it first"
+            f"got {x.dtype} of shape {x.shape}; convert it first"
         )
     try:
         check_samples(where, x)  # before the cast, which could round into the range
@@ -130,11 +130,11 @@ def _labels(where: str, labels: np.ndarray | None) -> np.ndarray | None:
         return None
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise FormatError(
-            f"{where}: expected one integer a sample, came {labels.dtype} of shape {labels.shape}; number the classes from 0"
+            f"{where}: expected one integer a sample, got {labels.dtype} of shape {labels.shape}; number the classes from 0"
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < 1 << 31:
         raise FormatError(
-            f"{where}: expected classes counted from 0, came {labels.min()} to {labels.max()}; renumber them"
+            f"{where}: expected classes counted from 0, got {labels.min()} to {labels.max()}; renumber them"
         )
     return labels.astype(np.int64)
 

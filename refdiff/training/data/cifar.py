@@ -28,13 +28,13 @@ def load_cifar_folder(folder: Path) -> Dataset:
     batches = list(folder.glob("data_batch_*.bin"))
     if not batches:
         raise FormatError(
-            f"{folder}: expected data_batch_1.bin, ..., came the Python version of CIFAR-10, which refdiff does not "
+            f"{folder}: expected data_batch_1.bin, ..., got the Python version of CIFAR-10, which refdiff does not "
             "open because pickles can run code; download the binary version, cifar-10-binary.tar.gz"
         )
     wanted = [folder / f"data_batch_{i + 1}.bin" for i in range(len(batches))]
     if set(wanted) != set(batches):
         missing, extra = min(set(wanted) - set(batches)), max(set(batches) - set(wanted))
-        raise FormatError(f"{folder}: expected {missing.name} beside {extra.name}, came none; unpack the archive again")
+        raise FormatError(f"{folder}: expected {missing.name} beside {extra.name}, got none; unpack the archive again")
     x, labels = (np.concatenate(parts) for parts in zip(*map(read_batch, wanted), strict=True))
     test = folder / "test_batch.bin"
     if not test.is_file():
@@ -53,7 +53,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not 0 < size <= MAX_BYTES or size % _RECORD:
         hint = "this may be CIFAR-100, which is not read" if size and size % (_RECORD + 1) == 0 else "download it again"
         raise FormatError(
-            f"{path}: expected CIFAR-10's binary version, records of {_RECORD} bytes, came {size} bytes"
+            f"{path}: expected CIFAR-10's binary version, records of {_RECORD} bytes, got {size} bytes"
             f"{f', {size % _RECORD} too many' if size % _RECORD else ''}; {hint}"
         )
     records = np.fromfile(path, np.uint8).reshape(-1, _RECORD)
@@ -61,7 +61,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if labels.max() > 9:
         where = int(labels.argmax())
         raise FormatError(
-            f"{path}: expected labels from 0 to 9, came {labels[where]} in record {where}; "
+            f"{path}: expected labels from 0 to 9, got {labels[where]} in record {where}; "
             "it is corrupt or not CIFAR-10: download it again"
         )
     return from_uint8(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy()), labels

@@ -33,17 +33,17 @@ class Dataset:
         for argument, samples in (("x", self.x), ("held_out", self.held_out)):
             check_samples(argument, samples)
             if samples.dtype != np.float32:
-                raise ValueError(f"{argument}: expected float32, came {samples.dtype}; cast it with astype('float32')")
+                raise ValueError(f"{argument}: expected float32, got {samples.dtype}; cast it with astype('float32')")
         if not len(self.x):
-            raise ValueError("x: expected at least one sample, came none")
+            raise ValueError("x: expected at least one sample, got none")
         if self.held_out.shape[1:] != self.x.shape[1:]:
             raise ValueError(
-                f"held_out: expected samples of shape {self.x.shape[1:]} as in x, came {self.held_out.shape[1:]}; "
+                f"held_out: expected samples of shape {self.x.shape[1:]} as in x, got {self.held_out.shape[1:]}; "
                 "bring both to one shape"
             )
         if (self.labels is None) != (self.held_out_labels is None):
             missing = "labels" if self.labels is None else "held_out_labels"
-            raise ValueError(f"{missing}: expected beside those of the other part, came none; give both or neither")
+            raise ValueError(f"{missing}: expected beside those of the other part, got none; give both or neither")
         if self.labels is not None:
             check_labels("labels", self.labels, len(self.x))
         if self.held_out_labels is not None:
@@ -82,34 +82,34 @@ def check_samples(argument: str, x: np.ndarray) -> None:
         else:
             advice = "reshape it"
         raise ValueError(
-            f"{argument}: expected images (N, H, W, C) with C = 1 or 3, or points (N, 2), came shape {x.shape}; {advice}"
+            f"{argument}: expected images (N, H, W, C) with C = 1 or 3, or points (N, 2), got shape {x.shape}; {advice}"
         )
     if x.dtype.kind != "f":
         raise ValueError(
-            f"{argument}: expected floating-point numbers, came {x.dtype}; see `load` for the files it scales"
+            f"{argument}: expected floating-point numbers, got {x.dtype}; see `load` for the files it scales"
         )
     if not x.size:
         return
     low, high = x.min(), x.max()  # NaN if any element is
     if np.isnan(low):
-        raise ValueError(f"{argument}: expected numbers, came {int(np.isnan(x).sum())} NaN; remove those samples")
+        raise ValueError(f"{argument}: expected numbers, got {int(np.isnan(x).sum())} NaN; remove those samples")
     bound = np.inf if points else 1.0
     if not (-bound <= low and high <= bound) or np.isinf(low) or np.isinf(high):
         expected = "finite values" if points else "values in [-1, 1]"
-        raise ValueError(f"{argument}: expected {expected}, came [{low:g}, {high:g}]; scale it, or save bytes as uint8")
+        raise ValueError(f"{argument}: expected {expected}, got [{low:g}, {high:g}]; scale it, or save bytes as uint8")
 
 
 def check_labels(argument: str, labels: np.ndarray, count: int) -> None:
     """Raise ValueError unless labels is int64 (count,) and nowhere negative."""
     if labels.dtype != np.int64 or labels.ndim != 1:
         raise ValueError(
-            f"{argument}: expected int64 of shape ({count},), came {labels.dtype} of shape {labels.shape}; "
+            f"{argument}: expected int64 of shape ({count},), got {labels.dtype} of shape {labels.shape}; "
             "give each sample the number of its class"
         )
     if len(labels) != count:
-        raise ValueError(f"{argument}: expected {count}, one a sample, came {len(labels)}; remove what has no partner")
+        raise ValueError(f"{argument}: expected {count}, one a sample, got {len(labels)}; remove what has no partner")
     if count and labels.min() < 0:
-        raise ValueError(f"{argument}: expected classes counted from 0, came {labels.min()}; renumber them")
+        raise ValueError(f"{argument}: expected classes counted from 0, got {labels.min()}; renumber them")
 
 
 def from_uint8(pixels: np.ndarray) -> np.ndarray:

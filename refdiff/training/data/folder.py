@@ -28,7 +28,7 @@ def load_folder(folder: Path) -> Dataset:
     paths = find_images(folder)
     if not paths:
         raise FormatError(
-            f"{folder}: expected images ({', '.join(SUFFIXES)}), IDX or CIFAR-10 files, came a folder with none; "
+            f"{folder}: expected images ({', '.join(SUFFIXES)}), IDX or CIFAR-10 files, got a folder with none; "
             "give the folder that holds them, or the path of a .npy or .npz file"
         )
     x = None
@@ -38,12 +38,12 @@ def load_folder(folder: Path) -> Dataset:
             if len(paths) * pixels.size > MAX_BYTES:
                 size = _describe(pixels)
                 raise FormatError(
-                    f"{folder}: expected at most 8 GiB of pixels, came {len(paths)} images of {size}; shrink them first"
+                    f"{folder}: expected at most 8 GiB of pixels, got {len(paths)} images of {size}; shrink them first"
                 )
             first, x = pixels, np.empty((len(paths), *pixels.shape), np.float32)
         if pixels.shape != first.shape:
             raise FormatError(
-                f"{folder}: expected images of one size and mode, came {paths[0].relative_to(folder)} "
+                f"{folder}: expected images of one size and mode, got {paths[0].relative_to(folder)} "
                 f"({_describe(first)}) and {path.relative_to(folder)} ({_describe(pixels)}); "
                 "convert them to one size and to grey or RGB beforehand"
             )
@@ -79,10 +79,10 @@ def read_image(path: Path) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise a dozen kinds, down to SyntaxError and struct.error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(
-            f"{path}: expected an image, came a file that cannot be decoded ({reason}); replace or remove it"
+            f"{path}: expected an image, got a file that cannot be decoded ({reason}); replace or remove it"
         ) from None
     if wrong is not None:
-        raise FormatError(f"{path}: expected one grey or RGB image of 8 bits a channel, came {wrong}")
+        raise FormatError(f"{path}: expected one grey or RGB image of 8 bits a channel, got {wrong}")
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

@@ -85,7 +85,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             return _parse(file, path, ndim)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(
-            f"{path}: expected a whole gzip file, came a truncated or corrupt one ({error}); download it again"
+            f"{path}: expected a whole gzip file, got a truncated or corrupt one ({error}); download it again"
         ) from None
 
 
@@ -94,25 +94,23 @@ def _parse(file: _Readable, path: Path, ndim: int) -> np.ndarray:
     if came != magic:
         raise FormatError(
             f"{path}: expected an IDX file of unsigned bytes in {ndim} dimensions (it starts {magic.hex()}), "
-            f"came one that starts {came.hex() or 'with nothing'}; give the file that holds the "
+            f"got one that starts {came.hex() or 'with nothing'}; give the file that holds the "
             f"{'images' if ndim == 3 else 'labels'}, or download it again"
         )
     sizes = file.read(4 * ndim)
     if len(sizes) < 4 * ndim:
         raise FormatError(
-            f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, came {4 + len(sizes)}; download it again"
+            f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, got {4 + len(sizes)}; download it again"
         )
     shape = struct.unpack(f">{ndim}I", sizes)
     count = math.prod(shape)
     promise = f"{'x'.join(map(str, shape))} bytes after the header"
     if not 0 < count <= MAX_BYTES:
-        raise FormatError(
-            f"{path}: expected 1 byte to 8 GiB, came a header that says {promise}; it is corrupt or empty"
-        )
+        raise FormatError(f"{path}: expected 1 byte to 8 GiB, got a header that says {promise}; it is corrupt or empty")
     data = _read(file, count + 1)
     if len(data) != count:
         what = f"{len(data)}" if len(data) < count else "more"
-        raise FormatError(f"{path}: expected {promise}, as the header says, came {what}; download it again")
+        raise FormatError(f"{path}: expected {promise}, as the header says, got {what}; download it again")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -136,7 +134,7 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     labels = read_idx(path, 1).astype(np.int64)
     if len(labels) != count:
         raise FormatError(
-            f"{path}: expected {count} labels, one an image, came {len(labels)}; they belong to other images"
+            f"{path}: expected {count} labels, one an image, got {len(labels)}; they belong to other images"
         )
     return labels
 

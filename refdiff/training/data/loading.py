@@ -72,7 +72,7 @@ def _file_reader(path: Path) -> Callable[[Path], Dataset]:
     advice = (
         "give the folder it lies in" if suffix in folder.SUFFIXES else "give a folder of images, or convert it to .npz"
     )
-    raise FormatError(f"{path}: expected .npy, .npz, .bin (CIFAR-10) or IDX (MNIST), came {path.name!r}; {advice}")
+    raise FormatError(f"{path}: expected .npy, .npz, .bin (CIFAR-10) or IDX (MNIST), got {path.name!r}; {advice}")
 
 
 def _unknown(text: str) -> str:
@@ -80,20 +80,20 @@ def _unknown(text: str) -> str:
     guess = f"did you mean {' or '.join(close)}? " if close else ""
     return (
         f"name_or_path: expected one of {', '.join(NAMED)}, or the path of a file or folder, "
-        f"came {text!r}, which is neither; {guess or 'check the spelling; '}see `load` for the formats it reads"
+        f"got {text!r}, which is neither; {guess or 'check the spelling; '}see `load` for the formats it reads"
     )
 
 
 def _check_resolution(data: Dataset, resolution: int) -> None:
     if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
-        raise ValueError(f"resolution: expected a positive integer, came {resolution!r}; give the side in pixels")
+        raise ValueError(f"resolution: expected a positive integer, got {resolution!r}; give the side in pixels")
     if len(data.shape) == 1:
         raise ValueError(
-            f"resolution: expected none for {data.name}, which holds points, came {resolution}; leave it out"
+            f"resolution: expected none for {data.name}, which holds points, got {resolution}; leave it out"
         )
     height, width, _ = data.shape
     if (height, width) != (resolution, resolution):
         raise ValueError(
-            f"resolution: expected images of {resolution}x{resolution}, came {width}x{height} in {data.name}; "
+            f"resolution: expected images of {resolution}x{resolution}, got {width}x{height} in {data.name}; "
             "nothing is resized here: resize the files beforehand, or leave resolution out"
         )

@@ -86,7 +86,7 @@ def mixture(n: int, seed: int = 0, start: int = 0) -> np.ndarray:
 def _draw(n: int, seed: int, start: int) -> tuple[np.ndarray, np.ndarray]:
     """Two uniform and two normal numbers a point, float64 (n, 2) each; on two steps, so they are independent."""
     if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, came {n!r}; ask for at least one point")
+        raise ValueError(f"n: expected a positive integer, got {n!r}; ask for at least one point")
     index = np.arange(start, start + n)
     return uniform(Key(seed, Stream.DATA, 0), index, (2,)), normal(Key(seed, Stream.DATA, 1), index, (2,), np.float64)
 

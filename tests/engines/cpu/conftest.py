@@ -69,7 +69,7 @@ def _near(what: str, came: Any, wanted: Any, bound: float) -> None:
         scale = max(np.linalg.norm(b), size * b.size**0.5 if b.size <= 16 else 0.0)
         difference = np.linalg.norm(a.astype(np.float64) - b)
         error = 0.0 if difference == 0 else difference / scale if scale else np.inf
-        assert error <= bound, f"{what} {key}: expected an error of at most {bound:.1e}, came {error:.1e}"
+        assert error <= bound, f"{what} {key}: expected an error of at most {bound:.1e}, got {error:.1e}"
 
 
 def _float32(a: Any) -> Any:

@@ -234,9 +234,9 @@ def test_another_dtype_is_refused_by_name(dtype):
         lambda: cpu.linear(np.ones((2, 8), np.float32), weight=x[0, 0], bias=np.ones(8, np.float32)),
         lambda: cpu.add_backward(x, None),
     ):
-        with pytest.raises(ValueError, match=r"expected arrays of float32.*came .*float|complex.*reference engine"):
+        with pytest.raises(ValueError, match=r"expected arrays of float32.*got .*float|complex.*reference engine"):
             call()
-    with pytest.raises(ValueError, match=r"dtype: expected float32.*came float64"):
+    with pytest.raises(ValueError, match=r"dtype: expected float32.*got float64"):
         cpu.array([1, 2], np.float64)
     assert cpu.array([1, 2]).dtype == cpu.host(cpu.array([1.0])).dtype == np.float32
 
@@ -247,7 +247,7 @@ def test_shapes_that_do_not_fit_are_named():
         cpu.conv2d(x, weight, bias)
     with pytest.raises(AssertionError, match="3 channels do not divide into 2 groups"):
         cpu.group_norm(x, bias[:3], bias[:3], 2)
-    with pytest.raises(AssertionError, match="came 3x4"):
+    with pytest.raises(AssertionError, match="got 3x4"):
         cpu.average_pool(x[:, :3])
     with pytest.raises(AssertionError, match="do not divide into 2 heads"):
         cpu.attention(x[0], x[0], x[0], 2)

@@ -168,7 +168,7 @@ REFUSED = {
     "a view by choosing": (lambda x: x[0, 0], "float32 by index"),
     "a condition": (lambda x: x if x[:1, 0] > 1 else x + 1, "a number cannot be read"),
     "a number read": (lambda x: x + float(x[:1, 0]), "a number cannot be read"),
-    "a number": (lambda x: np.add.reduce(x, axis=None), "expected an array to write down, came the number"),
+    "a number": (lambda x: np.add.reduce(x, axis=None), "expected an array to write down, got the number"),
 }
 
 

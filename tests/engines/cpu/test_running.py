@@ -158,7 +158,7 @@ def test_weights_that_change_are_transformed_again():
 @pytest.mark.parametrize("n", [0, -1, 10**6, 1.5, "2"])
 def test_a_wrong_number_of_threads_is_refused(n):
     before = cpu.threads()
-    with pytest.raises(ValueError, match=r"threads: expected a number of threads from 1 to \d+.*came .*leave it out"):
+    with pytest.raises(ValueError, match=r"threads: expected a number of threads from 1 to \d+.*got .*leave it out"):
         cpu.threads(n)
     assert cpu.threads() == before
     assert cpu.threads(1) == cpu.threads() == 1

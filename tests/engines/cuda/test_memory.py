@@ -137,7 +137,7 @@ def test_an_array_lives_as_long_as_its_last_view():
 
 def test_the_names_of_types():
     assert [dtype_name(d) for d in (np.float32, "bfloat16", np.dtype("int32"))] == ["float32", "bfloat16", "int32"]
-    with pytest.raises(ValueError, match=r"dtype: expected one of float32, .*, came complex64"):
+    with pytest.raises(ValueError, match=r"dtype: expected one of float32, .*, got complex64"):
         dtype_name(np.complex64)
 
 
