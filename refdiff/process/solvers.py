@@ -5,6 +5,9 @@ the variance-preserving ODE of [SDE] eq. 13 in the coordinates of [EDM]. In lamb
 
     x_s = (s_s / s_t) x_t + s_s * integral of exp(lambda) x0_hat dlambda, from lambda_t to lambda_s  [DPMpp] prop. 4.1
 
+Steps are taken in x0_hat and eps_hat, x_t = a x0_hat + s eps_hat, not in y: y_t + (sigma_s - sigma_t) eps_hat is a difference
+of numbers of the size of sigma_t, which has lost all digits but those of x0_hat's where that is large.
+
 Contract as in `samplers`: each yields (t_prev, x) after every step. A model lives at integers t: it is asked at the steps
 given, and 2S at one between. The last step, to sigma = 0 and lambda = infinity, is x0_hat of the step before it for every
 solver: of first order, which costs no order as long as the first of the timesteps stays put while others come between.
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import Array, like
+from .arrays import Array, like, namespace, same_shape
 from .samplers import Predict, Trajectory, backwards, scales
 from .schedules import Schedule
 
@@ -25,30 +28,34 @@ __all__ = ["ddim_inversion", "dpmpp_2m", "dpmpp_2s", "euler", "heun"]
 
 
 def euler(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int]) -> Trajectory:
-    """y_s = y_t + (sigma_s - sigma_t) eps_hat.   First order; in exact arithmetic DDIM with eta = 0 [DDIM] eq. 13
+    """y_s = y_t + (sigma_s - sigma_t) eps_hat = x0_hat + sigma_s eps_hat.   First order; DDIM with eta = 0 [DDIM] eq. 13
 
     x ~ N(0, I). ValueError where sigma is infinite.
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        _, eps_hat = predict(x, t)
-        x = a[s] * (x / a[t] + (sigma[s] - sigma[t]) * eps_hat)
+        x0_hat, eps_hat = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
+        x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         yield s, x
 
 
 def heun(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int]) -> Trajectory:
     """y_s = y_t + (sigma_s - sigma_t) (eps_hat(y_t, t) + eps_hat(y', s)) / 2, y' by Euler's step.   [EDM] algorithm 1
 
-    Second order, two predictions a step; to sigma = 0 the step is Euler's. x ~ N(0, I). ValueError where sigma is infinite.
+    Computed as y' + (sigma_s - sigma_t) (eps_hat' - eps_hat) / 2, the change of the slope as `_change` has it. Second order,
+    two predictions a step; to sigma = 0 the step is Euler's. x ~ N(0, I). ValueError where sigma is infinite.
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        y, step = x / a[t], sigma[s] - sigma[t]
-        _, slope = predict(x, t)
+        x0_hat, eps_hat = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
+        x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         if s:
-            _, slope_there = predict(a[s] * (y + step * slope), s)
-            slope = (slope + slope_there) / 2
-        x = a[s] * (y + step * slope)
+            x0_there, eps_there = predict(x, s)
+            same_shape(x=x, x0_hat=x0_there, eps_hat=eps_there)
+            change = _change(eps_hat, eps_there, (x0_hat - x0_there) / sigma[s], x)
+            x = x + (a[s] * (sigma[s] - sigma[t]) / 2) * change
         yield s, x
 
 
@@ -62,6 +69,7 @@ def dpmpp_2m(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     before = None
     for t, s in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if before and s:
             x0_before, h_before = before  # from alpha_bar = 0 h_before is infinite, and the line is level
@@ -82,11 +90,13 @@ def dpmpp_2s(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     a, s_, lam = _exponential(schedule, x)
     for t, s in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if math.isfinite(h):
             u = _halfway(lam, t, s)
             to_u = lam[u] - lam[t]
             x0_there, _ = predict(s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
+            same_shape(x=x, x0_hat=x0_there)
             d = x0_hat + h / (2 * to_u) * (x0_there - x0_hat)
         x = s_[s] / s_[t] * x - a[s] * math.expm1(-h) * d
         yield s, x
@@ -100,10 +110,23 @@ def ddim_inversion(schedule: Schedule, predict: Predict, x: Array, timesteps: Se
     """
     a, sigma = scales(schedule, x, timesteps)
     for u, t in reversed([*backwards(schedule, timesteps)]):
-        y, asked = x / a[t], t or u
-        _, eps_hat = predict(a[asked] * y, asked)
-        x = a[u] * (y + (sigma[u] - sigma[t]) * eps_hat)
+        asked = t or u
+        _, eps_hat = predict((a[asked] / a[t]) * x, asked)
+        same_shape(x=x, eps_hat=eps_hat)
+        x = (a[u] / a[t]) * x + (a[u] * (sigma[u] - sigma[t])) * eps_hat
         yield u, x
+
+
+def _change(eps_hat: Array, eps_there: Array, by_x0: Array, x: Array) -> Array:
+    """eps_hat' - eps_hat, which along Euler's step is (x0_hat - x0_hat') / sigma_s: whichever has more digits.
+
+    An error of it counts sigma_t times. The difference of eps_hat is off by a last digit of eps_hat; the other form by one of
+    x0_hat over sigma_s, which is less, unless x0_hat was made of eps_hat and has lost as many digits as sigma_t has. Then the
+    two forms differ by more than rounding does, and the first is taken.
+    """
+    xp, by_eps = namespace(x), eps_there - eps_hat
+    rounding = 4 * float(xp.finfo(x.dtype).eps) * (xp.abs(eps_hat) + xp.abs(eps_there) + xp.abs(x))
+    return xp.where(xp.abs(by_x0 - by_eps) <= rounding, by_x0, by_eps)
 
 
 def _halfway(lam: list[float], t: int, s: int) -> int:

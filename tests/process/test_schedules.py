@@ -32,6 +32,11 @@ def beta_linear(T, beta_start=1e-4, beta_end=0.02):
     return [start + (end - start) * t / max(T - 1, 1) for t in range(T)]
 
 
+def beta_rescaled_linear(T, beta_start=1e-4, beta_end=0.02, beta_max=0.999):
+    scale = mpmath.mpf(1000) / T
+    return [min(scale * beta, mpmath.mpf(beta_max)) for beta in beta_linear(T, beta_start, beta_end)]
+
+
 def beta_quadratic(T, beta_start=1e-4, beta_end=0.02):
     return [root**2 for root in beta_linear(T, mpmath.sqrt(beta_start), mpmath.sqrt(beta_end))]
 
