@@ -134,8 +134,8 @@ def l_vlb_term(
 
     x0, x_t, mean, log_variance (N, ...), t integer or (N,), bins of `decoder_log_likelihood` -> (N,), saved.
     """
-    scale, t = _scale(x0, unit), steps(t, schedule.T)
     same_shape(x0=x0, x_t=x_t, mean=mean, log_variance=log_variance)
+    scale, t = _scale(x0, unit), steps(t, schedule.T)
     parts: list[Any] = [None, None]
     term = None
     if np.any(t > 1):
