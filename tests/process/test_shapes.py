@@ -38,6 +38,11 @@ def draws(n):
     return [np.random.default_rng(i).uniform(-0.9, 0.9, SHAPE) for i in range(n)]
 
 
+def twice(x):
+    """As many channels again, where there are any."""
+    return namespace(x).concat([x, x], axis=-1) if x.ndim else x
+
+
 def run(sampler, *names):
     """The sampler with x, and a prediction and a noise that are given."""
 
@@ -119,7 +124,7 @@ CALLS = {
     ),
     "l_hybrid": (
         ("x0", "eps"),
-        lambda x0, eps: l_hybrid(S, "eps", x0, eps, 3, namespace(x0).concat([x0, x0], axis=-1), bins=None),
+        lambda x0, eps: l_hybrid(S, "eps", x0, eps, 3, twice(x0), bins=None),
     ),
     "fixed_reverse": (("x_t", "x0"), lambda x_t, x0: fixed_reverse(S, lambda x, t: (x0, x0))(x_t, 3)),
     "ancestral_step": (("x", "x0_hat", "eps"), lambda x, x0_hat, eps: process.ancestral_step(S, x, 3, 2, x0_hat, eps)),
