@@ -85,7 +85,7 @@ def posterior_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
 
 
 def signal_left(schedule: Schedule, t: np.ndarray, target: str, source: str) -> None:
-    """ValueError where alpha_bar_t = 0: x_t is noise there, and `target`, which knows of x_0, does not follow from `source`."""
+    """ValueError where alpha_bar_t = 0: x_t is noise there, and `target`, which is of x_0, does not follow from `source`."""
     gone = schedule.alpha_bar[t] == 0
     if np.any(gone):
         raise ValueError(

@@ -45,8 +45,8 @@ def ancestral_step(
     """x_s ~ N(posterior mean with x0_hat, variance), s = t_prev; no noise when s = 0.   [DDPM] algorithm 2
 
     variance: `posterior_variance` or `step_variance` (beta_{t|s}). eps: the fresh noise, shape of x.
-    shift(x_t, t, mean, variance): what is added to the mean, at s = 0 too, see `classifier_shift` [ADM] algorithm 1; variance
-    is the step's, a number. x0_hat has been clipped by then: a shift is not.
+    shift(x_t, t, mean, variance): what is added to the mean, at s = 0 too, see `classifier_shift` [ADM] algorithm 1; the
+    variance is the step's, a number. x0_hat has been clipped by then: a shift is not.
     """
     same_shape(x=x, x0_hat=x0_hat, eps=eps)
     mean, sigma2 = posterior_mean(schedule, x, x0_hat, t, t_prev), variance(schedule, t, t_prev)

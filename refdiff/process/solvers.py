@@ -5,8 +5,8 @@ the variance-preserving ODE of [SDE] eq. 13 in the coordinates of [EDM]. In lamb
 
     x_s = (s_s / s_t) x_t + s_s * integral of exp(lambda) x0_hat dlambda, from lambda_t to lambda_s  [DPMpp] prop. 4.1
 
-Steps are taken in x0_hat and eps_hat, x_t = a x0_hat + s eps_hat, not in y: y_t + (sigma_s - sigma_t) eps_hat is a difference
-of numbers of the size of sigma_t, which has lost all digits but those of x0_hat's where that is large.
+Downward steps are taken from x0_hat and eps_hat, x_t = a x0_hat + s eps_hat, not from y: y_t + (sigma_s - sigma_t) eps_hat
+is a difference of numbers of the size of sigma_t, off by their last digit, which sigma_t / sigma_s magnifies.
 
 Contract as in `samplers`: each yields (t_prev, x) after every step. A model lives at integers t: it is asked at the steps
 given, and 2S at one between. The last step, to sigma = 0 and lambda = infinity, is x0_hat of the step before it for every
@@ -120,12 +120,12 @@ def ddim_inversion(schedule: Schedule, predict: Predict, x: Array, timesteps: Se
 def _change(eps_hat: Array, eps_there: Array, by_x0: Array, x: Array) -> Array:
     """eps_hat' - eps_hat, which along Euler's step is (x0_hat - x0_hat') / sigma_s: whichever has more digits.
 
-    An error of it counts sigma_t times. The difference of eps_hat is off by a last digit of eps_hat; the other form by one of
-    x0_hat over sigma_s, which is less, unless x0_hat was made of eps_hat and has lost as many digits as sigma_t has. Then the
-    two forms differ by more than rounding does, and the first is taken.
+    An error of it counts sigma_t times. The difference of eps_hat is off by a last digit of eps_hat; the other form by one
+    of x0_hat over sigma_s, which is less where that is large, unless x0_hat was made of eps_hat: then its error is sigma_t
+    times as large, the two forms differ by more than rounding does, and the first is taken.
     """
     xp, by_eps = namespace(x), eps_there - eps_hat
-    rounding = 4 * float(xp.finfo(x.dtype).eps) * (xp.abs(eps_hat) + xp.abs(eps_there) + xp.abs(x))
+    rounding = 2 * float(xp.finfo(x.dtype).eps) * (xp.abs(eps_hat) + xp.abs(eps_there) + xp.abs(x))
     return xp.where(xp.abs(by_x0 - by_eps) <= rounding, by_x0, by_eps)
 
 

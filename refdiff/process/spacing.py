@@ -1,7 +1,7 @@
 """Which n of the steps 1 .. T a sampler takes: functions of (T, n) -> (n,) increasing integers.
 
-They end at T, where x is noise, all but `leading_steps`. ValueError unless n is an integer from 1 to T. `SPACINGS` holds them
-by name, as functions of (schedule, n).
+They end at T, where x is noise, all but `leading_steps`. ValueError unless n is an integer from 1 to T. `SPACINGS` holds
+them by name, as functions of (schedule, n).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["SPACINGS", "karras_steps", "leading_steps", "quadratic_steps", "trai
 
 
 def uniform_steps(T: int, n: int) -> np.ndarray:
-    """t_i = 1 + round(i (T - 1) / (n - 1)), i = 0 .. n - 1: evenly spread, both ends among them.   [Lin24] table 2, "linspace"
+    """t_i = 1 + round(i (T - 1) / (n - 1)), i = 0 .. n - 1: evenly spread, with both ends.   [Lin24] table 2, "linspace"
 
     Halves go to the even number of t - 1, which the public codes count: these are the steps of "linspace" in diffusers for
     every T and n up to 1000, and of guided-diffusion but where its running sum rounds a half to the other side. For n = 1

@@ -59,7 +59,7 @@ def vlb_weight(
     if not np.all(sigma2 > 0):
         raise ValueError(f"t: expected steps whose variance is above 0, from 2 on for the posterior's, got t = {t}")
     # 1 / (2 sigma^2) is the weight of mu, whose error is a multiple of that of each other kind:
-    # beta / (sqrt(alpha) s) of eps, beta / sqrt(alpha) of the score, sqrt(alpha_bar_{t-1}) beta / s of v, again over s of x0.
+    # beta / (sqrt(alpha) s) of eps, beta / sqrt(alpha) of the score, sqrt(alpha_bar_{t-1}) beta / s of v, over s^2 of x0.
     before, s2 = schedule.alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
     share, per_variance = schedule.beta[t] / s2, schedule.beta[t] / sigma2
     if kind in ("eps", "score"):

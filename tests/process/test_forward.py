@@ -180,7 +180,10 @@ def test_t_single_steps_sample_the_closed_form():
         (lambda s, x: q_sample(s, x, True, x), "t: expected an integer or one a sample"),
         (lambda s, x: q_sample(s, x, np.ones((3, 1), int), x), r"t: expected an integer .* got shape \(3, 1\)"),
         (lambda s, x: q_sample(s, x, np.ones(2, int), x), r"t: expected one step a sample of x \(3, 2\), got \(2,\)"),
-        (lambda s, x: q_sample(s, np.array(1.5), np.ones(1, int), np.array(0.5)), r"t: expected one step a sample of x \(\)"),
+        (
+            lambda s, x: q_sample(s, np.array(1.5), np.ones(1, int), np.array(0.5)),
+            r"t: expected one step a sample of x \(\)",
+        ),
         (lambda s, x: q_sample(s, x.astype(int), 3, x), "x: expected floating-point numbers, got int64"),
         (lambda s, x: q_sample(s, x.tolist(), 3, x), "expected an array .* got list"),
         (lambda s, x: q_sample(s, 1.5, 3, x), "expected an array .* got float"),

@@ -1,7 +1,7 @@
 """The ends: alpha_bar = 0 and 1, beta of 1e-10, 10^5 elements, in half and single precision, against 50-digit coefficients.
 
-Every function that mixes arrays is linear in them, so its exact value is the sum of its arrays times factors made here of beta
-alone, in 50 digits. What rounding must do is a few last digits of the sum of the magnitudes.
+Every function that mixes arrays is linear in them, so its exact value is the sum of its arrays times factors made here of
+beta alone, in 50 digits. What rounding must do is a few last digits of the sum of the magnitudes.
 """
 
 from functools import cache
@@ -225,7 +225,9 @@ def test_single_steps_of_the_samplers_are_right_at_both_ends(name, dtype):
 # --- the losses ---
 
 
-@pytest.mark.parametrize(("size", "n"), [(0.01, 70_000), (1.0, 70_000), (1.0, 1_000_000), (200.0, 70_000), (3e-3, 70_000)])
+@pytest.mark.parametrize(
+    ("size", "n"), [(0.01, 70_000), (1.0, 70_000), (1.0, 1_000_000), (200.0, 70_000), (3e-3, 70_000)]
+)
 def test_the_mean_of_many_squares_neither_overflows_nor_vanishes(dtype, size, n):
     eps, _, smallest = info(dtype)
     prediction, exactly = made(np.full((n, 1), size), dtype)
@@ -275,7 +277,9 @@ def test_the_bound_asks_for_more_digits_than_half_precision_has(dtype):
         lambda: prior_matching(linear(10), x),
         lambda: l_hybrid(linear(10), "eps", x, x, 3, y, bins=None),
     ):
-        with pytest.raises(ValueError, match=r"expected float32 or float64, got .*float16; cast it yourself, say to float32"):
+        with pytest.raises(
+            ValueError, match=r"expected float32 or float64, got .*float16; cast it yourself, say to float32"
+        ):
             call()
 
 
@@ -294,7 +298,11 @@ def test_a_small_beta_gives_its_noise_in_half_precision_whatever_t_is():
     x, eps = np.zeros((2, 3), np.float16), np.ones((2, 3), np.float16)
     schedule = linear(1000, 1e-8, 0.02)
     for t in (1, np.array([1, 1])):
-        for noise in (q_step(schedule, x, t, eps), q_sample(schedule, x, t, eps), q_between(schedule, x, 0 * t, t, eps)):
+        for noise in (
+            q_step(schedule, x, t, eps),
+            q_sample(schedule, x, t, eps),
+            q_between(schedule, x, 0 * t, t, eps),
+        ):
             assert np.all(noise == np.float16(1e-4))
         assert np.all(target(schedule, "v", eps, x, t) == -np.float16(1e-4))
         assert np.all(classifier_guidance(schedule, x, t, x, eps) == -np.float16(1e-4))

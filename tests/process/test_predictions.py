@@ -96,7 +96,9 @@ def test_pure_noise_tells_nothing_of_the_data_and_does_not_pretend_to(source, ta
     schedule = from_beta([0.1, 0.2, 1.0])
     x, prediction = np.random.default_rng(0).standard_normal((2, 4))
     named = "eps" if source == "eps" else "the score"
-    message = rf"t: expected steps with alpha_bar > 0, got t = 3, where it is 0 and {named} says nothing of .*; predict v"
+    message = (
+        rf"t: expected steps with alpha_bar > 0, got t = 3, where it is 0 and {named} says nothing of .*; predict v"
+    )
     for t in (3, np.array([1, 3, 2, 1])):
         with pytest.raises(ValueError, match=message):
             convert(schedule, x, t, prediction, source, target)

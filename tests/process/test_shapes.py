@@ -75,12 +75,21 @@ CALLS = {
     "q_between": (("x_k", "eps"), lambda x_k, eps: process.q_between(S, x_k, 2, 5, eps)),
     "posterior_mean": (("x_t", "x0"), lambda x_t, x0: process.posterior_mean(S, x_t, x0, 3)),
     "posterior_mean_from_eps": (("x_t", "eps"), lambda x_t, eps: process.posterior_mean_from_eps(S, x_t, eps, 3)),
-    **{f"{b}_from_{a}": (("x_t", a), lambda f=f, **a: f(S, a.pop("x_t"), 3, *a.values())) for (a, b), f in CONVERSIONS.items()},
     **{
-        f"convert {a} to {a}": (("x_t", "prediction"), lambda x_t, prediction, a=a: convert(S, x_t, 3, prediction, a, a))
+        f"{b}_from_{a}": (("x_t", a), lambda f=f, **a: f(S, a.pop("x_t"), 3, *a.values()))
+        for (a, b), f in CONVERSIONS.items()
+    },
+    **{
+        f"convert {a} to {a}": (
+            ("x_t", "prediction"),
+            lambda x_t, prediction, a=a: convert(S, x_t, 3, prediction, a, a),
+        )
         for a in PREDICTIONS
     },
-    **{f"target {kind}": (("x0", "eps"), lambda x0, eps, kind=kind: target(S, kind, x0, eps, 3)) for kind in PREDICTIONS},
+    **{
+        f"target {kind}": (("x0", "eps"), lambda x0, eps, kind=kind: target(S, kind, x0, eps, 3))
+        for kind in PREDICTIONS
+    },
     "predictor": (("x_t", "prediction"), lambda x_t, prediction: predictor(S, lambda x, t: prediction)(x_t, 3)),
     "predictor's clip": (
         ("x_t", "x0"),
@@ -166,7 +175,9 @@ def test_arrays_of_one_shape_pass_and_others_are_named_with_their_shapes(name):
             call(**given)
         message = f"{other}: expected the shape {expected} of {names[0]}, got {got}; nothing is broadcast"
         # Where the first is wrong, which of the others is looked at first is no matter.
-        assert str(error.value) == message or (i == 0 and f"shape {expected} of {names[0]}, got {got}" in str(error.value))
+        assert str(error.value) == message or (
+            i == 0 and f"shape {expected} of {names[0]}, got {got}" in str(error.value)
+        )
 
 
 @pytest.mark.parametrize("library", ["array_api_strict", "torch"])
@@ -204,7 +215,9 @@ def test_a_loss_has_one_gradient(backward):
     saved = x if backward is l_simple_backward else (x, 0.5)
     for dloss in (1.0, np.float64(1.0), np.array(1.0)):
         assert backward(dloss, saved).shape == SHAPE
-    with pytest.raises(ValueError, match=r"dloss: expected a single number, got shape \(4, 1, 1, 1\); nothing is broad"):
+    with pytest.raises(
+        ValueError, match=r"dloss: expected a single number, got shape \(4, 1, 1, 1\); nothing is broad"
+    ):
         backward(np.ones((4, 1, 1, 1)), saved)
 
 

@@ -147,8 +147,8 @@ def the_flow_gives_the_exact_likelihood(seed: int) -> float:
     share=st.floats(0, 1), name=st.sampled_from(sorted(SPACINGS)), examples=100,
 )  # fmt: skip
 def step_selections_rise_without_repeating_to_T(schedule: Schedule, share: float, name: str) -> float:
-    """Uniform, leading, trailing, quadratic and Karras, for every n from 1 to T; all but trailing begin at 1, all but leading
-    end at T. All of the steps, for n = T. The error is how many of these demands fail."""
+    """Uniform, leading, trailing, quadratic and Karras, for every n from 1 to T; all but trailing begin at 1, all but
+    leading end at T. All of the steps, for n = T. The error is how many of these demands fail."""
     n = 1 + round(share * (schedule.T - 1))
     t, stride = SPACINGS[name](schedule, n), schedule.T // n
     last = schedule.T + 1 - stride - schedule.T % n if name == "leading" else schedule.T

@@ -22,8 +22,8 @@ lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_
     examples=100,
 )  # fmt: skip
 def uniform_steps_are_the_nearest_to_an_even_spread(T: int, share: float) -> float:
-    """No step is further than 1/2 from its place, and where floating-point numbers hold the places without rounding, halves go
-    to the even number of t - 1. The error is how many steps are elsewhere."""
+    """No step is further than 1/2 from its place, and where floating-point numbers hold the places without rounding, halves
+    go to the even number of t - 1. The error is how many steps are elsewhere."""
     n = 2 + round(share * (T - 2)) if T > 1 else 1
     t = uniform_steps(T, n).tolist()
     places = [Fraction(i * (T - 1), n - 1) for i in range(n)] if n > 1 else [Fraction(T - 1)]
@@ -39,8 +39,8 @@ def uniform_steps_are_the_nearest_to_an_even_spread(T: int, share: float) -> flo
     share=st.floats(0, 1), examples=100,
 )  # fmt: skip
 def leading_steps_begin_at_1_and_stop_short_of_T(T: int, share: float) -> float:
-    """The first n numbers of a count from 1 by the largest stride that fits n times into T; what is left over is at the end, and
-    the last is T for n = T alone, or for T = 1. The error is how many of these demands fail."""
+    """The first n numbers of a count from 1 by the largest stride that fits n times into T; what is left over is at the end,
+    and the last is T for n = T alone. The error is how many of these demands fail."""
     n = 1 + round(share * (T - 1))
     t, stride = leading_steps(T, n).tolist(), max(k for k in range(1, T + 1) if k * n <= T)
     return float(sum([t != list(range(1, T + 1, stride))[:n], len(t) != n, (t[-1] == T) != (n == T)]))
