@@ -70,6 +70,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("schedule.T=40", r"sample.steps: expected at most schedule.T = 40, got 50; add --set sample.steps=40"),
         ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, got 2"),
         ("sample.method=eular", r"sample.method: expected one of .* did you mean euler\?"),
+        ("schedule.law=rescale_linear", r"schedule.law: expected one of .* did you mean rescaled_linear\?"),
         ("sample.spacing=even", r"sample.spacing: expected one of uniform, leading, trailing"),
         ("engine=cudda", r"engine: expected one of auto, reference, .*got 'cudda'; did you mean cuda"),
         ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
