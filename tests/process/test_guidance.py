@@ -77,7 +77,7 @@ def test_a_shift_is_given_the_step_and_comes_after_thresholding():
         return 5 + 0 * mean
 
     predict = predictor(SCHEDULE, lambda x, t: 9 * x0, "x0", (-1, 1))
-    way = [x, *(x for _, x in ancestral(SCHEDULE, predict, x, [2, 6, 10], lambda t: 0 * x, shift=shift))]
+    way = [x, *(x for _, x in ancestral(SCHEDULE, predict, x, [2, 6, 10], lambda t: 0 * x0, shift=shift))]
     for (t, mean, variance), s, before, after in zip(asked, [6, 2, 0], way, way[1:], strict=False):
         assert norm(mean - posterior_mean(SCHEDULE, before, (9 * x0).clip(-1, 1), t, s)) <= 1e-15 * norm(mean)
         assert variance == posterior_variance(SCHEDULE, t, s)
