@@ -39,8 +39,6 @@ from refdiff.process import (
     rescale_zero_terminal_snr,
     target,
 )
-from refdiff.testing.audit import audit
-from refdiff.testing.scheduler import RefdiffScheduler
 
 SCHEDULES = {
     "linear": linear(),
@@ -281,17 +279,6 @@ def test_the_bound_asks_for_more_digits_than_half_precision_has(dtype):
             ValueError, match=r"expected float32 or float64, got .*float16; cast it yourself, say to float32"
         ):
             call()
-
-
-# --- somebody's own tests ---
-
-
-@pytest.mark.parametrize("schedule", ["from 1e-8", "1e-7", "cosine"])
-@pytest.mark.parametrize("kind", ["eps", "v"])
-def test_our_scheduler_holds_the_claim_about_half_precision(schedule, kind):
-    verdicts = audit(RefdiffScheduler(SCHEDULES[schedule], kind), match="half precision")
-    assert len(verdicts) == 1
-    assert verdicts[0].holds, verdicts[0].message
 
 
 def test_a_small_beta_gives_its_noise_in_half_precision_whatever_t_is():
