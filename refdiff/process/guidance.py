@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .arrays import Array, Time, like, namespace, same_shape, steps
+from .posterior import signal_left
 from .predictions import convert
 from .schedules import Schedule
 
@@ -25,9 +26,13 @@ def classifier_guidance(
     """eps - scale sqrt(1 - alpha_bar_t) grad_x log p(y | x_t).   [ADM] eq. 14, algorithm 2
 
     prediction: of `kind` (of PREDICTIONS), and so is what comes back. dlog_p: the gradient of log p(y | x_t) in x_t.
-    The score form, for every sampler; `classifier_shift` is the mean-shift form.
+    The score form, for every sampler; `classifier_shift` is the mean-shift form. ValueError where alpha_bar_t = 0, unless
+    kind is eps or score: x_t says nothing of y there, and what y says of x_0 is no multiple of a gradient that is 0.
     """
     same_shape(x_t=x_t, prediction=prediction, dlog_p=dlog_p)
+    if kind not in ("eps", "score"):
+        remedy = "guide by predictions with and without y there, or leave that step out"
+        signal_left(schedule, steps(t, schedule.T), kind, "a classifier", remedy)
     eps = convert(schedule, x_t, t, prediction, kind, "eps")
     s = like(np.sqrt(schedule.one_minus_alpha_bar[steps(t, schedule.T)]), dlog_p, "dlog_p")
     return convert(schedule, x_t, t, eps - scale * s * dlog_p, "eps", kind)

@@ -84,13 +84,15 @@ def posterior_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
     return np.log(posterior_variance(schedule, np.maximum(t, 2)))
 
 
-def signal_left(schedule: Schedule, t: np.ndarray, target: str, source: str) -> None:
+def signal_left(
+    schedule: Schedule, t: np.ndarray, target: str, source: str, remedy: str = "predict v, or leave that step out"
+) -> None:
     """ValueError where alpha_bar_t = 0: x_t is noise there, and `target`, which is of x_0, does not follow from `source`."""
     gone = schedule.alpha_bar[t] == 0
     if np.any(gone):
         raise ValueError(
             f"t: expected steps with alpha_bar > 0, got t = {np.ravel(t)[np.argmax(gone)]}, where it is 0 and {source} "
-            f"says nothing of {target}; predict v, or leave that step out"
+            f"says nothing of {target}; {remedy}"
         )
 
 

@@ -49,6 +49,19 @@ def test_classifier_guidance_subtracts_its_gradient_from_eps(kind, t):
         assert np.array_equal(classifier_guidance(SCHEDULE, x, t, eps, slope), eps - s * slope)
 
 
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_a_classifier_says_nothing_of_the_data_where_nothing_is_left_of_them(kind):
+    schedule, (x, y, slope) = rescale_zero_terminal_snr(SCHEDULE), draws()
+    for t in (10, np.array([1, 10, 3, 10])):
+        if kind in ("eps", "score"):
+            assert np.isfinite(classifier_guidance(schedule, x, t, y, slope, 2.0, kind)).all()
+            continue
+        with pytest.raises(
+            ValueError, match=rf"got t = 10, where it is 0 and a classifier says nothing of {kind}; guide by"
+        ):
+            classifier_guidance(schedule, x, t, y, slope, 2.0, kind)
+
+
 @pytest.mark.parametrize("variance", [posterior_variance, step_variance])
 @pytest.mark.parametrize(("t", "s"), [(7, 3), (2, 1), (3, 0)])
 def test_a_shift_is_added_to_the_mean_of_the_step(variance, t, s):
