@@ -67,7 +67,7 @@ def attention_does_not_see_the_order_of_its_keys(seed: int, heads: int, queries:
     shifted, _ = reference.attention(q, k + shift, v, heads)
     alike, _ = reference.attention(q, k, 0 * v + shift, heads)
     errors = backward_errors(
-        lambda *x: reference.attention(*x, heads=heads), reference.attention_backward, (q, k, v), rng
+        lambda q, k, v: reference.attention(q, k, v, heads), reference.attention_backward, (q, k, v), rng
     )
     size = np.abs(v).max() * np.ones_like(y)
     same = [relative(a, b, size) for a, b in ((moved, y), (shifted, y), (alike, shift + 0 * y))]

@@ -1,4 +1,4 @@
-"""Claims about the flow and the published sampling algorithms: each run held against the paper's own lines and coordinates."""
+"""Claims about the flow, and about the published samplers: each run held against its paper's own lines and coordinates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def _mixture(seed: int, D: int = 2, K: int = 2) -> GaussianMixture:
     rng = np.random.default_rng(seed)
     roots = 0.5 * rng.standard_normal((K, D, D))
     weights = rng.uniform(0.2, 1, K)
-    return GaussianMixture(weights / weights.sum(), rng.standard_normal((K, D)), roots @ roots.swapaxes(1, 2) + 0.1 * np.eye(D))
+    return GaussianMixture(
+        weights / weights.sum(), rng.standard_normal((K, D)), roots @ roots.swapaxes(1, 2) + 0.1 * np.eye(D)
+    )
 
 
 @claim(
@@ -73,7 +75,10 @@ def the_flow_carries_the_density_of_the_data_along(seed: int, sigma: float) -> f
     inflow = 0.0
     for i in range(2):
         unit = np.eye(2)[i]
-        inflow = inflow - sum(w * current(y + k * step * unit)[:, i] for k, w in zip(range(-2, 3), weights, strict=True)) / step
+        inflow = (
+            inflow
+            - sum(w * current(y + k * step * unit)[:, i] for k, w in zip(range(-2, 3), weights, strict=True)) / step
+        )
     return relative(change, inflow, density(y, 3) / sigma)
 
 
@@ -86,8 +91,8 @@ def _through(sigma: np.ndarray) -> Schedule:
 
 @claim(
     r"\nabla \cdot f = \mathbb E\big[e^\top (\nabla f)\, e\big],\quad \mathbb E[e] = 0,\ \mathrm{Cov}(e) = I",
-    source="[SDE] eq. 40", of=flow_log_likelihood, against="the exact divergence, over normal numbers and over signs", bound=5.0,
-    seed=seeds(), normal=st.booleans(), examples=3,
+    source="[SDE] eq. 40", of=flow_log_likelihood, against="the exact divergence, over normal numbers and over signs",
+    bound=5.0, seed=seeds(), normal=st.booleans(), examples=3,
 )  # fmt: skip
 def random_directions_give_the_likelihood_on_average(seed: int, normal: bool) -> float:
     """400 estimates of one direction each, in standard errors of their mean; 3 dimensions, 32 steps."""
@@ -114,7 +119,7 @@ def _edm_heun(D: Denoise, x: np.ndarray, sigma: list[float]) -> np.ndarray:
 
 
 def _dpmpp_2m(D: Denoise, x: np.ndarray, a: list[float], s: list[float]) -> np.ndarray:
-    """Algorithm 2, of indices 0 .. M: r_i = h_{i-1} / h_i, the first step and the last, to sigma = 0, without the old one."""
+    """Algorithm 2, of indices 0 .. M: r_i = h_{i-1} / h_i, the first step and the last, to sigma = 0, of first order."""
     lam = [math.log(p / q) if q else math.inf for p, q in zip(a, s, strict=True)]
     old = x
     for i in range(1, len(a)):
@@ -129,8 +134,8 @@ def _dpmpp_2m(D: Denoise, x: np.ndarray, a: list[float], s: list[float]) -> np.n
 
 @claim(
     r"d_i = \frac{x_i - D(x_i; \sigma_i)}{\sigma_i},\quad x_{i+1} = x_i + (\sigma_{i+1} - \sigma_i)\, \tfrac12 (d_i + d_i')",
-    source="[EDM] algorithm 1", of=heun, against="the paper's lines in its own coordinates, x / sqrt(alpha_bar)", bound=1e-13,
-    case=with_run, seed=seeds(),
+    source="[EDM] algorithm 1", of=heun, against="the paper's lines in its own coordinates, x / sqrt(alpha_bar)",
+    bound=1e-13, case=with_run, seed=seeds(),
 )  # fmt: skip
 def heuns_sampler_is_algorithm_1_of_its_paper(case: tuple[Schedule, Any], seed: int) -> float:
     """Over any schedule and any of its steps, with the perfect denoiser of a mixture."""
@@ -144,8 +149,8 @@ def heuns_sampler_is_algorithm_1_of_its_paper(case: tuple[Schedule, Any], seed: 
 
 
 @claim(
-    r"D_i = \Big(1 + \frac{1}{2 r_i}\Big) x_\theta(\tilde x_{t_{i-1}}) - \frac{1}{2 r_i}\, x_\theta(\tilde x_{t_{i-2}}),\quad"
-    r" \tilde x_{t_i} = \frac{\sigma_{t_i}}{\sigma_{t_{i-1}}} \tilde x_{t_{i-1}} - \alpha_{t_i} (e^{-h_i} - 1)\, D_i",
+    r"D_i = \Big(1 + \frac{1}{2 r_i}\Big) x_\theta(\tilde x_{t_{i-1}}) - \frac{1}{2 r_i}\, x_\theta(\tilde x_{t_{i-2}}),"
+    r"\quad \tilde x_{t_i} = \frac{\sigma_{t_i}}{\sigma_{t_{i-1}}} \tilde x_{t_{i-1}} - \alpha_{t_i} (e^{-h_i} - 1)\, D_i",
     source="[DPMpp] algorithm 2", of=dpmpp_2m, against="the paper's lines", bound=1e-13, case=with_run, seed=seeds(),
 )  # fmt: skip
 def dpm_solver_2m_is_algorithm_2_of_its_paper(case: tuple[Schedule, Any], seed: int) -> float:
@@ -181,8 +186,8 @@ def dpm_solver_2s_is_algorithm_1_of_its_paper(seed: int, n: int) -> float:
 
 @claim(
     r"\hat\epsilon \leftarrow \epsilon_\theta(x_t) - s \sqrt{1 - \bar\alpha_t}\, \nabla_{x_t} \log p_\phi(y \mid x_t),\quad"
-    r" x_{t-1} \leftarrow \sqrt{\bar\alpha_{t-1}}\, \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}} +"
-    r" \sqrt{1 - \bar\alpha_{t-1}}\, \hat\epsilon",
+    r" x_{t-1} \leftarrow \sqrt{\bar\alpha_{t-1}}\, \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}}"
+    r" + \sqrt{1 - \bar\alpha_{t-1}}\, \hat\epsilon",
     source="[ADM] algorithm 2", of=classifier_guidance, against="the run of the perfect denoiser of the class alone",
     bound=1e-13, case=with_run, seed=seeds(),
 )  # fmt: skip
@@ -202,13 +207,13 @@ def a_run_guided_by_a_perfect_classifier_is_a_run_of_the_class(case: tuple[Sched
         return model
 
     ends = [final(ddim(schedule, predictor(schedule, guided(scale)), x, chosen)) for scale in (1.0, 0.0)]
-    expected = [
-        final(ddim(schedule, predictor(schedule, partial(d.eps, schedule)), x, chosen)) for d in (one, both)
-    ]
+    expected = [final(ddim(schedule, predictor(schedule, partial(d.eps, schedule)), x, chosen)) for d in (one, both)]
     return relative(ends, expected, scale=np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))
 
 
-def _end(solver: Any, schedule: Schedule, data: GaussianMixture, x: np.ndarray, chosen: Any, expected: np.ndarray) -> float:
+def _end(
+    solver: Any, schedule: Schedule, data: GaussianMixture, x: np.ndarray, chosen: Any, expected: np.ndarray
+) -> float:
     """How far the run ends from what is expected, in units of the noise that it began with as that is in y = x / a."""
     came = final(solver(schedule, predictor(schedule, partial(data.eps, schedule)), x, chosen))
     return relative(came, expected, np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))

@@ -79,12 +79,12 @@ def layer_norm_normalises_each_row(seed: int, rows: int, channels: int, offset: 
 
 @claim(
     r"\mathrm{AdaGN}(h, y) = y_s\, \mathrm{GroupNorm}(h) + y_b,\quad y_s = 1 + \mathrm{scale},\ y_b = \mathrm{shift}",
-    source="[ADM] section 3.1, [SiLU]", of=reference.adaptive_group_norm_silu, against="50-digit arithmetic, and complex steps",
-    bound=1e-13, seed=seeds(), layout=layouts,
+    source="[ADM] section 3.1, [SiLU]", of=reference.adaptive_group_norm_silu, bound=1e-13,
+    against="50-digit arithmetic, and complex steps", seed=seeds(), layout=layouts,
 )  # fmt: skip
 def an_adaptive_norm_scales_and_shifts_each_sample_and_channel(seed: int, layout: tuple[int, int, int, int]) -> float:
-    """Followed by SiLU, as in a residual block; scale and shift of 0 leave group norm and SiLU; all gradients, those of scale
-    and shift among them."""
+    """Followed by SiLU, as in a residual block; scale and shift of 0 leave group norm and SiLU; all gradients, those of
+    scale and shift among them."""
     n, groups, inner, positions = layout
     x, weight, bias = _drawn(seed, (n, positions, groups * inner), 0.0)
     rng = np.random.default_rng(seed + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -31,7 +30,9 @@ def _loops(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, padding: tu
         at = r * stride + i - padding[0], s * stride + j - padding[0]
         if 0 <= at[0] < h and 0 <= at[1] < wide:
             for o in range(c_out):
-                y[p, r, s, o] += sum(a * c for a, c in zip(x[p, at[0], at[1]].tolist(), w[i, j, :, o].tolist(), strict=True))
+                y[p, r, s, o] += sum(
+                    a * c for a, c in zip(x[p, at[0], at[1]].tolist(), w[i, j, :, o].tolist(), strict=True)
+                )
     return y + b
 
 
@@ -61,14 +62,17 @@ def tiles_of_winograd_give_the_same_convolution(seed: int, images: int, size: tu
     that they do not, for tiles of 2x2 and 4x4 outputs."""
     rng = np.random.default_rng(seed)
     x, w, b, dy = (
-        rng.standard_normal(s, dtype=np.float32) for s in ((images, *size, 16), (3, 3, 16, 24), (24,), (images, *size, 24))
+        rng.standard_normal(s, dtype=np.float32)
+        for s in ((images, *size, 16), (3, 3, 16, 24), (24,), (images, *size, 24))
     )
     y, saved = cpu.conv2d(x, w, b)
     dx, g = cpu.conv2d_backward(dy, saved)
     wide = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = {(i, j): wide[:, i : i + size[0], j : j + size[1]] for i in range(3) for j in range(3)}
     expected = sum(windows[at] @ w[at].astype(np.float64) for at in windows) + b
-    dw = np.array([[np.einsum("nhwc,nhwo->co", windows[i, j], dy.astype(np.float64)) for j in range(3)] for i in range(3)])
+    dw = np.array(
+        [[np.einsum("nhwc,nhwo->co", windows[i, j], dy.astype(np.float64)) for j in range(3)] for i in range(3)]
+    )
     dwide = np.zeros_like(wide)
     for i, j in windows:
         dwide[:, i : i + size[0], j : j + size[1]] += dy @ w[i, j].T.astype(np.float64)
@@ -134,13 +138,13 @@ def the_loss_of_the_engine_is_the_mean_of_the_squares(seed: int, n: int) -> floa
     x, y = np.random.default_rng(seed).standard_normal((2, n, 3))
     loss, _ = reference.mean_squared_error(x, y)
     squares = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(x.ravel().tolist(), y.ravel().tolist(), strict=True))
-    return abs(loss / float(squares / (3 * n)) - 1)
+    return abs(float(loss) / float(squares / (3 * n)) - 1)
 
 
 # --- backwards ---
 
 P = {"weight": (6,), "bias": (6,)}
-CASES: dict[str, tuple[list[tuple[int, ...]], dict[str, tuple[int, ...]], dict[str, Any]]] = {
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of parameters, and what gets no gradient
     "adaptive_group_norm_silu": ([(2, 3, 2, 6), (2, 6), (2, 6)], P, {"groups": 3}),
     "add": ([(2, 3), (2, 3)], {}, {}),
     "attention": ([(2, 3, 6), (2, 4, 6), (2, 4, 6)], {}, {"heads": 2}),

@@ -27,7 +27,7 @@ def _flat(tree: Any) -> np.ndarray:
 
 
 def _moments(gradients: list[float], beta1: float, beta2: float) -> tuple[Any, Any]:
-    """The means of g and of g^2 over all steps, the i-th before the last counting beta^i: what both corrected moments are."""
+    """The means of g and of g^2 over all steps, the i-th before the last counting beta^i: the corrected moments."""
     ages = range(len(gradients))
     g = [mpmath.mpf(x) for x in reversed(gradients)]
     means = []
@@ -63,13 +63,15 @@ def adam_divides_the_mean_gradient_by_its_root_mean_square(
     with mpmath.workdps(50):
         for column in np.array([_flat(g) for g in gradients]).T.tolist():
             steps = [_moments(column[:t], *beta) for t in range(1, n + 1)]
-            moved.append(float(mpmath.fsum(a / (mpmath.sqrt(b) + mpmath.mpf(1e-8)) for a, b in steps) * mpmath.mpf(rate)))
+            moved.append(
+                float(mpmath.fsum(a / (mpmath.sqrt(b) + mpmath.mpf(1e-8)) for a, b in steps) * mpmath.mpf(rate))
+            )
     return relative(_flat(first) - _flat(p), moved, np.abs(moved) + 1e-4 * np.abs(_flat(first)) + rate)
 
 
 @claim(
-    r"\theta_t = \theta_{t-1} - \eta_t \Big(\frac{\alpha\, \hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda\, \theta_{t-1}\Big),"
-    r"\quad \text{rate} = \eta_t \alpha,\ \text{weight decay} = \lambda / \alpha",
+    r"\theta_t = \theta_{t-1} - \eta_t \Big(\frac{\alpha\, \hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda\,"
+    r" \theta_{t-1}\Big),\quad \text{rate} = \eta_t \alpha,\ \text{weight decay} = \lambda / \alpha",
     source="[AdamW] algorithm 2", of=adamw, against="Adam without decay, and the power that decay alone is", bound=1e-12,
     seed=seeds(), n=st.integers(1, 8), rate=rates, decay=st.floats(0, 1), beta=betas,
 )  # fmt: skip
@@ -88,7 +90,11 @@ def weight_decay_is_decoupled_from_the_gradient(
         without, m_without, v_without = adamw(p, g, m, v, t, rate, 0.0, *beta)
         new, m, v = adamw(p, g, m, v, t, rate, decay, *beta)
         apart = relative(_flat(without) - _flat(new), rate * decay * _flat(p), np.abs(_flat(p)) + rate)
-        if not apart <= 1e-12 or not np.array_equal(_flat(m), _flat(m_without)) or not np.array_equal(_flat(v), _flat(v_without)):
+        if (
+            not apart <= 1e-12
+            or not np.array_equal(_flat(m), _flat(m_without))
+            or not np.array_equal(_flat(v), _flat(v_without))
+        ):
             return np.inf
         p = new
     with mpmath.workdps(50):

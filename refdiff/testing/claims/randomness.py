@@ -88,7 +88,9 @@ def the_noise_is_normal_and_independent(seed: int) -> float:
     ordered, n = np.sort(z.ravel()), z.size
     cdf = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in ordered])
     gap = max((np.arange(1, n + 1) / n - cdf).max(), (cdf - np.arange(n) / n).max())
-    others = [normal(Key(seed, s, t), np.arange(4096), (4,), np.float64) for s, t in ((Stream.NOISE, 4), (Stream.STEP, 3))]
+    others = [
+        normal(Key(seed, s, t), np.arange(4096), (4,), np.float64) for s, t in ((Stream.NOISE, 4), (Stream.STEP, 3))
+    ]
     pairs = [(z[:, :-1], z[:, 1:]), (z[:-1], z[1:]), *((z, other) for other in others)]
     correlations = [abs((a * b).sum()) / math.sqrt(a.size) for a, b in pairs]
     return float(max(math.sqrt(n) * gap, *(c / 2 for c in correlations)))
@@ -124,6 +126,9 @@ def the_scaled_tail_of_the_normal_distribution_is_exact(seed: int, size: float) 
     """Each value relative to itself, from x = 0 to where erfc itself is far below the smallest number."""
     x = size * np.random.default_rng(seed).random(20)
     with mpmath.workdps(50):
-        exact = [1 / (mpmath.sqrt(mpmath.pi) * a) if a > 1e30 else mpmath.exp(a**2) * mpmath.erfc(a) for a in map(mpmath.mpf, x)]
+        exact = [
+            1 / (mpmath.sqrt(mpmath.pi) * a) if a > 1e30 else mpmath.exp(a**2) * mpmath.erfc(a)
+            for a in map(mpmath.mpf, x)
+        ]
         expected = np.array([float(e) for e in exact])
     return float(np.max(np.abs(scaled_tail(x) / expected - 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -34,7 +35,7 @@ def _beta_error(schedule: Schedule, law: Callable[[int], Any], beta_max: float) 
     """The largest error of any beta_t, relative, against 1 - law(t) / law(t-1) in 50 digits, cut at beta_max."""
     with mpmath.workdps(50):
         alpha_bar = [law(t) for t in range(schedule.T + 1)]
-        beta = [float(min(1 - b / a, mpmath.mpf(beta_max))) for a, b in zip(alpha_bar, alpha_bar[1:], strict=False)]
+        beta = [float(min(1 - b / a, mpmath.mpf(beta_max))) for a, b in pairwise(alpha_bar)]
     return float(np.max(np.abs(schedule.beta[1:] / beta - 1)))
 
 
@@ -78,7 +79,7 @@ def the_sigmoid_law_is_the_papers(T: int, law: tuple[float, float, float], beta_
     T=lengths(400), low=st.floats(1e-10, 1e-3), high=st.floats(2e-3, 0.99),
 )  # fmt: skip
 def the_linear_laws_rise_evenly(T: int, low: float, high: float) -> float:
-    """Linear in beta, and in its root as latent diffusion has it; every beta_t relative to itself. T = 1 takes the first end."""
+    """Linear in beta, and in its root as latent diffusion has it; each beta_t relative to itself. T = 1 takes the first end."""
     share = [Fraction(t, max(T - 1, 1)) for t in range(T)]
     even = [float(Fraction(low) + s * (Fraction(high) - Fraction(low))) for s in share]
     with mpmath.workdps(50):
@@ -108,9 +109,9 @@ def the_scaled_linear_law_has_the_sigmas_of_stable_diffusion() -> float:
 def beta_is_the_relative_fall_of_alpha_bar(schedule: Schedule, beta_max: float) -> float:
     """As absolute errors: beta is only as exact as the differences of the numbers given."""
     given = [Fraction(a) for a in schedule.alpha_bar.tolist()]
-    if any(b >= a for a, b in zip(given, given[1:], strict=False)):
+    if any(b >= a for a, b in pairwise(given)):
         return 0.0  # steps too small for float64 to tell apart are refused, which a test sees to
-    expected = [min(1 - b / a, Fraction(beta_max)) for a, b in zip(given, given[1:], strict=False)]
+    expected = [min(1 - b / a, Fraction(beta_max)) for a, b in pairwise(given)]
     came = from_alpha_bar(schedule.alpha_bar, beta_max).beta[1:].tolist()
     return float(max(abs(Fraction(a) - b) / max(b, Fraction(1, 1 << 10)) for a, b in zip(came, expected, strict=True)))
 
