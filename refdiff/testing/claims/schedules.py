@@ -79,7 +79,7 @@ def the_sigmoid_law_is_the_papers(T: int, law: tuple[float, float, float], beta_
     T=lengths(400), low=st.floats(1e-10, 1e-3), high=st.floats(2e-3, 0.99),
 )  # fmt: skip
 def the_linear_laws_rise_evenly(T: int, low: float, high: float) -> float:
-    """Linear in beta, and in its root as latent diffusion has it; each beta_t relative to itself. T = 1 takes the first end."""
+    """Linear in beta, and in its root as latent diffusion has it; each beta_t relative to itself. T = 1 is the first end."""
     share = [Fraction(t, max(T - 1, 1)) for t in range(T)]
     even = [float(Fraction(low) + s * (Fraction(high) - Fraction(low))) for s in share]
     with mpmath.workdps(50):

@@ -1,4 +1,4 @@
-"""Claims about training: the step of algorithm 1, and the sizes of the published networks."""
+"""Claims about training: the step of [DDPM] algorithm 1, and the sizes of the published networks."""
 
 from __future__ import annotations
 
