@@ -15,6 +15,7 @@ from ...process import (
     Schedule,
     cosine,
     from_alpha_bar,
+    from_beta,
     linear,
     quadratic,
     scaled_linear,
@@ -132,7 +133,7 @@ def the_signal_to_noise_ratio_is_exact_at_both_ends(case: tuple[Schedule, int]) 
 
 @claim(
     r"S_t - S_k = \sum_{s=k+1}^t \log(1 - \beta_s)",
-    source="[Knuth] section 4.2.2", of="refdiff.process.schedules.Schedule.log_alpha_bar",
+    source="[Knuth] section 4.2.2", of=from_beta,
     against="exact rational sums of the same logarithms", bound=2.0**-80, case=with_pair,
 )  # fmt: skip
 def partial_sums_lose_nothing(case: tuple[Schedule, tuple[int, int]]) -> float:

@@ -77,7 +77,7 @@ def _perturbed(p: Any, rng: np.random.Generator) -> Any:
 
 @claim(
     r"\Pr(t = s) = \tfrac1T,\qquad \mathbb E[\epsilon] = 0,\ \mathbb E[\epsilon^2] = 1",
-    source="[DDPM] algorithm 1", of="refdiff.training.step.noised", against="the uniform and the normal law", bound=5.0,
+    source="[DDPM] algorithm 1", of=noised, against="the uniform and the normal law", bound=5.0,
     law=laws, T=st.sampled_from([1, 2, 7, 50]), seed=seeds(), examples=15,
 )  # fmt: skip
 def a_training_step_draws_every_t_alike(law: str, T: int, seed: int) -> float:
