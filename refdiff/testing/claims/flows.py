@@ -139,7 +139,7 @@ def _dpmpp_2m(D: Denoise, x: np.ndarray, a: list[float], s: list[float]) -> np.n
 @claim(
     r"d_i = \frac{x_i - D(x_i; \sigma_i)}{\sigma_i},\quad x_{i+1} = x_i + (\sigma_{i+1} - \sigma_i)\, \tfrac12 (d_i + d_i')",
     source="[EDM] algorithm 1", of=heun, against="the paper's lines in its own coordinates, x / sqrt(alpha_bar)",
-    bound=1e-13, case=with_run, seed=seeds(),
+    bound=1e-11, case=with_run, seed=seeds(),
 )  # fmt: skip
 def heuns_sampler_is_algorithm_1_of_its_paper(case: tuple[Schedule, Any], seed: int) -> float:
     """Over any schedule and any of its steps, with the perfect denoiser of a mixture."""
@@ -155,7 +155,7 @@ def heuns_sampler_is_algorithm_1_of_its_paper(case: tuple[Schedule, Any], seed: 
 @claim(
     r"D_i = \Big(1 + \frac{1}{2 r_i}\Big) x_\theta(\tilde x_{t_{i-1}}) - \frac{1}{2 r_i}\, x_\theta(\tilde x_{t_{i-2}}),"
     r"\quad \tilde x_{t_i} = \frac{\sigma_{t_i}}{\sigma_{t_{i-1}}} \tilde x_{t_{i-1}} - \alpha_{t_i} (e^{-h_i} - 1)\, D_i",
-    source="[DPMpp] algorithm 2", of=dpmpp_2m, against="the paper's lines", bound=1e-13, case=with_run, seed=seeds(),
+    source="[DPMpp] algorithm 2", of=dpmpp_2m, against="the paper's lines", bound=1e-11, case=with_run, seed=seeds(),
 )  # fmt: skip
 def dpm_solver_2m_is_algorithm_2_of_its_paper(case: tuple[Schedule, Any], seed: int) -> float:
     """Over any schedule and any of its steps; to sigma = 0, where h is infinite, the step is of first order."""
@@ -170,7 +170,7 @@ def dpm_solver_2m_is_algorithm_2_of_its_paper(case: tuple[Schedule, Any], seed: 
 @claim(
     r"u = \frac{\sigma_{s}}{\sigma_{t}} x - \alpha_{s} (e^{-r h} - 1)\, x_\theta(x, t),\quad D = \Big(1 - \frac{1}{2r}\Big)"
     r" x_\theta(x, t) + \frac{1}{2r}\, x_\theta(u, s)",
-    source="[DPMpp] algorithm 1", of=dpmpp_2s, against="the paper's lines, r = 1/2", bound=1e-13, seed=seeds(),
+    source="[DPMpp] algorithm 1", of=dpmpp_2s, against="the paper's lines, r = 1/2", bound=1e-11, seed=seeds(),
     n=st.integers(2, 12),
 )  # fmt: skip
 def dpm_solver_2s_is_algorithm_1_of_its_paper(seed: int, n: int) -> float:
@@ -193,7 +193,7 @@ def dpm_solver_2s_is_algorithm_1_of_its_paper(seed: int, n: int) -> float:
     r" x_{t-1} \leftarrow \sqrt{\bar\alpha_{t-1}}\, \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \hat\epsilon}{\sqrt{\bar\alpha_t}}"
     r" + \sqrt{1 - \bar\alpha_{t-1}}\, \hat\epsilon",
     source="[ADM] algorithm 2", of=classifier_guidance, against="the run of the perfect denoiser of the class alone",
-    bound=1e-13, case=with_run, seed=seeds(),
+    bound=1e-11, case=with_run, seed=seeds(),
 )  # fmt: skip
 def a_run_guided_by_a_perfect_classifier_is_a_run_of_the_class(case: tuple[Schedule, Any], seed: int) -> float:
     """DDIM without noise, scale 1: the gradient of log p(y | x_t) is by Bayes that of the two densities apart, and guidance
