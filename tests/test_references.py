@@ -64,6 +64,11 @@ def test_every_work_is_the_source_of_a_claim():
     assert LISTED - {citation.key for citation in places(claim.source for claim in CLAIMS)} == set()
 
 
+def test_the_source_of_a_claim_can_be_read():
+    assert [claim.name for claim in CLAIMS if not citations(claim.source)] == []
+    assert [claim.name for claim in CLAIMS if homeless(claim.source)] == []
+
+
 def test_an_equation_without_a_claim_is_found():
     assert unclaimed(['"""The loss.   [DDPM] eq. 99"""'], CLAIMS) == {"[DDPM] eq. 99"}
     assert unclaimed(["// the step of [AdamW]\n// algorithms 2 and 3"], CLAIMS) == {"[AdamW] algorithm 3"}

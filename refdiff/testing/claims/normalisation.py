@@ -44,7 +44,7 @@ def _drawn(seed: int, shape: tuple[int, ...], offset: float) -> tuple[np.ndarray
 @claim(
     r"\hat x_i = \frac{x_i - \mu_i}{\sigma_i},\quad \mu_i,\ \sigma_i^2 = \text{mean and variance over}\ S_i ="
     r" \{k : k_N = i_N,\ \lfloor k_C / (C/G) \rfloor = \lfloor i_C / (C/G) \rfloor\}",
-    source="[GN] eq. 1, eq. 7", of=reference.group_norm, against="50-digit arithmetic, set by set", bound=1e-14,
+    source="[GN] eqs. 1 and 7", of=reference.group_norm, against="50-digit arithmetic, set by set", bound=1e-14,
     seed=seeds(), layout=layouts, offset=offsets,
 )  # fmt: skip
 def group_norm_normalises_each_group_of_each_sample(

@@ -141,6 +141,50 @@ def the_loss_of_the_engine_is_the_mean_of_the_squares(seed: int, n: int) -> floa
     return abs(float(loss) / float(squares / (3 * n)) - 1)
 
 
+# --- what holds a network together ---
+
+
+@claim(
+    r"y = x W + b,\quad y_{2h+i,\, 2w+j} = x_{h,w},\quad y_{h,w} = \tfrac14 \textstyle\sum_{i,j} x_{2h+i,\, 2w+j},\quad"
+    r" [a, b],\quad x + e",
+    source="[DDPM] appendix B", of="refdiff.engines.reference", against="rational arithmetic, element by element",
+    bound=1e-15, seed=seeds(), size=st.tuples(st.integers(1, 3), st.integers(1, 3)), channels=st.integers(1, 5),
+)  # fmt: skip
+def layers_joins_and_resampling_are_what_they_say(seed: int, size: tuple[int, int], channels: int) -> float:
+    """Linear layers, doubling by repetition, halving by means, concatenation and its parts, a vector added at all positions,
+    rows of a table, the same numbers in another shape; what only moves numbers must not change a bit."""
+    (h, w), c, rng = size, channels, np.random.default_rng(seed)
+    x, other, e = (
+        rng.standard_normal((2, 2 * h, 2 * w, c)),
+        rng.standard_normal((2, 2 * h, 2 * w, 2)),
+        rng.standard_normal((2, c)),
+    )
+    weight, bias = rng.standard_normal((c, 3)), rng.standard_normal(3)
+    joined, doubled = reference.concat(x, other)[0], reference.upsample_nearest(x)[0]
+    added, (first, second) = reference.broadcast_add(x, e)[0], reference.split(np.concatenate([x, 2 * x], -1), 2)[0]
+    index = rng.integers(0, 2, (3, 2))
+    same = [np.array_equal(reference.reshape(x, (-1, c))[0].ravel(), x.ravel()), np.array_equal(first * 2, second)]
+    same += [np.array_equal(reference.embedding(index, e)[0][i, j], e[index[i, j]]) for i in range(3) for j in range(2)]
+    same += [np.array_equal(reference.add(x, doubled[:, ::2, ::2])[0], 2 * x)]
+    errors = []
+    for n, i, j in np.ndindex(2, 2 * h, 2 * w):
+        same += [joined[n, i, j].tolist() == x[n, i, j].tolist() + other[n, i, j].tolist()]
+        same += [(doubled[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] == x[n, i, j]).all()]
+        same += [added[n, i, j].tolist() == [p + q for p, q in zip(x[n, i, j].tolist(), e[n].tolist(), strict=True)]]
+        terms = [
+            [Fraction(a) * Fraction(b) for a, b in zip(x[n, i, j].tolist(), column, strict=True)]
+            for column in weight.T.tolist()
+        ]
+        exact = [float(sum(t) + Fraction(b)) for t, b in zip(terms, bias.tolist(), strict=True)]
+        sizes = [float(sum(map(abs, t)) + abs(Fraction(b))) for t, b in zip(terms, bias.tolist(), strict=True)]
+        errors.append(relative(reference.linear(x, weight, bias)[0][n, i, j], exact, sizes))
+    for n, i, j, k in np.ndindex(2, h, w, c):
+        four = [Fraction(a) for a in x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, k].ravel().tolist()]
+        mean = reference.average_pool(x)[0][n, i, j, k]
+        errors.append(abs(float(mean) - float(sum(four) / 4)) / float(sum(map(abs, four))))
+    return max(errors) if all(same) else np.inf
+
+
 # --- backwards ---
 
 P = {"weight": (6,), "bias": (6,)}
