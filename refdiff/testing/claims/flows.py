@@ -92,19 +92,19 @@ def _through(sigma: np.ndarray) -> Schedule:
 @claim(
     r"\nabla \cdot f = \mathbb E\big[e^\top (\nabla f)\, e\big],\quad \mathbb E[e] = 0,\ \mathrm{Cov}(e) = I",
     source="[SDE] eq. 40", of=flow_log_likelihood, against="the exact divergence", bound=1e-6, seed=seeds(),
-    normal=st.booleans(), examples=3,
+    normal=st.booleans(), examples=2,
 )  # fmt: skip
 def random_directions_give_the_likelihood_on_average(seed: int, normal: bool) -> float:
     """Directions at right angles, turned at random, of length sqrt(D), have that mean exactly, so D of them leave no error;
-    400 estimates of one random direction each have it within 5 standard errors. D = 3, 32 steps."""
-    data, schedule, rng = _mixture(seed, D=3), even_log_sigma(33, 0.1, 10.0), np.random.default_rng(seed)
+    100 estimates of one random direction each have it within 5 standard errors. D = 3, 64 steps."""
+    data, schedule, rng = _mixture(seed, D=3), even_log_sigma(65, 0.03, 10.0), np.random.default_rng(seed)
     predict, x0 = predictor(schedule, partial(data.eps, schedule)), data.sample(1, seed)
     turned, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    probes = rng.standard_normal((1, 400, 3)) if normal else rng.choice([-1.0, 1.0], (1, 400, 3))
+    probes = rng.standard_normal((1, 100, 3)) if normal else rng.choice([-1.0, 1.0], (1, 100, 3))
     exact, of_frame = (
-        flow_log_likelihood(schedule, predict, x0, range(1, 34), e) for e in (None, 3**0.5 * turned[:, None])
+        flow_log_likelihood(schedule, predict, x0, range(1, 66), e) for e in (None, 3**0.5 * turned[:, None])
     )
-    many = flow_log_likelihood(schedule, predict, np.repeat(x0, 400, axis=0), range(1, 34), probes)
+    many = flow_log_likelihood(schedule, predict, np.repeat(x0, 100, axis=0), range(1, 66), probes)
     return float(np.abs(of_frame - exact).max()) if standard_errors(many, exact) <= 5 else np.inf
 
 
