@@ -157,6 +157,10 @@ CALLS = {
     "heun's second eps": late(process.heun, "eps_hat"),
     "dpmpp_2m": run(process.dpmpp_2m, "x0_hat"),
     "dpmpp_2s": run(process.dpmpp_2s, "x0_hat"),
+    "dpmpp_2s's only": (
+        ("x", "x0_hat"),
+        lambda x, x0_hat: list(process.dpmpp_2s(S, lambda *_: (x0_hat, x), x, [5])),
+    ),
     "dpmpp_2s's second": late(process.dpmpp_2s, "x0_hat"),
     "ddim_inversion": run(process.ddim_inversion, "eps_hat"),
 }
