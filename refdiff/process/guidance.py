@@ -51,7 +51,8 @@ def classifier_shift(
     def shift(x_t: Array, t: int, mean: Array, variance: Array) -> Array:
         dlog_p = gradient(x_t, t)
         same_shape(x_t=x_t, gradient=dlog_p)
-        return scale * variance * dlog_p
+        sd = variance**0.5  # by which it is multiplied twice: in half precision a variance below 6e-8 is 0
+        return (scale * sd) * (sd * dlog_p)
 
     return shift
 

@@ -78,7 +78,7 @@ def test_a_shift_is_added_to_the_mean_of_the_step(variance, t, s):
     wanted = mean + np.sqrt(sigma2) * z if s else mean
     assert norm(came - wanted) <= 1e-15 * norm(wanted)
     assert [(one is x, at) for one, at in seen] == [(True, t)]
-    assert np.array_equal(classifier_shift(gradient)(x, t, x, 0.5), 0.5 * slope)
+    assert np.array_equal(classifier_shift(gradient)(x, t, x, 0.25), 0.25 * slope)
 
 
 def test_a_shift_is_given_the_step_and_comes_after_thresholding():

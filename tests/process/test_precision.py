@@ -17,6 +17,7 @@ from refdiff.process import (
     ancestral_step,
     classifier_free_guidance,
     classifier_guidance,
+    classifier_shift,
     constant,
     convert,
     cosine,
@@ -37,6 +38,7 @@ from refdiff.process import (
     q_sample,
     q_step,
     rescale_zero_terminal_snr,
+    step_variance,
     target,
 )
 
@@ -220,9 +222,6 @@ def test_single_steps_of_the_samplers_are_right_at_both_ends(name, dtype):
         held(host(ddim_step(schedule, x, t, t - 1, x0, x, 0.5, z)), direct, (x64, x064, z64), dtype, digits)
 
 
-# --- the losses ---
-
-
 @pytest.mark.parametrize(
     ("size", "n"), [(0.01, 70_000), (1.0, 70_000), (1.0, 1_000_000), (200.0, 70_000), (3e-3, 70_000)]
 )
@@ -293,3 +292,7 @@ def test_a_small_beta_gives_its_noise_in_half_precision_whatever_t_is():
             assert np.all(noise == np.float16(1e-4))
         assert np.all(target(schedule, "v", eps, x, t) == -np.float16(1e-4))
         assert np.all(classifier_guidance(schedule, x, t, x, eps) == -np.float16(1e-4))
+    gradient = np.full((2, 3), 2e4, np.float16)
+    shift = classifier_shift(lambda x, t: gradient, 2.0)
+    shifted = ancestral_step(schedule, x, 1, 0, x, eps, step_variance, shift)
+    assert np.all(np.abs(shifted - 4e-4) <= 2.0**-10 * 4e-4)
