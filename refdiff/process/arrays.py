@@ -80,27 +80,27 @@ def same_shape(**arrays: Array) -> None:
 
 
 def wide(x: Any) -> Any:
-    """x for sums and squares: an array of 16-bit numbers as float32, all else as it is.
+    """x for sums and squares: an array of 16-bit numbers as float32, all else as it is. `narrow` is the way back.
 
     float16 ends at 65,504 and has no digits below 6e-8; bfloat16 has three digits, and a sum of some hundreds none.
     """
-    if not hasattr(x, "dtype"):
-        return x
-    return cast(x, namespace(x).float32) if _is_half(x) else x
+    return _cast(x, namespace(x).float32) if hasattr(x, "dtype") and _is_half(x) else x
 
 
-def cast(x: Array, dtype: Any) -> Array:
-    """x with this dtype, itself if it has it."""
-    if x.dtype == dtype:
-        return x
-    xp = namespace(x)
-    return x.astype(dtype) if xp is np else xp.astype(x, dtype)
+def narrow(y: Array, x: Array) -> Array:
+    """y, which was made of wide(x), in x's dtype if that has 16 bits, else as it is."""
+    return _cast(y, x.dtype) if _is_half(x) else y
 
 
 def full_precision(name: str, x: Array) -> None:
     """ValueError for an array of 16-bit numbers, where they cannot hold what is asked: precisions and log masses."""
     if _is_half(x):
         raise ValueError(f"{name}: expected float32 or float64, got {x.dtype}; cast it yourself, say to float32")
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    xp = namespace(x)
+    return x.astype(dtype) if xp is np else xp.astype(x, dtype)
 
 
 def _is_half(x: Array) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, Time, cast, like, namespace, same_shape, steps, wide
+from .arrays import Array, Time, like, namespace, narrow, same_shape, steps, wide
 from .forward import q_sample
 from .posterior import posterior_mean
 from .predictions import convert
@@ -49,7 +49,7 @@ def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
 
 def l_simple_backward(dloss: Array, difference: Array) -> Array:
     """dL/dprediction = 2 (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
-    return cast(_one(dloss) * (2 / _size(difference)) * wide(difference), difference.dtype)
+    return narrow(_one(dloss) * (2 / _size(difference)) * wide(difference), difference)
 
 
 def l_weighted(prediction: Array, wanted: Array, weight: np.ndarray) -> tuple[Array, tuple[Array, Array]]:
@@ -70,12 +70,12 @@ def l_weighted(prediction: Array, wanted: Array, weight: np.ndarray) -> tuple[Ar
 def l_weighted_backward(dloss: Array, saved: tuple[Array, Array]) -> Array:
     """dL/dprediction = 2 w (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
     difference, w = saved
-    return cast(_one(dloss) * (2 / _size(difference)) * (w * wide(difference)), difference.dtype)
+    return narrow(_one(dloss) * (2 / _size(difference)) * (w * wide(difference)), difference)
 
 
 def _mean(x: Array, difference: Array) -> Array:
-    """The mean of all elements, in the dtype of the difference that they were made of."""
-    return cast(namespace(x).sum(x) / _size(x), difference.dtype)
+    """The mean of all elements, which were made of the wide difference."""
+    return narrow(namespace(x).sum(x) / _size(x), difference)
 
 
 def _one(dloss: Array) -> Array:
