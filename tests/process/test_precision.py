@@ -252,9 +252,10 @@ def test_losses_of_random_numbers_are_their_exact_sums(dtype):
     weighted, saved = l_weighted(p, y, weight)
     expected = fsum((weight[:, None] * squares).ravel()) / squares.size
     assert abs(float(weighted) - expected) <= 4 * eps * expected
-    gradient = host(l_weighted_backward(1.0, saved))
-    wanted = 2 * weight[:, None] * host(difference) / squares.size
-    assert np.all(np.abs(gradient - wanted) <= 2 * eps * np.abs(wanted) + smallest)
+    plain = host(l_simple_backward(1.0, 1000 * difference))
+    for gradient, of in ((host(l_weighted_backward(1.0, saved)), weight[:, None]), (plain, 1000)):
+        wanted = 2 * of * host(difference) / squares.size
+        assert np.all(np.abs(gradient - wanted) <= 2 * eps * np.abs(wanted) + smallest)
 
 
 def test_dynamic_thresholds_of_many_elements(dtype):
