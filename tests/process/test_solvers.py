@@ -56,7 +56,8 @@ def test_a_prediction_with_digits_gives_a_sample_with_digits(name, n, kind, solv
 
 
 def test_eps_has_lost_what_sigma_magnifies():
-    # x_t - s eps_hat is all that is known of x0_hat: no way of computing brings digits back. Others are not touched by it.
+    # x_t - s eps_hat is all that is known of x0_hat: no way of computing brings digits back. Small sigma does no harm.
+    assert runs(heun, linear(), "eps", 10) < 8
     assert runs(heun, linear(), "eps", 50) < 30
     assert runs(euler, cosine(), "eps", 50) < 1000
     assert runs(euler, cosine(), "eps", 50) > 10 * runs(euler, cosine(), "v", 50)
