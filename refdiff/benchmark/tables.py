@@ -25,11 +25,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["records"]:
         lines += ["Times are medians. A ratio is our time over the other's, taken in turns: below 1 we are faster; "
                   "in brackets its quartiles.", ""]  # fmt: skip
-    failed = [f"- {label(r['case'])}: {name}: {e['error']}" for r in result["records"]
-              for name, e in r["peers"].items() if "error" in e]  # fmt: skip
-    failed += [f"- {text}" for text in result.get("failures", [])]
-    if failed:
-        lines += ["Not measured:", "", *_once(failed), ""]
+    for key, title in (("wrong", "Timed, and wrong (!):"), ("error", "Not measured, or not to the end:")):
+        said = [f"- {label(r['case'])}: {name}: {e[key]}" for r in result["records"]
+                for name, e in r["peers"].items() if key in e]  # fmt: skip
+        said += [f"- {text}" for text in result.get("failures", [])] if key == "error" else []
+        if said:
+            lines += [title, "", *_once(said), ""]
     return "\n".join(lines)
 
 
@@ -48,13 +49,13 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if not any("seconds" in e or "memory" in e for e in r["peers"].values()):
             continue
         ours = r["peers"].get(subject, {})
-        row = [label(r["case"]), str(r["case"].get("count", "")), _time(ours.get("seconds"))]
+        row = [label(r["case"]), str(r["case"].get("count", "")), _timed(ours)]
         if floors:
             floor = r.get("floor")
             share = floor / ours["seconds"] if floor and ours.get("seconds") else None
             row += [_time(floor), f"{share:.0%}" if share else ""]
         for name in others:
-            row += [_time(r["peers"].get(name, {}).get("seconds")), _ratio(r["ratios"].get(name))]
+            row += [_timed(r["peers"].get(name, {})), _ratio(r["ratios"].get(name))]
         if memory:
             row.append(", ".join(f"{n} {e['memory'] >> 20}" for n, e in r["peers"].items() if "memory" in e))
         rows.append(row)
@@ -83,6 +84,12 @@ def _time(seconds: float | None) -> str:
         if seconds < 1
         else f"{seconds:.2f} s"
     )
+
+
+def _timed(entry: Mapping[str, Any]) -> str:
+    """The time, marked where the result was wrong."""
+    time = _time(entry.get("seconds"))
+    return f"{time} !" if time and "wrong" in entry else time
 
 
 def _ratio(r: Mapping[str, Any] | None) -> str:

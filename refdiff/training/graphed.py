@@ -73,8 +73,8 @@ class Slot(NamedTuple):
 class Graphed:
     """The trainer of the CUDA engine. The first step runs launch by launch, the second is captured, the others replay it.
 
-    A step may be queued while the one before it runs, no more: its result is looked at by the next call at the latest. A step
-    whose loss or gradient is not finite writes nothing, nor does any after it, so what `state` gives is always whole.
+    A step may be queued while the one before it runs, no more: its result is looked at by the next call at the latest. A
+    step whose loss or gradient is not finite writes nothing, nor does any after it, so what `state` gives is always whole.
 
     state: where to begin; None: memory without values, for `memory_needed`. device: the first GPU unless given.
     DeviceError, with the numbers, if the device has too little memory.

@@ -13,8 +13,8 @@ __all__ = ["Device", "DeviceError", "DeviceLost", "Graph", "Kernel"]
 
 
 class DeviceLost(DeviceError):
-    """After this (an illegal address, a launch that failed) the device answers nothing more to this process: it must end, and
-    what comes next needs a new one."""
+    """After this (an illegal address, a launch that failed) the device answers nothing more to this process: it must end,
+    and what comes next needs a new one."""
 
 
 class Kernel(NamedTuple):
@@ -67,8 +67,8 @@ class Device(Protocol):
         ...
 
     def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
-        """Queue a copy to the host, into an array in `pinned` memory.   -> wait(), which returns when that copy, and all that
-        was queued before it, is done."""
+        """Queue a copy to the host, into an array in `pinned` memory.   -> wait(), which returns when that copy, and all
+        that was queued before it, is done."""
         ...
 
     def launch(
