@@ -22,7 +22,7 @@ from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.host import named
 from refdiff.benchmark.machine import versions
 from refdiff.engines import cuda
-from refdiff.engines.cuda.device import Device, DeviceLost
+from refdiff.engines.cuda.device import Device, is_lost
 from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.sampler import sampler_state
 from refdiff.models import flatten
@@ -205,4 +205,4 @@ class CudaPeer:
 
 
 if __name__ == "__main__":
-    serve(CudaPeer(sys.argv[1]), fatal=lambda error: isinstance(error, DeviceLost))
+    serve(CudaPeer(sys.argv[1]), fatal=is_lost)

@@ -16,8 +16,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     where = machine.get("gpu", {}).get("name") or machine.get("processor", "")
     known = ", ".join(f"{k} {v[:12]}{'+' * v.endswith('+')}" for k, v in versions.items())
     lines = [f"{result['suite']}: {where}, {machine.get('cores')} cores; {known}; {result['written']}.", ""]
+    here = _of({"commit": versions["commit"], "gpu": machine.get("gpu", {}).get("name", "")})
     for part in result.get("parts", {}).values():
-        lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s)"]
+        gpu = part.get("machine", {}).get("gpu", {}).get("name", "")
+        there = _of({"commit": part.get("commit", versions["commit"]), "gpu": gpu}) if "commit" in part else here
+        when = "" if there == here else f"; measured {part['written']} of {there}"
+        lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s{when})"]
     if result.get("parts"):
         lines.append("")
     for title, records in _groups(result["records"]).items():
@@ -44,6 +48,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     head += ["floor", "of floor"] if floors else []
     head += [text for name in others for text in (name, "ratio")]
     head += ["peak memory, MiB"] if memory else []
+    several = len({_of(r) for r in records}) > 1
+    head += ["measured of"] if several else []
     rows = []
     for r in records:
         if not any("seconds" in e or "memory" in e for e in r["peers"].values()):
@@ -58,6 +64,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
             row += [_timed(r["peers"].get(name, {})), _ratio(r["ratios"].get(name))]
         if memory:
             row.append(", ".join(f"{n} {e['memory'] >> 20}" for n, e in r["peers"].items() if "memory" in e))
+        if several:
+            row.append(_of(r))
         rows.append(row)
     if not rows:
         return []
@@ -84,6 +92,11 @@ def _time(seconds: float | None) -> str:
         if seconds < 1
         else f"{seconds:.2f} s"
     )
+
+
+def _of(r: Mapping[str, Any]) -> str:
+    """Commit and GPU that a part or a record was measured with."""
+    return " on ".join(filter(None, [f"{r.get('commit', '')[:12]}", r.get("gpu", "")]))
 
 
 def _timed(entry: Mapping[str, Any]) -> str:

@@ -9,12 +9,19 @@ import numpy as np
 
 from ...errors import DeviceError as DeviceError
 
-__all__ = ["Device", "DeviceError", "DeviceLost", "Graph", "Kernel"]
+__all__ = ["Device", "DeviceError", "DeviceLost", "Graph", "Kernel", "is_lost"]
 
 
 class DeviceLost(DeviceError):
     """After this (an illegal address, a launch that failed) the device answers nothing more to this process: it must end,
     and what comes next needs a new one."""
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether it, or what it came of, is DeviceLost."""
+    while error is not None and not isinstance(error, DeviceLost):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class Kernel(NamedTuple):
