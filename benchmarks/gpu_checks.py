@@ -116,8 +116,9 @@ def one_file(path: Path, budget: Budget, plan: Any, stop: threading.Event) -> tu
 
         def quiet() -> str:
             """One test takes too long."""
-            touched = ledger.path.stat().st_mtime if ledger.path.exists() else time.time()
-            return f"took longer than {plan.patience:.0f} s" * (time.time() - touched > plan.patience)
+            if not ledger.path.exists() or time.time() - ledger.path.stat().st_mtime < plan.patience:
+                return ""
+            return f"took longer than {plan.patience:.0f} s" * bool(ledger.read().begun)  # else the next process starts
 
         while True:
             now = {LEDGER: str(ledger.path), "REFDIFF_DEVICE": plan.device}

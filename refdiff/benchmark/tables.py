@@ -96,7 +96,8 @@ def _time(seconds: float | None) -> str:
 
 def _of(r: Mapping[str, Any]) -> str:
     """Commit and GPU that a part or a record was measured with."""
-    return " on ".join(filter(None, [f"{r.get('commit', '')[:12]}", r.get("gpu", "")]))
+    commit = r.get("commit", "")
+    return " on ".join(filter(None, [f"{commit[:12]}{'+' * commit.endswith('+')}", r.get("gpu", "")]))
 
 
 def _timed(entry: Mapping[str, Any]) -> str:
