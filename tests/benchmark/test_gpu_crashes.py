@@ -1,4 +1,4 @@
-"""The GPU suite where the GPU, a kernel or a process goes wrong: what is lost, what is kept, and how it ends."""
+"""The GPU suite where the GPU, a kernel or a process goes wrong: what is lost, what stays, and how it ends."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_one_case_is_lost_and_the_others_are_measured(faulty, monkeypatch, how, 
 
 @emulated
 def test_every_case_crashes(faulty):
-    """Nothing is measured, and that is said: the peers' times are kept."""
+    """Nothing is measured, and that is said: the peers' times stay."""
     status, found, _ = faulty("lost", bad="silu")
     assert status == 1
     assert "0 of 4 cases were measured" in found["parts"]["operations"]["text"]

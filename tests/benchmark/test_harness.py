@@ -38,7 +38,7 @@ def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
         entry = record["peers"][name]  # timed, and marked
         assert (entry["wrong"], entry["seconds"], "error" in entry) == (words, pytest.approx(0.001), False)
     assert all("wrong" not in record["peers"][name] for name in ("judge", "twice", "ours"))
-    tired = record["peers"]["tires"]  # what it did before it failed is kept
+    tired = record["peers"]["tires"]  # what it did before it failed stays
     assert (tired["n"], tired["error"]) == (2, "RuntimeError: not any more")
     assert record["ratios"]["twice"]["median"] == pytest.approx(0.5)
     assert record["peers"]["ours"]["seconds"] == pytest.approx(0.001)

@@ -235,9 +235,9 @@ def test_a_run_that_diverges_saves_no_bad_state(tiny, tmp_path, bad_at):
         object.__setattr__(data, "x", x)  # past its own check of the range
         with pytest.raises(TrainingError, match=f"step {bad_at}: expected a finite loss .*last good checkpoint is"):
             train(config, tmp_path, progress=False, data=data)
-    kept = load_state(tmp_path)[1]
-    assert kept.step == (bad_at - 1) // 2 * 2
-    assert all(np.all(np.isfinite(leaf)) for leaf in flatten(kept.p).values())
+    saved = load_state(tmp_path)[1]
+    assert saved.step == (bad_at - 1) // 2 * 2
+    assert all(np.all(np.isfinite(leaf)) for leaf in flatten(saved.p).values())
 
 
 def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(tiny):
