@@ -109,7 +109,7 @@ def one_file(path: Path, budget: Budget, plan: Any, stop: threading.Event) -> tu
     from benchmarks.lost import LEDGER, Ledger
 
     with tempfile.TemporaryDirectory() as folder:
-        ledger, done, words = Ledger(Path(folder) / "ledger"), -1, list[str]()
+        ledger, done, words = Ledger(Path(folder) / "ledger"), 0, list[str]()
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "benchmarks.lost",
                    "-o", "filterwarnings=default", "-m", "slow or not slow", *["-k", plan.chosen] * bool(plan.chosen),
                    str(path)]  # fmt: skip

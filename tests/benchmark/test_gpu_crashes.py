@@ -148,8 +148,9 @@ def test_what_counts_as_measured():
 
 
 @pytest.fixture
-def tests(tmp_path):
+def tests(tmp_path, monkeypatch):
     """tests(name, text) writes a file of tests for the GPU's checks."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes most of the time of so small a file
 
     def write(name, text):
         start = """
@@ -204,6 +205,18 @@ def test_a_lost_gpu_costs_one_test(tmp_path, tests):
     ]
     assert "4 passed, 2 failed, 1 skipped; " in part["text"]
     assert "DeviceError: a launch failed" in part["text"]
+
+
+def test_a_file_in_which_all_is_lost_is_given_up(tmp_path, tests, monkeypatch):
+    monkeypatch.setattr(gpu_checks, "FAILURES", 1)
+    part = checked(tmp_path, 30, tests("test_one.py", """
+        @pytest.mark.parametrize("i", range(5))
+        def test_one(i):
+            raise DeviceLost("gone")
+    """))  # fmt: skip
+    assert part["found"]["counts"] == {"FAILED": 1}
+    assert part["found"]["not run"] == 4
+    assert "0 passed, 1 failed, 0 skipped, 4 not run" in part["text"]
 
 
 def test_a_process_that_dies_or_hangs_costs_one_test(tmp_path, tests):
