@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..errors import argument, option
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .config import Config
@@ -31,20 +32,22 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"--out: expected a folder, got the file {self.folder}; choose another")
+            raise ValueError(f"{argument('out')}: expected a folder, got the file {self.folder}; choose another")
         holds = [
             name for name in ("config.toml", "log.jsonl", "checkpoint.safetensors") if (self.folder / name).exists()
         ]
         if resume:
             if not self.checkpoint.exists():
                 raise ValueError(
-                    f"--resume: expected {self.checkpoint}, which does not exist; leave --resume out to begin"
+                    f"{argument('resume')}: expected {self.checkpoint}, which does not exist; leave {option('resume')} out "
+                    "to begin"
                 )
             saved, self.state = load_state(self.checkpoint)
             _check_same(saved, config, self.checkpoint)
         elif holds and not force:
             raise ValueError(
-                f"--out: {self.folder} holds a run ({', '.join(holds)}); add --resume, --force or choose another"
+                f"{argument('out')}: {self.folder} holds a run ({', '.join(holds)}); add {option('resume')}, "
+                f"{option('force')} or choose another"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         if holds and not resume:
@@ -95,7 +98,8 @@ def _check_same(saved: Config, config: Config, path: Path) -> None:
     if different:
         shown = ", ".join(f"{k} = {old.get(k)!r} there, {new.get(k)!r} here" for k in different)
         raise ValueError(
-            f"--resume: {path} belongs to another configuration: {shown}; use its config.toml or another --out"
+            f"{argument('resume')}: {path} belongs to another configuration: {shown}; use its config.toml or another "
+            f"{argument('out')}"
         )
 
 

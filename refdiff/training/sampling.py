@@ -24,6 +24,7 @@ from ..process import (
     step_variance,
 )  # fmt: skip
 from ..process.samplers import Predict, Trajectory
+from ..progress import Progress
 from ..random import Key, Stream, normal
 from .config import Config, SampleConfig
 
@@ -107,13 +108,11 @@ def walk(schedule: Schedule, s: SampleConfig, predict: Predict, x: Any, timestep
 
 def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, progress: bool = True) -> np.ndarray:
     """n samples of the model with weights p, usually a state's `average`.   -> (n, ...) float32. ValueError for n < 1."""
-    from tqdm import tqdm
-
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
     done, way_of = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
-    with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
+    with Progress("sampling", total, "step", progress) as bar:
         for first in range(0, n, batch):
             way = way_of(np.arange(first, min(first + batch, n)), seed, every=False)
             _, x = next(way)
