@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def _doubts_in_one_line() -> Iterator[None]:
     """Inside, each DoubtWarning is one plain line on stderr, once."""
-    said = set()
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
         if not issubclass(category, DoubtWarning):
@@ -124,11 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--plot", metavar="NAME.png", help="with --nll: draw its terms over t")
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
-        help="with --nll and sample.variance=beta, at t = 1: the posterior's of t = 2, as published figures (default), or beta_1",
+        help="with --nll and sample.variance=beta, at t = 1: the posterior's of t = 2, as published (default), or beta_1",
     )  # fmt: skip
-    sub.add_argument(
-        "--bins", metavar="N", help="with --nll: levels of the data, or density (default: 256 or 17 if they fit)"
-    )
+    sub.add_argument("--bins", metavar="N", help="with --nll: levels of the data, or density (default: 256 or 17)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")
     configuration(sub)
 

@@ -90,7 +90,8 @@ def test_eval_prints_the_distances_and_the_classes(run, capsys):
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["frechet_floor"] < 1 < metrics["frechet_samples"]
     assert len(metrics["class_counts"]) == metrics["classes"] == 10
-    assert sum(metrics["class_counts"]) == metrics["samples"] == 70
+    assert sum(metrics["class_counts"].values()) == metrics["samples"] == 70
+    assert list(metrics["class_counts"]) == [str(label) for label in range(10)]
 
 
 def test_the_mixture_is_evaluated_beside_the_perfect_denoiser(tmp_path, capsys):
@@ -178,7 +179,7 @@ def test_an_empty_folder_and_images_of_other_sizes(tmp_path, capsys):
     assert "a.png" in line
     assert "b.png" in line
     (folder / "a.png").unlink()
-    assert "expected samples of (8, 8, 1)" in fails(capsys, *train)
+    assert "data.source: expected square images, got 9x8 (width x height)" in fails(capsys, *train)
     assert not (tmp_path / "run").exists()
 
 

@@ -25,7 +25,8 @@ from .schedules import Schedule
 
 __all__ = [
     "bound_terms", "decoder_log_likelihood", "decoder_log_likelihood_backward", "fixed_large_log_variance",
-    "fixed_log_variance", "kl_gaussian", "kl_gaussian_backward", "l_vlb_term", "l_vlb_term_backward", "prior_matching", "step_log_variance",
+    "fixed_log_variance", "kl_gaussian", "kl_gaussian_backward", "l_vlb_term", "l_vlb_term_backward", "prior_matching",
+    "step_log_variance",
 ]  # fmt: skip
 
 ReverseStep = Callable[[Array, Time], tuple[Array, Array]]  # (x_t, t) -> mean and log variance of p(x_{t-1} | x_t)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ __all__ = ["noted", "said_if_finite"]
 @contextmanager
 def noted(note: Callable[[str], None]) -> Iterator[None]:
     """Inside, what NumPy would warn of is told to `note` instead; what it would raise or ignore stays so."""
-    modes = {kind: "call" for kind, mode in np.geterr().items() if mode == "warn"}
-    with np.errstate(**modes, call=lambda kind, flag: note(kind)):  # type: ignore[call-overload]
+    modes: dict[str, Any] = {kind: "call" for kind, mode in np.geterr().items() if mode == "warn"}
+    with np.errstate(**modes, call=lambda kind, flag: note(kind)):
         yield
 
 

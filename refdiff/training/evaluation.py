@@ -48,7 +48,8 @@ def class_counts(samples: np.ndarray, data: Dataset) -> dict[int, int]:
     if samples.shape[1:] != data.shape:
         raise ValueError(f"samples: expected (N, {', '.join(map(str, data.shape))}), got {samples.shape}")
     _check_finite(samples)
-    flat, x = samples.reshape(len(samples), -1), data.x.reshape(len(data.x), -1)
+    x = data.x.reshape(len(data.x), -1)
+    flat = samples.reshape(len(samples), x.shape[1])
     labels, counts = np.unique(data.labels, return_counts=True)
     members = np.split(np.argsort(data.labels, kind="stable"), np.cumsum(counts)[:-1])
     rows = max(1, _AT_ONCE // x.shape[1])
@@ -115,7 +116,8 @@ def _check_finite(samples: np.ndarray) -> None:
 
 def evaluate(config: Config, p: Tree, samples: np.ndarray, data: Dataset, seed: int = 0) -> dict[str, Any]:
     """Samples against the held-out split: `frechet_samples`, beside its floor (the training split in their place)
-    and its ceiling (noise); `classes_covered` of `classes`, and `class_counts` by label, for labelled data; the error of eps for the mixture.
+    and its ceiling (noise); `classes_covered` of `classes`, and `class_counts` by label, for labelled data;
+    the error of eps for the mixture.
     """
     check_evaluable(data, len(samples))
     noise = normal(Key(seed, Stream.EVALUATION, 2), np.arange(len(samples)), samples.shape[1:])

@@ -1,4 +1,4 @@
-"""A model and its data: the U-Net takes its size and channels from the images, and what does not fit is said before any work."""
+"""A model and its data: the U-Net has the size and the channels of the images, and what does not fit is said first."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def nll(
     at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in published figures, or "refdiff",
     beta_1 itself; with "posterior" both are the same. x0_hat is held within [-1, 1] if `config.sample.clip`. bins: levels of
     the data, None for a density; "data": see `levels`.
-    -> the dictionary of `estimate_bound`, with "variance" and "first_variance". ValueError for x of another shape or range than the model's.
+    -> the dictionary of `estimate_bound`, with "variance" and "first_variance". ValueError for x of another shape or range
+    than the model's.
     """
     variance = config.sample.variance if variance is None else variance
     one_of("variance", variance, dict.fromkeys(name for name, _ in _LAWS))

@@ -68,7 +68,7 @@ class Partner:
             good, result, noted = self._connection.recv()
         except (EOFError, OSError):
             self._lost()
-        note = np.geterrcall()
+        note: Any = np.geterrcall()
         for kind in noted if callable(note) else ():  # floating-point errors there count as if they were here
             note(kind, 0)
         if not good:

@@ -23,9 +23,8 @@ def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
         words = str(error)
         if words.split(":")[0] in hints:
             words = prefix + words
-        for name in hints:
-            words = re.sub(rf"(?<=[ (]){name}=(\S+)", lambda m, key=prefix + name: setting(key, m[1]), words)
-        raise ValueError(words) from None
+        names = "|".join(hints)
+        raise ValueError(re.sub(rf"(?<=[ (])({names})=(\S+)", lambda m: setting(prefix + m[1], m[2]), words)) from None
 
 
 def _typed(name: str, value: Any, wanted: Any) -> Any:
