@@ -1,32 +1,45 @@
-"""A step that diverges says so once: by its TrainingError, not by every operation of NumPy that overflows on the way."""
+"""Numbers that grow beyond bounds say so once: by one error where they end in NaN or infinity, else by one warning, and not
+by every operation of NumPy on the way."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-__all__ = ["noted", "said_if_finite"]
+from ..errors import DoubtWarning
+
+__all__ = ["Overflows"]
 
 
-@contextmanager
-def noted(note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, what NumPy would warn of is told to `note` instead; what it would raise or ignore stays so."""
-    modes: dict[str, Any] = {kind: "call" for kind, mode in np.geterr().items() if mode == "warn"}
-    with np.errstate(**modes, call=lambda kind, flag: note(kind)):
-        yield
+class Overflows:
+    """Floating-point errors that NumPy would warn of, held back while it is not known what became of them.
 
+    advice: what to do about them. After an exception nothing is said: they are what it speaks of. Else `tell` gives one
+    DoubtWarning, so that no fault stays hidden behind a result that happens to be finite.
+    """
 
-@contextmanager
-def said_if_finite(what: str) -> Iterator[None]:
-    """Inside, floating-point errors are noted; when all has gone well they become one RuntimeWarning, since then none of
-    them had to happen. After an exception they are its consequence or its cause, and nothing is said beside it."""
-    found: list[str] = []
-    with noted(found.append):
-        yield
-    if found:
-        kinds = ", ".join(dict.fromkeys(found))
-        warnings.warn(f"{what}: {kinds} in NumPy, though all that came of it is finite", RuntimeWarning, stacklevel=3)
+    def __init__(self, advice: str) -> None:
+        self.advice, self.first, self.told = advice, "", False
+
+    @contextmanager
+    def watched(self, what: str) -> Iterator[None]:
+        """Inside, they are noted, also on other threads and in the second process of the cpu engine. What NumPy is told to
+        raise or to ignore stays so."""
+        kinds: list[str] = []
+        modes: dict[str, Any] = {kind: "call" for kind, mode in np.geterr().items() if mode == "warn"}
+        with np.errstate(**modes, call=lambda kind, flag: kinds.append(kind)):
+            yield
+        self.tell()  # those of the time before: they had no consequence in this one
+        if kinds:
+            self.first = f"{what}: expected numbers that float32 can hold, got {', '.join(dict.fromkeys(kinds))}"
+
+    def tell(self) -> None:
+        """Those noted until now had no consequence: once, a DoubtWarning."""
+        if self.first and not self.told:
+            self.told = True
+            warnings.warn(f"{self.first} on the way to a finite result; {self.advice}", DoubtWarning, stacklevel=3)
+        self.first = ""

@@ -14,7 +14,7 @@ from ..progress import Progress
 from ..random import Key, Stream, permutation
 from .config import Config
 from .data import Dataset, load
-from .divergence import said_if_finite
+from .divergence import Overflows
 from .fitting import check_fit, doubt_schedule
 from .run import Run
 from .state import State
@@ -60,13 +60,15 @@ def train(
     state = run.take_state() if run else None
     state = state or State.first(config)
     worker = trainer(config, schedule, state)
+    advice = "lower train.learning_rate or set train.clip"
+    overflows = Overflows(advice)
     started, first, seen, every = time.perf_counter(), state.step, state.seen, config.train
     del state  # the worker has what it needs: four arrays as large as the model
     with Progress("training", every.steps, "step", progress, first) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
                 batch = data.x[batch_indices(config.seed, seen, every.batch, len(data.x))]
-                with said_if_finite(f"step {step}"):
+                with overflows.watched(f"step {step}"):
                     measured = worker.step(batch)
                 seen += every.batch
                 bar.update()
@@ -84,11 +86,12 @@ def train(
                 stop.check()
         except TrainingError as error:
             kept = f"; the last good checkpoint is {run.checkpoint}" if run and run.checkpoint.exists() else ""
-            raise TrainingError(f"{error}; lower train.learning_rate or set train.clip{kept}") from None
+            raise TrainingError(f"{error}; {advice}{kept}") from None
         except KeyboardInterrupt:
             if run and stop.asked < 2:  # else it came in the middle of a step
                 run.save(worker.state())
             raise
+    overflows.tell()
     state = worker.state()
     if run:
         run.save(state)

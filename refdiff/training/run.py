@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import argument, option
+from ..errors import TrainingError, argument, option
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .config import Config
-from .sampling import sample
+from .sampling import NotFiniteError, sample
 from .state import State, load_state, save_state
 
 __all__ = ["Run"]
@@ -74,7 +74,10 @@ class Run:
     def grid(self, state: State, n: int = 64) -> None:
         """A picture of samples, if the data are images."""
         if len(self.config.model.shape) == 3:
-            images = sample(self.config, state.average, n, progress=False)
+            try:
+                images = sample(self.config, state.average, n, progress=False)
+            except NotFiniteError as error:
+                raise TrainingError(f"step {state.step}: {error}") from None
             (self.folder / "samples").mkdir(exist_ok=True)
             save_grid(self.folder / "samples" / f"step{state.step:07d}.png", images)
 

@@ -144,7 +144,7 @@ def test_too_few_samples_are_refused():
     data, _ = labelled([1, 2, 3])
     with pytest.raises(ValueError, match="n: expected at least 2 samples to measure, got 1"):
         evaluate(Config(), {}, data.x[:1], data)
-    with pytest.raises(ValueError, match="data: expected at least 2 .* and 2 held out, got labelled with 30 and 0"):
+    with pytest.raises(ValueError, match=r"data: expected at least 2 .* and 2 held out, got labelled with 30 and 0"):
         evaluate(Config(), {}, data.x, data)
 
 

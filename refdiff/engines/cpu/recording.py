@@ -65,9 +65,9 @@ class Recording:
             f(*args)
 
     def add(self, f: Callable[..., Any], *args: Any) -> None:
-        """f(*args) is what comes next, under the floating-point errors of now if they are not those of the beginning."""
-        if np.geterr() != self._errors:
-            f = partial(_under, np.geterr(), f)
+        """f(*args) is what comes next, with what has changed since the beginning of what becomes of floating-point errors."""
+        if changed := {kind: mode for kind, mode in np.geterr().items() if mode != self._errors[kind]}:
+            f = partial(_under, changed, f)
         self.calls.append((f, tuple(self.place(a) for a in args)))
 
     def place(self, a: Any) -> Any:
