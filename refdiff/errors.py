@@ -6,8 +6,6 @@ would write it: `option` and `setting` speak Python, and inside `at_the_command_
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,7 +46,8 @@ def option(name: str, value: Any = True) -> str:
     """An argument with its value, as one writes it here: resume=True or --resume, engine="cpu" or --engine cpu."""
     if _commanded.get():
         return f"--{name}" if value is True else f"--{name} {value}"
-    return f"{name}={value if value is True else json.dumps(value)}"
+    quoted = f'"{value}"' if isinstance(value, str) else value
+    return f"{name}={quoted}"
 
 
 def argument(name: str, command: str | None = None) -> str:
@@ -70,6 +69,8 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> None:
     """ValueError unless `value` is one of the known names; it lists them, and the nearest to what came."""
     names = list(known)
     if value not in names:
+        import difflib  # here, since `import refdiff` is to be quick
+
         close = difflib.get_close_matches(str(value), names, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{name}: expected one of {', '.join(names)}, got {value!r}{hint}")

@@ -189,11 +189,11 @@ def _import() -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(
                 f"the CUDA engine needs CuPy: {extra('cuda13')} (driver 580 or newer; nvidia-smi tells it) or "
-                f"{extra('cuda12')} (525 or newer); {_go_on()}"
+                f"cuda12 in its place (525 or newer); {_go_on()}"
             ) from error
         raise DeviceError(
             f"CuPy is installed and does not load ({error}): uninstall every cupy package, then {extra('cuda13')} or "
-            f"{extra('cuda12')}; {_go_on()}"
+            f"cuda12 in its place; {_go_on()}"
         ) from error
     if getattr(cupy.cuda.runtime, "is_hip", False):
         raise DeviceError(f"this CuPy is for AMD: pip uninstall it, then {extra('cuda13')}; {_go_on()}")
