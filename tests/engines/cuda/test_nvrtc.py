@@ -131,7 +131,7 @@ def test_the_first_that_the_driver_takes(monkeypatch):
     monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(()))
     nvrtc.find.cache_clear()
     with pytest.raises(
-        DeviceError, match=r'pip install "\.\[cuda13\]" in a checkout of refdiff; engine="cpu" goes on working$'
+        DeviceError, match=r'pip install "\.\[cuda13\]" in a checkout.*; engine="cpu" goes on working$'
     ):
         nvrtc.find()
     nvrtc.find.cache_clear()
