@@ -1,6 +1,7 @@
 """A run that diverges says so in one error, on either engine, and what overflows without harm in one warning."""
 
 import contextlib
+import threading
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from refdiff import DoubtWarning, TrainingError
 from refdiff.engines.cpu.workers import each
 from refdiff.training import State, sample, train
 from refdiff.training.divergence import Overflows
+from refdiff.training.halves import Halves
 
 
 @pytest.mark.parametrize("engine", ["reference", "cpu", "two processes"])
@@ -66,9 +68,27 @@ def test_nothing_is_hidden_or_changed_outside(recwarn):
 
 
 def test_other_threads_note_too(use_threads):
-    use_threads(3)
+    use_threads(2)
     overflows, large = Overflows("advice"), np.full(10, 1e38, np.float32)
+    both = threading.Barrier(2, timeout=10)
+
+    def task(i):
+        both.wait()  # so each thread has one task
+        if threading.current_thread() is not threading.main_thread():
+            large * large
+
     with overflows.watched("step 1"):
-        each(64, lambda i: large * large)
+        each(2, task)
     with pytest.warns(DoubtWarning, match="step 1"):
+        overflows.tell()
+
+
+def test_the_second_process_notes_too(small, two_processes):
+    halves = Halves(small, small.schedule.build(), ("p", "average", "m", "v", "g0", "g1"))
+    g = halves.buffers["g0"]
+    g[len(g) // 2 + 100 :] = 1e30  # whose squares overflow, in what the second process updates
+    overflows = Overflows("advice")
+    with overflows.watched("step 1"):
+        halves.update(1, 1e-3, 1.0, 8)
+    with pytest.warns(DoubtWarning, match="step 1: .* overflow"):
         overflows.tell()

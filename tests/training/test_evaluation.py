@@ -1,5 +1,6 @@
 """The measures of samples, against closed forms and against data whose answer is known."""
 
+import math
 import tracemalloc
 from unittest import mock
 
@@ -107,6 +108,13 @@ def test_the_nearest_mean_is_that_of_the_definition(seed, n, m, most):
     assert class_counts(samples, data) == expected
     with mock.patch.object(evaluation, "_AT_ONCE", 13):  # in small parts
         assert class_counts(samples, data) == expected
+
+
+def test_the_mean_of_a_class_is_that_of_float64():
+    x = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
+    members = np.arange(0, 3000, 2)
+    expected = [math.fsum(column) / len(members) for column in x[members].T.tolist()]
+    np.testing.assert_allclose(evaluation._mean(x, members, 7), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("classes", [10, 400])

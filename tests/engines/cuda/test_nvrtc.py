@@ -130,8 +130,6 @@ def test_the_first_that_the_driver_takes(monkeypatch):
         nvrtc.find(11)
     monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(()))
     nvrtc.find.cache_clear()
-    with pytest.raises(
-        DeviceError, match=r'pip install "\.\[cuda13\]" in a checkout.*; engine="cpu" goes on working$'
-    ):
+    with pytest.raises(DeviceError, match=r'pip install "\.\[cuda13\]" in a checkout.*; engine="cpu" goes on working$'):
         nvrtc.find()
     nvrtc.find.cache_clear()
