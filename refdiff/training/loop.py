@@ -49,7 +49,8 @@ def train(
     resume: go on from the checkpoint in `out`; force: replace the run in `out`. on_step(step) is called after each
     step. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one does so at once,
     and saves nothing. ValueError for anything that does not fit,
-    TrainingError when the loss stops being finite; the last good checkpoint stays.
+    TrainingError when the loss stops being finite; the last good checkpoint stays. DoubtWarning for a schedule that leaves
+    much of the data in x_T.
     """
     data = data or load(config.data.source)
     check_fit(config, data)

@@ -100,11 +100,11 @@ def test_the_nearest_mean_is_that_of_the_definition(seed, n, m, most):
     rng = np.random.default_rng(seed)
     x, samples = (rng.uniform(-1, 1, (k, 3, 2, 1)).astype(np.float32) for k in (n, m))
     labels = rng.integers(0, most, n)
-    kept = np.unique(labels)
-    means = np.stack([x[labels == label].astype(np.float64).mean(axis=0) for label in kept])
-    nearest = [kept[((sample - means) ** 2).sum(axis=(1, 2, 3)).argmin()] for sample in samples]
+    present = np.unique(labels)
+    means = np.stack([x[labels == label].astype(np.float64).mean(axis=0) for label in present])
+    nearest = [present[((sample - means) ** 2).sum(axis=(1, 2, 3)).argmin()] for sample in samples]
     data = Dataset("any", x, labels, x[:0], labels[:0])
-    expected = {label: nearest.count(label) for label in kept.tolist()}
+    expected = {label: nearest.count(label) for label in present.tolist()}
     assert class_counts(samples, data) == expected
     with mock.patch.object(evaluation, "_AT_ONCE", 13):  # in small parts
         assert class_counts(samples, data) == expected
