@@ -85,7 +85,8 @@ def fixed_reverse(
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a `predictor` and a fixed variance, for `bound_terms`.
 
-    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2.
+    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
+    `fixed_large_log_variance`, the second as published figures have it.
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import extra
 from ..process import schedules as _laws
 from ..process import uniform_steps
 from ..process.schedules import Schedule
@@ -19,7 +20,7 @@ from ..process.schedules import Schedule
 try:
     from hypothesis import strategies as st
 except ModuleNotFoundError:
-    raise ImportError("refdiff.testing.strategies needs hypothesis: pip install 'refdiff[test]'") from None
+    raise ImportError(f"refdiff.testing.strategies needs hypothesis, which is not installed: {extra('test')}") from None
 
 __all__ = ["laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import extra, option
 from . import nvrtc
 from .device import DeviceError, DeviceLost, Graph, Kernel
 from .sources import KERNELS
@@ -28,7 +29,6 @@ _NO_MEMORY, _NO_DEVICE, _OLD_DRIVER = 2, 100, 35  # cudaError_t; the first is CU
 # failure, a device outside CUDA, unknown.
 _LOST = frozenset({214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 911, 999})
 _ALL = 100  # percent of what a multiprocessor has for shared memory and level-1 cache together
-_GO_ON = "--engine cpu goes on working"
 
 
 class CupyDevice:
@@ -42,7 +42,7 @@ class CupyDevice:
         with self._explained("looking for a GPU"):
             count = self._runtime.getDeviceCount()
         if index >= count:
-            raise DeviceError(f"GPU {index} is not there: CUDA sees {count}; {_GO_ON}")
+            raise DeviceError(f"GPU {index} is not there: CUDA sees {count}; {_go_on()}")
         with self._explained("opening the GPU"):
             self._runtime.setDevice(index)
             name = self._runtime.getDeviceProperties(index)["name"]
@@ -51,7 +51,7 @@ class CupyDevice:
         if int(capability) < OLDEST:
             raise DeviceError(
                 f"{self.name} has compute capability {capability[:-1]}.{capability[-1]}; the kernels need 8.0 (Ampere, "
-                f"2020) or more; {_GO_ON}"
+                f"2020) or more; {_go_on()}"
             )
         self.architecture = f"sm_{capability}" + ("a" if capability == "90" else "")  # wgmma is there on 9.0 alone
         self._nvrtc = nvrtc.find(cuda)
@@ -202,18 +202,22 @@ def _explain(what: str, error: Any) -> DeviceError:
     status = getattr(error, "status", None)
     if status == _NO_MEMORY:
         return DeviceError(
-            f"not enough memory on the GPU ({what}): lower train.batch or take --dtype bfloat16 ({error})"
+            f"not enough memory on the GPU ({what}): lower train.batch or take {option('dtype', 'bfloat16')} ({error})"
         )
     if status == _NO_DEVICE:
-        return DeviceError(f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES, or a container without one); {_GO_ON}")
+        return DeviceError(f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES, or a container without one); {_go_on()}")
     if status == _OLD_DRIVER:
-        return DeviceError(f"the NVIDIA driver is too old for this CuPy: {_UPDATE}; {_GO_ON}")
+        return DeviceError(f"the NVIDIA driver is too old for this CuPy: {_UPDATE}; {_go_on()}")
     if status in _LOST:
         return DeviceLost(f"{what} failed: {error}; the GPU does nothing more for this process: start it again")
     return DeviceError(f"{what} failed: {error}")
 
 
-_UPDATE = 'pip install "refdiff[cuda12]" (driver 525 or newer), or update the driver (580 or newer for refdiff[cuda13])'
+_UPDATE = f"{extra('cuda12')} (driver 525 or newer), or update the driver (580 or newer for the extra cuda13)"
+
+
+def _go_on() -> str:
+    return f"{option('engine', 'cpu')} goes on working"
 
 
 def _import() -> Any:
@@ -223,15 +227,15 @@ def _import() -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(
-                'the CUDA engine needs CuPy: pip install "refdiff[cuda13]" (driver 580 or newer; nvidia-smi tells it) or '
-                f'"refdiff[cuda12]" (525 or newer); {_GO_ON}'
+                f"the CUDA engine needs CuPy: {extra('cuda13')} (driver 580 or newer; nvidia-smi tells it) or "
+                f"cuda12 in its place (525 or newer); {_go_on()}"
             ) from error
         raise DeviceError(
-            f"CuPy is installed and does not load ({error}): uninstall every cupy package, then pip install "
-            f'"refdiff[cuda13]" or "refdiff[cuda12]"; {_GO_ON}'
+            f"CuPy is installed and does not load ({error}): uninstall every cupy package, then {extra('cuda13')} or "
+            f"cuda12 in its place; {_go_on()}"
         ) from error
     if getattr(cupy.cuda.runtime, "is_hip", False):
-        raise DeviceError(f'this CuPy is for AMD: pip uninstall it, then pip install "refdiff[cuda13]"; {_GO_ON}')
+        raise DeviceError(f"this CuPy is for AMD: pip uninstall it, then {extra('cuda13')}; {_go_on()}")
     return cupy
 
 
@@ -243,14 +247,14 @@ def _check_driver(runtime: Any) -> int:
         raise _explain("asking for the driver's version", error) from error
     built = int(runtime.runtimeGetVersion())
     if driver == 0:
-        raise DeviceError(f"no NVIDIA driver is installed, so no GPU can be used; {_GO_ON}")
+        raise DeviceError(f"no NVIDIA driver is installed, so no GPU can be used; {_go_on()}")
     if driver // 1000 < 12:
         raise DeviceError(
-            f"the NVIDIA driver is for CUDA {driver // 1000}.{driver % 1000 // 10}: update it to 525 or newer; {_GO_ON}"
+            f"the NVIDIA driver is for CUDA {driver // 1000}.{driver % 1000 // 10}: update it to 525 or newer; {_go_on()}"
         )
     if driver // 1000 < built // 1000:
         raise DeviceError(
             f"CuPy is for CUDA {built // 1000}, the NVIDIA driver for {driver // 1000}.{driver % 1000 // 10}: {_UPDATE}; "
-            f"{_GO_ON}"
+            f"{_go_on()}"
         )
     return driver // 1000

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...errors import extra, option
 from .device import DeviceError
 
 __all__ = ["Compiled", "Nvrtc", "cache_folder", "find"]
@@ -127,7 +128,7 @@ def find(newest: int | None = None) -> Nvrtc:
         others.append(f"{path} (of CUDA {nvrtc.version[0]})")
     raise DeviceError(
         f"NVRTC, the compiler of the kernels, {f'of CUDA {newest} ' if newest else ''}is missing: "
-        f'pip install "refdiff[cuda{min(newest or 13, 13)}]"; --engine cpu goes on working'
+        f"{extra(f'cuda{min(newest or 13, 13)}')}; {option('engine', 'cpu')} goes on working"
         + (f". Found and not used: {'; '.join(others)}" if others else "")
     )
 

@@ -214,12 +214,12 @@ def test_a_capture(cupy):
 def refused(match):
     with pytest.raises(DeviceError, match=match) as caught:
         CupyDevice()
-    assert "--engine cpu goes on working" in str(caught.value)
+    assert 'engine="cpu" goes on working' in str(caught.value)
 
 
 def test_no_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    refused(r'needs CuPy: pip install "refdiff\[cuda13\]" \(driver 580.*"refdiff\[cuda12\]"')
+    refused(r'needs CuPy: pip install "\.\[cuda13\]" in a checkout of refdiff \(driver 580.* or cuda12 in its place')
     monkeypatch.setattr(contexts, "_first_gpu", [])
     with pytest.raises(DeviceError, match="needs CuPy"):
         contexts.current()
@@ -246,9 +246,9 @@ def fails(status, kind=CudaError):
         ({"is_hip": True}, "CuPy is for AMD"),
         ({"driverGetVersion": lambda: 0}, "no NVIDIA driver is installed"),
         ({"driverGetVersion": lambda: 11080}, "driver is for CUDA 11.8: update it to 525 or newer"),
-        ({"driverGetVersion": lambda: 12040}, r'CuPy is for CUDA 13, .* for 12.4: pip install "refdiff\[cuda12\]"'),
+        ({"driverGetVersion": lambda: 12040}, r'CuPy is for CUDA 13, .* for 12.4: pip install "\.\[cuda12\]"'),
         ({"driverGetVersion": fails(35)}, "driver is too old"),
-        ({"getDeviceCount": fails(35)}, r'driver is too old .*"refdiff\[cuda12\]"'),
+        ({"getDeviceCount": fails(35)}, r'driver is too old .*"\.\[cuda12\]"'),
         ({"getDeviceCount": fails(100)}, "no NVIDIA GPU is visible"),
         ({"getDeviceCount": lambda: 0}, "GPU 0 is not there: CUDA sees 0"),
     ],
@@ -265,7 +265,7 @@ def test_a_gpu_that_is_too_old(cupy):
 
 def test_the_compiler_is_one_that_the_driver_takes(cupy, monkeypatch):
     def missing(newest):
-        raise DeviceError(f"NVRTC for {newest} is missing; --engine cpu goes on working")
+        raise DeviceError(f'NVRTC for {newest} is missing; engine="cpu" goes on working')
 
     monkeypatch.setattr(nvrtc, "find", missing)
     refused("NVRTC for 13 is missing")
