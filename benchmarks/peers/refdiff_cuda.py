@@ -22,6 +22,7 @@ from refdiff.benchmark.machine import versions
 from refdiff.engines import cuda
 from refdiff.engines.cuda.device import Device
 from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.product import TILES, chosen_by
 from refdiff.engines.cuda.sampler import sampler_state
 from refdiff.models import flatten
 from refdiff.training.graphed import Graphed
@@ -96,6 +97,19 @@ class CudaPeer:
         replay, launches = captured(context, run)
         self.timer = lambda repeats: self.watch.seconds(replay, repeats)
         return {**outputs, "": {"bytes": moved, "operations": operations_of(case, shape), "launches": launches}}
+
+    def _tile(self, case: dict[str, Any]) -> dict[str, Any]:
+        """One kernel of the matrix products with the tile that the case names, see benchmarks/tiles.py."""
+        from benchmarks import tiles
+
+        context = self._context()
+        tile = next(t for t in TILES[case["dtype"]] if [t.m, t.n] == case["tile"])
+        with cuda.use(context), chosen_by(lambda *_: tile, case["parts"]):
+            run = tiles.launcher(context, case)
+            y = tiles.shown(run())
+            replay, launches = captured(context, run)
+        self.timer = lambda repeats: self.watch.seconds(replay, repeats)
+        return {"y": y, "": {"launches": launches}}
 
     def _ceilings(self, case: dict[str, Any]) -> dict[str, Any]:
         """As PyTorch's peer measures them, through CuPy, which has no bfloat16: float16 stands for it. On an emulator, of

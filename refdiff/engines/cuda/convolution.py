@@ -56,14 +56,14 @@ def conv2d_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     """
     x, weight, stride, padding = saved
     sizes = _sizes(x.shape, dy.shape, weight.shape, stride, padding)
-    dx, terms = input_gradient(dy, saved) if needs_dx else None, dy.size // dy.shape[3]
+    dx, terms = conv2d_dx(dy, saved) if needs_dx else None, dy.size // dy.shape[3]
     dweight, dbias = weight_gradient(
         "conv2d.cu", "conv2d_dweight", x, dy, weight.shape, terms, *sizes, **_packs(x, dy)
     )  # fmt: skip
     return dx, {"weight": dweight, "bias": dbias}
 
 
-def input_gradient(dy: Array, saved: Any) -> Array:
+def conv2d_dx(dy: Array, saved: Any) -> Array:
     """dx of `conv2d_backward`."""
     x, weight, stride, padding = saved
     (n, h, w, c_in), (kh, kw, _, c_out) = x.shape, weight.shape

@@ -31,7 +31,7 @@ def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     """
     x, weight = saved
     rows, inputs, outputs = _sizes(x, weight)
-    dx = input_gradient(dy, saved) if needs_dx else None
+    dx = linear_dx(dy, saved) if needs_dx else None
     dweight, dbias = weight_gradient(
         "linear.cu", "linear_dweight", x, dy, weight.shape, rows, rows, inputs, outputs, x.pitch, dy.pitch,
         IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, dy, weight),
@@ -39,7 +39,7 @@ def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     return dx, {"weight": dweight, "bias": dbias}
 
 
-def input_gradient(dy: Array, saved: Any) -> Array:
+def linear_dx(dy: Array, saved: Any) -> Array:
     """dx of `linear_backward`."""
     x, weight = saved
     rows, inputs, outputs = _sizes(x, weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -14,7 +14,7 @@ from .array import ITEMSIZE, Array
 from .context import Context, blocks
 from .tile_table import Problem, Tiles
 
-__all__ = ["TILES", "Tile", "choose_tile", "guess", "only", "packed", "split", "weight_gradient"]
+__all__ = ["TILES", "Tile", "choose_tile", "chosen_by", "guess", "packed", "split", "weight_gradient"]
 
 MULTIPROCESSORS = 132  # of an H100: what fills it fills the others. A constant, so that sums do not depend on the GPU
 STEP_BYTES = 64  # of a row of a tile along k
@@ -59,7 +59,9 @@ TILES = {
     "float32": (Tile(128, 64, 1.0), Tile(64, 64, 0.9)),
 }
 _SPLIT = ("conv2d_dweight", "linear_dweight")  # kernels whose sums are cut into parts
-_only: ContextVar[Tile | None] = ContextVar("refdiff_cuda_only_tile", default=None)
+Choice = Callable[[str, str, Problem], Tile]  # kernel, dtype, problem -> tile
+_chosen_by: ContextVar[Choice | None] = ContextVar("refdiff_cuda_chosen_by", default=None)
+_parts: ContextVar[int | None] = ContextVar("refdiff_cuda_parts", default=None)
 
 
 def choose_tile(context: Context, kernel: str, dtype: str, problem: Problem) -> Tile:
@@ -68,8 +70,8 @@ def choose_tile(context: Context, kernel: str, dtype: str, problem: Problem) -> 
 
     No sum depends on it: each is over k in the same order in any tile, and `split` does not ask the table.
     """
-    if tile := _only.get():
-        return tile
+    if choice := _chosen_by.get():
+        return choice(kernel, dtype, problem)
     measured = tile_table.table_of(context.device.architecture).get((kernel, dtype), {})
     seconds = measured.get(problem, {})
     if known := [tile for tile in TILES[dtype] if tile[:2] in seconds]:
@@ -103,23 +105,33 @@ def rates(kernel: str, dtype: str, measured: dict[Problem, Tiles]) -> dict[Tile,
 
 
 @contextmanager
-def only(tile: Tile) -> Iterator[None]:
-    """Inside, each product is done with this tile: to measure it."""
-    token = _only.set(tile)
+def chosen_by(choice: Choice, parts: int | None = None) -> Iterator[None]:
+    """Inside, choice(kernel, dtype, problem) chooses each product's tile, and sums are cut into so many parts, if given: to
+    measure them."""
+    tokens = _chosen_by.set(choice), _parts.set(parts)
     try:
         yield
     finally:
-        _only.reset(token)
+        _chosen_by.reset(tokens[0])
+        _parts.reset(tokens[1])
+
+
+def usual_split(kernel: str, dtype: str, problem: Problem) -> tuple[int, int, int]:
+    """The tiles, the steps of k and the places for which a weight gradient is cut: those of the tile that is guessed without
+    a table, so that no sum depends on the GPU."""
+    tile = guess(kernel, dtype, problem)
+    steps = blocks(problem.k, STEP_BYTES // ITEMSIZE[dtype])
+    return tile.cover(problem.m, problem.n), steps, tile.resident * MULTIPROCESSORS
 
 
 @cache
-def split(tiles: int, steps: int, places: int) -> tuple[int, int]:
+def split(tiles: int, steps: int, places: int, parts: int | None = None) -> tuple[int, int]:
     """How a sum over k of so many steps is cut, for a product of so many tiles on a GPU where so many blocks run at once.
     -> (steps of a part, parts)
 
     Blocks run in waves of `places`, and a last wave that is nearly empty takes as long as a full one: the cost is waves
     times the steps of a part, PART added. The fewest parts of equal cost; a part has STAGES steps, the ring, if there are
-    as many.
+    as many. parts: how many, roughly, instead.
     """
 
     def cost(parts: int) -> int:
@@ -127,7 +139,7 @@ def split(tiles: int, steps: int, places: int) -> tuple[int, int]:
         return blocks(tiles * blocks(steps, each), places) * (each + PART)
 
     most = min(blocks(steps, STAGES), blocks(WAVES * places, tiles))
-    each = blocks(steps, min(range(1, most + 1), key=cost))
+    each = blocks(steps, min(parts, most) if parts else min(range(1, most + 1), key=cost))
     return each, blocks(steps, each)
 
 
@@ -155,9 +167,7 @@ def weight_gradient(
     context, n = x.context, shape[-1]
     dweight, dbias = context.empty(shape), context.empty((n,))
     problem = Problem(dweight.size // n, n, terms)
-    step = STEP_BYTES // ITEMSIZE[x.dtype]
-    usual = guess(name, x.dtype, problem)
-    each, parts = split(usual.cover(problem.m, n), blocks(terms, step), usual.resident * MULTIPROCESSORS)
+    each, parts = split(*usual_split(name, x.dtype, problem), _parts.get())
     tile = choose_tile(context, name, x.dtype, problem)
     size = (problem.m + 1) * n  # dW, then db
 
@@ -168,7 +178,7 @@ def weight_gradient(
         vector = Array(whole.buffer, (n,), "float32", problem.m * n)
     grid, options = (tile.cover(problem.m, n), parts), {**tile.defines, **defines}
     context.launch(
-        source, name, grid, tile.threads, x, dy, whole, vector, *arguments, each * step, size,
+        source, name, grid, tile.threads, x, dy, whole, vector, *arguments, each * STEP_BYTES // ITEMSIZE[x.dtype], size,
         dtype=x.dtype, shared=tile.shared, **options,
     )  # fmt: skip
     if parts > 1:
