@@ -202,10 +202,12 @@ def test_what_is_committed_was_measured_on_a_gpu():
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d"])
-def test_no_bit_depends_on_the_tile(context, dtype, name):
-    """Several tiles of each kind along both axes, cut at the ends; the weight gradient in several parts."""
+def test_no_bit_depends_on_the_tile(context, dtype, name, monkeypatch):
+    """Several tiles of each kind along both axes, cut at the ends; the weight gradient in several parts, as many as fill a
+    GPU so small that each kind of tile would fill it with another number of them."""
+    monkeypatch.setattr(product, "MULTIPROCESSORS", 5)
     rng = np.random.default_rng(0)
-    x = context.array(rng.standard_normal((2, 9, 11, 24)), dtype)
+    x = context.array(rng.standard_normal((4, 9, 11, 24)), dtype)
     weight = context.array(rng.standard_normal((3, 3, 24, 136) if name == "conv2d" else (24, 136)), dtype)
     bias, first = context.array(rng.standard_normal(136)), None
     for tile in TILES[dtype]:
