@@ -1,11 +1,11 @@
-"""Every tile of the matrix products, timed in every product of the presets' training steps: the part `tiles` of the GPU suite.
+"""The part `tiles` of the GPU suite: every tile of the matrix products in every product of the presets' training steps.
 
 What it writes beside the suite's result, tiles/ARCHITECTURE.json, is the table by which the engine chooses (see
 refdiff/engines/cuda/tile_table.py): copied to refdiff/engines/cuda/tiles/ and committed, it takes the place of a guess.
 
 Each tile of each product is a case of its own in the peer's process, so that one that crashes costs no other. Its operands
-are drawn on the device, and its result must have the bits of the other tiles', or it is left out. The table is written
-after every product, those of the first presets and the most work first: a run that was stopped leaves what it had.
+are drawn on the device, and its result must have the bits of the other tiles', or the product is left out. The table is
+written after every product, those of the first presets and the most work first: a run that was stopped leaves what it had.
 """
 
 from __future__ import annotations
@@ -49,13 +49,18 @@ Case = dict[str, Any]
 
 
 def cases(dry: bool = False) -> Iterator[Case]:
-    """Each product once, by (kernel, dtype, problem), with how often a step of the first network that has it does it. dry: three in each type."""
+    """Each product once, by (kernel, dtype, problem), with how often a step of the first network that has it does it.
+
+    dry: three in each type, of a tiny network.
+    """
     seen = set()
     for dtype in DTYPES:
         for network in (TINY,) if dry else NETWORKS:
             batch = 2 if dry else PRESETS[network].train.batch
             own = [c for c in operations(network, batch, dtype) if c["operation"] in DX and c["direction"] == "forward"]
-            each = [{**c, "kind": "tile", "kernel": c["operation"] + end} for c in own for end in ("", "_dx", "_dweight")]
+            each = [
+                {**c, "kind": "tile", "kernel": c["operation"] + end} for c in own for end in ("", "_dx", "_dweight")
+            ]
             for case in sorted(each, key=lambda case: -work(case))[: 3 if dry else None]:
                 name = case["kernel"], dtype, problem_of(case)
                 if name not in seen:
@@ -121,20 +126,27 @@ def measure(
 
 
 def one_product(peer: PeerProcess, case: Case, budget: Budget) -> tuple[dict[tuple[int, int], float], list[str]]:
-    """Seconds by tile, of those that ran and gave the same bits as the first of them; and what was wrong with the others."""
+    """Seconds by tile, of those that ran, and what was wrong with the others.
+
+    None where two gave different bits: one of them is wrong, and which is for the suite's checks to say.
+    """
     seconds: dict[tuple[int, int], float] = {}
-    wrong, first = [], None
+    wrong, first, same = [], None, True
     for tile in TILES[case["dtype"]]:
         try:
             y, found = measure(peer, case, tile, budget)
         except PeerError as error:
             wrong.append(f"{tile.m}x{tile.n}: {error}")
             continue
-        first = y if first is None else first
-        if not (np.all(np.isfinite(y)) and np.array_equal(y, first)):
-            wrong.append(f"{tile.m}x{tile.n}: its bits differ from those of another tile")
+        if not np.all(np.isfinite(y)):
+            wrong.append(f"{tile.m}x{tile.n}: not finite")
             continue
+        first = y if first is None else first
+        same = same and np.array_equal(y, first)
         seconds[tile.m, tile.n] = found
+    if not same:
+        wrong.append(f"{', '.join(f'{m}x{n}' for m, n in seconds)}: their bits differ")
+        seconds = {}
     return seconds, wrong
 
 
@@ -187,7 +199,7 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
     if gains:
         worse = sum(gain > 1.02 for gain in gains)
         text += f"; the guess was slower than the best by over 2 % in {worse}, by at most {np.nanmax(gains) - 1:.0%}"
-        text += f"; {path} belongs in refdiff/engines/cuda/tiles/"
+        text += f"; {found['file']} belongs in refdiff/engines/cuda/tiles/"
     if found["errors"] or found["measured"] < len(all_cases):
         raise AssertionError(f"{text}; {len(found['errors'])} failures: {'; '.join(found['errors'][:3])}")
     return text

@@ -187,9 +187,7 @@ def forward(
     return y, saved
 
 
-def backward(
-    engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, needs_dx: bool = True
-) -> tuple[Any, Tree]:
+def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
     """dx (N, size, size, channels), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs, dkept = [], []

@@ -14,7 +14,8 @@ from refdiff.engines.cuda.device import DeviceError
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or "REFDIFF_SANITIZE" in os.environ, reason="NVRTC's wheels are for Linux, without sanitizers"
+    sys.platform != "linux" or "REFDIFF_SANITIZE" in os.environ,
+    reason="NVRTC's wheels are for Linux, without sanitizers",
 )
 
 

@@ -116,8 +116,8 @@ class Nvrtc:
 
 @cache
 def find(newest: int | None = None) -> Nvrtc:
-    """The first of `candidates` that is OLDEST or newer, and of no later CUDA than `newest`, if given: a driver refuses what a
-    newer compiler made. DeviceError, which says what to install and what was found."""
+    """The first of `candidates` that is OLDEST or newer, and of no later CUDA than `newest`, if given: a driver refuses what
+    a newer compiler made. DeviceError, which says what to install and what was found."""
     others = []
     for path in candidates():
         try:

@@ -38,7 +38,12 @@ def text(table: Table, about: Mapping[str, Any]) -> str:
     """The table as `read` reads it. about: what it was measured on; its architecture among others."""
     rows = [
         json.dumps(
-            {"kernel": kernel, "dtype": dtype, "problem": problem, "tiles": {f"{m}x{n}": s for (m, n), s in tiles.items()}}
+            {
+                "kernel": kernel,
+                "dtype": dtype,
+                "problem": problem,
+                "tiles": {f"{m}x{n}": s for (m, n), s in tiles.items()},
+            }
         )
         for (kernel, dtype), problems in table.items()
         for problem, tiles in problems.items()
@@ -62,8 +67,8 @@ def read(path: Path) -> Table:
         return table
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
-            f"{path}: expected a table of tiles, format {FORMAT}, got {type(error).__name__}: {error}; measure it again with "
-            "python -m benchmarks.gpu, or delete it"
+            f"{path}: expected a table of tiles, format {FORMAT}, got {type(error).__name__}: {error}; measure it again "
+            "with python -m benchmarks.gpu, or delete it"
         ) from error
 
 

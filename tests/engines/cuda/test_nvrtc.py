@@ -123,7 +123,7 @@ def files(folder, *names):
 
 
 def test_where_it_looks(monkeypatch, nowhere):
-    """Wheels, CUDA_PATH, CUDA_HOME, /usr/local/cuda and its sisters, newest first, LD_LIBRARY_PATH, the loader. Each once."""
+    """Wheels, CUDA_PATH, CUDA_HOME, /usr/local/cuda and its sisters, newest first, LD_LIBRARY_PATH, the loader."""
     wheels = files(nowhere / "nvidia", "cu13/lib/libnvrtc.so.13", "cuda_nvrtc/lib/libnvrtc.so.12")
     path = files(nowhere / "path", "lib64/libnvrtc.so", "lib64/libnvrtc.so.12.4.99")
     home = files(nowhere / "home", "lib64/libnvrtc.so.11.2", "lib/libnvrtc.so.12")
@@ -178,6 +178,6 @@ def test_one_that_is_too_old_is_passed_over_and_named(monkeypatch, nowhere, old)
     assert nvrtc.find(12).path == "other"
     versions(monkeypatch, old=old)
     for newest, extra in ((None, 13), (12, 12)):
-        words = rf'NVRTC 12\.2 or newer.*refdiff\[cuda{extra}\].*: old \(version {old[0]}\.{old[1]}, too old\)$'
+        words = rf"NVRTC 12\.2 or newer.*refdiff\[cuda{extra}\].*: old \(version {old[0]}\.{old[1]}, too old\)$"
         with pytest.raises(DeviceError, match=words):
             nvrtc.find(newest)

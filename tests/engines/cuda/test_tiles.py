@@ -68,8 +68,12 @@ def test_the_cost_is_when_blocks_that_take_free_places_are_done(name, dtype):
         assert parts == -(-steps // each)
         assert each >= min(steps, product.STAGES) - 1
         done = finished(tiles, steps, each, places)
-        assert done <= -(-tiles * parts // places) * (each + PART), "the cost is of equal parts; the last may be shorter"
-        others = {-(-steps // p) for p in range(1, min(-(-steps // product.STAGES), product.WAVES * places // tiles) + 1)}
+        assert done <= -(-tiles * parts // places) * (each + PART), (
+            "the cost is of equal parts; the last may be shorter"
+        )
+        others = {
+            -(-steps // p) for p in range(1, min(-(-steps // product.STAGES), product.WAVES * places // tiles) + 1)
+        }
         assert done <= 1 + 1.05 * min(finished(tiles, steps, e, places) for e in sorted(others)[:60])
         if tiles * steps > 120 * places:
             assert done <= 1.12 * tiles * steps / places
@@ -120,7 +124,9 @@ def folder(tmp_path, monkeypatch):
     """Where tables are looked for, and what writes one."""
     monkeypatch.setattr(tile_table, "FOLDER", tmp_path)
     tile_table.table_of.cache_clear()
-    yield lambda table, name="sm_90a": (tmp_path / f"{name}.json").write_text(tile_table.text(table, {"device": "made up"}))
+    yield lambda table, name="sm_90a": (tmp_path / f"{name}.json").write_text(
+        tile_table.text(table, {"device": "made up"})
+    )
     tile_table.table_of.cache_clear()
 
 
@@ -166,7 +172,10 @@ def test_without_a_table_it_is_the_guess(folder):
         assert guess("conv2d", "bfloat16", problem) == tile
 
 
-GOOD = {"format": 1, "seconds": [{"kernel": "conv2d", "dtype": "float32", "problem": [1, 2, 3, 4], "tiles": {"64x64": 1e-5}}]}
+GOOD = {
+    "format": 1,
+    "seconds": [{"kernel": "conv2d", "dtype": "float32", "problem": [1, 2, 3, 4], "tiles": {"64x64": 1e-5}}],
+}
 ROW = GOOD["seconds"][0]
 
 
@@ -180,7 +189,9 @@ ROW = GOOD["seconds"][0]
 def test_a_broken_table_is_named(tmp_path, broken):
     path = tmp_path / "sm_90a.json"
     path.write_text(broken)
-    with pytest.raises(FormatError, match=rf"{re.escape(str(path))}: expected a table of tiles, format 1, got .*delete it"):
+    with pytest.raises(
+        FormatError, match=rf"{re.escape(str(path))}: expected a table of tiles, format 1, got .*delete it"
+    ):
         tile_table.read(path)
     path.write_text(json.dumps(GOOD))
     assert tile_table.read(path) == {("conv2d", "float32"): {Problem(1, 2, 3, 4): {(64, 64): 1e-5}}}
