@@ -1,4 +1,4 @@
-"""Which tile a product is given, by a table or a guess; how a weight gradient is cut; and that no bit depends on the tile."""
+"""Which tile a product is given, by a table or a guess; how a weight gradient is cut; no bit depends on the tile."""
 
 import heapq
 import json
