@@ -43,6 +43,7 @@ DTYPES = ("bfloat16", "float32")
 TINY = {"size": 8, "channels": 1, "width": 8, "multipliers": [1], "blocks": 1, "attention": [], "groups": 4}
 SECONDS, LEAST, MOST = 0.1, 3, 11  # of one tile in one product; runs that are timed
 WAVES = (1, 2, 3)  # of the parts of a weight gradient that are timed beside what `split` chooses
+COPIES, ENOUGH = 10, 1 << 30  # operands of one graph: sets at most, bytes of all of them
 SHOWN = 1 << 20  # numbers of a result that are compared, of its beginning and of its end
 
 Case = dict[str, Any]
@@ -73,12 +74,12 @@ def work(case: Case) -> int:
     return case["count"] * prod(case["inputs"][0][:-1]) * prod(case["parameters"]["weight"])
 
 
-def launcher(context: Context, case: Mapping[str, Any]) -> Callable[[], Array]:
-    """What launches a case's kernel and no other product, on operands that are drawn on the device."""
+def launcher(context: Context, case: Mapping[str, Any], copy: int = 0) -> Callable[[], Array]:
+    """What launches a case's kernel and no other product, on operands that are drawn on the device, each copy's its own."""
     operation, dtype = case["operation"], case["dtype"]
 
     def draw(stream: int, shape: tuple[int, ...], dtype: str) -> Array:
-        return normal(Key(case["seed"], stream, 0), shape[0], shape[1:], dtype)
+        return normal(Key(case["seed"] + copy, stream, 0), shape[0], shape[1:], dtype)
 
     with use(context):
         x = draw(1, tuple(case["inputs"][0]), dtype)
@@ -92,6 +93,29 @@ def launcher(context: Context, case: Mapping[str, Any]) -> Callable[[], Array]:
     if case["kernel"].endswith("_dx"):
         return lambda: DX[operation](dy, saved)
     return lambda: getattr(cuda, f"{operation}_backward")(dy, saved, needs_dx=False)[1]["weight"]
+
+
+def timed(context: Context, case: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[], None], int]:
+    """A case on a device.   -> its result, what replays it, how often that does it.
+
+    One graph does it on several sets of operands, so that little of them is in the level-2 cache, and the start of a graph
+    is no part of a short product; fewer where they are large.
+    """
+    memory = context.memory
+    assert isinstance(memory, Arena)
+    first = launcher(context, case)
+    y = shown(first())
+    copies = max(1, min(COPIES, ENOUGH // memory.peak))
+    runs = [first, *(launcher(context, case, copy) for copy in range(1, copies))]
+
+    def together() -> None:
+        [run() for run in runs]  # each result has a place of its own
+
+    reserved = -1
+    while memory.reserved != reserved:  # until there is room: a capture cannot make any
+        reserved = memory.reserved
+        together()
+    return y, context.capture(together).replay, copies
 
 
 def problem_of(case: Mapping[str, Any]) -> Problem:

@@ -105,11 +105,9 @@ class CudaPeer:
         context = self._context()
         tile = next(t for t in TILES[case["dtype"]] if [t.m, t.n] == case["tile"])
         with cuda.use(context), chosen_by(lambda *_: tile, case["parts"]):
-            run = tiles.launcher(context, case)
-            y = tiles.shown(run())
-            replay, launches = captured(context, run)
-        self.timer = lambda repeats: self.watch.seconds(replay, repeats)
-        return {"y": y, "": {"launches": launches}}
+            y, replay, copies = tiles.timed(context, case)
+        self.timer = lambda repeats: [s / copies for s in self.watch.seconds(replay, repeats)]
+        return {"y": y, "": {"copies": copies}}
 
     def _ceilings(self, case: dict[str, Any]) -> dict[str, Any]:
         """As PyTorch's peer measures them, through CuPy, which has no bfloat16: float16 stands for it. On an emulator, of
