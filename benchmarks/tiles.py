@@ -59,9 +59,8 @@ def cases(dry: bool = False) -> Iterator[Case]:
         for network in (TINY,) if dry else NETWORKS:
             batch = 2 if dry else PRESETS[network].train.batch
             own = [c for c in operations(network, batch, dtype) if c["operation"] in DX and c["direction"] == "forward"]
-            each = [
-                {**c, "kind": "tile", "kernel": c["operation"] + end} for c in own for end in ("", "_dx", "_dweight")
-            ]
+            own = [{**c, "kind": "tile", "copies": 2 if dry else COPIES} for c in own]
+            each = [{**c, "kernel": c["operation"] + end} for c in own for end in ("", "_dx", "_dweight")]
             for case in sorted(each, key=lambda case: -work(case))[: 3 if dry else None]:
                 name = case["kernel"], dtype, problem_of(case)
                 if name not in seen:
@@ -105,7 +104,7 @@ def timed(context: Context, case: Mapping[str, Any]) -> tuple[np.ndarray, Callab
     assert isinstance(memory, Arena)
     first = launcher(context, case)
     y = shown(first())
-    copies = max(1, min(COPIES, ENOUGH // memory.peak))
+    copies = max(1, min(case["copies"], ENOUGH // memory.peak))
     runs = [first, *(launcher(context, case, copy) for copy in range(1, copies))]
 
     def together() -> None:
