@@ -5,15 +5,18 @@ refdiff/engines/cuda/tile_table.py): copied to refdiff/engines/cuda/tiles/ and c
 
 Each tile of each product is a case of its own in the peer's process, so that one that crashes costs no other. Its operands
 are drawn on the device, and its result must have the bits of the other tiles', or the product is left out. The table is
-written after every product, those of the first presets and the most work first: a run that was stopped leaves what it had.
+written after every product, those of the first presets and the most work first: a run that was stopped leaves what it had,
+and the next one on the same machine and commit goes on with it.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from math import prod
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -188,22 +191,44 @@ def one_split(peer: PeerProcess, case: Case, budget: Budget) -> dict[int, float]
     return seconds
 
 
+def earlier(path: Path, about: Mapping[str, Any]) -> Table:
+    """What a run of the same machine, versions and commit has measured."""
+    try:
+        before = json.loads(path.read_text())
+        same = all(before.get(key) == value for key, value in about.items())
+        return tile_table.read(path) if same else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
     """Time every tile in every product and write the table.   AssertionError, with what was measured written, if a tile
     failed or the time did not suffice for all."""
     all_cases = list(cases(plan.dry))
-    table: Table = {}
-    found = suite.more["tiles"] = {"products": len(all_cases), "measured": 0, "errors": [], "file": "", "splits": {}}
+    found: dict[str, Any] = {
+        "products": len(all_cases),
+        "measured": 0,
+        "earlier": 0,
+        "errors": [],
+        "splits": {},
+        "file": "",
+    }
+    suite.more["tiles"] = found
     gains = []
     with plan.refdiff() as peer:
         about = peer.about(budget.patience)
         path = suite.out.parent / "tiles" / f"{about['architecture']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        about |= {"dry": plan.dry, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        about["dry"], found["file"] = plan.dry, str(path.relative_to(suite.out.parent))
+        table = earlier(path, about)
+        about["written"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for case in all_cases:
             if budget.left < 1:
                 break
             kernel, dtype, problem = case["kernel"], case["dtype"], problem_of(case)
+            if problem in table.get((kernel, dtype), {}):
+                found |= {"measured": found["measured"] + 1, "earlier": found["earlier"] + 1}
+                continue
             seconds, wrong = one_product(peer, case, budget)
             what = f"{kernel} {dtype} {'x'.join(map(str, problem))}"
             found["errors"] += [f"{what}, {error}" for error in wrong]
@@ -211,7 +236,7 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
                 table.setdefault((kernel, dtype), {})[problem] = seconds
                 text = tile_table.text(table, about)
                 replace_file(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-                found |= {"measured": found["measured"] + 1, "file": str(path.relative_to(suite.out.parent))}
+                found["measured"] += 1
                 guessed = guess(kernel, dtype, problem)[:2]
                 gains.append(seconds.get(guessed, float("nan")) / min(seconds.values()))
                 if kernel.endswith("_dweight"):
@@ -219,6 +244,8 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
             shares = ", ".join(f"{m}x{n} {1e6 * s:.1f} us" for (m, n), s in seconds.items())
             print(f"  {what}: {'; '.join([shares, *wrong])}", flush=True)
     text = f"{found['measured']} of {len(all_cases)} products were measured"
+    if found["earlier"]:
+        text += f", {found['earlier']} of them by an earlier run"
     if gains:
         worse = sum(gain > 1.02 for gain in gains)
         text += f"; the guess was slower than the best by over 2 % in {worse}, by at most {np.nanmax(gains) - 1:.0%}"

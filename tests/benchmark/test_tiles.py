@@ -55,6 +55,7 @@ serve(Fake())
 def run(tmp_path, monkeypatch):
     """run(how) -> what the part says, its suite and its table, through a peer that does so."""
     (tmp_path / "fake.py").write_text(FAKE)
+    everything = list(tiles.cases(dry=True))
 
     class Plan:
         dry = True
@@ -66,8 +67,7 @@ def run(tmp_path, monkeypatch):
             return PeerProcess([sys.executable, str(tmp_path / "fake.py"), self.how])
 
     def run(how, products=6, seconds=60):
-        few = list(tiles.cases(dry=True))[:products]
-        monkeypatch.setattr(tiles, "cases", lambda dry: few)
+        monkeypatch.setattr(tiles, "cases", lambda dry: everything[:products])
         suite = Suite("try", tmp_path / "gpu.json", 100)
         suite.part("tiles", "every tile", 1, lambda _: tiles.tiles(suite, Budget(seconds), Plan(how)))
         path = tmp_path / "tiles" / "sm_00.json"
@@ -122,6 +122,21 @@ def test_fewer_than_asked_is_a_failure_and_what_there_is_stays(run, monkeypatch)
     suite = run("well")[0]
     assert suite.parts["tiles"]["text"].startswith("failed: AssertionError: ")
     assert 0 < suite.more["tiles"]["measured"] < 6
+
+
+def test_a_run_goes_on_with_what_another_of_the_same_commit_measured(run, tmp_path):
+    _, first = run("well", 2)
+    path = tmp_path / "tiles" / "sm_00.json"
+    text = path.read_text()
+    suite, table = run("well", 3)
+    assert suite.parts["tiles"]["text"].startswith("3 of 3 products were measured, 2 of them by an earlier run; ")
+    assert sum(map(len, table.values())) == 3
+    assert all(table[name].items() >= problems.items() for name, problems in first.items())
+    for other in (text.replace("made up", "another"), text[:-5], ""):
+        path.write_text(other)
+        suite, table = run("well", 1)
+        assert suite.parts["tiles"]["text"].startswith("1 of 1 products were measured; ")
+        assert sum(map(len, table.values())) == 1
 
 
 def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
@@ -179,8 +194,8 @@ def test_dry_on_the_emulator(tmp_path, monkeypatch):
     monkeypatch.setattr(tiles, "cases", lambda dry: few)
     monkeypatch.setattr(tiles, "SECONDS", 0)
     suite = Suite("try", tmp_path / "gpu.json", 100)
-    text = tiles.tiles(suite, Budget(60), gpu.Plan(True))
-    assert text.startswith("2 of 2 products were measured")
+    suite.part("tiles", "every tile", 1, lambda budget: tiles.tiles(suite, budget, gpu.Plan(True)))
+    assert suite.parts["tiles"]["text"].startswith("2 of 2 products were measured")
     table = tile_table.read(tmp_path / "tiles" / "emulated.json")
     assert [kernel for kernel, _ in table] == ["conv2d", "conv2d_dweight"]
     assert all(0 < s < 60 for problems in table.values() for seconds in problems.values() for s in seconds.values())
