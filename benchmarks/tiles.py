@@ -11,6 +11,7 @@ and the next one on the same machine and commit goes on with it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ from refdiff.engines.cuda.linear import linear_dx
 from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.noise import normal
 from refdiff.engines.cuda.product import TILES, Tile, chosen_by, guess, split, usual_split
+from refdiff.engines.cuda.sources import KERNELS
 from refdiff.engines.cuda.tile_table import Problem, Table
 from refdiff.random import Key
 from refdiff.storage.atomic import replace_file
@@ -191,8 +193,14 @@ def one_split(peer: PeerProcess, case: Case, budget: Budget) -> dict[int, float]
     return seconds
 
 
+def digest() -> str:
+    """Of what is compiled: a commit does not tell what was changed since."""
+    texts = [path.read_bytes() for path in sorted(KERNELS.glob("*.cu*"))]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
 def earlier(path: Path, about: Mapping[str, Any]) -> Table:
-    """What a run of the same machine, versions and commit has measured."""
+    """What a run of the same machine, versions, commit and kernels has measured."""
     try:
         before = json.loads(path.read_text())
         same = all(before.get(key) == value for key, value in about.items())
@@ -219,7 +227,8 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
         about = peer.about(budget.patience)
         path = suite.out.parent / "tiles" / f"{about['architecture']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        about["dry"], found["file"] = plan.dry, str(path.relative_to(suite.out.parent))
+        about |= {"dry": plan.dry, "kernels": digest()}
+        found["file"] = str(path.relative_to(suite.out.parent))
         table = earlier(path, about)
         about["written"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for case in all_cases:
@@ -237,8 +246,8 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
                 text = tile_table.text(table, about)
                 replace_file(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
                 found["measured"] += 1
-                guessed = guess(kernel, dtype, problem)[:2]
-                gains.append(seconds.get(guessed, float("nan")) / min(seconds.values()))
+                guessed = seconds.get(guess(kernel, dtype, problem)[:2])
+                gains += [guessed / min(seconds.values())] if guessed else []
                 if kernel.endswith("_dweight"):
                     found["splits"][what] = one_split(peer, case, budget)
             shares = ", ".join(f"{m}x{n} {1e6 * s:.1f} us" for (m, n), s in seconds.items())
@@ -248,7 +257,7 @@ def tiles(suite: Suite, budget: Budget, plan: Any) -> str:
         text += f", {found['earlier']} of them by an earlier run"
     if gains:
         worse = sum(gain > 1.02 for gain in gains)
-        text += f"; the guess was slower than the best by over 2 % in {worse}, by at most {np.nanmax(gains) - 1:.0%}"
+        text += f"; the guess was slower than the best by over 2 % in {worse}, by at most {max(gains) - 1:.0%}"
         text += f"; {found['file']} belongs in refdiff/engines/cuda/tiles/"
     if found["errors"] or found["measured"] < len(all_cases):
         raise AssertionError(f"{text}; {len(found['errors'])} failures: {'; '.join(found['errors'][:3])}")

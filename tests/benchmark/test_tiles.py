@@ -132,7 +132,7 @@ def test_a_run_goes_on_with_what_another_of_the_same_commit_measured(run, tmp_pa
     assert suite.parts["tiles"]["text"].startswith("3 of 3 products were measured, 2 of them by an earlier run; ")
     assert sum(map(len, table.values())) == 3
     assert all(table[name].items() >= problems.items() for name, problems in first.items())
-    for other in (text.replace("made up", "another"), text[:-5], ""):
+    for other in (text.replace(tiles.digest(), "0"), text[:-5]):
         path.write_text(other)
         suite, table = run("well", 1)
         assert suite.parts["tiles"]["text"].startswith("1 of 1 products were measured; ")
