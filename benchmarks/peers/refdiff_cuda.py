@@ -24,6 +24,7 @@ from refdiff.benchmark.machine import versions
 from refdiff.engines import cuda
 from refdiff.engines.cuda.device import Device, is_lost
 from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.product import TILES, chosen_by
 from refdiff.engines.cuda.sampler import sampler_state
 from refdiff.models import flatten
 from refdiff.training.graphed import Graphed
@@ -108,6 +109,17 @@ class CudaPeer:
         self.timer = lambda repeats: self.watch.seconds(replay, repeats, copies)
         found = {"bytes": moved, "operations": operations_of(case, shape), "launches": launches // copies}
         return {**outputs, "": found}
+
+    def _tile(self, case: dict[str, Any]) -> dict[str, Any]:
+        """One kernel of the matrix products with the tile that the case names, see benchmarks/tiles.py."""
+        from benchmarks import tiles
+
+        context = self._context()
+        tile = next(t for t in TILES[case["dtype"]] if [t.m, t.n] == case["tile"])
+        with cuda.use(context), chosen_by(lambda *_: tile, case["parts"]):
+            y, replay, copies = tiles.timed(context, case)
+        self.timer = lambda repeats: [s / copies for s in self.watch.seconds(replay, repeats)]
+        return {"y": y, "": {"copies": copies}}
 
     def _ceilings(self, case: dict[str, Any]) -> dict[str, Any]:
         """As PyTorch's peer measures them, through CuPy, which has no bfloat16: float16 stands for it. On an emulator, of

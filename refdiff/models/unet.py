@@ -202,8 +202,8 @@ def forward(
     return y, saved
 
 
-def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:
-    """dx (N, size, size, channels) and the gradients, a tree with the keys of the parameters."""
+def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
+    """dx (N, size, size, channels), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs, dkept = [], []
 
@@ -235,6 +235,6 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> t
             dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
             g |= {layer.name: own} if own else {}
     dh = engine.fan_out_backward(dh, dkept.pop())
-    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"])
+    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx)
     g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])
     return dx, g

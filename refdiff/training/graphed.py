@@ -173,7 +173,7 @@ class Graphed:
             y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
             loss, saved_loss = cuda.mean_squared_error(y, wanted)
             dy = cuda.mean_squared_error_backward(1.0, saved_loss)
-            _, g = models.backward(cuda, config.model, dy, models.once(saved))
+            _, g = models.backward(cuda, config.model, dy, models.once(saved), needs_dx=False)
             self._collect(g, loss)
             adamw(self.flat, self.gradient, self.number, self.settings, self.loss)
 

@@ -64,7 +64,7 @@ def there_and_back(
     y, saved = models.forward(engine, config.model, p, x_t, t, Key(config.seed, Stream.DROPOUT, step, first))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
     dy = engine.mean_squared_error_backward(share, saved_loss)
-    _, g = models.backward(engine, config.model, dy, models.once(saved))
+    _, g = models.backward(engine, config.model, dy, models.once(saved), needs_dx=False)
     return loss, g
 
 
