@@ -16,7 +16,7 @@ command in brackets, <!-- not run (make bench): takes 25 minutes -->, of those c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,7 @@ class Command:
     line: int
     text: str
     marks: tuple[Mark, ...] = ()
+    inline: bool = False
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line} {self.text}"
@@ -119,12 +120,12 @@ def read(document: str, text: str) -> tuple[list[Block], list[Command]]:
         words = " ".join(found[1].split())
         if words.split(" ")[0] in PROGRAMS and " " in words:
             line_of = "\n".join(prose)[: found.start()].count("\n") + 1
-            commands.append(Command(document, line_of, words))
+            commands.append(Command(document, line_of, words, inline=True))
     unused = set(everywhere)
     for k, command in enumerate(commands):
         own = [mark for mark in everywhere if command.text.startswith(mark.command)]
         unused -= set(own)
-        commands[k] = Command(document, command.line, command.text, (*own, *command.marks))
+        commands[k] = replace(command, marks=(*own, *command.marks))
     if unused or pending:
         raise ValueError(f"{document}: these comments are about nothing: {[*unused, *pending]}")
     return blocks, commands

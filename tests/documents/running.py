@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ SMALLER = {
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
     "refdiff sample": "--set sample.steps=3",
     "refdiff eval": "--set sample.steps=3 --n 16",
-    "refdiff verify": "--match posterior",
+    "refdiff verify": "--match 'prior term'",
+    "refdiff audit diffusers": "--match 'add noise'",
     "refdiff bench --profile": "--batch 2",
     "refdiff bench": "--batch 2 --seconds 1",
 }
-SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 {SMALL_MODEL}"  # what `runs/...` is to a command that reads it
+SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"  # what `runs/...` is to a command that reads it
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -73,28 +75,41 @@ def files(blocks: list[Block]) -> dict[str, str]:
     return found
 
 
-def prepare(folder: Path, command: Command, blocks: list[Block], run: Path) -> None:
-    """Put into the empty folder what the command reads."""
+def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[], Path]) -> None:
+    """Put into the empty folder what the command reads; `run` gives a run of a few steps."""
     words = shlex.split(command.text)
     for name, text in files(blocks).items():
         (folder / name).write_text(text)
     if "path/to/images" in command.text:
         pictures(folder / "path/to/images")
-    if "--kernel" in words:
+    if "--kernel" in words[:-1]:
         source, _, name = words[words.index("--kernel") + 1].partition(":")
         if source.startswith("benchmarks/"):
             (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
-        elif not (folder / source).exists():
+        elif name not in files(blocks).get(source, ""):
             kernel(folder / source, name)
     read = [w for w in words if w.startswith("runs/")]
     if words[1] in ("sample", "eval", "info") or "--resume" in words:
         for name in read:
-            shutil.copytree(run, folder / name)
+            shutil.copytree(run(), folder / name)
 
 
 def smaller(text: str) -> str:
     """The command with the first entry of SMALLER that it begins with."""
     return next((f"{text} {more}" for start, more in SMALLER.items() if text.startswith(start)), text)
+
+
+def mentioned(text: str) -> bool:
+    """Whether the words name a command or an option without what these need, as a sentence does; an unknown name raises
+    AssertionError."""
+    name, *words = shlex.split(text)[1:]
+    known = refdiff(f"refdiff {name} --help")
+    assert known[0] == 0, f"refdiff has no command {name}"
+    for word in words:
+        option = word.partition("=")[0]
+        assert not word.startswith("--") or re.search(rf"{option}\b", known[1]), f"refdiff {name} has no {option}"
+    status, _, err = refdiff(text) if not words or words[-1].startswith("--") else (0, "", "")
+    return status == 2 and bool(re.search("are required|expected one argument", err))
 
 
 def refdiff(text: str) -> tuple[int, str, str]:
@@ -119,8 +134,8 @@ def wrong(text: str, status: int, err: str) -> str:
     """What is wrong with how a command ended, or nothing."""
     if text.startswith("refdiff audit") and status == 1 and not err:
         return ""  # claims that fail are what an audit is for
-    if text.startswith("refdiff bench --kernel") and status == 2 and "no GPU" in err:
-        return ""  # compiled, as docs/benchmarks.md says
+    if text.startswith("refdiff bench --kernel") and status == 2 and "it compiles for" in err:
+        return ""  # without a GPU, as docs/benchmarks.md says
     return f"exit status {status}: {err}" if status or "error" in err else ""
 
 

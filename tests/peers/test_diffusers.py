@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documents.running import same_output
 
 from refdiff.process import from_beta
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
@@ -145,4 +146,5 @@ def test_the_pages_table_is_so(row):
 def test_the_pages_scripts_print_what_it_says(script, capsys):
     _, code, output = script
     exec(code, {})
-    assert capsys.readouterr().out.rstrip() == output.rstrip()
+    printed = capsys.readouterr().out
+    assert same_output(printed, output), printed

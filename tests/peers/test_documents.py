@@ -1,0 +1,14 @@
+"""The commands of the documents that need a peer, which tests/documents leaves to `make peers`."""
+
+import pytest
+from documents.running import refdiff, smaller, wrong
+from documents.test_documents import COMMANDS, cases, marked
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", cases([command for command, _ in marked(COMMANDS, "run in peers")]))
+def test_a_command_runs(command):
+    text = smaller(command.text)
+    status, out, err = refdiff(text)
+    assert not wrong(text, status, err)
+    assert "claims hold" in out
