@@ -9,13 +9,15 @@ A document says in comments what becomes of a block that a test cannot simply ru
     <!-- file mine.py -->                                       other blocks of the document find it under this name
     <!-- excerpt of refdiff/process/posterior.py -->            it stands there line by line
 
-Such a comment speaks of the block under it; under a heading, of every block of the section; and with the beginning of a
-command in brackets, <!-- not run (make bench): takes 25 minutes -->, of those commands wherever the document has them.
+Such a comment speaks of the block that follows it; between a heading and words, of every block of the section; and with the
+beginning of a command in brackets, <!-- not run (make bench): takes 25 minutes -->, of those commands, wherever the document
+has them. What is put in the place of files, runs and minutes stands in `running`, in one place for all documents.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,72 +71,76 @@ def documents() -> dict[str, str]:
 
 
 def read(document: str, text: str) -> tuple[list[Block], list[Command]]:
-    """The blocks and the commands of a document.   ValueError for a comment that is none of the above or is about nothing."""
-    lines = text.split("\n")
+    """The blocks and the commands of a document.   ValueError for a comment of another form, or about nothing."""
     blocks: list[Block] = []
-    commands: list[Command] = []
-    everywhere: list[Mark] = []  # marks with brackets
-    section: list[tuple[int, Mark]] = []  # (level of its heading, mark)
+    everywhere: list[Mark] = []  # with brackets
+    sections: list[tuple[int, Mark]] = []  # (level of its heading, mark)
     pending: list[Mark] = []
-    level = 0
-    after_heading = False
-    prose: list[str] = []  # the same lines without blocks and comments
-    i = 0
-    while i < len(lines):
-        line = lines[i]
-        if line.startswith("```"):
-            end = next((k for k in range(i + 1, len(lines)) if lines[k].rstrip() == "```"), None)
-            if end is None:
-                raise ValueError(f"{document}:{i + 1}: a block without an end")
-            body = "\n".join(lines[i + 1 : end]) + "\n"
-            marks = (*pending, *(mark for _, mark in section))
-            blocks.append(Block(document, i + 2, line[3:].strip(), body, marks))
-            pending, after_heading = [], False
-            prose += [""] * (end + 1 - i)
-            i = end + 1
-            continue
-        if line.startswith("<!--"):
-            end = next((k for k in range(i, len(lines)) if "-->" in lines[k]), len(lines) - 1)
-            mark = _mark(f"{document}:{i + 1}", " ".join(lines[i : end + 1]))
+    level, heading = 0, False  # the last heading's, and whether nothing but comments came after it
+    for line, kind, words in _parts(document, text):
+        if kind == "comment":
+            mark = _mark(f"{document}:{line}", words)
             (everywhere if mark.command else pending).append(mark)
-            prose += [""] * (end + 1 - i)
-            i = end + 1
             continue
-        if line.strip() and pending:
-            if not after_heading:
-                raise ValueError(f"{document}:{i}: expected a block under this comment or a heading above it")
-            section += [(level, mark) for mark in pending]
+        if kind == "block":
+            language, _, body = words.partition("\n")
+            marks = (*pending, *(mark for _, mark in sections))
+            blocks.append(Block(document, line + 1, language.strip(), body, marks))
             pending = []
-        if heading := re.match(r"(#+) ", line):
-            level = len(heading[1])
-            section = [(k, mark) for k, mark in section if k < level]
-            after_heading = True
+        elif pending:
+            if not heading:
+                raise ValueError(f"{document}:{line}: expected a block under the comment above, or a heading over it")
+            sections += [(level, mark) for mark in pending]
+            pending = []
+        heading = kind == "heading"
+        if heading:
+            level = len(words) - len(words.lstrip("#"))
+            sections = [(k, mark) for k, mark in sections if k < level]
+    commands = [
+        Command(document, block.line + k, command, block.marks)
+        for block in blocks
+        if block.language in SHELL
+        for k, command in _of_shell(block.text)
+    ] + _of_sentences(document, text)
+    if unused := [m for m in everywhere if not any(c.text.startswith(m.command) for c in commands)] + pending:
+        raise ValueError(f"{document}: these comments are about nothing: {unused}")
+    own = [tuple(m for m in everywhere if c.text.startswith(m.command)) for c in commands]
+    return blocks, [replace(c, marks=(*marks, *c.marks)) for c, marks in zip(commands, own, strict=True)]
+
+
+def _parts(document: str, text: str) -> Iterator[tuple[int, str, str]]:
+    """(number of its first line, what it is, its text) of each block, comment, heading and line that is not empty."""
+    lines = iter(enumerate(text.split("\n"), 1))
+    for number, line in lines:
+        if line.startswith("```"):
+            body = []
+            for _, more in lines:
+                if more.rstrip() == "```":
+                    break
+                body.append(more + "\n")
+            else:
+                raise ValueError(f"{document}:{number}: a block without an end")
+            yield number, "block", line[3:] + "\n" + "".join(body)
+        elif line.startswith("<!--"):
+            words = line
+            while "-->" not in words:
+                words += " " + next(lines, (0, "-->"))[1]
+            yield number, "comment", words
         elif line.strip():
-            after_heading = False
-        prose.append(line)
-        i += 1
-    for block in blocks:
-        if block.language in SHELL:
-            commands += [Command(document, block.line + k, c, block.marks) for k, c in _of_shell(block.text)]
-    for found in re.finditer(r"`([^`]+)`", "\n".join(prose)):
-        words = " ".join(found[1].split())
-        if words.split(" ")[0] in PROGRAMS and " " in words:
-            line_of = "\n".join(prose)[: found.start()].count("\n") + 1
-            commands.append(Command(document, line_of, words, inline=True))
-    unused = set(everywhere)
-    for k, command in enumerate(commands):
-        own = [mark for mark in everywhere if command.text.startswith(mark.command)]
-        unused -= set(own)
-        commands[k] = replace(command, marks=(*own, *command.marks))
-    if unused or pending:
-        raise ValueError(f"{document}: these comments are about nothing: {[*unused, *pending]}")
-    return blocks, commands
+            yield number, "heading" if re.match("#+ ", line) else "words", line
 
 
 def _of_shell(text: str) -> list[tuple[int, str]]:
-    """(line, command) of a block: what stands before a comment or before two spaces and an explanation."""
+    """(line, command) of a block: what stands before a comment, or before two spaces and an explanation."""
     lines = enumerate(text.split("\n"))
     return [(k, command) for k, line in lines if (command := re.split(r"\s{2,}|\s#", line.strip())[0])]
+
+
+def _of_sentences(document: str, text: str) -> list[Command]:
+    """The commands between backticks, outside of blocks and comments."""
+    text = re.sub(r"^```.*?^```|^<!--.*?-->", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
+    found = [(text[: m.start()].count("\n") + 1, " ".join(m[1].split())) for m in re.finditer(r"`([^`]+)`", text)]
+    return [Command(document, k, c, inline=True) for k, c in found if c.split(" ")[0] in PROGRAMS and " " in c]
 
 
 def _mark(where: str, comment: str) -> Mark:

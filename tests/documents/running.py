@@ -19,7 +19,9 @@ from refdiff.cli import main
 from refdiff.storage import save_folder
 
 # What would take minutes takes a second: options added to the end of a command.
-SMALL_MODEL = "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
+SMALL_MODEL = (
+    "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
+)
 SMALLER = {
     "refdiff train": SMALL_MODEL,
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
@@ -30,7 +32,8 @@ SMALLER = {
     "refdiff bench --profile": "--batch 2",
     "refdiff bench": "--batch 2 --seconds 1",
 }
-SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"  # what `runs/...` is to a command that reads it
+# What `runs/...` is to a command that reads it.
+SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -157,5 +160,3 @@ def same_output(actual: str, told: str) -> bool:
         return False
     pairs = zip(re.findall(number, ours), re.findall(number, theirs), strict=True)
     return all(a == b or abs(float(a) - float(b)) <= 1e-5 * abs(float(b)) for a, b in pairs)
-
-

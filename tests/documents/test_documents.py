@@ -126,7 +126,9 @@ def test_everything_is_run_or_says_why():
     """No block is of a kind that no test here knows, and what is left to another test is read by it."""
     for block in here(BLOCKS):
         is_file = any(mark.kind == "file" for mark in block.marks) or block.text.startswith("# mine.toml")
-        assert block.language in ("", "sh", "python") or is_file or block.language == "text", f"{block}: nobody runs this"
+        assert block.language in ("", "sh", "python") or is_file or block.language == "text", (
+            f"{block}: nobody runs this"
+        )
     for thing, mark in marked(BLOCKS, "run by") + marked(COMMANDS, "run by"):
         test = mark.detail.partition(":")[0]
         document = thing.document.rpartition("/")[2]

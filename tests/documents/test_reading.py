@@ -72,7 +72,7 @@ def test_blocks_commands_and_what_the_comments_are_about():
     [
         ("<!-- a remark -->\n```sh\nmake\n```\n", "a.md:1: expected a comment of"),
         ("<!-- not run -->\n```sh\nmake\n```\n", "a.md:1: expected a comment of"),
-        ("Words.\n\n<!-- not run: no time -->\n\nWords.\n", "a.md:4: expected a block under this comment"),
+        ("Words.\n\n<!-- not run: no time -->\n\nWords.\n", "a.md:5: expected a block under the comment above"),
         ("Words.\n\n<!-- not run: no time -->\n", "these comments are about nothing"),
         ("<!-- not run (make all): no time -->\n```sh\nmake some\n```\n", "these comments are about nothing"),
         ("```sh\nmake\n", "a.md:1: a block without an end"),

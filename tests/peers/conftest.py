@@ -1,5 +1,7 @@
-"""Tests beside other people's code: `make peers` runs them, in one process, with the extra `peers` installed. Nothing here is
-skipped for a library that is missing: without it a file does not load, and that is an error."""
+"""Tests beside other people's code: `make peers` runs them, in one process, with the extra `peers` installed.
+
+Nothing here is skipped for a library that is missing: without it a file does not load, and that is an error.
+"""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`refdiff.process` on arrays of PyTorch and of JAX: what tests/process asks of any library, with another fixture `library`."""
+"""`refdiff.process` on arrays of PyTorch and of JAX: what tests/process asks of any library, by another `library`."""
 
 from process.test_arrays import test_arrays_of_any_library_give_what_numpy_gives as test_process
 from process.test_bound import test_arrays_of_any_library_give_what_numpy_gives as test_the_bound
