@@ -10,7 +10,6 @@ import pytest
 from documents.reading import ROOT, read
 from documents.reading import documents as all_documents
 from documents.running import (
-    SHORT_RUN,
     TOOLS,
     extras,
     make_targets,
@@ -19,7 +18,9 @@ from documents.running import (
     refdiff,
     replaced,
     same_output,
+    short_run,
     smaller,
+    unknown,
     wrong,
 )
 
@@ -58,11 +59,8 @@ def cases(things):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """A run of four steps, which every command finds where it looks for one."""
-    folder = tmp_path_factory.mktemp("short") / "run"
-    status, _, err = refdiff(f"{SHORT_RUN} --out {folder}")
-    assert status == 0, err
-    return folder
+    """Which every command finds where it looks for one."""
+    return short_run(tmp_path_factory.mktemp("short"))
 
 
 @pytest.fixture
@@ -73,9 +71,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", cases(beginning("refdiff")))
 def test_a_command_of_refdiff_runs(command, folder, request):
-    prepare(folder, command, READ[command.document][0], lambda: request.getfixturevalue("run"))
-    if command.inline and mentioned(command.text):
+    assert unknown(command.text) == []
+    if mentioned(command):
         return
+    prepare(folder, command, READ[command.document][0], lambda: request.getfixturevalue("run"))
     text = smaller(replaced(command.text, command.marks))
     status, out, err = refdiff(text)
     assert not wrong(text, status, err)
@@ -120,6 +119,12 @@ def test_a_tool_is_called_by_a_test(command):
     (start,) = [start for start in TOOLS if words.startswith(start)]
     name = start.removeprefix("-m ").removesuffix(".py").replace("/", ".").split(".")[-1]
     assert re.search(rf"\b{name}\b", (ROOT / TOOLS[start]).read_text())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_extras_that_are_named_are_there(document):
+    named = re.findall(r"(?:refdiff|\.)\[([\w,]+)\]", DOCUMENTS[document])
+    assert {extra for names in named for extra in names.split(",")} <= extras()
 
 
 def test_everything_is_run_or_says_why():

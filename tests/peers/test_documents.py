@@ -1,8 +1,14 @@
 """The commands of the documents that need a peer, which tests/documents leaves to `make peers`."""
 
+import warnings
+
 import pytest
 from documents.running import refdiff, smaller, wrong
 from documents.test_documents import COMMANDS, marked
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import diffusers  # noqa: F401 - it takes seconds, which are no test's
 
 
 @pytest.mark.filterwarnings("ignore")
