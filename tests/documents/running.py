@@ -42,6 +42,7 @@ TOOLS = {
     "-m benchmarks.cpu": "tests/benchmark/test_suites.py",
     "-m benchmarks.gpu": "tests/benchmark/test_suites.py",
     "tests/kernels/catalogue.py": "tests/kernels/test_compile.py",
+    "examples/ddpm.py": "tests/examples/test_ddpm.py",
 }
 
 

@@ -116,7 +116,8 @@ def test_what_pip_installs_is_there(command):
 @pytest.mark.parametrize("command", cases(beginning("python", "python3", ".venv/bin/python")))
 def test_a_tool_is_called_by_a_test(command):
     words = command.text.partition(" ")[2]
-    (start,) = [start for start in TOOLS if words.startswith(start)]
+    start = next((start for start in TOOLS if words.startswith(start)), None)
+    assert start, f"{command}: add it to TOOLS of running.py, with the test that calls it"
     name = start.removeprefix("-m ").removesuffix(".py").replace("/", ".").split(".")[-1]
     assert re.search(rf"\b{name}\b", (ROOT / TOOLS[start]).read_text())
 
