@@ -120,6 +120,12 @@ def test_a_tool_is_called_by_a_test(command):
     assert start, f"{command}: add it to TOOLS of running.py, with the test that calls it"
     name = start.removeprefix("-m ").removesuffix(".py").replace("/", ".").split(".")[-1]
     assert re.search(rf"\b{name}\b", (ROOT / TOOLS[start]).read_text())
+    if start.startswith("-m benchmarks"):
+        source = (ROOT / f"benchmarks/{name}.py").read_text()
+        for option, value in re.findall(r"(--[\w-]+)(?: ([\w,]+)\b)?", words):
+            assert f'"{option}"' in source, f"{command}: no such option"
+            if option == "--parts":
+                assert all(re.search(rf"\b{part}\b", source) for part in value.split(",")), f"{command}: no such part"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
