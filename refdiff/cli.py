@@ -29,7 +29,8 @@ EPILOG = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 if a claim fails, 2 for an error, 130 after Ctrl-C."""
+    """Run one command; returns the exit status: 0, 1 if a claim fails or a speed was not measured, 2 for an error, 130 after
+    Ctrl-C."""
     options = _parser().parse_args(arguments)
     # A polite kill ends like Ctrl-C: with a checkpoint.
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -136,12 +136,13 @@ def audit(options: argparse.Namespace) -> int:
     return int(not all(v.holds for v in verdicts))
 
 
-def bench(options: argparse.Namespace) -> None:
+def bench(options: argparse.Namespace) -> int:
     """Measure speed: this machine's engines side by side; where a step's time goes; a CUDA kernel of yours beside ours."""
-    from .benchmark.command import run
+    from .benchmark.command import measured, run
 
     found, text = run(options)
     print(json.dumps(found) if options.json else text)
+    return int(not measured(found))
 
 
 def _config(options: argparse.Namespace) -> Any:

@@ -1,4 +1,4 @@
-"""Learning the variances of the reverse steps by the bound: the interpolation of [IDDPM] eq. 15, the loss of eq. 16.
+"""Learning the variances of the reverse steps by the bound: interpolation and loss of [IDDPM] eqs. 15 and 16.
 
 A network that learns variances says twice as much: along its last axis first the prediction, then v of the same size,
 which moves the log variance between that of the posterior (v = -1) and log beta_t (v = 1).

@@ -49,7 +49,7 @@ def vlb_weight(
     """w with L_{t-1} = w |kind - kind_hat|^2 + a constant, in nats, when sigma_t^2 = variance(schedule, t) is not learned.
 
     eps: beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)) [DDPM] eq. 12; mu: 1 / (2 sigma_t^2) [DDPM] eq. 8; with the
-    posterior's variance, x0: (snr_{t-1} - snr_t) / 2 [VDM] eq. 14. ValueError where sigma_t is 0, as the posterior's
+    posterior's variance, x0: (snr_{t-1} - snr_t) / 2 [VDM] eq. 13. ValueError where sigma_t is 0, as the posterior's
     is at t = 1: L_0 is no such error, see `l_vlb_term`.
     """
     scale = error_scale(schedule, t, kind)  # checks t and kind

@@ -61,10 +61,12 @@ def train(
     with _bar(config, first, progress) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
-                measured = worker.step(data.x[batch_indices(config.seed, seen, every.batch, len(data.x))])
+                shown = step % every.log_every == 0 or step == every.steps
+                batch = data.x[batch_indices(config.seed, seen, every.batch, len(data.x))]
+                measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch
                 bar.update()
-                if step % every.log_every == 0 or step == every.steps:
+                if shown and measured:
                     rate = (step - first) * every.batch / (time.perf_counter() - started)
                     bar.set_postfix_str(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
                     if run:
@@ -73,7 +75,7 @@ def train(
                     run.grid(worker.state())
                 if run and _due(step, every.checkpoint_every):
                     run.save(worker.state())
-                if on_step:
+                if on_step and measured:
                     on_step(measured)
                 stop.check()
         except TrainingError as error:

@@ -62,9 +62,9 @@ def title(defines: Defines) -> str:
 
 
 def purpose(source: str) -> str:
-    """The first sentence of a file."""
+    """The first sentence of a file, which does not end at "eq."."""
     text = re.match(r"(?://[^\n]*\n)+", (KERNELS / source).read_text())[0].replace("//", " ")
-    return re.split(r"(?<=[.:])\s", " ".join(text.split()))[0].rstrip(".:")
+    return re.split(r"(?<=[.:])(?<!eq\.)(?<!eqs\.)\s", " ".join(text.split()))[0].rstrip(".:")
 
 
 def section(source: str) -> str:

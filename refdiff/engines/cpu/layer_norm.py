@@ -18,7 +18,7 @@ __all__ = ["layer_norm", "layer_norm_backward"]
 
 @operation
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float = 1e-5) -> tuple[np.ndarray, Any]:
-    """y = weight * xhat + bias, normalised over the last axis.   [LN] section 3"""
+    """y = weight * xhat + bias, normalised over the last axis.   [LN] eq. 3"""
     c = x.shape[-1]
     y, xhat = empty(x.shape), empty(x.shape)
     rows, out, kept = (a.reshape(-1, c) for a in (x, y, xhat))

@@ -238,7 +238,7 @@ def adaptive_group_norm_silu(
     groups: int,
     epsilon: float = 1e-6,
 ) -> tuple[np.ndarray, Any]:
-    """y = silu((1 + scale) group_norm(x) + shift): a group norm with a weight and a bias for each sample.   [ADM] eq. 3"""
+    """y = silu((1 + scale) group_norm(x) + shift): a group norm with a weight and a bias a sample.   [ADM] section 3.1"""
     assert scale.shape == shift.shape == (len(x), x.shape[-1]), (
         f"adaptive_group_norm_silu: x {x.shape}, scale {scale.shape}, shift {shift.shape}"
     )

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from . import nvrtc
-from .device import DeviceError, Graph, Kernel
+from .device import DeviceError, DeviceLost, Graph, Kernel
 from .sources import KERNELS
 
 __all__ = ["CupyDevice"]
@@ -23,6 +23,11 @@ __all__ = ["CupyDevice"]
 OLDEST = 80  # compute capability 8.0: bfloat16, cp.async
 _SHARED = 48 << 10  # bytes of shared memory a block may have without asking
 _NO_MEMORY, _NO_DEVICE, _OLD_DRIVER = 2, 100, 35  # cudaError_t; the first is CUresult's too
+# cudaError_t and CUresult after which CUDA refuses all further work of the process: memory (214, 220), an illegal address, a
+# launch that ran too long, a context that is gone, assert, stack, instruction, alignment, address space, counter, launch
+# failure, a device outside CUDA, unknown.
+_LOST = frozenset({214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 911, 999})
+_ALL = 100  # percent of what a multiprocessor has for shared memory and level-1 cache together
 _GO_ON = "--engine cpu goes on working"
 
 
@@ -83,6 +88,28 @@ class CupyDevice:
         assert array.flags.c_contiguous
         self._copy(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
 
+    def pinned(self, nbytes: int) -> np.ndarray:
+        with self._explained(f"pinning {nbytes} bytes of the host"):
+            memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
+        return np.frombuffer(memory, np.uint8, nbytes)  # which keeps it
+
+    def send(self, pointer: int, array: np.ndarray) -> None:
+        assert self._captured is None, "a copy from the host cannot be captured"
+        self._queue(pointer, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice)
+
+    def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
+        assert self._captured is None, "a copy to the host cannot be captured"
+        self._queue(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
+        with self._explained("recording an event"):
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+
+        def wait() -> None:
+            with self._explained("waiting for a copy"):
+                event.synchronize()
+
+        return wait
+
     def launch(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
@@ -91,7 +118,13 @@ class CupyDevice:
             function = self._functions[kernel] = self._load(kernel)
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         with self._explained(f"{kernel.source}, {kernel.name}, grid {grid}, block {block}, {shared} bytes shared"):
-            if shared > max(_SHARED, self._allowed.get(function, 0)):
+            if shared and function not in self._allowed:
+                # How much of a multiprocessor's memory is shared and how much caches is the driver's choice; a kernel that
+                # stages its operands in shared memory wants as many blocks there as fit.
+                carveout = self._driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+                self._driver.funcSetAttribute(function, carveout, _ALL)
+                self._allowed[function] = _SHARED
+            if shared > self._allowed.get(function, _SHARED):
                 which = self._driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 self._driver.funcSetAttribute(function, which, shared)
                 self._allowed[function] = shared
@@ -133,9 +166,13 @@ class CupyDevice:
         return Graph(replay, launches)
 
     def _copy(self, to: int, source: int, nbytes: int, kind: int) -> None:
+        self._queue(to, source, nbytes, kind)
+        with self._explained(f"copying {nbytes} bytes"):
+            self._stream.synchronize()  # the host's memory may be gone or read as soon as this returns
+
+    def _queue(self, to: int, source: int, nbytes: int, kind: int) -> None:
         with self._explained(f"copying {nbytes} bytes"):
             self._runtime.memcpyAsync(to, source, nbytes, kind, self._stream.ptr)
-            self._stream.synchronize()  # the host's memory may be gone or read as soon as this returns
 
     def _load(self, kernel: Kernel) -> int:
         key = (kernel.source, kernel.defines)
@@ -171,6 +208,8 @@ def _explain(what: str, error: Any) -> DeviceError:
         return DeviceError(f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES, or a container without one); {_GO_ON}")
     if status == _OLD_DRIVER:
         return DeviceError(f"the NVIDIA driver is too old for this CuPy: {_UPDATE}; {_GO_ON}")
+    if status in _LOST:
+        return DeviceLost(f"{what} failed: {error}; the GPU does nothing more for this process: start it again")
     return DeviceError(f"{what} failed: {error}")
 
 

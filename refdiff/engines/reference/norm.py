@@ -69,7 +69,7 @@ def adaptive_group_norm_silu(
     groups: int,
     epsilon: float = 1e-6,
 ) -> tuple[np.ndarray, Any]:
-    """y = silu((1 + scale) group_norm(x) + shift), a scale and a shift for each sample and channel.   [ADM] eq. 3
+    """y = silu((1 + scale) group_norm(x) + shift), a scale and a shift for each sample and channel.   [ADM] section 3.1
 
     x (N, ..., C), scale and shift (N, C), weight and bias (C,) -> y (N, ..., C).
     """
@@ -98,7 +98,7 @@ def adaptive_group_norm_silu_backward(
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float = 1e-5) -> tuple[np.ndarray, Any]:
-    """y = weight * xhat + bias, normalised over the last axis.   [LN] section 3
+    """y = weight * xhat + bias, normalised over the last axis.   [LN] eq. 3
 
     x (..., C), weight and bias (C,) -> y (..., C).
     """

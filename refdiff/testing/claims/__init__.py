@@ -3,19 +3,41 @@
 # isort: off
 from .. import claim as claim  # first, since it says what to install where something is missing
 from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, runs, misprints
+from . import (
+    schedules,
+    flows,
+    activations,
+    operations,
+    normalisation,
+    attention,
+    randomness,
+    optimisers,
+    training,
+    metrics,
+)
 
 # isort: on
 
 __all__ = [
+    "activations",
+    "attention",
     "bound",
     "exact",
+    "flows",
     "forward",
     "guidance",
+    "metrics",
     "misprints",
+    "normalisation",
     "objectives",
+    "operations",
+    "optimisers",
     "posterior",
+    "randomness",
     "runs",
     "sampling",
     "scheduler",
+    "schedules",
     "solvers",
+    "training",
 ]

@@ -131,7 +131,7 @@ def the_weight_of_the_error_of_eps_is_the_papers(case: tuple[Schedule, int]) -> 
 @claim(
     r"w_{x_0} = \tfrac12\big(\mathrm{SNR}(t-1) - \mathrm{SNR}(t)\big),\quad"
     r" \mathrm{SNR}(t) = \frac{\bar\alpha_t}{1 - \bar\alpha_t}",
-    source="[VDM] section 4", of=vlb_weight, against="50-digit arithmetic", bound=1e-14, case=late,
+    source="[VDM] eq. 13, section 4", of=vlb_weight, against="50-digit arithmetic", bound=1e-14, case=late,
 )  # fmt: skip
 def the_weight_of_the_error_of_x0_is_half_the_loss_of_signal(case: tuple[Schedule, int]) -> float:
     """For sigma_t^2 the posterior's variance."""
@@ -180,7 +180,8 @@ def an_error_of_any_prediction_is_a_multiple_of_the_error_of_eps(
 @claim(
     r"w_{x_0} = \min(\mathrm{SNR}, \gamma),\quad w_\epsilon = \min(\mathrm{SNR}, \gamma) / \mathrm{SNR},\quad"
     r" w_v = \min(\mathrm{SNR}, \gamma) / (\mathrm{SNR} + 1)",
-    source="[MinSNR]", of=min_snr_weight, against="50-digit arithmetic, and one denoiser's losses in all three", bound=1e-13,
+    source="[MinSNR] section 3.4", of=min_snr_weight, bound=1e-13,
+    against="50-digit arithmetic, and one denoiser's losses in all three",
     case=with_step, gamma=st.floats(0.5, 20), seed=seeds(),
 )  # fmt: skip
 def min_snr_weights_make_one_loss_of_every_prediction(case: tuple[Schedule, int], gamma: float, seed: int) -> float:
@@ -209,7 +210,7 @@ def min_snr_weights_make_one_loss_of_every_prediction(case: tuple[Schedule, int]
 
 @claim(
     r"w_\epsilon = (k + \mathrm{SNR}(t))^{-\gamma}",
-    source="[P2]", of=p2_weight, against="50-digit arithmetic", bound=1e-14, case=with_step,
+    source="[P2] section 3.3", of=p2_weight, against="50-digit arithmetic", bound=1e-14, case=with_step,
     gamma=st.floats(0, 2), k=st.floats(0.1, 2),
 )  # fmt: skip
 def p2_weights_fall_with_the_signal(case: tuple[Schedule, int], gamma: float, k: float) -> float:
