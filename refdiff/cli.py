@@ -25,7 +25,7 @@ EPILOG = """examples:
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
   refdiff bench                                            the engines of this machine, side by side
-  refdiff bench --kernel my.cu:norm --as group_norm        a kernel of yours: is it right, and how fast
+  refdiff bench --kernel my.cu:my_norm --as group_norm     a kernel of yours: is it right, and how fast
   refdiff info digits                                      a preset, a run, or nothing for a list
 """
 

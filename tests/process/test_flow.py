@@ -65,16 +65,15 @@ def test_the_average_over_all_signs_is_the_exact_divergence():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_arrays_of_another_library_keep_library_and_dtype(dtype):
-    strict = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+def test_arrays_of_another_library_keep_library_and_dtype(library, dtype):
     x0 = np.random.default_rng(2).standard_normal((3, 2)).astype(dtype)
     predict, few = predictor(SCHEDULE, standard_normal), range(1, 401, 19)
     for probes in (None, np.ones((1, 3, 2), dtype)):
         came = flow_log_likelihood(
-            SCHEDULE, predict, strict.asarray(x0), few, probes if probes is None else strict.asarray(probes)
+            SCHEDULE, predict, library.asarray(x0), few, probes if probes is None else library.asarray(probes)
         )
         wanted = flow_log_likelihood(SCHEDULE, predict, x0, few, probes)
-        assert type(came).__module__.startswith("array_api_strict")
+        assert type(came) is type(library.asarray(0.0))
         assert wanted.dtype == dtype
         assert np.asarray(came).dtype == dtype
         assert abs(np.asarray(came) - wanted).max() <= 100 * np.finfo(dtype).eps ** (2 / 3)

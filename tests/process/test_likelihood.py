@@ -332,15 +332,13 @@ def test_wrong_steps_units_and_samples_are_refused_by_name():
 # Other libraries
 
 
-@pytest.mark.parametrize("name", ["array_api_strict", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bins", [None, 256])
 @pytest.mark.parametrize("t", [1, 4, [1, 4, 10]])
-def test_arrays_of_any_library_give_what_numpy_gives(name, dtype, bins, t):
-    xp = pytest.importorskip(name, reason=f"{name} is not installed")
+def test_arrays_of_any_library_give_what_numpy_gives(library, dtype, bins, t):
     schedule = linear(10, 0.1, 0.4)
     arrays = [a.astype(dtype) for a in case(np.random.default_rng(3), (3, 2, 2), schedule, np.array(t))]
-    there = [xp.asarray(a) for a in arrays]
+    there = [library.asarray(a) for a in arrays]
 
     def run(x0, x_t, mean, log_variance):
         term, saved = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, bins)
@@ -351,7 +349,7 @@ def test_arrays_of_any_library_give_what_numpy_gives(name, dtype, bins, t):
         yield from (kl, *kl_gaussian_backward(kl, saved))
 
     for came, wanted in zip(run(*there), run(*arrays), strict=True):
-        assert type(came).__module__.startswith(name)
+        assert type(came) is type(there[0])
         came = np.asarray(came)
         assert came.dtype == wanted.dtype == dtype
         assert came.shape == wanted.shape

@@ -1,15 +1,13 @@
-"""PyTorch's operations are timed as ours are, where PyTorch is installed."""
+"""PyTorch's operations are timed as ours are."""
 
 import time
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs PyTorch, of the extra bench")
-
-from benchmarks.peers import torch_operations  # noqa: E402
-from benchmarks.peers.torch_peer import TorchPeer  # noqa: E402
-from refdiff.benchmark.cases import operations  # noqa: E402
+from benchmarks.peers import torch_operations
+from benchmarks.peers.torch_peer import TorchPeer
+from refdiff.benchmark.cases import operations
 
 TINY = {"size": 8, "channels": 2, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
 
