@@ -50,6 +50,8 @@ def flow_log_likelihood(
         got = tuple(x0.shape) if probes is None else (tuple(x0.shape), tuple(probes.shape))
         raise ValueError(f"x0, probes: expected samples (N, ...), and probes (M, N, ...) or None, got {got}")
     like(np.ones(()), x0)  # refuses what is no array of floating-point numbers
+    if x0.dtype not in (namespace(x0).float32, namespace(x0).float64):
+        raise ValueError(f"x0: expected float32 or float64, since derivatives are differences, got {x0.dtype}; cast it")
     chosen = [t for t, _ in backwards(schedule, timesteps)][::-1]
     if schedule.alpha_bar[chosen[0]] == 0:
         raise ValueError(f"timesteps: expected a step with alpha_bar > 0 first, got t = {chosen[0]}; add earlier ones")
@@ -65,8 +67,8 @@ def flow_log_likelihood(
         divergence, squares = _divergence(lambda x: slope(x, t), x, directions)
         return Point(t, x, slope(x, t), weight * divergence, weight * squares)
 
-    here, total, doubt = first_step(schedule, slope, point, x0, chosen[0])
-    error = ErrorOfSteps(schedule, here, doubt)
+    here, total, *beyond = first_step(schedule, slope, point, x0, chosen[0])
+    error = ErrorOfSteps(schedule, here, *beyond)
     for t in chosen[1:]:
         x = moved(schedule, here, t)
         if schedule.alpha_bar[t] == 0:  # what any model must say of pure noise

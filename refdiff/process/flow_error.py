@@ -1,8 +1,8 @@
 """How wrong the steps of `flow_log_likelihood` are, estimated while they are taken: nothing more is asked of the model.
 
 A rule of second order errs by h^3 in a step of length h. Two neighbours taken as one step err by (h + h')^3, so what that
-changes, in log p along the flow and by the x it leads to, shows what each of them errs by. What x is wrong by counts by the score.
-The first step has no neighbour below: what it assumes of the data is held against what is seen of them up to twice its q.
+changes, in log p along the flow and in x, which counts by the score, shows what each of them errs by. The first step has no neighbour below: what it assumes of the data is held against what is seen of them up to twice its q,
+and counts as wrong beyond second order in any case; beyond first order, where no other step is there to tell.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .schedules import Schedule
 class ErrorOfSteps:
     """Of each sample the sum of the errors of log p, the largest of them, and the step it belongs to.   (N,)"""
 
-    def __init__(self, schedule: Schedule, first: Point, doubt: Array) -> None:
-        self.schedule, self.first, self.last, self.doubt = schedule, first, first, doubt
+    def __init__(self, schedule: Schedule, first: Point, doubt: Array, alone: Array) -> None:
+        self.schedule, self.first, self.last, self.doubt, self.alone = schedule, first, first, doubt, alone
         self.before: Point | None = None  # where the last step began
         self.first_seen, self.first_pair = False, True
-        self.sum = self.worst = self.begin = self.end = self.fallen = 0 * doubt
+        self.sum = self.worst = self.begin = self.end = self.fallen = namespace(doubt).zeros_like(doubt)
 
     def add(self, here: Point, there: Point) -> None:
         """One step more."""
@@ -41,13 +41,17 @@ class ErrorOfSteps:
         """What to say if a sample's error is above tolerance an element; else nothing."""
         xp, size = namespace(self.doubt), math.prod(self.first.x.shape[1:])
         if not self.before:
-            self._note(0, self.first.t, self.doubt)
+            self._note(0, self.first.t, self.alone)
         else:
             if not self.first_seen:
                 self._see_first()
-            if self.first_pair:  # two steps in all: the second has nothing to be compared with but its own earlier end
-                self._note(self.first.t, self.last.t, self._changes(self.first, self.last, self.fallen, both=False))
-        off = xp.where(self.sum == self.sum, xp.abs(self.sum), 0 * self.sum + xp.inf)
+            if (
+                self.first_pair
+            ):  # two steps in all: the second has only its own earlier end to be compared with, or nothing
+                alone = self._changes(self.first, self.last, self.fallen, both=False)
+                noise = self.schedule.alpha_bar[self.last.t] == 0
+                self._note(self.first.t, self.last.t, xp.abs(self.fallen) if noise else alone)
+        off = xp.where(self.sum == self.sum, xp.abs(self.sum), xp.full_like(self.sum, xp.inf))
         i = int(xp.argmax(off))
         error, worst = float(off[i]) / size, float(self.worst[i]) / size
         if error <= tolerance:
@@ -55,8 +59,8 @@ class ErrorOfSteps:
         begin, end = int(self.begin[i]), int(self.end[i])
         remedy = "take more steps there" if end - begin > 1 else "take a schedule with smaller steps there"
         return (
-            f"timesteps: expected steps that err by at most {tolerance:g} nats an element, got about {error:.3g} for sample {i}, "
-            f"the step between t = {begin} and {end} alone {worst:.3g}; {remedy}"
+            f"timesteps: expected steps that err by at most {tolerance:g} nats an element, got about {error:.3g} for "
+            f"sample {i}, the step between t = {begin} and {end} alone {worst:.3g}; {remedy}"
         )
 
     def _note(self, begin: int, end: int, error: Array) -> None:
@@ -72,7 +76,7 @@ class ErrorOfSteps:
         self._note(0, self.first.t, xp.where(seen > self.doubt, seen, self.doubt))
 
     def _changes(self, here: Point, there: Point, piece: Array, both: bool = True) -> Array:
-        """What one step from here to there, by both ends or the earlier alone, makes of log p_here, less what several made."""
+        """log p_here by one step from here to there, by both ends or the earlier alone, less what several made."""
         x = moved(self.schedule, here, there.t, *((there.x, there.e) if both else ()))
         return fall(self.schedule, here, there, both) - piece - sum_of_sample(there.e * (x - there.x))
 

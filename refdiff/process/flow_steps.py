@@ -1,14 +1,15 @@
 """One step of the probability-flow ODE and of log p along it, exact for data N(m, c I) however long the step.
 
 A model lives at integers t: a step has its two ends and nothing between, and the last step of the cosine law multiplies
-sigma by 31.6. With y = x / a and q = s^2 / a^2, a^2 = alpha_bar, s^2 = 1 - alpha_bar, dy = -1/2 grad log p dq. Any c >= 0 gives
+sigma by 31.6. With y = x / a and q = s^2 / a^2, a^2 = alpha_bar, s^2 = 1 - alpha_bar, dy = -1/2 grad log p dq. Any c >= 0
+gives
 
     M = y + (c + q) grad log p,     d(y z) = M dz   with z = (c + q)^(-1/2),
     dlog p / dq = -1/2 (D - div M) / (c + q)
 
 For c = 0, M is x0_hat [DPMpp] prop. 4.1; for data N(m, c I), M is m everywhere, and nothing is left to integrate but what
-is known. The trapezoid rule for M in z, and for div M / z^2 in z^2 with weights z^2, are of second order for any c: it is fitted
-to each sample, from its score's derivative at the earlier end. In x, with alpha and beta those of the step from k to t,
+is known. The trapezoid rules for M in z, and for div M / z^2 in z^2 with weights z^2, are of second order for any c, which is
+fitted to each sample, from its score's derivative at the earlier end. In x, with alpha and beta those of the step from k to t,
 e = -score, S = a^2 c + s^2, m = x - S e = a M and G = div m = div M, nothing is infinite where alpha_bar_t = 0:
 
     S_t = alpha S_k + beta
@@ -40,7 +41,7 @@ class Point(NamedTuple):
 
 
 def moved(schedule: Schedule, here: Point, t: int, x: Array | None = None, e: Array | None = None) -> Array:
-    """x_t by the earlier end alone, as if M were constant; or, given x_t and e there as they are guessed, by both.   (N, ...)"""
+    """x_t by the earlier end alone, as if M were constant; or by both, given a guess of x_t and e there.   (N, ...)"""
     xp, (alpha, beta) = namespace(here.x), (float(v) for v in schedule.between(here.t, t))
     S_k = _column(_fitted(schedule, here), here.x)
     S_t = alpha * S_k + beta
@@ -61,7 +62,7 @@ def fall(schedule: Schedule, here: Point, there: Point, both: bool = True) -> Ar
 
 
 def _fitted(schedule: Schedule, at: Point) -> Array:
-    """S = a^2 c + s^2 of the c >= 0 that fits best: 1 / S is the mean of the eigenvalues of de/dx, weighted by themselves.   (N,)"""
+    """S = a^2 c + s^2 of the c >= 0 that fits: 1 / S is the mean eigenvalue of de/dx, weighted by itself.   (N,)"""
     xp, floor = namespace(at.squares), float(schedule.one_minus_alpha_bar[at.t])
     positive = at.divergence > at.squares / _WIDEST
     ratio = xp.where(positive, at.divergence, 0 * at.squares) / xp.where(positive, at.squares, 0 * at.squares + 1)
@@ -70,8 +71,8 @@ def _fitted(schedule: Schedule, at: Point) -> Array:
 
 def first_step(
     schedule: Schedule, slope: Callable[[Array, int], Array], point: Callable[[Array, int], Point], x0: Array, t: int
-) -> tuple[Point, Array, Array]:
-    """The point at t on the flow from x_0, log p(x_0) - log p_t(x_t), and how much of that is doubtful.
+) -> tuple[Point, Array, Array, Array]:
+    """The point at t on the flow from x_0, log p(x_0) - log p_t(x_t), and its parts beyond second and first order in P.
 
     No model can be asked at t = 0, so the score is taken for linear in y, as it is of any Gaussian. With
     P = s^2 de/dx and r = |P|^2 / tr P, a mean of its eigenvalues s^2 / (a^2 c + s^2),
@@ -80,8 +81,8 @@ def first_step(
         x_t = a x_0 + (1 - sqrt(1 - P)) P^-1 s^2 e                         = a x_0 + s^2 (e / 2 + g(r) P e)
         l(r) = (-log(1 - r) - r) / r^2,   g(r) = (1 - sqrt(1 - r) - r / 2) / r^2
 
-    exactly if all eigenvalues are one, else to second order in P. Doubtful is what is beyond that order, and all of it
-    where r >= 1: no density is so narrow. The second equation is solved by iteration, with Aitken's acceleration.
+    exactly if all eigenvalues are one, else to second order in P. What is beyond is infinite where r >= 1: no density is so
+    narrow. The second equation is solved by iteration, with Aitken's acceleration; what is left of it counts as beyond.
     """
     xp, size = namespace(x0), math.prod(x0.shape[1:])
     a, s2 = float(schedule.alpha_bar[t]) ** 0.5, float(schedule.one_minus_alpha_bar[t])
@@ -96,7 +97,7 @@ def first_step(
 
     at, factor = point(a * x0, t), 1.0
     off = gap(at)
-    for _ in range(40):
+    for _ in range(20):
         if not float(xp.max(xp.abs(off))) > enough:
             break
         before, at = off, point(at.x + factor * off, t)
@@ -108,8 +109,9 @@ def first_step(
     r, small = _mean_eigenvalue(at, s2)
     l = xp.where(small, 0.5 + r / 3 + r**2 / 4, (-xp.log(1 - r) - r) / xp.where(small, 0 * r + 1, r) ** 2)
     trace, square = s2 * at.divergence, s2**2 * at.squares
-    doubt = xp.where(r < _NEARLY_ONE, 0.5 * square * (l - 0.5), 0 * r + xp.inf) + xp.abs(sum_of_sample(at.e * off))
-    return at, size / 2 * float(schedule.log_alpha_bar[0, t]) + 0.5 * (trace + square * l), doubt
+    rest = xp.where(r < _NEARLY_ONE, xp.abs(sum_of_sample(at.e * off)), xp.full_like(r, xp.inf))
+    total = size / 2 * float(schedule.log_alpha_bar[0, t]) + 0.5 * (trace + square * l)
+    return at, total, 0.5 * square * (l - 0.5) + rest, 0.5 * square * l + rest
 
 
 def _mean_eigenvalue(at: Point, s2: float) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ...process import (
     SPACINGS,
+    GaussianMixture,
     Schedule,
     ancestral,
     ddim,
@@ -25,8 +27,9 @@ from ...process import (
     trailing_steps,
 )  # fmt: skip
 from ..claim import claim
+from ..measures import normal_logpdf
 from ..orders import PLANE, SOLVERS, STOCHASTIC, even_log_sigma, order, solver_errors, weak_errors
-from ..strategies import schedules, seeds
+from ..strategies import schedules, seeds, timesteps
 
 
 def _off(errors: list[float], published: int) -> float:
@@ -136,6 +139,56 @@ def the_flow_gives_the_exact_likelihood(seed: int) -> float:
     if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - wanted).max() < 0.05:
         return np.inf
     return float(np.abs(fine + (fine - coarse) / 3 - wanted).max())
+
+
+SPIKE = GaussianMixture(np.ones(1), np.array([[0.3]]), np.array([[[0.04]]]))
+
+
+def _warned(schedule: Schedule, data: GaussianMixture, x0: np.ndarray, chosen: Any) -> tuple[np.ndarray, bool]:
+    """log p(x_0) by the flow from the true density of the last x, and whether a step was called too large."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict = (
+            predictor(schedule, partial(data.eps, schedule)) if schedule.alpha_bar[-1] else _eps_only(schedule, data)
+        )
+        log_p = flow_log_likelihood(
+            schedule, predict, x0, chosen, prior=lambda x: data.log_density(schedule, x, int(chosen[-1]))
+        )
+    return log_p, any("expected steps that err" in str(w.message) for w in caught)
+
+
+def _eps_only(schedule: Schedule, data: GaussianMixture) -> Any:
+    """A predictor that says nothing of x0, which from eps cannot be said where alpha_bar = 0."""
+    return lambda x, t: (None, data.eps(schedule, x, t))
+
+
+@claim(
+    r"\log p(x_0) = \log\mathcal N(x_0;\ 0.3,\ 0.2^2) \quad\text{from all the steps of any schedule}",
+    source="[SDE] eq. 39", of=flow_log_likelihood, against="the density of one narrow Gaussian", bound=1e-3, seed=seeds(),
+    schedule=schedules(max_T=200, terminal=True).filter(lambda s: s.alpha_bar[1] > 1e-4),
+)  # fmt: skip
+def the_flow_gives_the_likelihood_of_narrow_data_on_every_schedule(schedule: Schedule, seed: int) -> float:
+    """Every law, from T = 1 on, alpha_bar_T = 0, any beta: also where one step takes almost all of x_0 away."""
+    x0 = SPIKE.sample(5, seed)
+    log_p, _ = _warned(schedule, SPIKE, x0, range(1, schedule.T + 1))
+    return float(np.abs(log_p - normal_logpdf(x0[:, 0], 0.3, 0.04)).max())
+
+
+@claim(
+    r"|\log p - \log \hat p| \le 5 \tau D \quad\text{or a warning, } \tau \text{ the tolerance}",
+    source="[SDE] eq. 39", of=flow_log_likelihood, against="the exact density of a mixture", bound=5.0, seed=seeds(),
+    case=schedules(max_T=60, terminal=True)
+    .filter(lambda s: s.alpha_bar[1] > 0)
+    .flatmap(lambda s: st.tuples(st.just(s), timesteps(s))),
+)  # fmt: skip
+def a_likelihood_from_steps_that_are_too_large_is_warned_of(case: tuple[Schedule, Any], seed: int) -> float:
+    """Over any steps of any schedule; the error is in units of the tolerance, 0.01 nats an element, 0 if warned."""
+    schedule, chosen = case
+    if schedule.alpha_bar[chosen[0]] == 0:
+        return 0.0
+    x0 = PLANE.sample(10, seed)
+    log_p, warned = _warned(schedule, PLANE, x0, chosen)
+    return 0.0 if warned else float(np.abs(log_p - PLANE.log_density(schedule, x0, 0)).max()) / 2 / 0.01
 
 
 # --- which steps ---
