@@ -1,8 +1,9 @@
 """How wrong the steps of `flow_log_likelihood` are, estimated while they are taken: nothing more is asked of the model.
 
 A rule of second order errs by h^3 in a step of length h. Two neighbours taken as one step err by (h + h')^3, so what that
-changes, in log p along the flow and in x, which counts by the score, shows what each of them errs by. The first step has no neighbour below: what it assumes of the data is held against what is seen of them up to twice its q,
-and counts as wrong beyond second order in any case; beyond first order, where no other step is there to tell.
+changes, in log p along the flow and in x, which counts by the score, shows what each of them errs by. The first step has
+no neighbour below: what it assumes of the data is held against what is seen of them up to twice its q, and it counts as
+wrong beyond second order in any case; beyond first order, where no other step is there to tell.
 """
 
 from __future__ import annotations

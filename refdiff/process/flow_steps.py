@@ -8,9 +8,9 @@ gives
     dlog p / dq = -1/2 (D - div M) / (c + q)
 
 For c = 0, M is x0_hat [DPMpp] prop. 4.1; for data N(m, c I), M is m everywhere, and nothing is left to integrate but what
-is known. The trapezoid rules for M in z, and for div M / z^2 in z^2 with weights z^2, are of second order for any c, which is
-fitted to each sample, from its score's derivative at the earlier end. In x, with alpha and beta those of the step from k to t,
-e = -score, S = a^2 c + s^2, m = x - S e = a M and G = div m = div M, nothing is infinite where alpha_bar_t = 0:
+is known. The trapezoid rules for M in z, and for div M / z^2 in z^2 with weights z^2, are of second order for any c, which
+is fitted to each sample, from its score's derivative at the earlier end. In x, with alpha and beta those of the step from
+k to t, e = -score, S = a^2 c + s^2, m = x - S e = a M and G = div m = div M, nothing is infinite where alpha_bar_t = 0:
 
     S_t = alpha S_k + beta
     x_t = sqrt(S_t / S_k) x_k - beta / (sqrt(S_k) (sqrt(S_t) + sqrt(alpha S_k))) (m_k + m_t / sqrt(alpha)) / 2
