@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     raise ImportError("refdiff.testing.strategies needs hypothesis: pip install 'refdiff[test]'") from None
 
-__all__ = ["laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
+__all__ = ["every_schedule", "laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
 
 
 def seeds(bits: int = 32) -> st.SearchStrategy[int]:
@@ -43,6 +43,17 @@ def lengths(max_T: int = 1000) -> st.SearchStrategy[int]:
 def sizes() -> st.SearchStrategy[float]:
     """Factors of beta: mostly 1, else down to 1e-10."""
     return st.one_of(st.just(1.0), st.just(1.0), st.integers(1, 10).map(lambda power: 10.0**-power))
+
+
+def every_schedule() -> dict[str, Schedule]:
+    """All kinds by name: every law with T = 1, 2 and 1000, beta down to 1e-10, respaced ones, alpha_bar_T = 0."""
+    every = {f"{name}({T})": law(T) for name, law in sorted(_laws.SCHEDULES.items()) for T in (1, 2, 1000)}
+    every |= {"constant(3, 1e-10)": _laws.constant(3, 1e-10), "linear(50, 1e-10, 0.5)": _laws.linear(50, 1e-10, 0.5)}
+    long = {name: law(1000) for name, law in sorted(_laws.SCHEDULES.items())}
+    few = {"uniform": uniform_steps(1000, 7), "first and last": [1, 1000], "middle": [500]}
+    every |= {f"{name}, {which}": s.respaced(list(t)) for name, s in long.items() for which, t in few.items()}
+    every |= {f"{name}, zero": _laws.rescale_zero_terminal_snr(s) for name, s in every.items() if s.T in (2, 1000)}
+    return every | {"beta = 0.3, 1": _laws.from_beta([0.3, 1.0])}
 
 
 @st.composite
