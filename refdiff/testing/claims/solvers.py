@@ -149,8 +149,8 @@ def the_flow_gives_the_exact_likelihood(seed: int) -> float:
     law=st.sampled_from(sorted(SCHEDULES)), zero=st.booleans(), name=st.sampled_from(sorted(SOLVERS)),
 )  # fmt: skip
 def every_solver_keeps_its_order_on_every_schedule(law: str, zero: bool, name: str) -> float:
-    """Each law of 1000 steps, as it is and with alpha_bar_T = 0, from t = 961 to 97 by eights and by fours, and so up; how much
-    the order measured is less than the one published. For N(m, c) the flow leaves (x_t - a m) / sqrt(a^2 c + s^2) alone."""
+    """Each law of 1000 steps, as it is and with alpha_bar_T = 0, from t = 961 to 97 by eights and by fours, and up; how far
+    the order measured is below the one published. For N(m, c) the flow leaves (x_t - a m) / sqrt(a^2 c + s^2) alone."""
     schedule, (solver, published), m, c = SCHEDULES[law](1000), SOLVERS[name], 0.5, 0.3
     schedule = rescale_zero_terminal_snr(schedule) if zero else schedule
     a, s2 = np.sqrt(schedule.alpha_bar), schedule.one_minus_alpha_bar
@@ -243,12 +243,13 @@ def step_selections_rise_without_repeating_to_T(schedule: Schedule, share: float
 @claim(
     r"\sigma_i = \Big(\sigma_1^{1/\rho} + \tfrac{i - 1}{n - 1} \big(\sigma_T^{1/\rho} - \sigma_1^{1/\rho}\big)\Big)^\rho",
     source="[EDM] eq. 5", of=karras_steps, against="the formula and every step there is", bound=1e-12, n=st.integers(2, 40),
-    rho=st.floats(1, 10),
+    rho=st.floats(1, 10), schedule=st.one_of(st.just(even_log_sigma(2000)), schedules()).filter(lambda s: s.T > 1),
+    examples=100,
 )  # fmt: skip
-def karras_steps_are_the_nearest_to_their_formula(n: int, rho: float) -> float:
+def karras_steps_are_the_nearest_to_their_formula(n: int, rho: float, schedule: Schedule) -> float:
     """In log sigma, where no two fall on one step: how much nearer another step would be."""
-    schedule = even_log_sigma(2000)
-    sigma = np.sqrt(1 / schedule.alpha_bar[1:] - 1)
+    n = min(n, schedule.T)
+    sigma = np.sqrt(schedule.one_minus_alpha_bar[1:] / schedule.alpha_bar[1:])
     wanted = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
     away = np.abs(np.log(sigma) - np.log(wanted)[:, None])
     came = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
