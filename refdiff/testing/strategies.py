@@ -50,7 +50,7 @@ def every_schedule() -> dict[str, Schedule]:
     every = {f"{name}({T})": law(T) for name, law in sorted(_laws.SCHEDULES.items()) for T in (1, 2, 1000)}
     every |= {"constant(3, 1e-10)": _laws.constant(3, 1e-10), "linear(50, 1e-10, 0.5)": _laws.linear(50, 1e-10, 0.5)}
     long = {name: law(1000) for name, law in sorted(_laws.SCHEDULES.items())}
-    few = {"uniform": uniform_steps(1000, 7), "first and last": [1, 1000], "middle": [500]}
+    few: dict[str, Any] = {"uniform": uniform_steps(1000, 7), "first and last": [1, 1000], "middle": [500]}
     every |= {f"{name}, {which}": s.respaced(list(t)) for name, s in long.items() for which, t in few.items()}
     every |= {f"{name}, zero": _laws.rescale_zero_terminal_snr(s) for name, s in every.items() if s.T in (2, 1000)}
     return every | {"beta = 0.3, 1": _laws.from_beta([0.3, 1.0])}

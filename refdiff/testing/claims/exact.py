@@ -184,7 +184,9 @@ def _law(name: str, T: int) -> Schedule:
     """That law in T steps with as much noise in all for every T."""
     if name in ("cosine", "sigmoid"):
         return SCHEDULES[name](T)
-    return constant(T, 10 / T) if name == "constant" else SCHEDULES[name](T, 0.1 / T, 20 / T)
+    return (
+        constant(T, 10 / T) if name == "constant" else SCHEDULES[name](T, 0.1 / T, (20 if name == "linear" else 40) / T)
+    )
 
 
 def _entropy(covariance: np.ndarray) -> float:
