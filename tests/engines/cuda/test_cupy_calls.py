@@ -150,7 +150,9 @@ def test_cuda_answers_itself(device, name):
 
 
 def test_without_a_driver_it_is_said():
-    with pytest.raises(DeviceError, match=r"no NVIDIA driver is installed, so no GPU can be used; engine=.cpu. goes on"):
+    with pytest.raises(
+        DeviceError, match=r"no NVIDIA driver is installed, so no GPU can be used; engine=.cpu. goes on"
+    ):
         CupyDevice()
 
 
