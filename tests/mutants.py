@@ -74,8 +74,8 @@ def page(total: int, counts: Counter[str], explained: list[tuple[Mutant, str]]) 
         "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must "
         "notice. Each of those that they do not notice was looked at, and the reason given here is its own. "
         "Made by `make mutants` from the run and `tests/mutants.toml`.",
-        f"{total} mutants, {counts['killed']} killed ({counts['killed'] / max(1, total):.1%}), {counts['survived']} survived, "
-        f"{counts['untested']} never run.",
+        f"{total} mutants, {counts['killed']} killed ({counts['killed'] / max(1, total):.1%}), "
+        f"{counts['survived']} survived, {counts['untested']} never run.",
     ]
     for function in sorted({mutant.function for mutant, _ in explained}):
         parts.append(f"## {function}")
