@@ -33,7 +33,7 @@ def learned_log_variance(schedule: Schedule, v: Array, t: Time) -> tuple[Array, 
     """
     t = steps(t, schedule.T)
     slope = like(_half_gap(schedule, t), v, "v")
-    return like(posterior_log_variance(schedule, t), v, "v") + (1 + v) * slope, slope
+    return like(posterior_log_variance(schedule, t), v) + (1 + v) * slope, slope
 
 
 def learned_log_variance_backward(dlog_variance: Array, slope: Array) -> Array:

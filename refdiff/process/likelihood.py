@@ -81,7 +81,7 @@ def decoder_log_likelihood(
     sign = xp.where(mirrored, -xp.ones_like(level), xp.ones_like(level))
     end, one = first | last, xp.ones_like(low)
     inner, outer = interval(xp.where(end, -one, low), xp.where(end, one, high), xp.where(end, one, h * r)), tail(low)
-    log_mass, z, z2_less_1 = (xp.where(end, a, b) for a, b in zip(outer, inner, strict=True))
+    log_mass, z, z2_less_1 = map(lambda a, b: xp.where(end, a, b), outer, inner)
     return log_mass, (sign * r * z, 0.5 * z2_less_1)
 
 
@@ -169,7 +169,7 @@ def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
         if gradient is None:
             return at_first
         first, xp = _first(t, at_first[0]), namespace(dterm)
-        gradient = tuple(xp.where(first, a, b) for a, b in zip(at_first, gradient, strict=True))
+        gradient = tuple(map(lambda a, b: xp.where(first, a, b), at_first, gradient))
     return gradient
 
 
