@@ -195,6 +195,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="digits.png")
     options, rng = parser.parse_args(), np.random.default_rng(0)
     digits = np.load(Path(__file__).parents[1] / "refdiff/training/data/digits.npz")["train"][..., None]
-    average = train(initialise(rng), digits.astype("f4") / 8 - 1, options.steps, rng)
-    grid = sample(average, 64, rng).reshape(8, 8, 8, 8).swapaxes(1, 2).reshape(64, 64).repeat(4, 0).repeat(4, 1)
-    Path(options.out).write_bytes(png((127.5 * (grid.clip(-1, 1) + 1)).astype(np.uint8)))
+    x = sample(train(initialise(rng), digits.astype("f4") / 8 - 1, options.steps, rng), 64, rng)[..., 0].clip(-1, 1)
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-1).reshape(8, 8, 10, 10).swapaxes(1, 2).reshape(80, 80)
+    Path(options.out).write_bytes(png((127.5 * (x + 1)).astype(np.uint8).repeat(4, 0).repeat(4, 1)))
