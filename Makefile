@@ -1,8 +1,9 @@
 # make demo    train on handwritten digits, sample, evaluate: pictures and numbers in runs/demo/
 # make test    the tests, within ten minutes on two cores
+# make peers   the tests beside PyTorch, JAX, diffusers and scikit-learn: a minute to install, another to run
 # make check   ruff, mypy, the slow tests, and every property once more on random cases
 # make bench   measures the cpu engine beside PyTorch: 25 minutes on a quiet machine, benchmarks/results/cpu.*
-# make gpu     checks and measures the CUDA engine on this machine's GPU: nine minutes, benchmarks/results/gpu.*
+# make gpu     checks and measures the CUDA engine on this machine's GPU: 25 minutes, benchmarks/results/gpu.*
 # make mutants breaks the mathematics and the reference engine in every small way: the tests must notice (half an hour)
 #
 # Each target does its own set-up in .venv, again only when pyproject.toml or setup.py has changed.
@@ -18,7 +19,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test check bench gpu mutants clean
+.PHONY: demo test peers check bench gpu mutants clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-plot
@@ -27,12 +28,17 @@ demo: .venv/ready-plot
 test: .venv/ready-test
 	$(PYTEST)
 
-check: .venv/ready-check
+# In one process: the libraries come with threads of their own, and take seconds to load.
+peers: .venv/ready-peers
+	$(BIN)/python -m pytest tests/peers
+
+check: .venv/ready-check .venv/ready-peers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST) -m "slow or not slow"
 	$(PYTEST) --hypothesis-profile=random
+	$(BIN)/python -m pytest tests/peers -m "slow or not slow"
 
 bench: .venv/ready-bench
 	$(BIN)/python -m benchmarks.cpu --out benchmarks/results/cpu.json

@@ -7,6 +7,7 @@ setup(
     package_dir={"refdiff._kernels": "kernels"},
     package_data={
         "refdiff": ["py.typed"],
+        "refdiff.engines.cuda": ["tiles/*.json"],
         "refdiff.training.data": ["digits.npz", "digits.LICENSE.md"],
         "refdiff._kernels": ["*.cu", "*.cuh", "README.md"],
     },

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.suite import Suite, close, peer, start
+from benchmarks.suite import Suite, close, counted, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import operations_of
@@ -39,7 +39,8 @@ def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, 
     kinds.sort(key=lambda kind: kind == ("train", *STEPS[2]))  # the longest gets all the time that the others left
     if quick:
         kinds = [("train", *STEPS[0]), ("train", *STEPS[1]), ("forward", *STEPS[1])]
-    left = len(kinds) * len(threads)
+    asked = left = len(kinds) * len(threads)
+    records = []
     for n in threads:
         peers = peers_of(n, python)
         if quick:
@@ -50,29 +51,29 @@ def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, 
                 chosen = peers
                 if kind == ("train", *STEPS[2]):  # where the reference would take the time of all the others
                     chosen = {name: each for name, each in peers.items() if name != "reference"}
-                suite.case(case_of(*kind), chosen, subject=SUBJECT, tolerance=TOLERANCE, budget=budget.part(1 / left),
-                           rounds=5 if quick else 15, extra={"threads": n})  # fmt: skip
+                records.append(suite.case(case_of(*kind), chosen, subject=SUBJECT, tolerance=TOLERANCE,
+                                          budget=budget.part(1 / left), rounds=5 if quick else 15,
+                                          extra={"threads": n}))  # fmt: skip
                 left -= 1
         finally:
             close(peers)
-    return f"{len(kinds)} cases at {' and '.join(map(str, threads))} threads"
+    return f"{counted(records, asked)} at {' and '.join(map(str, threads))} threads"
 
 
 def compiled(suite: Suite, budget: Budget, threads: int, python: str) -> str:
     """Training steps beside torch.compile, which takes minutes before its first step: apart, so that nobody waits for it."""
     peers = {"torch compile": peer(TORCH, "--variant", "compile", threads=threads, python=python),
              SUBJECT: peer("refdiff.benchmark.host", SUBJECT, threads=threads)}  # fmt: skip
-    measured = 0
+    records = []
     try:
         start(suite, peers, SUBJECT, budget)
         for i, (model, batch) in enumerate(STEPS[:2]):
             title = f"training steps beside torch.compile, {threads} threads"
-            record = suite.case(case_of("train", model, batch), peers, subject=SUBJECT, tolerance=TOLERANCE,
-                                budget=budget.part((0.6, 1)[i]), rounds=11, extra={"title": title})  # fmt: skip
-            measured += "torch compile" in record["ratios"]
+            records.append(suite.case(case_of("train", model, batch), peers, subject=SUBJECT, tolerance=TOLERANCE,
+                                      budget=budget.part((0.6, 1)[i]), rounds=11, extra={"title": title}))  # fmt: skip
     finally:
         close(peers)
-    return f"{measured} of 2 cases were measured"
+    return counted(records, 2)
 
 
 def case_of(kind: str, model: str | dict[str, Any], batch: int) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
     peers = peers_of(threads, python)
     if quick:
         del peers["reference"], peers["torch eager"]
-    rest = len(chosen) * len(peers)
+    rest, records = len(chosen) * len(peers), []
     for model, batch in chosen:
         case = case_of("train", model, batch) | {"alone": True}  # no copy of the weights to compare
         entries: dict[str, Any] = {}
@@ -99,15 +100,17 @@ def memory(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
                     entries[name]["memory"] = each.memory()
                 except PeerError as error:
                     entries[name]["error"] = str(error)
-        suite.records.append({"case": case, "subject": SUBJECT, "peers": entries, "ratios": {},
-                              "title": "peak memory of two training steps, all processes together"})  # fmt: skip
-    return f"{len(chosen)} cases"
+        title = "peak memory of two training steps, all processes together"
+        record = {"case": case, "subject": SUBJECT, "peers": entries, "ratios": {}, "title": title}
+        records.append(suite.keep(record))
+    return counted(records, len(chosen), "memory")
 
 
 def each_operation(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
     """Every shape of the cifar10 U-Net's training step at batch 4, those with the most work first."""
     cases = sorted(operations("cifar10", 4), key=work, reverse=True)[: 5 if quick else None]
-    left, measured = len(cases) * len(threads), 0
+    asked = left = len(cases) * len(threads)
+    records = []
     for n in threads:
         peers = peers_of(n, python)
         try:
@@ -116,12 +119,11 @@ def each_operation(suite: Suite, budget: Budget, threads: Sequence[int], python:
                 own, left = budget.part(1 / left), left - 1
                 if budget.left < 1:
                     break
-                suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE, budget=own, rounds=7,
-                           repeats=3, extra={"threads": n})  # fmt: skip
-                measured += 1
+                records.append(suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE, budget=own, rounds=7,
+                                          repeats=3, extra={"threads": n}))  # fmt: skip
         finally:
             close(peers)
-    return f"{measured} of {len(cases) * len(threads)} cases were measured"
+    return counted(records, asked)
 
 
 def work(case: dict[str, Any]) -> float:
@@ -155,18 +157,21 @@ def growth(suite: Suite, budget: Budget, threads: int, python: str, quick: bool)
     cases = [("batch", n, {"model": "digits", "batch": n}) for n in batches]
     cases += [("size", s, {"model": {**small, "size": s, "attention": [s // 4]}, "batch": 4}) for s in sizes]
     points: dict[str, dict[str, list[tuple[int, float]]]] = {"batch": {}, "size": {}}
+    records = []
     try:
         start(suite, peers, SUBJECT, budget)
         for i, (axis, value, case) in enumerate(cases):
             record = suite.case(case_of("train", **case), peers, subject=SUBJECT,
                                 tolerance=TOLERANCE, budget=budget.part(1 / (len(cases) - i)), rounds=5,
                                 extra={"title": f"how a training step grows with the {axis}"})  # fmt: skip
+            records.append(record)
             for name, entry in record["peers"].items():
                 if "seconds" in entry:
                     points[axis].setdefault(name, []).append((value, entry["seconds"]))
     finally:
         close(peers)
-    return plot(suite, points)
+    drawn = plot(suite, points)
+    return f"{counted(records, len(cases))}, {drawn}"
 
 
 def plot(suite: Suite, points: dict[str, dict[str, list[tuple[int, float]]]]) -> str:

@@ -1,7 +1,11 @@
 """refdiff's CUDA engine on the GPU of this machine, checked and measured: python -m benchmarks.gpu (`make gpu`).
 
 It needs Python, NumPy and CuPy; with PyTorch it has peers, with pytest the whole test suite of the engine, with
-compute-sanitizer its four tools. What is missing is said, and the rest goes on. It ends within --seconds (520).
+compute-sanitizer its four tools. What is missing is said, and the rest goes on. It ends within --seconds (1500).
+
+--parts: some of it, so that a short time on a GPU can be used in pieces: what --out holds already stays, each part with the
+commit and the machine it was measured with, and what is measured again takes the place of what was. --add: files of other
+runs, to be taken in as well. The exit status is 1 if a part failed: a check, or fewer cases measured than asked for.
 
 --dry: the same orchestration on the emulator of tests/, with tiny shapes: what it times means nothing.
 """
@@ -12,34 +16,49 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_checks
 from benchmarks.cpu import work
-from benchmarks.suite import Suite, close, peer, start
+from benchmarks.earlier import read
+from benchmarks.suite import ROOT, Suite, close, counted, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.counting import floor
-from refdiff.benchmark.machine import machine
+from refdiff.benchmark.device import COPIES
 
 SUBJECT = "refdiff"
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # in norm, between libraries: the checks compare with the reference
+MOST = 0.5  # of the time that is left, for one operation that is not the last: one that hangs costs no more
 TINY = {"size": 8, "channels": 1, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
 
 
-PARTS = ("ceilings", "checks", "agreement", "networks", "kernels", "sanitizer")
+# In the order in which they are run, with their shares of the time: what counts most, first.
+PARTS = {
+    "ceilings": 30,
+    "checks": 200,
+    "agreement": 60,
+    "networks": 320,
+    "operations": 360,
+    "tiles": 330,
+    "sanitizers": 200,
+}
 
 
 class Plan:
-    """What is run: on a GPU, or dry."""
+    """What is run: on a GPU, or dry. asked: the parts that were asked for by name."""
 
-    def __init__(self, dry: bool) -> None:
+    def __init__(self, dry: bool, asked: Sequence[str] = ()) -> None:
+        self.asked, self.tests, self.chosen = tuple(asked), sorted((ROOT / "tests/engines/cuda").glob("test_*.py")), ""
+        self.patience = 20.0 if dry else 120.0  # seconds that one test may take
         self.dry, self.device, self.torch = dry, "emulator" if dry else "gpu", "cpu" if dry else "cuda"
         self.ceilings = {"kind": "ceilings", "size": 64 if dry else 8192, "bytes": 1 << (16 if dry else 30)}
         if dry:
             self.steps = [("train", TINY, 2, "float32", 1), ("forward", TINY, 2, "float32", 1)]
             self.operations = [c for c in operations(TINY, 2, "float32") if c["operation"] == "silu"]
+            self.tests, self.chosen = [ROOT / "tests/engines/cuda/test_activation.py"], "silu and shape1"
             self.rounds, self.repeats, self.variants = 2, 2, ["eager"]
         else:
             # kind, network, batch, dtype, steps of one repeat: those that matter most first
@@ -51,7 +70,8 @@ class Plan:
                 ("forward", "cifar10", 128, "bfloat16", 5),
             ]  # fmt: skip
             self.operations = sorted(operations("cifar10", 128, "bfloat16"), key=work, reverse=True)
-            self.rounds, self.repeats, self.variants = 7, 20, ["eager", "channels-last", "compile"]
+            self.rounds, self.repeats, self.variants = 7, 5, ["eager", "channels-last", "compile"]
+        self.operations = [{**case, "copies": 2 if dry else COPIES} for case in self.operations]
 
     def cases(self) -> list[dict[str, Any]]:
         names = ("kind", "model", "batch", "dtype", "inner")
@@ -101,7 +121,8 @@ def ceilings(suite: Suite, budget: Budget, plan: Plan) -> str:
             except PeerError as error:
                 errors.append(f"{name}: {error}")
                 continue
-        found = suite.more["ceilings"] = {"through": name, **each.extra}
+        found = {"through": name, **each.extra}
+        suite.more.update(found)
         return (f"copy {found['copy_bytes_per_second'] / 1e12:.2f} TB/s, products bfloat16 "
                 f"{found['bfloat16_per_second'] / 1e12:.0f} and float32 {found['float32_per_second'] / 1e12:.1f} TFLOP/s, "
                 f"through {name}")  # fmt: skip
@@ -111,74 +132,98 @@ def ceilings(suite: Suite, budget: Budget, plan: Plan) -> str:
 def networks(suite: Suite, budget: Budget, plan: Plan) -> str:
     """Training steps, sampling and forward beside PyTorch."""
     peers = {f"torch {variant}": plan.pytorch(variant) for variant in plan.variants} | {SUBJECT: plan.refdiff()}
-    cases, measured = plan.cases(), 0
+    cases, records = plan.cases(), []
     try:
         suite.more["peers"] = start(suite, peers, SUBJECT, budget)
         for i, case in enumerate(cases):
             if budget.left < 2:
                 break
             # Half of what is left for the first: its networks are compiled for the first time.
-            record = suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE[case["dtype"]],
-                                budget=budget.part(max(0.35, 1 / (len(cases) - i))), rounds=plan.rounds)  # fmt: skip
-            measured += "seconds" in record["peers"][SUBJECT]
+            own = budget.part(max(0.35, 1 / (len(cases) - i)))
+            records.append(suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE[case["dtype"]], budget=own,
+                                      rounds=plan.rounds))  # fmt: skip
     finally:
         close(peers)
-    return f"{measured} of {len(cases)} cases were measured"
+    return counted(records, len(cases))
 
 
-def kernels(suite: Suite, budget: Budget, plan: Plan) -> str:
+def each_operation(suite: Suite, budget: Budget, plan: Plan) -> str:
     """Each operation beside its floor and cuDNN, cuBLAS and scaled_dot_product_attention, through PyTorch."""
     variant = plan.variants[min(1, len(plan.variants) - 1)]
     peers = {f"torch {variant}": plan.pytorch(variant), SUBJECT: plan.refdiff()}
-    measured, found = 0, suite.more.get("ceilings", {})
+    records, found = [], suite.parts["ceilings"]["found"]  # of this run: they are measured before
     try:
-        start(suite, peers, SUBJECT, budget)
+        suite.more["peers"] = start(suite, peers, SUBJECT, budget)
         for i, case in enumerate(plan.operations):
+            rest = len(plan.operations) - i
             if budget.left < 1:
                 break
             record = suite.case(case, peers, subject=SUBJECT, tolerance=TOLERANCE[case["dtype"]], rounds=plan.rounds,
-                                repeats=plan.repeats, budget=budget.part(4 / (len(plan.operations) - i)))  # fmt: skip
+                                repeats=plan.repeats, budget=budget.part(max(1 / rest, min(MOST, 4 / rest))))  # fmt: skip
             ours = record["peers"][SUBJECT]
             if "bytes" in ours:
                 record["floor"] = floor(ours["bytes"], ours["operations"], found, case["dtype"])
-            measured += "seconds" in ours
+            records.append(record)
     finally:
         close(peers)
-    return f"{measured} of {len(plan.operations)} cases were measured"
+    return counted(records, len(plan.operations))
+
+
+def tiles(suite: Suite, budget: Budget, plan: Plan) -> str:
+    """Every tile shape for every product of the presets, and the table that the engine chooses from."""
+    from benchmarks.tiles import tiles  # type: ignore[import-not-found]
+
+    return tiles(suite, budget, plan)
+
+
+STEPS: dict[str, tuple[str, Callable[[Suite, Budget, Plan], str]]] = {
+    "ceilings": ("the machine's ceilings", ceilings),
+    "checks": ("every kernel against the reference", gpu_checks.checks),
+    "agreement": ("whole trainings against the reference", gpu_checks.agreement),
+    "networks": ("whole networks", networks),
+    "operations": ("each operation", each_operation),
+    "tiles": ("tile shapes", tiles),
+    "sanitizers": ("compute-sanitizer", gpu_checks.sanitizers),
+}
+
+
+def chosen_of(text: str) -> list[str]:
+    """Of --parts, in order. ValueError for a part that there is not. Floors need the ceilings of the same run."""
+    asked = [] if text == "none" else text.split(",")
+    if unknown := set(asked) - set(PARTS):
+        raise ValueError(f"--parts: expected some of {', '.join(PARTS)}, or none, got {', '.join(sorted(unknown))}")
+    return [key for key in PARTS if key in asked or (key == "ceilings" and "operations" in asked)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/gpu.json", help="NAME.json; NAME.md beside it")
-    parser.add_argument("--seconds", type=float, default=520, help="the budget (default: 520)")
-    parser.add_argument("--dry", action="store_true", help="on the emulator, with tiny shapes")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas")
-    options = parser.parse_args(arguments)
-    chosen = options.parts.split(",")
-    if unknown := set(chosen) - set(PARTS):
-        parser.error(f"--parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-    plan = Plan(options.dry)
-    suite = Suite(
-        "gpu, dry: nothing here was measured on a GPU" if options.dry else "gpu", options.out, options.seconds
+    parser.add_argument(
+        "--out",
+        default="benchmarks/results/gpu.json",
+        help="FOLDER/NAME.json, which a run goes on with; NAME.md beside it",
     )
-    suite.more["dry"] = options.dry
-    parts = {
-        "ceilings": ("the machine's ceilings", 0.1, lambda b: ceilings(suite, b, plan)),
-        "checks": ("every kernel against the reference", 0.25, lambda b: gpu_checks.kernels(suite, b, plan)),
-        "agreement": ("whole trainings against the reference", 0.2, lambda b: gpu_checks.agreement(suite, b, plan)),
-        "networks": ("whole networks", 0.5, lambda b: networks(suite, b, plan)),
-        "kernels": ("each operation", 0.62, lambda b: kernels(suite, b, plan)),
-        "sanitizer": ("compute-sanitizer", 0.9, lambda b: gpu_checks.sanitizer(suite, b, plan)),
-    }
+    parser.add_argument("--seconds", type=float, default=1500, help="the budget (default: 1500)")
+    parser.add_argument("--dry", action="store_true", help="on the emulator, with tiny shapes")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"which, by commas, of {', '.join(PARTS)}; or none")
+    parser.add_argument("--add", nargs="+", default=[], metavar="FILE", help="results of other runs, to be taken in")
+    options = parser.parse_args(arguments)
+    name = "gpu, dry: nothing here was measured on a GPU" if options.dry else "gpu"
+    try:
+        chosen = chosen_of(options.parts)
+        add = [read(path, name) for path in [*[options.out] * Path(options.out).exists(), *options.add]]
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    plan = Plan(options.dry, chosen if options.parts != parser.get_default("parts") else ())
+    suite = Suite(name, options.out, options.seconds, add)
     warming: Warming | None = None
-    for key in (key for key in PARTS if key in chosen):
+    for i, key in enumerate(chosen):
         if key == "checks" and "networks" in chosen:
             warming = Warming(plan)
         if key == "networks" and warming:
             warming.end()
-        name, share, run = parts[key]
-        suite.part(key, name, share, run)
-    suite.more["machine_after"] = machine()
+        title, run = STEPS[key]
+        share = PARTS[key] / sum(PARTS[other] for other in chosen[i:])
+        suite.part(key, title, share, lambda budget, run=run: run(suite, budget, plan))  # type: ignore[misc]
     return suite.finish()
 
 

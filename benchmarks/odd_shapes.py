@@ -1,19 +1,23 @@
 """Every operation once, forward and backward, on awkward shapes and in both types, against the reference; then two steps of
 a small network, launched and captured: python -m benchmarks.odd_shapes gpu|emulator. What compute-sanitizer watches.
 
-Each array has memory of its own, so that a tool sees an access past its end. One line an operation; exit status 1 if one
-is wrong.
+Each array has memory of its own, so that a tool sees an access past its end. One line a check; exit status 1 if one is
+wrong, 70 where the GPU does nothing more for this process: a new one goes on with --from and the number of checks done.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.refdiff_cuda import open_device
+from refdiff.benchmark.protocol import FATAL
 from refdiff.engines.cuda.context import Context, use
+from refdiff.engines.cuda.device import is_lost
 from refdiff.engines.cuda.memory import Separate
 
 Check = tuple[str, list[tuple[int, ...]], dict[str, tuple[int, ...]], dict[str, Any], int]
@@ -46,51 +50,55 @@ CHECKS: list[Check] = [
 ]
 
 
-def check(context: Context, dtype: str, checks: list[Check]) -> int:
-    """How many are wrong."""
+def check(device: Any, dtype: str, one: Check) -> None:
+    """AssertionError where it is wrong."""
     from emulator.agreement import check_agreement  # type: ignore[import-not-found]
 
-    rng, wrong = np.random.default_rng(0), 0
-    for name, shapes, parameters, options, terms in checks:
-        x = tuple(rng.standard_normal(shape) for shape in shapes)
-        p = {k: rng.standard_normal(s) / (np.prod(s[:-1]) ** 0.5 if len(s) > 1 else 1) for k, s in parameters.items()}
-        try:
-            check_agreement(context, name, x, p, dtype=dtype, terms=terms, **options)
-        except Exception as error:
-            wrong += 1
-            print(f"FAILED {name} {shapes} {dtype}: {type(error).__name__}: {error}", flush=True)
-        else:
-            print(f"PASSED {name} {shapes} {dtype}", flush=True)
-    return wrong
+    name, shapes, parameters, options, terms = one
+    rng = np.random.default_rng(CHECKS.index(one))
+    x = tuple(rng.standard_normal(shape) for shape in shapes)
+    p = {k: rng.standard_normal(s) / (np.prod(s[:-1]) ** 0.5 if len(s) > 1 else 1) for k, s in parameters.items()}
+    with use(Context(device, Separate(device))) as context:
+        check_agreement(context, name, x, p, dtype=dtype, terms=terms, **options)
 
 
-def steps(device: Any, dtype: str) -> int:
-    """Two training steps of a small network, the second captured. 1 if they fail."""
+def steps(device: Any, dtype: str) -> None:
+    """Two training steps of a small network, the second captured."""
     from refdiff.training import Config, State
     from refdiff.training.data import load
     from refdiff.training.graphed import Graphed
 
     config = Config.resolve("digits", changes=["model.width=8", "model.groups=4", "train.batch=2", "engine=cuda",
                                                "train.steps=20", "train.warmup=2", f"dtype={dtype}"])  # fmt: skip
-    try:
-        worker = Graphed(config, config.schedule.build(), State.first(config), device)
-        for _ in range(2):
-            worker.step(load("digits").x[:2])
-    except Exception as error:
-        print(f"FAILED two training steps {dtype}: {type(error).__name__}: {error}", flush=True)
-        return 1
-    print(f"PASSED two training steps {dtype}", flush=True)
-    return 0
+    worker = Graphed(config, config.schedule.build(), State.first(config), device)
+    for _ in range(2):
+        worker.step(load("digits").x[:2])
+
+
+def everything(few: bool) -> list[tuple[str, Callable[[Any], None]]]:
+    """What is checked, with its name, in order."""
+    found: list[tuple[str, Callable[[Any], None]]] = []
+    for dtype in ("float32", "bfloat16"):
+        for one in CHECKS[:1] if few else CHECKS:
+            found.append((f"{one[0]} {one[1]} {dtype}", partial(check, dtype=dtype, one=one)))
+        if not few:
+            found.append((f"two training steps {dtype}", partial(steps, dtype=dtype)))
+    return found
 
 
 def main(arguments: list[str]) -> int:
-    device = open_device(arguments[0])
-    few = "--few" in arguments
-    wrong = 0
-    for dtype in ("float32", "bfloat16"):
-        with use(Context(device, Separate(device))) as context:
-            wrong += check(context, dtype, CHECKS[:1] if few else CHECKS)
-        wrong += 0 if few else steps(device, dtype)
+    first = int(arguments[arguments.index("--from") + 1]) if "--from" in arguments else 0
+    device, wrong = open_device(arguments[0]), 0
+    for name, run in everything("--few" in arguments)[first:]:
+        try:
+            run(device)
+        except Exception as error:
+            wrong += 1
+            print(f"FAILED {name}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+            if is_lost(error):
+                return FATAL
+        else:
+            print(f"PASSED {name}", flush=True)
     return int(wrong > 0)
 
 

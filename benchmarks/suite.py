@@ -7,36 +7,62 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.earlier import Results
 from refdiff.benchmark import Budget, PeerError, PeerProcess, markdown, measure, result
 from refdiff.benchmark.cases import label
+from refdiff.benchmark.machine import machine
 from refdiff.storage.atomic import replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Suite:
-    """out: NAME.json, beside which NAME.md is written; seconds: the budget of all parts together."""
+class Incomplete(RuntimeError):
+    """Fewer cases were measured than asked for, or a result was wrong."""
 
-    def __init__(self, name: str, out: str | Path, seconds: float) -> None:
+
+class Suite:
+    """out: NAME.json, beside which NAME.md is written; seconds: the budget of all parts together.
+
+    add: results of earlier runs, as `json.load` gives them, that this one goes on from: see `Results`.
+    """
+
+    def __init__(self, name: str, out: str | Path, seconds: float, add: Sequence[Mapping[str, Any]] = ()) -> None:
         self.name, self.out, self.budget = name, Path(out), Budget(seconds)
-        self.records: list[dict[str, Any]] = []
-        self.parts: dict[str, dict[str, Any]] = {}
-        self.failures: list[str] = []
-        self.more: dict[str, Any] = {}
+        self.results = Results()
+        for each in add:
+            self.results.take(each)
+        self.ran: list[str] = []  # parts of this run
         # What they run on is asked for once: before anything is under way.
         self.first = result(name, [])
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.write()
 
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        return self.results.parts
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Of the part that runs: name, text, ok, failures, when and on what, and what it found."""
+        return self.parts[self.ran[-1]]
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What the part that runs has found, beside its records."""
+        return self.entry["found"]
+
     def part(self, key: str, name: str, share: float, run: Callable[[Budget], str]) -> None:
         """run(budget) -> what to say of it; it gets this share of what is left. An error is recorded."""
         budget = self.budget.part(share)
-        entry = self.parts[key] = {"name": name, "text": "did not end", "seconds": 0.0, "ok": False}
+        entry = {"name": name, "text": "did not end", "seconds": 0.0, "ok": False, **self._here(),
+                 "versions": self.first["versions"], "machine": machine(), "found": {}, "failures": []}  # fmt: skip
+        self.results.begin(key, entry)
+        self.ran.append(key)
         self.write()
         print(f"{name} (at most {budget.seconds:.0f} s)", flush=True)
         try:
@@ -47,25 +73,33 @@ class Suite:
             traceback.print_exc()
             said = " ".join(str(error).split())[:500]
             entry["text"] = f"failed: {type(error).__name__}: {said}"
-            self.failures.append(f"{name}: {type(error).__name__}: {said}")
-        entry["seconds"] = budget.used
+            entry["failures"].append(f"{type(error).__name__}: {said}")
+        entry["seconds"], entry["machine_after"] = budget.used, machine()
         print(f"  {entry['text']} ({budget.used:.0f} s)", flush=True)
         self.write()
 
     def case(self, case: Mapping[str, Any], peers: Mapping[str, PeerProcess], **how: Any) -> dict[str, Any]:
-        """`measure`, kept, and one line of it."""
+        """`measure`, written down, and one line of it."""
         extra = how.pop("extra", {})
-        record = measure(case, peers, **how) | extra
-        self.records.append(record)
+        record = self.keep(measure(case, peers, **how) | extra)
         said = [f"{name} {_short(entry)}" for name, entry in record["peers"].items()]
         print(f"  {label(case)}: {', '.join(said)}", flush=True)
+        return record
+
+    def keep(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Write down a record of the part that runs, in the place of an earlier one of the same case."""
+        gpu = self.first["machine"].get("gpu", {}).get("name", "")
+        record |= {"part": self.ran[-1], **self._here(), "gpu": gpu}
+        self.results.keep(record)
         self.write()
         return record
 
     def result(self) -> dict[str, Any]:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return self.first | {"written": now, "seconds": self.budget.used, "budget": self.budget.seconds, **self.more,
-                             "parts": self.parts, "failures": self.failures, "records": self.records}  # fmt: skip
+        here = {"written": now, "seconds": self.budget.used, "budget": self.budget.seconds}
+        if not self.ran and self.parts:  # nothing was run here: what was taken in speaks of where it was
+            here |= {key: self.results.newest()[key] for key in ("versions", "machine")}
+        return self.first | here | self.results.as_dict()
 
     def write(self) -> None:
         """JSON and Markdown, each whole or not at all."""
@@ -76,17 +110,40 @@ class Suite:
         replace_file(self.out.with_suffix(".md"), lambda file: file.write(table.encode()))
 
     def finish(self) -> int:
-        """Print the table last.   -> the exit status: 1 if a part failed."""
+        """Print the table last.   -> the exit status: 1 if a part of this run failed."""
         self.write()
         print("\n" + self.out.with_suffix(".md").read_text())
         print(f"{self.out} and {self.out.with_suffix('.md').name} are written.")
-        return int(not all(part["ok"] for part in self.parts.values()))
+        return int(not all(self.parts[key]["ok"] for key in self.ran))
+
+    def _here(self) -> dict[str, Any]:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return {"written": now, "commit": self.first["versions"]["commit"]}
+
+
+def counted(records: Sequence[Mapping[str, Any]], asked: int, what: str = "seconds") -> str:
+    """What to say of a part's cases. Incomplete where its subject was measured in fewer than were asked for, or gave a wrong
+    result; what peers lack is said, for not every library can do every case."""
+    done = [r for r in records if what in (e := r["peers"].get(r["subject"], {})) and "error" not in e]
+    text = f"{len(done)} of {asked} cases were measured"
+    for name in dict.fromkeys(name for r in records for name in r["peers"] if name != r["subject"]):
+        theirs = sum(what in (e := r["peers"].get(name, {})) and "error" not in e for r in records)
+        text += f", {name} in {theirs}" * (theirs < len(records))
+    wrong = [r for r in records if "wrong" in r["peers"].get(r["subject"], {})]
+    bad = [f"{label(r['case'])} {r['peers'][r['subject']]['wrong']}" for r in wrong]
+    bad += [f"{label(r['case'])}: {e['error']}" for r in records if "error" in (e := r["peers"].get(r["subject"], {}))]
+    if len(done) < asked and not bad:
+        bad = ["no time was left for the others"]
+    if bad:
+        text += f"; {len(wrong)} of them wrong" if wrong else ""
+        raise Incomplete(f"{text}; {'; '.join(bad[:3])}")
+    return text
 
 
 def _short(entry: Mapping[str, Any]) -> str:
-    if "seconds" in entry:
-        return f"{1e3 * entry['seconds']:.3f} ms"
-    return f"({entry.get('error', 'not timed')})"
+    said = [f"{1e3 * entry['seconds']:.3f} ms"] if "seconds" in entry else []
+    said += [f"({entry[key]})" for key in ("wrong", "error") if key in entry]
+    return " ".join(said) or "(not timed)"
 
 
 def peer(module: str, *arguments: str, threads: int | None = None, python: str = sys.executable) -> PeerProcess:
@@ -114,11 +171,11 @@ def start(suite: Suite, peers: dict[str, PeerProcess], subject: str, budget: Bud
             each.start()
     for name, each in list(peers.items()):
         try:
-            found[name] = each.about(budget.outer.left if budget.outer else budget.left)
+            found[name] = each.about(budget.patience)
         except PeerError as error:
             if name == subject:
                 raise RuntimeError(f"{name} {error}") from None
-            suite.failures.append(f"{name}: {error}")
+            suite.entry["failures"].append(f"{name}: {error}")
             peers.pop(name).close()
     return found
 

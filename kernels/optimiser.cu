@@ -59,8 +59,8 @@ extern "C" __global__ void __launch_bounds__(256)
     if (!finite && !*bad) *bad = step;
     *out = {(float)rate,
             (float)(most > 0 && most < norm ? most / norm : 1),
-            (float)(1 / (1 - pow(beta1, step))),
-            (float)(1 / (1 - pow(beta2, step))),
+            (float)(1 / (1 - pow(beta1, (double)step))),
+            (float)(1 / (1 - pow(beta2, (double)step))),
             (float)d,
             (float)(1 - d),
             (float)norm,

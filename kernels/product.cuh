@@ -4,7 +4,7 @@
 //
 // A block owns TILE_M x TILE_N sums, which its threads hold in registers, and walks along k in steps of STEP. Each step
 // needs a tile of A (TILE_M x STEP) and a tile of B (STEP x TILE_N) in shared memory; a ring of STAGES such pairs is
-// kept full by cp.async, so that STAGES - 1 steps are on their way from memory while one is multiplied. At the end the
+// kept full by cp.async, so that STAGES - 2 steps are on their way from memory while one is multiplied. At the end the
 // sums go through shared memory once, to be written in whole rows.
 //
 // A and B need not be matrices in memory: what they are is said by a *loader*, a struct with
@@ -95,11 +95,14 @@ __device__ __forceinline__ Sums<A::ALONG_K, B::ALONG_K> product(
     Sums<A::ALONG_K, B::ALONG_K> sums;
     for (int step = 0; step < STAGES - 1; step++) fill(step);
     for (int step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads();          // this step's stage is there for all, and all are done with the last step's,
-        fill(step + STAGES - 1);  // which is filled anew
+        cp_async_wait<STAGES - 2>();  // of the STAGES - 1 steps under way the first, this one, has arrived
+        __syncthreads();              // for all threads; and all are done with the stage of the step before
         Real* stage = ring + step % STAGES * STAGE;
         sums.add({stage}, {stage + OF_A}, columns && sums.on_top());
+        // Into the stage of the step before. Threads that are still in `add` read this step's stage, which is another
+        // one, and nobody is past the next barrier: one a step is enough. After `add`, so that its loads and products
+        // need not wait for the addresses of these copies, some ninety instructions.
+        fill(step + STAGES - 1);
     }
     return sums;
 }

@@ -6,10 +6,37 @@ models     the U-Net and the MLP, written once against an engine
 training   data sets, optimiser, loop, evaluation
 storage    checkpoints and images
 random     counter-based noise
+testing    the claims, for our tests and everybody else's
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import process, random
-from .errors import DeviceError, FormatError, TrainingError
+from .errors import DeviceError, DoubtWarning, FormatError, TrainingError
 from .version import __version__
 
-__all__ = ["DeviceError", "FormatError", "TrainingError", "__version__", "process", "random"]
+if TYPE_CHECKING:
+    from . import benchmark as benchmark
+    from . import engines as engines
+    from . import models as models
+    from . import storage as storage
+    from . import testing as testing
+    from . import training as training
+
+__all__ = ["DeviceError", "DoubtWarning", "FormatError", "TrainingError", "__version__", "process", "random"]
+
+# What `import refdiff` leaves out, since it takes time; the first use of `refdiff.training` imports it.
+_LATER = ("benchmark", "engines", "models", "storage", "testing", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

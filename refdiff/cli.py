@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import commands
-from .errors import DeviceError
+from .errors import DeviceError, DoubtWarning, at_the_command_line
 from .version import __version__
 
 EPILOG = """examples:
@@ -23,18 +25,20 @@ EPILOG = """examples:
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
   refdiff bench                                            the engines of this machine, side by side
-  refdiff bench --kernel my.cu:norm --as group_norm        a kernel of yours: is it right, and how fast
+  refdiff bench --kernel my.cu:my_norm --as group_norm     a kernel of yours: is it right, and how fast
   refdiff info digits                                      a preset, a run, or nothing for a list
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 if a claim fails, 2 for an error, 130 after Ctrl-C."""
+    """Run one command; returns the exit status: 0, 1 if a claim fails or a speed was not measured, 2 for an error, 130 after
+    Ctrl-C."""
     options = _parser().parse_args(arguments)
     # A polite kill ends like Ctrl-C: with a checkpoint.
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return options.command(options) or 0
+        with at_the_command_line(), _doubts_in_one_line():
+            return options.command(options) or 0
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
         saved = Path(out) / "checkpoint.safetensors" if out else None
@@ -47,6 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+@contextmanager
+def _doubts_in_one_line() -> Iterator[None]:
+    """Inside, each DoubtWarning is one plain line on stderr, once."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+        if not issubclass(category, DoubtWarning):
+            shown(message, category, *where, **how)
+        elif (text := " ".join(str(message).split())) not in said:
+            said.add(text)
+            print(f"refdiff: warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DoubtWarning)
+        shown, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = choices.add_parser(name, help=text, description=text)
         sub.set_defaults(command=function)
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
-        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        sub.add_argument("--quiet", action="store_true", help="no progress")
         return sub
 
     def configuration(sub: argparse.ArgumentParser) -> None:
@@ -101,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", help="other data to compare with, a name or a path")
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--plot", metavar="NAME.png", help="with --nll: draw its terms over t")
+    sub.add_argument(
+        "--first-variance", choices=("guided-diffusion", "refdiff"),
+        help="with --nll and sample.variance=beta, at t = 1: the posterior's of t = 2, as published (default), or beta_1",
+    )  # fmt: skip
+    sub.add_argument("--bins", metavar="N", help="with --nll: levels of the data, or density (default: 256 or 17)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")
     configuration(sub)
 

@@ -24,7 +24,7 @@ def train(options: argparse.Namespace) -> None:
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set
     sample.method, sample.steps and sample.spacing choose how; refdiff info lists them."""
-    from .storage import save_folder, save_grid, save_npz
+    from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
     from .training import load_state
     from .training import sample as draw
     from .training.demo import save_trajectory
@@ -32,18 +32,24 @@ def sample(options: argparse.Namespace) -> None:
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
     out = Path(options.out)
-    images = len(config.model.shape) == 3
-    if not images and (out.suffix != ".npz" or options.trajectory):
+    suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
+    if len(config.model.shape) != 3 and (suffix != ".npz" or options.trajectory):
         raise ValueError(f"--out: expected a name ending in .npz, since this model makes points, not images, got {out}")
-    if out.suffix not in (".png", ".npz", ""):
-        raise ValueError(f"--out: expected a .png (a grid), a .npz or a folder (single PNGs), got {out}")
-    for path in (out, options.trajectory and Path(options.trajectory)):
-        if path and path.exists() and not options.force:
-            raise ValueError(f"--out: {path} exists; add --force to write over it, or choose another")
+    if suffix not in (".png", ".npz", ""):
+        raise ValueError(
+            f"--out: expected a .png (a grid), a .npz (an array) or a folder (single PNGs), got {out}; "
+            f"a slash says that it is a folder: {out}/"
+        )
+    check_place("--out", out, options.force)
+    if suffix == "":
+        check_folder(out, options.n)
+    if options.trajectory:
+        check_file("--trajectory", options.trajectory, [".png"], options.force)
     x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
     out.parent.mkdir(parents=True, exist_ok=True)
-    {".png": save_grid, ".npz": save_npz, "": save_folder}[out.suffix](out, x)
+    {".png": save_grid, ".npz": save_npz, "": save_folder}[suffix](out, x)
     if options.trajectory:
+        Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
         save_trajectory(options.trajectory, config, state.average, options.seed)
     _print(options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory})
 
@@ -55,22 +61,51 @@ def evaluate(options: argparse.Namespace) -> None:
     from .training import load_state
     from .training import sample as draw
     from .training.data import load
+    from .training.evaluation import check_evaluable
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
     data = load(options.data or config.data.source)
     if data.shape != config.model.shape:
         raise ValueError(f"--data: expected samples of {config.model.shape}, the model's shape, got {data.shape}")
+    check_evaluable(data, options.n)
+    bins = _checked_likelihood(options, data.held_out)
     x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
     metrics = {"step": state.step, **measure(config, state.average, x, data, options.seed)}
     if options.nll:
         from .training.likelihood import nll, plot_nll
 
-        bound = nll(config, state.average, data.held_out, options.seed, progress=not options.quiet)
+        bound = nll(
+            config, state.average, data.held_out, options.seed, bins=bins,
+            first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet,
+        )  # fmt: skip
         metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
         if options.plot:
+            Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
             plot_nll(bound, options.plot)
     _print(options, metrics)
+
+
+def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
+    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
+    if not options.nll:
+        for name in ("plot", "bins", "first_variance"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
+        return None
+    from .plotting import new_figure
+    from .storage import check_file
+    from .training.likelihood import levels
+
+    if options.plot:
+        check_file("--plot", options.plot, [".png", ".pdf", ".svg"])
+        new_figure(1, 1)  # says at once if matplotlib is missing
+    if options.bins is None or options.bins == "density":
+        return None if options.bins else levels(x)
+    if not options.bins.isdecimal() or int(options.bins) < 2 or x.ndim == 2:
+        expected = "density, since points have no levels" if x.ndim == 2 else "a number of levels from 2 on, or density"
+        raise ValueError(f"--bins: expected {expected}, got {options.bins!r}")
+    return levels(x, (int(options.bins),))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -139,12 +174,13 @@ def audit(options: argparse.Namespace) -> int:
     return int(not all(v.holds for v in verdicts))
 
 
-def bench(options: argparse.Namespace) -> None:
+def bench(options: argparse.Namespace) -> int:
     """Measure speed: this machine's engines side by side; where a step's time goes; a CUDA kernel of yours beside ours."""
-    from .benchmark.command import run
+    from .benchmark.command import measured, run
 
     found, text = run(options)
     print(json.dumps(found) if options.json else text)
+    return int(not measured(found))
 
 
 def _config(options: argparse.Namespace) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import extra
+
 __all__ = ["new_figure"]
 
 
@@ -13,7 +15,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise ImportError('plots need matplotlib, which is not installed: pip install "refdiff[plot]"') from None
+        raise ImportError(f"plots need matplotlib, which is not installed: {extra('plot')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -1,5 +1,6 @@
 """Hypothesis profiles: `repeat` draws the same cases every time (the default), `random` new ones (`make check`), and
-`mutants` few, since each mutant of the code runs them (`make mutants`). And how many threads the CPU engine uses."""
+`mutants` few, since each mutant of the code runs them (`make mutants`). Arrays that are not NumPy's. And how many
+threads the CPU engine uses."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -11,6 +12,13 @@ common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "pr
 settings.register_profile("repeat", derandomize=True, max_examples=30, **common)
 settings.register_profile("mutants", derandomize=True, max_examples=10, database=None, **common)
 settings.register_profile("random", derandomize=False, max_examples=60, **common)
+
+
+@pytest.fixture(scope="session")
+def library():
+    """An array library other than NumPy: the one that has what the array API standard says, and nothing else. The tests of
+    tests/peers ask the same of PyTorch and JAX."""
+    return pytest.importorskip("array_api_strict", reason="array-api-strict, of the extra `test`, is not installed")
 
 
 @pytest.fixture

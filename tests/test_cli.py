@@ -1,6 +1,7 @@
 """The command line from end to end on a small model, and every bad input as one line and exit status 2."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def test_eval_prints_the_distances_and_the_classes(run, capsys):
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["frechet_floor"] < 1 < metrics["frechet_samples"]
     assert len(metrics["class_counts"]) == metrics["classes"] == 10
-    assert sum(metrics["class_counts"]) == metrics["samples"] == 70
+    assert sum(metrics["class_counts"].values()) == metrics["samples"] == 70
+    assert list(metrics["class_counts"]) == [str(label) for label in range(10)]
 
 
 def test_the_mixture_is_evaluated_beside_the_perfect_denoiser(tmp_path, capsys):
@@ -185,7 +187,7 @@ def test_an_empty_folder_and_images_of_other_sizes(tmp_path, capsys):
     assert "a.png" in line
     assert "b.png" in line
     (folder / "a.png").unlink()
-    assert "expected samples of (8, 8, 1)" in fails(capsys, *train)
+    assert "data.source: expected square images, got 9x8 (width x height)" in fails(capsys, *train)
     assert not (tmp_path / "run").exists()
 
 
@@ -216,6 +218,101 @@ def test_sample_does_not_write_over_files_unasked(run, tmp_path, capsys):
     assert "n: expected at least one sample" in fails(capsys, "sample", run, "--out", tmp_path / "b.png", "--n", "0")
     line = fails(capsys, "sample", run, "--out", tmp_path / "b.png", "--set", "model.width=16")
     assert "expected a key of sample" in line
+
+
+def test_the_place_of_a_result_is_looked_at_before_the_work(run, tmp_path, capsys, monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("the work began")
+
+    for name in ("sample", "train"):
+        monkeypatch.setattr(f"refdiff.training.{name}", work)
+    monkeypatch.setattr("refdiff.training.demo.train", work)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "others").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "others" / "mine.png")
+    small = np.linspace(-1, 1, 18 * 64, dtype=np.float32).reshape(18, 8, 8, 1)
+    np.savez(tmp_path / "few.npz", x=small, labels=np.arange(18))
+    np.savez(tmp_path / "off.npz", x=np.tile(small, (2, 1, 1, 1)), labels=np.arange(36) % 3)
+    np.savez(tmp_path / "points.npz", x=np.random.default_rng(0).standard_normal((40, 2)))
+    sample, evaluate = ["sample", run, "--quiet", "--out"], ["eval", run, "--quiet"]
+    demo = ["demo", "--out", tmp_path / "d", "--set"]
+    for arguments, message in (
+        (
+            [*sample, tmp_path / "a.png", "--trajectory", tmp_path / "b.gif"],
+            "--trajectory: expected a name ending in .png",
+        ),
+        ([*sample, tmp_path / "a.png", "--trajectory", tmp_path / "file" / "b.png"], "file is a file; choose another"),
+        ([*sample, tmp_path / "file" / "a.npz"], "--out: expected a place in a folder, got"),
+        ([*sample, tmp_path / "others", "--force"], "expected no other images in"),
+        ([*sample, tmp_path / "samples_0.5"], f"a slash says that it is a folder: {tmp_path / 'samples_0.5'}/"),
+        ([*evaluate, "--n", "1"], "n: expected at least 2 samples to measure, got 1"),
+        ([*evaluate, "--plot", tmp_path / "p.png"], "--plot: expected with --nll, got it alone; add --nll"),
+        ([*evaluate, "--bins", "17"], "--bins: expected with --nll"),
+        ([*evaluate, "--first-variance", "refdiff"], "--first-variance: expected with --nll"),
+        (
+            [*evaluate, "--nll", "--plot", tmp_path / "p.xyz"],
+            "--plot: expected a name ending in .png or .pdf or .svg, got",
+        ),
+        ([*evaluate, "--nll", "--plot", tmp_path / "file" / "p.png"], "--plot: expected a place in a folder"),
+        (
+            [*evaluate, "--nll", "--bins", "many"],
+            "--bins: expected a number of levels from 2 on, or density, got 'many'",
+        ),
+        ([*evaluate, "--nll", "--bins", "9"], "x: expected images of 9 levels from -1 to 1, got others"),
+        ([*evaluate, "--nll", "--data", tmp_path / "off.npz"], "got others; say how many with --bins"),
+        ([*evaluate, "--data", tmp_path / "few.npz"], "2 training samples and 2 held out, got few.npz with 17 and 1"),
+        ([*demo, "train.steps=1", "--n", "1"], "n: expected at least 2 samples to measure, got 1"),
+        (
+            [*demo, f"data.source={tmp_path / 'few.npz'}"],
+            "2 training samples and 2 held out, got few.npz with 17 and 1",
+        ),
+        ([*demo, "data.source=moons", "--set", "model.kind=mlp"], "data.source: expected images, of which pictures"),
+    ):
+        assert message in fails(capsys, *arguments)
+    assert not (tmp_path / "d").exists()
+    if os.geteuid():
+        (tmp_path / "closed").mkdir(mode=0o500)
+        line = fails(capsys, *sample, tmp_path / "closed" / "x.npz")
+        assert "--out: expected a folder that may be written to" in line
+
+
+def test_names_with_capitals_dots_and_folders_to_be_made(run, tmp_path):
+    base = ["sample", str(run), "--n", "2", "--quiet", "--out"]
+    assert main([*base, str(tmp_path / "new" / "GRID.PNG"), "--trajectory", str(tmp_path / "ways" / "way.png")]) == 0
+    assert (tmp_path / "new" / "GRID.PNG").exists()
+    assert (tmp_path / "ways" / "way.png").exists()
+    for _ in range(2):
+        assert main([*base, f"{tmp_path / 'samples_0.5'}/", "--force"]) == 0
+        assert len(list((tmp_path / "samples_0.5").iterdir())) == 2
+    assert main([*base, str(tmp_path / "samples_0.5"), "--force"]) == 0
+
+
+def test_a_doubt_is_one_plain_line(tmp_path, capsys):
+    assert main(["train", "--out", str(tmp_path / "r"), *SMALL, "--set=schedule.T=100"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "refdiff: warning: schedule: expected x_T to be noise, as sampling begins with noise alone, got sqrt(alpha_bar_T) = "
+        "0.603 of the data left in it at T = 100; scale beta by 1000 / T: --set schedule.options.beta_start=0.001 "
+        "--set schedule.options.beta_end=0.2"
+    )
+
+
+def test_eval_says_whose_convention_the_first_variance_follows(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main(["train", "--out", out, *SMALL, "--set=schedule.T=20", "--set=schedule.options.beta_end=0.6"]) == 0
+    command = ["eval", out, "--n", "4", "--quiet", "--nll", "--set", "sample.variance=beta", "--set", "sample.steps=2"]
+    found = {}
+    for name in (None, "guided-diffusion", "refdiff"):
+        capsys.readouterr()
+        assert main([*command, "--json", *(["--first-variance", name] if name else [])]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+        assert found[name]["first_variance"] == (name or "guided-diffusion")
+    assert found[None] == found["guided-diffusion"]
+    assert found["refdiff"]["reconstruction"] != found[None]["reconstruction"]
+    assert found["refdiff"]["denoising"] == found[None]["denoising"]
+    assert main(command) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["variance"], lines["first_variance"]) == ("beta", "guided-diffusion")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x89PNG" + b[4:], lambda b: b""])

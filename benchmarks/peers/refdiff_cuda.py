@@ -1,13 +1,15 @@
 """refdiff's CUDA engine as a peer: python -m benchmarks.peers.refdiff_cuda gpu|emulator
 
-An operation is timed as a graph between two events, see refdiff/benchmark/device.py; a training step from its batch on the
-host to its loss on the host, a sampling loop from noise to samples on the device, both by the clock.
+An operation is timed as a graph between two events, see refdiff/benchmark/device.py; training steps by the clock, each from
+its batch on the host to its result on the host, which is waited for a step late; a sampling loop from noise to samples on
+the device, by the clock too.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.host import named
 from refdiff.benchmark.machine import versions
 from refdiff.engines import cuda
-from refdiff.engines.cuda.device import Device
+from refdiff.engines.cuda.device import Device, is_lost
 from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.product import TILES, chosen_by
 from refdiff.engines.cuda.sampler import sampler_state
 from refdiff.models import flatten
 from refdiff.training.graphed import Graphed
@@ -70,32 +73,53 @@ class CudaPeer:
     def _operation(self, case: dict[str, Any]) -> dict[str, Any]:
         inputs, parameters, options = operands(case)
         context, dtype = self._context(), case["dtype"]
-        name, backward = case["operation"], case["direction"] == "backward"
-        with cuda.use(context):
-            x = [cuda.array(a, dtype) for a in inputs]
-            p = {k: cuda.array(a, dtype if a.ndim > 1 else "float32") for k, a in parameters.items()}
+        name, backward, copies = case["operation"], case["direction"] == "backward", case.get("copies", 1)
+        gradient = cache(lambda shape: draw(shape, case["seed"] + 50))
+
+        def given(a: np.ndarray, dtype: str) -> Any:
+            """Sent as it was drawn and rounded on the device, which is faster than here."""
+            return cuda.cast(cuda.array(a, "float32"), dtype)
+
+        def one() -> tuple[Any, list[Any], dict[str, Any], tuple[int, ...]]:
+            """On operands of its own: what is to be timed, what it reads, what it gives, the shape of y."""
+            x = [given(a, dtype) for a in inputs]
+            p = {k: given(a, dtype if a.ndim > 1 else "float32") for k, a in parameters.items()}
+            run = lambda: getattr(cuda, name)(*x, **p, **options)  # noqa: E731
             y = getattr(cuda, name)(*x, **p, **options)
             y, saved = y if isinstance(y, tuple) else (y, None)
-            given, shape = [*x, *p.values()], y.shape
-            run, read, results = (lambda: getattr(cuda, name)(*x, **p, **options)), given, {"y": y}
-            if backward:
-                dy = cuda.array(draw(shape, case["seed"] + 50), dtype)
-                operation = getattr(cuda, f"{name}_backward")
-                run = lambda: operation(dy, saved)  # noqa: E731
-                results = named(run())
-                # A norm's backward reads x and dy, a product's the weight too; an addition's neither.
-                needed = given if saved is not None and name not in ("broadcast_add", "concat") else []
-                read = [dy, *(a for a in needed if a is not p.get("bias"))]
+            every = [*x, *p.values()]
+            if not backward:
+                return run, every, {"y": y}, y.shape
+            dy = given(gradient(y.shape), dtype)
+            operation = getattr(cuda, f"{name}_backward")
+            # A norm's backward reads x and dy, a product's the weight too; an addition's neither.
+            needed = every if saved is not None and name not in ("broadcast_add", "concat") else []
+            read = [dy, *(a for a in needed if a is not p.get("bias"))]
+            return (lambda: operation(dy, saved)), read, named(operation(dy, saved)), y.shape
+
+        with cuda.use(context):
+            run, read, results, shape = one()
             outputs = {k: cuda.host(a) for k, a in results.items()}
             # What lies where an input lay is only passed on.
             written = [a for a in results.values() if not any(a.buffer is b.buffer for b in read)]
             moved = sum(a.nbytes for a in (*read, *written))
-            del y, results, written
-            if not backward:
-                del saved
-        replay, launches = captured(context, run)
-        self.timer = lambda repeats: self.watch.seconds(replay, repeats)
-        return {**outputs, "": {"bytes": moved, "operations": operations_of(case, shape), "launches": launches}}
+            del results, written
+            runs = [run, *(one()[0] for _ in range(copies - 1))]
+        replay, launches = captured(context, runs)
+        self.timer = lambda repeats: self.watch.seconds(replay, repeats, copies)
+        found = {"bytes": moved, "operations": operations_of(case, shape), "launches": launches // copies}
+        return {**outputs, "": found}
+
+    def _tile(self, case: dict[str, Any]) -> dict[str, Any]:
+        """One kernel of the matrix products with the tile that the case names, see benchmarks/tiles.py."""
+        from benchmarks import tiles
+
+        context = self._context()
+        tile = next(t for t in TILES[case["dtype"]] if [t.m, t.n] == case["tile"])
+        with cuda.use(context), chosen_by(lambda *_: tile, case["parts"]):
+            y, replay, copies = tiles.timed(context, case)
+        self.timer = lambda repeats: [s / copies for s in self.watch.seconds(replay, repeats)]
+        return {"y": y, "": {"copies": copies}}
 
     def _ceilings(self, case: dict[str, Any]) -> dict[str, Any]:
         """As PyTorch's peer measures them, through CuPy, which has no bfloat16: float16 stands for it. On an emulator, of
@@ -136,7 +160,7 @@ class CudaPeer:
             x = cuda.array(draw((case["batch"], *config.shape), case["seed"]), case["dtype"])
             t = cuda.array(np.arange(case["batch"]) * 37 % 1000 + 1, "int32")
             y = cuda.host(models.forward(cuda, config, p, x, t)[0])
-        replay, launches = captured(context, lambda: models.forward(cuda, config, p, x, t)[0])
+        replay, launches = captured(context, [lambda: models.forward(cuda, config, p, x, t)[0]])
         self.timer = lambda repeats: self._clock(replay, repeats, case.get("inner", 1))
         return {"y": y, "": self._memory(launches)}
 
@@ -148,11 +172,12 @@ class CudaPeer:
         self.arena = worker.arena
         x0 = draw((case["batch"], *config.model.shape), case["seed"], 0.5)
         step = worker.step(x0)
+        assert step is not None
         leaves = flatten(worker.state().p)
         outputs = {"loss": step.loss, "gradient_norm": step.gradient_norm,
                    "p": np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])}  # fmt: skip
         worker.step(x0)  # which is captured
-        self.timer = lambda repeats: self._clock(lambda: worker.step(x0), repeats, case.get("inner", 1))
+        self.timer = lambda repeats: self._clock(lambda: worker.step(x0, wait=False), repeats, case.get("inner", 1))
         return {**outputs, "": self._memory(worker.graph.launches if worker.graph else 0)}
 
     def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +187,14 @@ class CudaPeer:
         context = self._context()
         with cuda.use(context):
             state = sampler_state(sampler.tables, index, config.model.shape, case["seed"], config.dtype)
-        first = np.full(len(index), sampler.tables.timesteps[0], np.int32)
-        replay, launches = captured(context, lambda: sampler.body(context, state))
+        zero = self.device.pinned(4).view(np.int32)
+        first = self.device.pinned(4 * len(index)).view(np.int32)
+        zero[:], first[:] = 0, sampler.tables.timesteps[0]
+        replay, launches = captured(context, [lambda: sampler.body(context, state)])
 
         def run() -> None:
-            self.device.write(state.step.pointer, np.zeros((), np.int32))
-            self.device.write(state.t.pointer, first)
+            self.device.send(state.step.pointer, zero)
+            self.device.send(state.t.pointer, first)
             for _ in range(len(sampler.tables.timesteps)):
                 replay()
 
@@ -190,4 +217,4 @@ class CudaPeer:
 
 
 if __name__ == "__main__":
-    serve(CudaPeer(sys.argv[1]))
+    serve(CudaPeer(sys.argv[1]), fatal=is_lost)

@@ -1,8 +1,9 @@
 """PyTorch as a peer: python -m benchmarks.peers.torch_peer --device cpu|cuda --variant eager|channels-last|compile
 
 bfloat16 is autocast for networks, with float32 weights, and bfloat16 tensors for single operations. TF32 is off: float32
-means float32. On a GPU an operation is timed as a graph between two events, the level-2 cache flushed before it; a step is
-timed by the clock, and its loss is not read back. Adam is PyTorch's fused one.
+means float32. On a GPU all is timed as ours is: an operation as a graph of several, each on tensors of its own, between two
+events, the level-2 cache flushed before it by reading; steps by the clock, the batch from pinned memory, loss and norm read
+a step late. Adam is PyTorch's fused one.
 """
 
 import argparse
@@ -33,9 +34,9 @@ class TorchPeer:
             torch.set_num_threads(int(threads))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
-        self.flush = torch.empty(FLUSH, dtype=torch.int8, device=device) if self.cuda else None
+        self.flush = torch.zeros(FLUSH // 4, device=device) if self.cuda else None
         self.run = lambda: None
-        self.events, self.inner = False, 1
+        self.events, self.inner, self.copies, self.captured = False, 1, 1, True
 
     def about(self):
         found = {"torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -45,7 +46,8 @@ class TorchPeer:
         return found
 
     def prepare(self, case):
-        self.run, self.events, self.inner = None, False, case.get("inner", 1)
+        self.run, self.events, self.inner, self.copies = None, False, case.get("inner", 1), 1
+        self.captured = True
         if self.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -55,7 +57,7 @@ class TorchPeer:
         outputs = getattr(self, f"_{case['kind']}")(case)
         if self.cuda:
             torch.cuda.synchronize()
-            outputs[""] = {"device_memory": torch.cuda.max_memory_allocated()}
+            outputs[""] = {"device_memory": torch.cuda.max_memory_allocated(), "captured": self.captured}
         return outputs
 
     def time(self, repeats):
@@ -68,55 +70,63 @@ class TorchPeer:
                 self.run()
             if self.cuda:
                 torch.cuda.synchronize()
-            seconds.append((time.perf_counter() - start) / self.inner)
+            seconds.append((time.perf_counter() - start) / self.inner / self.copies)
         return seconds
 
     def _event_times(self, run, repeats):
         pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
         for start, stop in pairs:
-            self.flush.zero_()
+            self.flush.sum()  # reads all and writes next to nothing: no line is left to be written back in what is timed
             start.record()
             run()
             stop.record()
         torch.cuda.synchronize()
-        return [start.elapsed_time(stop) / 1e3 for start, stop in pairs]
+        return [start.elapsed_time(stop) / 1e3 / self.copies for start, stop in pairs]
 
     # ---- operations
 
     def _operation(self, case):
-        inputs, parameters, options = operands(case)
-        x = [image(torch.from_numpy(a).to(self.device, self.dtype), self.last) for a in inputs]
-        p = {k: to_torch(a).to(self.device, self.dtype) for k, a in parameters.items()}
+        """The gradients of each copy are taken on the stream of its forward."""
+        stream = torch.cuda.Stream() if self.cuda else None
+        drawn, gradient = operands(case), functools.cache(lambda shape: draw(shape, case["seed"] + 50))
+        pairs = [self._one(case, *drawn, gradient, stream) for _ in range(case.get("copies", 1))]
+        y = self._graphed([run for run, _ in pairs], stream)
+        return pairs[0][1](y)
+
+    def _one(self, case, inputs, parameters, options, gradient, stream):
+        """On tensors of its own: what is to be timed, and what makes named arrays of its result."""
+        x = [image(torch.from_numpy(a).to(self.device, self.dtype, copy=True), self.last) for a in inputs]
+        p = {k: to_torch(a).to(self.device, self.dtype, copy=True) for k, a in parameters.items()}
         if self.last and "weight" in p and p["weight"].ndim == 4:
             p["weight"] = p["weight"].contiguous(memory_format=torch.channels_last)
         forward = getattr(torch_operations, case["operation"])
         if case["direction"] == "forward":
-            with torch.no_grad():
-                y = self._graphed(lambda: forward(*x, **p, **options))
-            return {"y": back(y).float().cpu().numpy()}
+            run = torch.no_grad()(lambda: forward(*x, **p, **options))
+            return run, lambda y: {"y": back(y).float().cpu().numpy()}
         leaves = [a.requires_grad_() for a in (*x, *p.values())]
-        stream = torch.cuda.Stream() if self.cuda else None
         if self.cuda:
             torch.cuda.synchronize()
         with torch.cuda.stream(stream):  # a backward runs on its forward's stream
             y = forward(*x, **p, **options)
-            dy = image(torch.from_numpy(draw(tuple(back(y).shape), case["seed"] + 50)), self.last)
-            dy = dy.to(self.device, self.dtype)
-        g = self._graphed(lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True), stream)
-        names = [f"dx{i}" for i in range(len(x))]
-        outputs = {name: back(a).float().cpu().numpy() for name, a in zip(names, g, strict=False)}
-        for name, a in zip(p, g[len(x) :], strict=True):
-            order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(a.ndim, (0,))
-            outputs[f"d{name}"] = a.permute(order).float().cpu().numpy()
-        return outputs
+            dy = image(torch.from_numpy(gradient(tuple(back(y).shape))).to(self.device, self.dtype), self.last)
 
-    def _graphed(self, run, stream=None):
-        """What run() returns; on a GPU its replay as a graph is what will be timed."""
-        self.run = run
+        def outputs(g):
+            found = {f"dx{i}": back(a).float().cpu().numpy() for i, a in enumerate(g[: len(x)])}
+            for name, a in zip(p, g[len(x) :], strict=True):
+                order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(a.ndim, (0,))
+                found[f"d{name}"] = a.permute(order).float().cpu().numpy()
+            return found
+
+        return lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True), outputs
+
+    def _graphed(self, runs, stream):
+        """What the first run returns; on a GPU the replay of all as one graph is what will be timed. Results are let go of
+        together, so that no two runs write to one place."""
+        self.copies = len(runs)
+        run = self.run = lambda: [each() for each in runs]
         if not self.cuda:
-            return run()
+            return run()[0]
         self.events = True
-        stream = stream or torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -127,11 +137,12 @@ class TorchPeer:
             with torch.cuda.graph(graph, stream=stream):
                 y = run()
         except RuntimeError:
-            return y  # what cannot be captured is timed launch by launch
+            self.captured = False  # what cannot be is timed launch by launch, and the result says so
+            return y[0]
         graph.replay()
         torch.cuda.synchronize()
         self.run = graph.replay
-        return y
+        return y[0]
 
     def _ceilings(self, case):
         """Bytes per second, read and written, of a copy; operations per second of products of random matrices."""
@@ -183,7 +194,8 @@ class TorchPeer:
         n, schedule, p = case["batch"], config.schedule.build(), list(net.parameters())
         average = [a.detach().clone() for a in p]
         adam = torch.optim.Adam(p, config.train.learning_rate, fused=True)
-        x0 = self._images(draw((n, *net.config.shape), case["seed"], 0.5))
+        host = image(torch.from_numpy(draw((n, *net.config.shape), case["seed"], 0.5)), self.last)
+        host = host.pin_memory() if self.cuda else host
         a, s = (torch.tensor(np.sqrt(v), dtype=torch.float32, device=self.device)[:, None, None, None]
                 for v in (schedule.alpha_bar, schedule.one_minus_alpha_bar))  # fmt: skip
         number = 0
@@ -191,6 +203,7 @@ class TorchPeer:
         def step(t, eps):
             nonlocal number
             number += 1
+            x0 = host.to(self.device, non_blocking=True)
             adam.zero_grad(set_to_none=True)
             with self._autocast():
                 loss = torch.nn.functional.mse_loss(call(a[t] * x0 + s[t] * eps, t).float(), eps)
@@ -201,9 +214,21 @@ class TorchPeer:
             torch._foreach_lerp_(average, [x.detach() for x in p], 1 - d)
             return loss, norm
 
+        slots = [(torch.empty(2, pin_memory=True), torch.cuda.Event()) for _ in range(2)] if self.cuda else []
+
+        def late(measured):
+            """Queue the copy of loss and norm to the host, and wait for those of the step before."""
+            (result, here), (_, before) = slots
+            result.copy_(torch.stack([each.detach().float() for each in measured]), non_blocking=True)
+            here.record()
+            before.synchronize()
+            slots.reverse()
+
         def run():
             t = torch.randint(1, schedule.T + 1, (n,), device=self.device)
-            return step(t, torch.randn_like(x0))
+            measured = step(t, torch.randn_like(host, device=self.device))
+            if self.cuda:
+                late(measured)
 
         self.run, place = run, np.arange(n)
         t = torch.from_numpy(integers(Key(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
@@ -241,4 +266,5 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variant", default="eager", choices=["eager", "channels-last", "compile"])
     options = parser.parse_args()
-    serve(TorchPeer(options.device, options.variant))
+    # PyTorch says so of every error of CUDA's. After some of them nothing works any more; which these are it does not say.
+    serve(TorchPeer(options.device, options.variant), fatal=lambda error: "CUDA error" in str(error))

@@ -17,7 +17,7 @@ from .machine import result
 from .process import PeerProcess
 from .tables import markdown
 
-__all__ = ["engines", "kernel", "profiled", "run"]
+__all__ = ["engines", "kernel", "measured", "profiled", "run"]
 
 SHOWN = ("conv2d", "group_norm_silu", "attention", "linear", "silu")
 
@@ -67,6 +67,12 @@ def engines(model: str, batch: int, seconds: float) -> tuple[dict[str, Any], str
             each.close()
     found = result("refdiff bench", records)
     return found, markdown(found)
+
+
+def measured(found: dict[str, Any]) -> bool:
+    """Whether every case asked for has a time of its subject, to the end, and of a right result."""
+    entries = [record["peers"][record["subject"]] for record in found.get("records", [])]
+    return all("seconds" in entry and not {"error", "wrong"} & entry.keys() for entry in entries)
 
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:

@@ -1,21 +1,31 @@
-"""Time on a device: what is queued between two events, as a graph, the level-2 cache flushed before each repeat.
+"""Time on a device: what is queued between two events, as a graph, with none of its operands in the level-2 cache.
 
-The flush takes longer than it takes to queue what follows, so the host's delays are not in the time.
+The cache is flushed before each repeat by reading, not by writing: lines that a memset leaves there would be written back
+inside what is timed. So that a graph's own start is divided by something, it holds the work several times, each time on
+operands of its own. The flush takes longer than it takes to queue what follows, so the host's delays are not in the time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engines.cuda.context import Context, use
-from ..engines.cuda.device import Device
+from ..engines.cuda.device import Device, Kernel
 from ..engines.cuda.memory import Arena
 
-__all__ = ["Stopwatch", "captured"]
+__all__ = ["COPIES", "Stopwatch", "captured"]
 
-_FLUSH = 256 << 20  # bytes: several times the level-2 cache of any GPU
+COPIES = 10  # of an operation in one graph
+
+_FLUSH = 256 << 20  # bytes: at least twice the level-2 cache of any GPU
+_READ, _BLOCKS, _THREADS = (
+    Kernel("optimiser.cu", "sum_squares"),
+    1024,
+    256,
+)  # which reads all and writes a number a block
 
 
 class Stopwatch:
@@ -26,21 +36,25 @@ class Stopwatch:
         self.cupy: Any = getattr(device, "_cupy", None)
         if self.cupy is not None:
             self.stream = device._stream  # type: ignore[attr-defined]
-            self.buffer = device.reserve(_FLUSH)
+            self.buffer, self.sums = device.reserve(_FLUSH), device.reserve(4 * _BLOCKS)
 
-    def seconds(self, run: Callable[[], Any], repeats: int) -> list[float]:
-        """Of each of so many runs. run() queues work, or replays a graph, and does not wait."""
+    def seconds(self, run: Callable[[], Any], repeats: int, copies: int = 1) -> list[float]:
+        """Of each of so many runs. run() queues the work `copies` times, or replays a graph of it, and does not wait."""
         if self.cupy is None:
-            return [self._host(run) for _ in range(repeats)]
+            return [self._host(run) / copies for _ in range(repeats)]
         cuda = self.cupy.cuda
         pairs = [(cuda.Event(), cuda.Event()) for _ in range(repeats)]
         for start, stop in pairs:
-            cuda.runtime.memsetAsync(self.buffer, 0, _FLUSH, self.stream.ptr)
+            self._flush()
             start.record(self.stream)
             run()
             stop.record(self.stream)
         self.device.synchronise()
-        return [cuda.get_elapsed_time(start, stop) / 1e3 for start, stop in pairs]
+        return [cuda.get_elapsed_time(start, stop) / 1e3 / copies for start, stop in pairs]
+
+    def _flush(self) -> None:
+        arguments = [ctypes.c_void_p(self.buffer), ctypes.c_void_p(self.sums), ctypes.c_int(_FLUSH // 4)]
+        self.device.launch(_READ, (_BLOCKS,), (_THREADS,), arguments)
 
     def _host(self, run: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -49,14 +63,23 @@ class Stopwatch:
         return time.perf_counter() - start
 
 
-def captured(context: Context, run: Callable[[], Any]) -> tuple[Callable[[], None], int]:
-    """run() as a graph.   -> its replay, how many launches it has.
+def captured(context: Context, runs: Sequence[Callable[[], Any]]) -> tuple[Callable[[], None], int]:
+    """All runs, one after another, as one graph.   -> its replay, how many launches it has.
 
-    It is run once before, so that the arena has room for all of its arrays, which are let go of: each replay finds the
-    room free. The graph keeps no references: nothing else may be allocated in this arena from now on.
+    What they return is let go of only at the end, so that no two of them write to one place. They are run before, until the
+    arena has room for all of it: each replay finds that room free. The graph keeps no references: nothing else may be
+    allocated in this arena from now on.
     """
-    assert isinstance(context.memory, Arena)
+    memory = context.memory
+    assert isinstance(memory, Arena)
+
+    def together() -> None:
+        [run() for run in runs]
+
     with use(context):
-        run()
-        graph = context.capture(run)
+        reserved = -1
+        while memory.reserved != reserved:
+            reserved = memory.reserved
+            together()
+        graph = context.capture(together)
     return graph.replay, graph.launches

@@ -56,11 +56,13 @@ def measure(
 ) -> dict[str, Any]:
     """The record of one case: the case itself, and
 
-    peers: name -> seconds (median), quartiles, n, difference (from the judge), or error;
+    peers: name -> seconds (median), quartiles, n, difference (from the judge), wrong, error;
     ratios: name -> the subject's time over that peer's, paired, below 1 where the subject is faster.
 
-    The first peer that answers is the judge of the outputs: who differs from it by more than `tolerance` in norm is not
-    timed. rounds: at most, fewer where the budget ends; repeats: runs of a peer in a row.
+    The first peer whose outputs are finite is the judge of them. Who differs from it by more than `tolerance` in norm, or is
+    not finite, is timed all the same, and `wrong` says what is; outputs of other names or sizes are another computation, and
+    an error. A peer that fails keeps what was measured of it before, beside its error. rounds: at most, fewer where the
+    budget ends; repeats: runs of a peer in a row.
     """
     record: dict[str, Any] = {"case": dict(case), "subject": subject, "peers": {}, "ratios": {}}
     ready, judged = [], None
@@ -73,19 +75,23 @@ def measure(
             entry["error"] = str(error)
             continue
         entry |= peer.extra
-        if judged is None:
+        if wrong := _not_finite(outputs):
+            entry["wrong"] = wrong
+        elif judged is None:
             judged = name, outputs
-            wrong = _not_finite(outputs)
         else:
-            entry["difference"], wrong = difference(outputs, judged[1])
-            if not wrong and not entry["difference"] <= tolerance:
-                wrong = f"differs from {judged[0]} by {entry['difference']:.1e} in norm, more than {tolerance:.0e}"
-        if wrong:
-            entry["error"] = wrong
-            judged = None if judged and judged[0] == name else judged
-        else:
-            ready.append(name)
-    times = _turns({name: peers[name] for name in ready}, record["peers"], budget, rounds, repeats)
+            entry["difference"], other = difference(outputs, judged[1])
+            if other:
+                entry["error"] = other
+                continue
+            if not entry["difference"] <= tolerance:
+                entry["wrong"] = (
+                    f"differs from {judged[0]} by {entry['difference']:.1e} in norm, more than {tolerance:.0e}"
+                )
+        ready.append(name)
+    times = _turns(
+        {name: peers[name] for name in ready}, record["peers"], budget, rounds, repeats, case.get("copies", 1)
+    )
     for name, rows in times.items():
         if rows:
             entry = record["peers"][name]
@@ -123,9 +129,14 @@ def _length(a: np.ndarray) -> int:
 
 
 def _turns(
-    peers: Mapping[str, PeerProcess], entries: dict[str, Any], budget: Budget, rounds: int, repeats: int
+    peers: Mapping[str, PeerProcess],
+    entries: dict[str, Any],
+    budget: Budget,
+    rounds: int,
+    repeats: int,
+    copies: int = 1,
 ) -> dict[str, list[list[float]]]:
-    """name -> one row of times a round. A peer that fails is left out from then on."""
+    """name -> one row of times a round. A peer that fails is left out from then on. copies: of what is timed in one run."""
     times: dict[str, list[list[float]]] = {name: [] for name in peers}
     longest, fastest = 0.0, dict[str, float]()
     for turn in range(-1, rounds):  # the first is not counted: what is prepared is not always warm
@@ -139,13 +150,12 @@ def _turns(
                 if turn < 0:
                     fastest[name] = min(peers[name].time(1, budget.patience))
                     continue
-                ahead = min(AHEAD, int(WARM / max(fastest[name], 1e-9)))
+                ahead = min(AHEAD, int(WARM / max(fastest[name] * copies, 1e-9)))
                 row = peers[name].time(ahead + repeats, budget.patience)
                 fastest[name] = min(row)
                 times[name].append(row[ahead:])
             except PeerError as error:
                 entries[name]["error"] = str(error)
-                times[name] = []
             finally:
                 time.sleep(SETTLE)
         longest = max(longest, time.monotonic() - began) if turn else time.monotonic() - began

@@ -7,6 +7,7 @@ How it is called stands in `conventions`. Correctness first: what is wrong is no
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import re
 import shutil
@@ -25,12 +26,12 @@ from ..engines.cuda.sources import KERNELS
 from ..errors import one_of
 from .cases import operands
 from .conventions import CONVENTIONS, Launch, launch_of
-from .device import Stopwatch, captured
+from .device import COPIES, Stopwatch, captured
 from .statistics import paired, summary
 
 __all__ = ["check_and_time", "compile_alone", "parse"]
 
-ROUNDS, REPEATS = 15, 10
+ROUNDS, REPEATS = 15, 3
 _FIGURES = re.compile(r"\d+ bytes stack frame.*|Used \d+ registers.*")
 _ENOUGH = 1 << 20  # numbers of an input that the reference works on
 
@@ -112,11 +113,25 @@ class _Job:
         p = {k: cuda.host(a).astype(np.float64) for k, a in self.p.items()}
         self.wanted, _ = getattr(reference, operation)(*given, **p, **options)
         self.y = cuda.array(np.full((len(x[0]), *self.wanted.shape[1:]), np.nan), dtype)
-        self.arguments = [
+        self.arguments = self._arguments()
+
+    def _arguments(self) -> list[Any]:
+        convention = CONVENTIONS[self.operation]
+        return [
             *(ctypes.c_void_p(a.pointer) for a in (*self.x, *self.p.values(), self.y)),
             *map(ctypes.c_float, convention.scalars(self.sizes)),
             *map(ctypes.c_int, self.sizes.values()),
         ]
+
+    def another(self) -> _Job:
+        """The same on arrays of its own."""
+        other = copy.copy(self)
+        with cuda.use(self.context):
+            other.x = [cuda.array(cuda.host(a), a.dtype) for a in self.x]
+            other.p = {k: cuda.array(cuda.host(a), a.dtype) for k, a in self.p.items()}
+            other.y = self.context.empty(self.y.shape, self.y.dtype)
+        other.arguments = other._arguments()
+        return other
 
     def theirs(self) -> None:
         self.context.device.launch(self.kernel, self.launch.grid, self.launch.block, self.arguments, self.launch.shared)
@@ -146,12 +161,12 @@ class _Job:
 
 def _time(job: _Job, context: cuda.Context, device: Device) -> dict[str, Any]:
     """Both as graphs, in turns."""
-    watch = Stopwatch(device)
-    runs = [captured(context, job.theirs)[0], captured(context, job.ours)[0]]
+    watch, jobs = Stopwatch(device), [job, *(job.another() for _ in range(COPIES - 1))]
+    runs = [captured(context, [j.theirs for j in jobs])[0], captured(context, [j.ours for j in jobs])[0]]
     times: list[list[list[float]]] = [[], []]
     for turn in range(ROUNDS):
         for i in (0, 1) if turn % 2 == 0 else (1, 0):
-            times[i].append(watch.seconds(runs[i], REPEATS))
+            times[i].append(watch.seconds(runs[i], REPEATS, COPIES))
     theirs, ours = (summary([s for row in rows for s in row]) for rows in times)
     return {"sizes": job.sizes, "theirs": theirs, "ours": ours, "ratio": paired(times[0], times[1])}
 

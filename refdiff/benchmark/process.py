@@ -112,7 +112,8 @@ class PeerProcess:
                 process.wait(5)
             except (OSError, subprocess.TimeoutExpired):
                 process.kill()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)  # one that hangs in a driver does not end even so
         for pipe in (process.stdin, process.stdout, self._stderr):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]

@@ -5,7 +5,9 @@
     {"do": "time", "repeats": 3}                           -> {"ok": {"seconds": [0.1, 0.1, 0.1]}}
     {"do": "memory"}                                       -> {"ok": {"bytes": the most that it and its children have had}}
 
-What fails comes as {"error": "one line"}, and the peer goes on. A peer in another language need only speak this.
+What fails comes as {"error": "one line"}, and the peer goes on; what makes all that follows fail as well, an illegal address
+on a GPU say, comes as {"error": "one line", "fatal": true}, and the peer ends. A peer in another language need only speak
+this.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["MOST", "Peer", "serve", "sketch"]
+__all__ = ["FATAL", "MOST", "Peer", "serve", "sketch"]
 
+FATAL = 70  # exit status of a peer that can do no more
 MOST = 1 << 18  # numbers of an array that are compared: those of a longer one are taken at even distances
 
 
@@ -48,8 +52,9 @@ def sketch(y: Any) -> np.ndarray:
     return np.concatenate([[flat.size], flat[::step]]).astype(np.float32)
 
 
-def serve(peer: Peer) -> None:
-    """Answer until stdin ends. What anything else prints goes to stderr."""
+def serve(peer: Peer, fatal: Callable[[Exception], bool] = lambda error: False) -> None:
+    """Answer until stdin ends. What anything else prints goes to stderr. fatal(error): whether the process can do no more
+    after it, and ends with status FATAL."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -60,8 +65,13 @@ def serve(peer: Peer) -> None:
             traceback.print_exc()
             text = " ".join(str(error).split())
             reply = {"error": f"{type(error).__name__}: {text[:500]}"}
+            if fatal(error):
+                reply["fatal"] = True
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
+        if "fatal" in reply:
+            sys.stderr.flush()
+            os._exit(FATAL)  # what frees memory of a GPU that is lost would only fail, or hang
 
 
 def _answer(peer: Peer, message: dict[str, Any]) -> dict[str, Any]:

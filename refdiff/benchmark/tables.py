@@ -16,8 +16,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     where = machine.get("gpu", {}).get("name") or machine.get("processor", "")
     known = ", ".join(f"{k} {v[:12]}{'+' * v.endswith('+')}" for k, v in versions.items())
     lines = [f"{result['suite']}: {where}, {machine.get('cores')} cores; {known}; {result['written']}.", ""]
+    here = _of({"commit": versions["commit"], "gpu": machine.get("gpu", {}).get("name", "")})
     for part in result.get("parts", {}).values():
-        lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s)"]
+        gpu = part.get("machine", {}).get("gpu", {}).get("name", "")
+        there = _of({"commit": part.get("commit", versions["commit"]), "gpu": gpu}) if "commit" in part else here
+        when = "" if there == here else f"; measured {part['written']} of {there}"
+        lines += [f"- {part['name']}: {part['text']} ({part['seconds']:.0f} s{when})"]
     if result.get("parts"):
         lines.append("")
     for title, records in _groups(result["records"]).items():
@@ -25,11 +29,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["records"]:
         lines += ["Times are medians. A ratio is our time over the other's, taken in turns: below 1 we are faster; "
                   "in brackets its quartiles.", ""]  # fmt: skip
-    failed = [f"- {label(r['case'])}: {name}: {e['error']}" for r in result["records"]
-              for name, e in r["peers"].items() if "error" in e]  # fmt: skip
-    failed += [f"- {text}" for text in result.get("failures", [])]
-    if failed:
-        lines += ["Not measured:", "", *_once(failed), ""]
+    for key, title in (("wrong", "Timed, and wrong (!):"), ("error", "Not measured, or not to the end:")):
+        said = [f"- {label(r['case'])}: {name}: {e[key]}" for r in result["records"]
+                for name, e in r["peers"].items() if key in e]  # fmt: skip
+        said += [f"- {text}" for text in result.get("failures", [])] if key == "error" else []
+        if said:
+            lines += [title, "", *_once(said), ""]
     return "\n".join(lines)
 
 
@@ -43,20 +48,24 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     head += ["floor", "of floor"] if floors else []
     head += [text for name in others for text in (name, "ratio")]
     head += ["peak memory, MiB"] if memory else []
+    several = len({_of(r) for r in records}) > 1
+    head += ["measured of"] if several else []
     rows = []
     for r in records:
         if not any("seconds" in e or "memory" in e for e in r["peers"].values()):
             continue
         ours = r["peers"].get(subject, {})
-        row = [label(r["case"]), str(r["case"].get("count", "")), _time(ours.get("seconds"))]
+        row = [label(r["case"]), str(r["case"].get("count", "")), _timed(ours)]
         if floors:
             floor = r.get("floor")
             share = floor / ours["seconds"] if floor and ours.get("seconds") else None
             row += [_time(floor), f"{share:.0%}" if share else ""]
         for name in others:
-            row += [_time(r["peers"].get(name, {}).get("seconds")), _ratio(r["ratios"].get(name))]
+            row += [_timed(r["peers"].get(name, {})), _ratio(r["ratios"].get(name))]
         if memory:
             row.append(", ".join(f"{n} {e['memory'] >> 20}" for n, e in r["peers"].items() if "memory" in e))
+        if several:
+            row.append(_of(r))
         rows.append(row)
     if not rows:
         return []
@@ -83,6 +92,18 @@ def _time(seconds: float | None) -> str:
         if seconds < 1
         else f"{seconds:.2f} s"
     )
+
+
+def _of(r: Mapping[str, Any]) -> str:
+    """Commit and GPU that a part or a record was measured with."""
+    commit = r.get("commit", "")
+    return " on ".join(filter(None, [f"{commit[:12]}{'+' * commit.endswith('+')}", r.get("gpu", "")]))
+
+
+def _timed(entry: Mapping[str, Any]) -> str:
+    """The time, marked where the result was wrong."""
+    time = _time(entry.get("seconds"))
+    return f"{time} !" if time and "wrong" in entry else time
 
 
 def _ratio(r: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from ..errors import one_of
+from ..errors import one_of, option
 
 ENGINES = ("reference", "cpu", "cuda")
 
@@ -31,7 +31,9 @@ def resolve(name: str) -> str:
 def check_dtype(name: str, dtype: str) -> None:
     """ValueError if this engine does not compute in this dtype."""
     if resolve(name) != "cuda" and dtype != "float32":
-        raise ValueError(f"dtype: expected float32 on the {resolve(name)} engine, got {dtype}; add --dtype float32")
+        raise ValueError(
+            f"dtype: expected float32 on the {resolve(name)} engine, got {dtype}; take {option('dtype', 'float32')}"
+        )
 
 
 @cache

@@ -64,6 +64,9 @@ def predict(engine: ModuleType, config: ModelConfig, p: Tree, x: Any, t: Any) ->
     return _MODULES[type(config)].forward(Forgetful(engine), config, p, x, t, None)[0]
 
 
-def backward(engine: ModuleType, config: ModelConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:
-    """The gradients of `forward`: dx, and a tree with the keys and shapes of p."""
-    return _MODULES[type(config)].backward(engine, config, dy, saved)
+def backward(engine: ModuleType, config: ModelConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
+    """The gradients of `forward`: dx, and a tree with the keys and shapes of p.
+
+    needs_dx: False in training, where x is data: dx is then None and its convolution is left out.
+    """
+    return _MODULES[type(config)].backward(engine, config, dy, saved, needs_dx)

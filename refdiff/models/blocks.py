@@ -48,7 +48,7 @@ def time_backward(engine: ModuleType, demb: Any, saved: Saved) -> Tree:
     dh = engine.silu_backward(demb, saved["silu2"])
     dh, g["linear2"] = engine.linear_backward(dh, saved["linear2"])
     dh = engine.silu_backward(dh, saved["silu1"])
-    _, g["linear1"] = engine.linear_backward(dh, saved["linear1"])
+    _, g["linear1"] = engine.linear_backward(dh, saved["linear1"], needs_dx=False)
     return g
 
 

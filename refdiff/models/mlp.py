@@ -72,8 +72,8 @@ def forward(
     return y, saved
 
 
-def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:
-    """dx (N, size) and the gradients, a tree with the keys of the parameters."""
+def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
+    """dx (N, size), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs = []
     dh, g["linear_out"] = engine.linear_backward(dy, saved["linear_out"])
@@ -89,6 +89,6 @@ def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved) -> tu
         dr, q["linear1"] = engine.linear_backward(dr, s["linear1"])
         dr = engine.silu_backward(dr, s["silu1"])
         dh = engine.fan_out_backward(dh, dr)
-    dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"])
+    dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx)
     g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])
     return dx, g

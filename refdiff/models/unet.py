@@ -6,6 +6,7 @@ the network is stands in one place. Backward walks them the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 from types import ModuleType
@@ -25,7 +26,8 @@ class UNetConfig:
     """size: height and width of the images; channels: theirs; width: the feature channels of the first level.
 
     multipliers: the width of each level as a multiple of `width`; each level but the last halves the size.
-    blocks: residual blocks a level (the decoder has one more). attention: sizes at which attention follows each block.
+    blocks: residual blocks a level (the decoder has one more). attention: sizes at which attention follows each block; left
+    out, the largest of at most 16 below the images' own, if there is one (the middle has attention always).
     heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). downsampling: "strided" or
     "pooled". time: "ddpm" or "adm" sinusoids. ValueError when something does not fit.
     """
@@ -35,7 +37,7 @@ class UNetConfig:
     width: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
-    attention: tuple[int, ...] = (16,)
+    attention: tuple[int, ...] = None  # type: ignore[assignment]  # until __post_init__ has seen the sizes
     heads: int = 1
     groups: int = 32
     dropout: float = 0.0
@@ -52,13 +54,21 @@ class UNetConfig:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
         halvings = len(self.multipliers) - 1
         if self.size % 2**halvings:
+            padded = -(-self.size // 2**halvings) * 2**halvings
+            possible = (self.size & -self.size).bit_length()
             raise ValueError(
                 f"size: expected a multiple of {2**halvings}, since {len(self.multipliers)} multipliers halve it "
-                f"{halvings} times, got {self.size}; pad the images or give fewer multipliers"
+                f"{halvings} times, got {self.size}; pad the images to {padded}x{padded}, or give at most {possible}: "
+                f"multipliers={str(list(self.multipliers[:possible])).replace(' ', '')}"
             )
-        sizes = [self.size // 2**level for level in range(len(self.multipliers))]
+        sizes = level_sizes(self.size, self.multipliers)
+        if self.attention is None:
+            object.__setattr__(self, "attention", tuple(s for s in sizes[1:] if s <= 16)[:1])
         if not set(self.attention) <= set(sizes):
-            raise ValueError(f"attention: expected sizes among {sizes}, got {list(self.attention)}")
+            fits = str([s for s in sizes[1:] if s <= 16][:1]).replace(" ", "")
+            raise ValueError(
+                f"attention: expected sizes among {sizes}, got {list(self.attention)}; give attention={fits}"
+            )
         widths = {self.width * self.multipliers[-1], *(self.width * m for m, s in zip(self.multipliers, sizes, strict=True)
                                                       if s in self.attention)}  # fmt: skip
         if any(c % self.heads for c in widths):
@@ -76,6 +86,11 @@ class UNetConfig:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return self.size, self.size, self.channels
+
+
+def level_sizes(size: int, multipliers: Sequence[int]) -> list[int]:
+    """Height and width of each level, from the images' own down."""
+    return [size // 2**level for level in range(len(multipliers))]
 
 
 class Layer(NamedTuple):
@@ -187,8 +202,8 @@ def forward(
     return y, saved
 
 
-def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> tuple[Any, Tree]:
-    """dx (N, size, size, channels) and the gradients, a tree with the keys of the parameters."""
+def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
+    """dx (N, size, size, channels), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs, dkept = [], []
 
@@ -220,6 +235,6 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved) -> t
             dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
             g |= {layer.name: own} if own else {}
     dh = engine.fan_out_backward(dh, dkept.pop())
-    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"])
+    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx)
     g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])
     return dx, g

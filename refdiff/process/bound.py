@@ -33,7 +33,7 @@ def learned_log_variance(schedule: Schedule, v: Array, t: Time) -> tuple[Array, 
     """
     t = steps(t, schedule.T)
     slope = like(_half_gap(schedule, t), v, "v")
-    return like(posterior_log_variance(schedule, t), v, "v") + (1 + v) * slope, slope
+    return like(posterior_log_variance(schedule, t), v) + (1 + v) * slope, slope
 
 
 def learned_log_variance_backward(dlog_variance: Array, slope: Array) -> Array:
@@ -86,7 +86,8 @@ def fixed_reverse(
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a `predictor` and a fixed variance, for `bound_terms`.
 
-    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2.
+    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
+    `fixed_large_log_variance`, the second as published figures have it.
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:

@@ -130,9 +130,9 @@ class GaussianMixture:
         terms[0] += 0.5 * D * np.log(2 * np.pi * chosen[0])
         ratio = posterior_variance(schedule, t[1:]) / chosen[1:]
         terms[1:] += 0.5 * D * (ratio - 1 - np.log(ratio))
-        a2 = schedule.alpha_bar[T]
+        a2, s2 = schedule.alpha_bar[T], schedule.one_minus_alpha_bar[T]
         square = self.weights @ (self._values.sum(axis=1) + (self.means**2).sum(axis=1))  # E|x_0|^2
-        return np.append(terms, 0.5 * (a2 * square - D * (a2 + np.log1p(-a2))))
+        return np.append(terms, 0.5 * (a2 * square - D * (a2 + (np.log1p(-a2) if a2 < 0.5 else np.log(s2)))))
 
     def _components(
         self, schedule: Schedule, x: np.ndarray, t: Time

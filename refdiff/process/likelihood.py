@@ -25,8 +25,9 @@ from .posterior import posterior_log_variance, posterior_mean
 from .schedules import Schedule
 
 __all__ = [
-    "bound_terms", "decoder_log_likelihood", "decoder_log_likelihood_backward", "fixed_log_variance",
-    "kl_gaussian", "kl_gaussian_backward", "l_vlb_term", "l_vlb_term_backward", "prior_matching", "step_log_variance",
+    "bound_terms", "decoder_log_likelihood", "decoder_log_likelihood_backward", "fixed_large_log_variance",
+    "fixed_log_variance", "kl_gaussian", "kl_gaussian_backward", "l_vlb_term", "l_vlb_term_backward", "prior_matching",
+    "step_log_variance",
 ]  # fmt: skip
 
 ReverseStep = Callable[[Array, Time], tuple[Array, Array]]  # (x_t, t) -> mean and log variance of p(x_{t-1} | x_t)
@@ -85,7 +86,7 @@ def decoder_log_likelihood(
     sign = xp.where(mirrored, -xp.ones_like(level), xp.ones_like(level))
     end, one = first | last, xp.ones_like(low)
     inner, outer = interval(xp.where(end, -one, low), xp.where(end, one, high), xp.where(end, one, h * r)), tail(low)
-    log_mass, z, z2_less_1 = (xp.where(end, a, b) for a, b in zip(outer, inner, strict=True))
+    log_mass, z, z2_less_1 = map(lambda a, b: xp.where(end, a, b), outer, inner)
     return log_mass, (sign * r * z, 0.5 * z2_less_1)
 
 
@@ -100,14 +101,28 @@ def decoder_log_likelihood_backward(dlog: Array, saved: tuple[Array, Array]) -> 
 
 
 def step_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
-    """log beta_t, the larger of the two fixed choices [DDPM] section 3.2.   t () or (N,) -> float64 () or (N,)."""
+    """log beta_t, the larger of the two fixed choices [DDPM] section 3.2.   t () or (N,) -> float64 () or (N,).
+
+    Also at t = 1, where published code differs: `fixed_large_log_variance`.
+    """
     return np.log(schedule.beta[steps(t, schedule.T)])
+
+
+def fixed_large_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
+    """log beta_t, but at t = 1 that of the posterior at t = 2: "fixedlarge" in the code of [DDPM], FIXED_LARGE in that of
+    [ADM], guided-diffusion, with which bits per dimension are published.   t () or (N,) -> float64 () or (N,).
+
+    It changes no sample, only L_0. For T = 1 there is no t = 2, and log beta_1 is taken.
+    """
+    t = steps(t, schedule.T)
+    return np.where(t == 1, posterior_log_variance(schedule, t), step_log_variance(schedule, t))
 
 
 def fixed_log_variance(
     schedule: Schedule, x_t: Array, t: Time, law: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance
 ) -> Array:
-    """A log variance that is not learned, of x_t's shape; law: `posterior_log_variance` or `step_log_variance`."""
+    """A log variance that is not learned, of x_t's shape; law: `posterior_log_variance`, `step_log_variance` or
+    `fixed_large_log_variance`."""
     return namespace(x_t).zeros_like(x_t) + like(law(schedule, t), x_t, "x_t")
 
 
@@ -162,7 +177,7 @@ def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
         if gradient is None:
             return at_first
         first = _first(t, at_first[0])
-        gradient = tuple(xp.where(first, a, b) for a, b in zip(at_first, gradient, strict=True))
+        gradient = tuple(map(lambda a, b: xp.where(first, a, b), at_first, gradient))
     return gradient
 
 

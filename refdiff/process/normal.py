@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import Array, namespace
 
-_NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(16))
+_GAUSS_LEGENDRE = [*zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(16)), strict=True)]  # nodes and weights
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 Tilted = tuple[Array, Array, Array]  # log mass, E[z], E[z^2] - 1
@@ -66,10 +66,10 @@ def interval(a: Array, b: Array, w: Array) -> Tilted:
     # Short: z = c + w v, v in (-1, 1), density phi(c) exp(-c w v - w^2 v^2 / 2).
     zero, one = xp.zeros_like(c), xp.ones_like(c)
     c_, w_ = xp.where(short, c, zero), xp.where(short, w, one)
-    weights = [q * xp.exp(-(c_ + 0.5 * w_ * v) * w_ * v) for v, q in zip(_NODES, _WEIGHTS, strict=True)]
-    total = sum(weights)
-    v1 = sum(q * v for v, q in zip(_NODES, weights, strict=True)) / total
-    v2 = sum(q * (v * v) for v, q in zip(_NODES, weights, strict=True)) / total
+    rule = [(v, q * xp.exp(-(c_ + 0.5 * w_ * v) * w_ * v)) for v, q in _GAUSS_LEGENDRE]
+    total = sum(q for _, q in rule)
+    v1 = sum(q * v for v, q in rule) / total
+    v2 = sum(q * (v * v) for v, q in rule) / total
     in_short = (
         xp.log(w_ * total) - 0.5 * c_ * c_ - _LOG_ROOT_2PI,
         c_ + w_ * v1,
@@ -94,4 +94,5 @@ def interval(a: Array, b: Array, w: Array) -> Tilted:
     def choose(s: Array, q: Array, m: Array) -> Array:
         return xp.where(short, s, xp.where(right, q, m))
 
-    return tuple(choose(*parts) for parts in zip(in_short, in_right, in_both, strict=True))
+    log_mass, mean, square_less_1 = map(choose, in_short, in_right, in_both)
+    return log_mass, mean, square_less_1

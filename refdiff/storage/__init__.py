@@ -2,9 +2,13 @@
 
 from .atomic import replace_file
 from .checkpoint import load_checkpoint, save_checkpoint
-from .images import grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from .images import check_folder, grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from .places import check_file, check_place
 
 __all__ = [
+    "check_file",
+    "check_folder",
+    "check_place",
     "grid",
     "load_checkpoint",
     "replace_file",

@@ -97,19 +97,26 @@ def save_folder(folder: str | os.PathLike[str], images: np.ndarray) -> None:
     """
     images = _bytes(images)
     _check_images("images", images)
+    names = check_folder(folder, len(images))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        save_png(folder / name, image)
+
+
+def check_folder(folder: str | os.PathLike[str], n: int) -> list[str]:
+    """The names that `save_folder` gives n images. ValueError if the folder is a file, or holds images of other names."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder: expected a folder, got the file {folder}; give another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    digits = max(5, len(str(len(images) - 1)))
-    names = [f"{i:0{digits}}.png" for i in range(len(images))]
+    digits = max(5, len(str(n - 1)))
+    names = [f"{i:0{digits}}.png" for i in range(n)]
     others = sorted({path.name for path in folder.glob("*.png")} - set(names))
     if others:
         raise ValueError(
             f"folder: expected no other images in {folder}, got {others[0]}; remove them or give a new folder"
         )
-    for name, image in zip(names, images, strict=True):
-        save_png(folder / name, image)
+    return names
 
 
 def save_npz(path: str | os.PathLike[str], images: np.ndarray) -> None:

@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..errors import extra
+
 try:
     import mpmath  # noqa: F401 - the claims' 50-digit arithmetic, asked for here so that the error says what to install
     from hypothesis import HealthCheck, Phase, given, settings
 except ModuleNotFoundError as error:
-    raise ImportError(f"claims need {error.name}, which is not installed: pip install 'refdiff[test]'") from None
+    raise ImportError(f"claims need {error.name}, which is not installed: {extra('test')}") from None
 
 __all__ = ["CLAIMS", "Claim", "Verdict", "check", "claim"]
 

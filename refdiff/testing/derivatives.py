@@ -48,7 +48,7 @@ def backward_errors(
         values = iter(v.values())
         jv = _leaves(complex_step(lambda z: forward(*z)[0], inputs, _map(lambda _: next(values), inputs)))
         part = {name: dx[name] for name in names}
-        scale = max(_inner(part, part) * _inner(v, v), _inner(dy, dy) * _inner(jv, jv)) ** 0.5
+        scale = max(_norm(part) * _norm(v), _norm(dy) * _norm(jv))
         return _quotient(abs(_inner(part, v) - _inner(dy, jv)), scale)
 
     return {name: error(name) for name in x} | {"all": error(*x)}
@@ -97,6 +97,14 @@ def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
         return {name: tree}
     parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
     return {n: leaf for key, part in parts for n, leaf in _leaves(part, f"{name}/{key}".lstrip("/")).items()}
+
+
+def _norm(a: dict[str, Any]) -> float:
+    """||a||, over all its leaves, also where the squares are below the least float."""
+    largest = max((float(np.max(np.abs(leaf), initial=0.0)) for leaf in a.values()), default=0.0)
+    if not 0 < largest < np.inf:
+        return largest
+    return largest * float(sum(np.sum(np.abs(np.asarray(leaf) / largest) ** 2) for leaf in a.values())) ** 0.5
 
 
 def _inner(a: dict[str, Any], b: dict[str, Any]) -> float:

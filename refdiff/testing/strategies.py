@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import extra
 from ..process import schedules as _laws
 from ..process import uniform_steps
 from ..process.schedules import Schedule
@@ -19,9 +20,9 @@ from ..process.schedules import Schedule
 try:
     from hypothesis import strategies as st
 except ModuleNotFoundError:
-    raise ImportError("refdiff.testing.strategies needs hypothesis: pip install 'refdiff[test]'") from None
+    raise ImportError(f"refdiff.testing.strategies needs hypothesis, which is not installed: {extra('test')}") from None
 
-__all__ = ["laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
+__all__ = ["every_schedule", "laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
 
 
 def seeds(bits: int = 32) -> st.SearchStrategy[int]:
@@ -35,27 +36,46 @@ def shapes(min_dims: int = 1, max_dims: int = 4, max_side: int = 4) -> st.Search
 
 
 def lengths(max_T: int = 1000) -> st.SearchStrategy[int]:
-    """Numbers of steps T from 1 to max_T, mostly small, sometimes the largest."""
+    """Numbers of steps T from 1 to max_T, mostly small, often 1 or 2, sometimes the largest."""
     small, medium = st.integers(1, min(12, max_T)), st.integers(1, min(100, max_T))
-    return st.one_of(small, small, medium, medium, st.integers(1, max_T), st.just(max_T))
+    return st.one_of(st.integers(1, min(2, max_T)), small, medium, medium, st.integers(1, max_T), st.just(max_T))
+
+
+def sizes() -> st.SearchStrategy[float]:
+    """Factors of beta: mostly 1, else down to 1e-10."""
+    return st.one_of(st.just(1.0), st.just(1.0), st.integers(1, 10).map(lambda power: 10.0**-power))
+
+
+def every_schedule() -> dict[str, Schedule]:
+    """All kinds by name: every law with T = 1, 2 and 1000, beta down to 1e-10, respaced ones, alpha_bar_T = 0."""
+    every = {f"{name}({T})": law(T) for name, law in sorted(_laws.SCHEDULES.items()) for T in (1, 2, 1000)}
+    every |= {"constant(3, 1e-10)": _laws.constant(3, 1e-10), "linear(50, 1e-10, 0.5)": _laws.linear(50, 1e-10, 0.5)}
+    long = {name: law(1000) for name, law in sorted(_laws.SCHEDULES.items())}
+    few: dict[str, Any] = {"uniform": uniform_steps(1000, 7), "first and last": [1, 1000], "middle": [500]}
+    every |= {f"{name}, {which}": s.respaced(list(t)) for name, s in long.items() for which, t in few.items()}
+    every |= {f"{name}, zero": _laws.rescale_zero_terminal_snr(s) for name, s in every.items() if s.T in (2, 1000)}
+    return every | {"beta = 0.3, 1": _laws.from_beta([0.3, 1.0])}
 
 
 @st.composite
 def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
     """(name, arguments) for `SCHEDULES[name](**arguments)`: every law, T from 1 to max_T, the ends within reason.
 
-    Reason: alpha_bar_T is seldom below 1e-10 (all the beta_t together stay below about 20), as in the papers.
+    Reason: alpha_bar_T is seldom below 1e-10 (all the beta_t together stay below about 20), as in the papers. beta may be
+    as small as 1e-13 (of the constant law 1e-12), in the cosine and the sigmoid law by its cap.
     """
     name = draw(st.sampled_from(sorted(_laws.SCHEDULES)))
     T = draw(lengths(max_T))
     if draw(st.integers(0, 3)) == 0:
         return name, {"T": T}  # the paper's own ends
     if name == "cosine":
-        return name, {"T": T, "s": draw(st.floats(1e-3, 0.2)), "beta_max": draw(st.sampled_from([0.999, 0.9, 0.5]))}
+        cap = draw(st.sampled_from([0.999, 0.9, 0.5])) * draw(sizes())
+        return name, {"T": T, "s": draw(st.floats(1e-3, 0.2)), "beta_max": cap}
     if name == "sigmoid":
         start, end, tau = draw(st.floats(-6, 1)), draw(st.floats(1.5, 6)), draw(st.floats(0.3, 2))
-        return name, {"T": T, "start": start, "end": end, "tau": tau, "beta_max": draw(st.sampled_from([0.999, 0.8]))}
-    high = draw(st.floats(0.01, 1)) * min(0.8, 20 / T)
+        cap = draw(st.sampled_from([0.999, 0.8])) * draw(sizes())
+        return name, {"T": T, "start": start, "end": end, "tau": tau, "beta_max": cap}
+    high = draw(st.floats(0.01, 1)) * min(0.8, 20 / T) * draw(sizes())
     if name == "constant":
         return name, {"T": T, "beta": high}
     if name == "rescaled_linear":  # whose ends are those of 1000 steps
@@ -65,10 +85,11 @@ def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
 
 @st.composite
 def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respaced: bool = True) -> Schedule:
-    """Schedules of every kind, of T from 1 to max_T: each law, random variances, and either of these respaced.
+    """Schedules of every kind, of T from 1 to max_T: each law, random variances down to 1e-13, and either of these respaced.
 
-    terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them. respaced: whether respaced ones may be; their
-    beta is rounded, so a formula in beta alone is as exact as theirs only where beta is not all but 1.
+    terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them. respaced: whether respaced ones may be, and with
+    terminal those of `rescale_zero_terminal_snr`; their beta is rounded, so a formula in beta alone is as exact as theirs
+    only where beta is not all but 1.
     """
     if draw(st.booleans()):
         name, arguments = draw(laws(max_T))
@@ -76,9 +97,13 @@ def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respac
     else:
         T = draw(lengths(max_T))
         rng = np.random.default_rng(draw(seeds()))
-        schedule = _laws.from_beta(rng.uniform(1e-3, 1, T) ** draw(st.sampled_from([1, 2])) * min(0.8, 20 / T))
+        beta = rng.uniform(1e-3, 1, T) ** draw(st.sampled_from([1, 2])) * min(0.8, 20 / T)
+        schedule = _laws.from_beta(beta * draw(sizes()))
     if terminal and draw(st.booleans()):
-        schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
+        if respaced and schedule.T > 1 and draw(st.booleans()):
+            schedule = _laws.rescale_zero_terminal_snr(schedule)
+        else:
+            schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
     if respaced and draw(st.integers(0, 3)) == 0:
         schedule = schedule.respaced(draw(timesteps(schedule)).tolist())
     return schedule

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import ENGINES
-from ..errors import one_of
+from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS, ModelConfig
 from ..process import SCHEDULES, SPACINGS, Schedule
-from .tables import build, lines, merge, positive, table_of, toml_value
+from .fitting import attention_fits, follow_data
+from .tables import build, keys, lines, merge, positive, table_of, toml_value
 
 __all__ = ["PRESETS", "Config", "DataConfig", "SampleConfig", "ScheduleConfig", "TrainConfig"]
 
@@ -81,6 +82,7 @@ class TrainConfig:
 
 
 METHODS = ("ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2s")
+FINITE_SIGMA = ("euler", "euler_ancestral", "heun")  # those that divide by sqrt(alpha_bar_T)
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,36 @@ class Config:
         one_of("engine", self.engine, ("auto", *ENGINES))
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if self.dtype == "bfloat16" and self.engine not in ("auto", "cuda"):
-            raise ValueError(f"dtype: expected float32 with engine {self.engine}, got bfloat16; add --engine cuda")
+            raise ValueError(
+                f"dtype: expected float32 with engine {self.engine}, got bfloat16; take {option('engine', 'cuda')}"
+            )
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, got {self.seed}")
         if self.sample.steps > self.schedule.T:
             raise ValueError(
                 f"sample.steps: expected at most schedule.T = {self.schedule.T}, got {self.sample.steps}; "
-                f"add --set sample.steps={self.schedule.T}"
+                f"add {setting('sample.steps', self.schedule.T)}"
+            )
+        if self.schedule.build().alpha_bar[-1] == 0:
+            self._check_without_signal()
+
+    def _check_without_signal(self) -> None:
+        """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
+        if self.train.prediction == "eps":  # x_0 = (x_T - eps) / 0
+            raise ValueError(
+                "train.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says nothing "
+                f"of the data there; take {setting('train.prediction', 'v')}"
+            )
+        if self.sample.method in FINITE_SIGMA:
+            others = ", ".join(method for method in METHODS if method not in FINITE_SIGMA)
+            raise ValueError(
+                f"sample.method: expected one of {others} with this schedule, whose alpha_bar_T = 0 makes sigma infinite, "
+                f"got {self.sample.method}; take {setting('sample.method', 'ddim')}"
+            )
+        if self.sample.spacing == "karras":
+            raise ValueError(
+                "sample.spacing: expected uniform, trailing or quadratic with this schedule, whose alpha_bar_T = 0 makes "
+                f"sigma infinite, got karras; take {setting('sample.spacing', 'trailing')}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,27 +189,39 @@ class Config:
 
     @classmethod
     def resolve(cls, preset: str = "digits", file: str | Path | None = None, changes: Iterable[str] = ()) -> Config:
-        """The preset, changed by a TOML file, changed by `key=value` lines. ValueError says which key is wrong, and how."""
+        """The preset, changed by a TOML file, changed by `key=value` lines. ValueError says which key is wrong, and how.
+
+        model.size and model.channels, where neither file nor lines give them, are those of the images at data.source.
+        """
         one_of("preset", preset, PRESETS)
-        table = PRESETS[preset].to_dict()
+        written: dict[str, Any] = {}
         if file is not None:
             try:
-                merge(table, tomllib.loads(Path(file).read_text()))
+                written = tomllib.loads(Path(file).read_text())
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ValueError(f"configuration {file}: expected a readable TOML file: {error}") from None
-        return cls.from_dict(table).changed(changes)
+        return PRESETS[preset]._with([written, *map(_change, changes)], follow=True)
 
     def changed(self, changes: Iterable[str]) -> Config:
-        """This configuration with `key=value` lines applied, such as train.steps=500. ValueError as for `resolve`."""
-        table = self.to_dict()
-        for change in changes:
-            key, equals, text = change.partition("=")
-            if not equals or not key.strip():
-                raise ValueError(f"--set: expected key=value, got {change!r}; for example --set train.steps=500")
-            value: Any = toml_value(text.strip())
-            for part in reversed(key.strip().split(".")):
-                value = {part: value}
-            merge(table, value)
+        """This configuration with `key=value` lines applied, such as train.steps=500. ValueError as for `resolve`.
+
+        A line for data.source brings the size and the channels of its images along, as in `resolve`.
+        """
+        tables = [_change(change) for change in changes]
+        return self._with(tables, follow=any("data.source" in keys(table) for table in tables))
+
+    def _with(self, tables: Iterable[dict[str, Any]], follow: bool) -> Config:
+        """With these tables merged in; follow: what they do not say of the model's shape is that of the data."""
+        table, given = self.to_dict(), set[str]()
+        for each in tables:
+            merge(table, each)
+            given |= keys(each)
+        model = table.get("model")
+        if isinstance(model, dict) and model.get("kind", "unet") == "unet":
+            if follow and isinstance(table.get("data"), dict):
+                follow_data(table, given)
+            if "model.attention" not in given and not attention_fits(model):
+                del model["attention"]
         return Config.from_dict(table)
 
     def to_toml(self) -> str:
@@ -198,6 +235,19 @@ class Config:
             else:
                 plain.append(lines({key: value}))
         return "".join(plain + tables)
+
+
+def _change(line: str) -> dict[str, Any]:
+    """The table that "train.steps=500" stands for."""
+    key, equals, text = line.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(
+            f"{argument('changes', 'set')}: expected key=value, got {line!r}; for example {setting('train.steps', 500)}"
+        )
+    value: Any = toml_value(text.strip())
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
 
 
 PRESETS: dict[str, Config] = {

@@ -13,7 +13,7 @@ import numpy as np
 from ..storage import replace_file, save_grid, save_strip
 from .config import Config
 from .data import load
-from .evaluation import evaluate
+from .evaluation import check_evaluable, evaluate
 from .loop import train
 from .plots import plot_loss
 from .sampling import sample, trajectory
@@ -24,12 +24,16 @@ __all__ = ["demo", "save_trajectory"]
 def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, progress: bool = True) -> dict[str, Any]:
     """Run the main job and write samples.png, trajectory.png, loss.png, checkpoint.safetensors and metrics.json to `out`.
 
-    Returns what metrics.json holds. Without matplotlib loss.png is left out, and said to be.
+    Returns what metrics.json holds. ValueError, before anything is trained, for fewer than 2 samples or data that cannot be
+    measured. Without matplotlib loss.png is left out, and said to be.
     """
-    out = Path(out)
+    out, data = Path(out), load(config.data.source)
+    check_evaluable(data, n)
+    if len(data.shape) != 3:
+        raise ValueError(f"data.source: expected images, of which pictures can be made, got {data.name} of points")
     losses: list[float] = []
     started = time.perf_counter()
-    state = train(config, out, force=force, progress=progress, on_step=lambda step: losses.append(step.loss))
+    state = train(config, out, force=force, progress=progress, data=data, on_step=lambda step: losses.append(step.loss))
     trained = time.perf_counter()
     images = sample(config, state.average, n, config.seed, progress=progress)
     sampled = time.perf_counter()
@@ -40,7 +44,7 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
         plot_loss(out / "log.jsonl", out / "loss.png")
     except ImportError as error:
         print(f"loss.png not drawn: {error}", file=sys.stderr)
-    metrics = evaluate(config, state.average, images, load(config.data.source), config.seed) | {
+    metrics = evaluate(config, state.average, images, data, config.seed) | {
         "steps": state.step,
         "loss_last": float(np.mean(losses[-100:])),
         "seconds_train": round(trained - started, 1),

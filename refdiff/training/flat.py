@@ -26,7 +26,7 @@ class Flat:
         for name in _TREES:
             self.halves.packing.pack(getattr(state, name), self.halves.buffers[name])
 
-    def step(self, x0: np.ndarray) -> Step:
+    def step(self, x0: np.ndarray, wait: bool = True) -> Step:
         if self.number == self.first:
             trim_heap()  # the state that the run began from, as large as the buffers here
         step, s = self.number + 1, self.config.train

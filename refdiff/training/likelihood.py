@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import one_of
+from ..errors import argument, one_of
 from ..models import Tree
 from ..plotting import new_figure
 from ..process import (
     Schedule,
+    fixed_large_log_variance,
     fixed_reverse,
     l_vlb_term,
     posterior_log_variance,
@@ -26,13 +27,18 @@ from ..process import (
     step_log_variance,
 )
 from ..process.likelihood import ReverseStep
+from ..progress import Progress
 from ..random import Key, Stream, integers, normal
 from .config import Config
 from .sampling import denoiser
 
 __all__ = ["estimate_bound", "levels", "nll", "plot_nll", "samples_a_step"]
 
-_LAWS = {"posterior": posterior_log_variance, "beta": step_log_variance}
+# (variance, first_variance): of the reverse steps, and whose convention holds at t = 1. The posterior's has one alone.
+_LAWS = {
+    ("posterior", "guided-diffusion"): posterior_log_variance, ("posterior", "refdiff"): posterior_log_variance,
+    ("beta", "guided-diffusion"): fixed_large_log_variance, ("beta", "refdiff"): step_log_variance,
+}  # fmt: skip
 
 
 def nll(
@@ -45,17 +51,22 @@ def nll(
     bins: int | Literal["data"] | None = "data",
     batch: int = 128,
     progress: bool = True,
+    first_variance: str = "guided-diffusion",
 ) -> dict[str, Any]:
     """The bound of the model with weights p, usually a state's `average`, on the data x, usually `held_out`.
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
-    variance: of the reverse steps, "posterior" or "beta"; None for `config.sample.variance`. x0_hat is held within
-    [-1, 1] if `config.sample.clip`. bins: levels of the data, None for a density; "data": see `levels`.
-    -> the dictionary of `estimate_bound`, with "variance". ValueError for x of another shape or range than the model's.
+    variance: of the reverse steps, "posterior" or "beta"; None for `config.sample.variance`. first_variance: which "beta" is
+    at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in published figures, or "refdiff",
+    beta_1 itself; with "posterior" both are the same. x0_hat is held within [-1, 1] if `config.sample.clip`. bins: levels of
+    the data, None for a density; "data": see `levels`.
+    -> the dictionary of `estimate_bound`, with "variance" and "first_variance". ValueError for x of another shape or range
+    than the model's.
     """
     variance = config.sample.variance if variance is None else variance
-    one_of("variance", variance, _LAWS)
+    one_of("variance", variance, dict.fromkeys(name for name, _ in _LAWS))
+    one_of("first_variance", first_variance, dict.fromkeys(name for _, name in _LAWS))
     if x.ndim < 2 or not len(x) or x.shape[1:] != config.model.shape:
         raise ValueError(f"x: expected samples (N, {', '.join(map(str, config.model.shape))}), got shape {x.shape}")
     schedule, network = config.schedule.build(), denoiser(config, p)
@@ -64,9 +75,11 @@ def nll(
         return network(x_t.astype(np.float32), t).astype(np.float64)
 
     clip = (-1.0, 1.0) if config.sample.clip else None
-    reverse = fixed_reverse(schedule, predictor(schedule, model, config.train.prediction, clip), _LAWS[variance])
+    law = _LAWS[variance, first_variance]
+    reverse = fixed_reverse(schedule, predictor(schedule, model, config.train.prediction, clip), law)
     bins = levels(x) if bins == "data" else bins
-    return {"variance": variance, **estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)}
+    found = estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)
+    return {"variance": variance, "first_variance": first_variance, **found}
 
 
 def estimate_bound(
@@ -87,14 +100,14 @@ def estimate_bound(
     counts, of the samples behind L_0, ..., L_{T-1}; reconstruction (L_0), denoising (L_1 + ... + L_{T-1}), prior (L_T);
     dims, nll_samples (of x), bins.
     """
-    from tqdm import tqdm
-
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
+    if not len(x):
+        raise ValueError(f"x: expected at least one sample (N, ...), got shape {np.shape(x)}")
     counts, x = samples_a_step(schedule.T, per_step), np.asarray(x, np.float64)
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
     found = np.empty(len(step))
-    with tqdm(total=len(found), unit="image", desc="likelihood", disable=not progress, dynamic_ncols=True) as bar:
+    with Progress("likelihood", len(found), "image", progress) as bar:
         for first in range(0, len(found), batch):
             pair = np.arange(first, min(first + batch, len(found)))
             t, x0 = step[pair], x[integers(Key(seed, Stream.EVALUATION, 3), pair, 0, len(x) - 1)]
@@ -130,20 +143,23 @@ def samples_a_step(T: int, per_step: int) -> np.ndarray:
     return np.maximum(2, np.ceil(per_step * (0.5 + 0.5 * T * weight / weight.sum())).astype(int))
 
 
-def levels(x: np.ndarray) -> int | None:
+def levels(x: np.ndarray, known: tuple[int, ...] = (256, 17)) -> int | None:
     """How many levels the data have: 256 of bytes, 17 of the bundled digits, None for points, which have a density.
 
-    x: images (N, H, W, C) in [-1, 1] or points (N, D). ValueError for images of neither kind.
+    x: images (N, H, W, C) in [-1, 1] or points (N, D); known: the numbers to try. ValueError for images of no such kind.
     """
     if x.ndim == 2:
         return None
     if not (x.min() >= -1 and x.max() <= 1):
         raise ValueError(f"x: expected images in [-1, 1], got {x.min():g} to {x.max():g}; scale them")
-    for bins in (256, 17):
+    for bins in known:
         place = (x.astype(np.float64) + 1) * ((bins - 1) / 2)
         if np.abs(place - np.round(place)).max() < 0.01:
             return bins
-    raise ValueError("x: expected images of 256 or 17 levels from -1 to 1, got others; say how many with bins")
+    raise ValueError(
+        f"x: expected images of {' or '.join(map(str, known))} levels from -1 to 1, got others; say how many with "
+        f"{argument('bins')}"
+    )
 
 
 def plot_nll(result: dict[str, Any], path: str | Path) -> None:

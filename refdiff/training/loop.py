@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrainingError
+from ..progress import Progress
 from ..random import Key, Stream, permutation
 from .config import Config
 from .data import Dataset, load
+from .divergence import Overflows
+from .fitting import check_fit, doubt_schedule
 from .run import Run
 from .state import State
 from .step import Step, ready, trainer
@@ -46,66 +49,56 @@ def train(
     resume: go on from the checkpoint in `out`; force: replace the run in `out`. on_step(step) is called after each
     step. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one does so at once,
     and saves nothing. ValueError for anything that does not fit,
-    TrainingError when the loss stops being finite; the last good checkpoint stays.
+    TrainingError when the loss stops being finite; the last good checkpoint stays. DoubtWarning for a schedule that leaves
+    much of the data in x_T.
     """
     data = data or load(config.data.source)
-    _check_fit(config, data)
+    check_fit(config, data)
+    doubt_schedule(config.schedule)
     schedule = config.schedule.build()
     ready(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     state = run.take_state() if run else None
     state = state or State.first(config)
     worker = trainer(config, schedule, state)
+    advice = "lower train.learning_rate or set train.clip"
+    overflows = Overflows(advice)
     started, first, seen, every = time.perf_counter(), state.step, state.seen, config.train
     del state  # the worker has what it needs: four arrays as large as the model
-    with _bar(config, first, progress) as bar, stoppable() as stop:
+    with Progress("training", every.steps, "step", progress, first) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
-                measured = worker.step(data.x[batch_indices(config.seed, seen, every.batch, len(data.x))])
+                shown = step % every.log_every == 0 or step == every.steps
+                batch = data.x[batch_indices(config.seed, seen, every.batch, len(data.x))]
+                with overflows.watched(f"step {step}"):
+                    measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch
                 bar.update()
-                if step % every.log_every == 0 or step == every.steps:
+                if shown and measured:
                     rate = (step - first) * every.batch / (time.perf_counter() - started)
-                    bar.set_postfix_str(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
+                    bar.say(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
                     if run:
                         run.log(**measured._asdict(), images_per_second=rate)
                 if run and _due(step, every.grid_every):
                     run.grid(worker.state())
                 if run and _due(step, every.checkpoint_every):
                     run.save(worker.state())
-                if on_step:
+                if on_step and measured:
                     on_step(measured)
                 stop.check()
         except TrainingError as error:
             kept = f"; the last good checkpoint is {run.checkpoint}" if run and run.checkpoint.exists() else ""
-            raise TrainingError(f"{error}; lower train.learning_rate or set train.clip{kept}") from None
+            raise TrainingError(f"{error}; {advice}{kept}") from None
         except KeyboardInterrupt:
             if run and stop.asked < 2:  # else it came in the middle of a step
                 run.save(worker.state())
             raise
+    overflows.tell()
     state = worker.state()
     if run:
         run.save(state)
     return state
 
 
-def _check_fit(config: Config, data: Dataset) -> None:
-    """The data and the model speak of the same shape."""
-    wanted = config.model.shape
-    if data.shape != wanted:
-        fix = "choose the mixture preset, whose model takes points"
-        if len(data.shape) == 3:
-            fix = f"give square images, or --set model.size={data.shape[0]} --set model.channels={data.shape[2]}"
-        raise ValueError(f"data.source: expected samples of {wanted}, the model's shape, got {data.shape}; {fix}")
-    if not len(data.x):
-        raise ValueError(f"data.source: expected at least one training sample in {data.name}, got none")
-
-
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _bar(config: Config, done: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=config.train.steps, initial=done, unit="step", disable=not progress, dynamic_ncols=True)

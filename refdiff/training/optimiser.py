@@ -28,8 +28,10 @@ def global_norm(g: Tree) -> float:
 
 def clip(g: Tree, norm: float, most: float) -> Tree:
     """g scaled so that its global norm, `norm`, is at most `most` [Pascanu] algorithm 1."""
+    if norm <= most:  # 0 is the norm of a gradient too
+        return g
     scale = most / norm
-    return g if scale >= 1 else tree_map(lambda leaf: leaf * scale, g)
+    return tree_map(lambda leaf: leaf * scale, g)
 
 
 def adamw(

@@ -65,9 +65,12 @@ class Partner:
     def answer(self) -> Any:
         """What the method returned; what it raised is raised here."""
         try:
-            good, result = self._connection.recv()
+            good, result, noted = self._connection.recv()
         except (EOFError, OSError):
             self._lost()
+        note: Any = np.geterrcall()
+        for kind in noted if callable(note) else ():  # floating-point errors there count as if they were here
+            note(kind, 0)
         if not good:
             raise result
         return result
@@ -139,7 +142,7 @@ def serve(descriptor: int) -> None:
             args = [Shared(*a, reduction.recv_handle(connection)) if isinstance(a, _Place) else a for a in args]
         except (EOFError, OSError):
             return
-        answer: tuple[bool, Any] = True, None
+        answer: tuple[bool, Any, list[str]] = True, None, (kinds := [])
         try:
             if name == "open":
                 half = Half(*args)
@@ -147,17 +150,17 @@ def serve(descriptor: int) -> None:
                 half = None
                 release()
             else:
-                with np.errstate(**errors):
-                    answer = True, getattr(half, name)(*args)
+                with np.errstate(**errors, call=lambda kind, flag: kinds.append(kind)):
+                    answer = True, getattr(half, name)(*args), kinds
         except Exception as error:
-            answer = False, error
+            answer = False, error, kinds
         del args
         try:
             connection.send(answer)
         except OSError:  # nobody waits for it
             return
         except Exception as error:  # what cannot be sent, by its words
-            connection.send((False, RuntimeError(f"{name}: {answer[1]!r}: {error}")))
+            connection.send((False, RuntimeError(f"{name}: {answer[1]!r}: {error}"), kinds))
 
 
 def _end_idle() -> None:

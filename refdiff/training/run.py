@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..errors import TrainingError, argument, option
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .config import Config
-from .sampling import sample
+from .sampling import NotFiniteError, sample
 from .state import State, load_state, save_state
 
 __all__ = ["Run"]
@@ -31,20 +32,22 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"--out: expected a folder, got the file {self.folder}; choose another")
+            raise ValueError(f"{argument('out')}: expected a folder, got the file {self.folder}; choose another")
         holds = [
             name for name in ("config.toml", "log.jsonl", "checkpoint.safetensors") if (self.folder / name).exists()
         ]
         if resume:
             if not self.checkpoint.exists():
                 raise ValueError(
-                    f"--resume: expected {self.checkpoint}, which does not exist; leave --resume out to begin"
+                    f"{argument('resume')}: expected {self.checkpoint}, which does not exist; leave {option('resume')} out "
+                    "to begin"
                 )
             saved, self.state = load_state(self.checkpoint)
             _check_same(saved, config, self.checkpoint)
         elif holds and not force:
             raise ValueError(
-                f"--out: {self.folder} holds a run ({', '.join(holds)}); add --resume, --force or choose another"
+                f"{argument('out')}: {self.folder} holds a run ({', '.join(holds)}); add {option('resume')}, "
+                f"{option('force')} or choose another"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         if holds and not resume:
@@ -71,7 +74,10 @@ class Run:
     def grid(self, state: State, n: int = 64) -> None:
         """A picture of samples, if the data are images."""
         if len(self.config.model.shape) == 3:
-            images = sample(self.config, state.average, n, progress=False)
+            try:
+                images = sample(self.config, state.average, n, progress=False)
+            except NotFiniteError as error:
+                raise TrainingError(f"step {state.step}: {error}") from None
             (self.folder / "samples").mkdir(exist_ok=True)
             save_grid(self.folder / "samples" / f"step{state.step:07d}.png", images)
 
@@ -95,7 +101,8 @@ def _check_same(saved: Config, config: Config, path: Path) -> None:
     if different:
         shown = ", ".join(f"{k} = {old.get(k)!r} there, {new.get(k)!r} here" for k in different)
         raise ValueError(
-            f"--resume: {path} belongs to another configuration: {shown}; use its config.toml or another --out"
+            f"{argument('resume')}: {path} belongs to another configuration: {shown}; use its config.toml or another "
+            f"{argument('out')}"
         )
 
 

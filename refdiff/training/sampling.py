@@ -24,8 +24,10 @@ from ..process import (
     step_variance,
 )  # fmt: skip
 from ..process.samplers import Predict, Trajectory
+from ..progress import Progress
 from ..random import Key, Stream, normal
 from .config import Config, SampleConfig
+from .divergence import Overflows
 
 __all__ = ["denoiser", "sample", "trajectory"]
 
@@ -52,6 +54,10 @@ def denoiser(config: Config, p: Tree) -> Any:
         return engine.host(y)
 
     return model
+
+
+class NotFiniteError(ValueError):
+    """Samples with NaN or infinity."""
 
 
 Walk = Callable[..., Iterator[tuple[int, Any]]]
@@ -106,18 +112,27 @@ def walk(schedule: Schedule, s: SampleConfig, predict: Predict, x: Any, timestep
 
 
 def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, progress: bool = True) -> np.ndarray:
-    """n samples of the model with weights p, usually a state's `average`.   -> (n, ...) float32. ValueError for n < 1."""
-    from tqdm import tqdm
+    """n samples of the model with weights p, usually a state's `average`.   -> (n, ...) float32.
 
+    ValueError for n < 1, and where a sample holds what is no number: no file of NaN is made of a model that diverged.
+    """
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
     done, way_of = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
-    with tqdm(total=total, unit="step", desc="sampling", disable=not progress, dynamic_ncols=True) as bar:
+    overflows = Overflows("look at the weights: has the training diverged?")
+    with Progress("sampling", total, "step", progress) as bar:
         for first in range(0, n, batch):
-            way = way_of(np.arange(first, min(first + batch, n)), seed, every=False)
-            _, x = next(way)
-            for _, x in way:  # noqa: B007
-                bar.update()
+            with overflows.watched("sampling"):
+                way = way_of(np.arange(first, min(first + batch, n)), seed, every=False)
+                _, x = next(way)
+                for _, x in way:  # noqa: B007
+                    bar.update()
+                bad = int(np.count_nonzero(~np.isfinite(x)))
+                if bad:
+                    raise NotFiniteError(
+                        f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
+                    )
             done.append(x)
+    overflows.tell()
     return np.concatenate(done)

@@ -64,7 +64,7 @@ def there_and_back(
     y, saved = models.forward(engine, config.model, p, x_t, t, Key(config.seed, Stream.DROPOUT, step, first))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
     dy = engine.mean_squared_error_backward(share, saved_loss)
-    _, g = models.backward(engine, config.model, dy, models.once(saved))
+    _, g = models.backward(engine, config.model, dy, models.once(saved), needs_dx=False)
     return loss, g
 
 
@@ -94,8 +94,12 @@ def train_step(config: Config, schedule: Schedule, state: State, x0: np.ndarray)
 class Trainer(Protocol):
     """Makes one step after another."""
 
-    def step(self, x0: np.ndarray) -> Step:
-        """One step on the batch x0 (N, ...). TrainingError, and nothing changed, when loss or gradient is not finite."""
+    def step(self, x0: np.ndarray, wait: bool = True) -> Step | None:
+        """One step on the batch x0 (N, ...). TrainingError, and nothing changed, when loss or gradient is not finite.
+
+        wait: False: a trainer whose device still works on the step gives None, and raises what there is to raise of it, with
+        its own number, in the next call of `step` or `state`.
+        """
         ...
 
     def state(self) -> State:
@@ -109,7 +113,7 @@ class Functional:
     def __init__(self, config: Config, schedule: Schedule, state: State) -> None:
         self.config, self.schedule, self._state = config, schedule, state
 
-    def step(self, x0: np.ndarray) -> Step:
+    def step(self, x0: np.ndarray, wait: bool = True) -> Step:
         self._state, measured = train_step(self.config, self.schedule, self._state, x0)
         return measured
 

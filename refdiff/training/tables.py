@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from datetime import date, time
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..errors import one_of
+from ..errors import one_of, setting
 
 
 def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
@@ -14,7 +16,15 @@ def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
     hints = get_type_hints(cls)
     for key in table:
         one_of("key", prefix + key, [prefix + name for name in hints])
-    return cls(**ready, **{key: _typed(prefix + key, value, hints[key]) for key, value in table.items()})
+    given = {key: _typed(prefix + key, value, hints[key]) for key, value in table.items()}
+    try:
+        return cls(**ready, **given)
+    except ValueError as error:  # it knows its fields, and not the table that they stand in
+        words = str(error)
+        if words.split(":")[0] in hints:
+            words = prefix + words
+        names = "|".join(hints)
+        raise ValueError(re.sub(rf"(?<=[ (])({names})=(\S+)", lambda m: setting(prefix + m[1], m[2]), words)) from None
 
 
 def _typed(name: str, value: Any, wanted: Any) -> Any:
@@ -26,8 +36,18 @@ def _typed(name: str, value: Any, wanted: Any) -> Any:
         return float(value)
     if wanted is not type(value):
         kind = getattr(wanted, "__name__", "value") if get_origin(wanted) is None else "list of integers"
-        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {value!r}")
+        advice = ""
+        if wanted is str:  # a bare word that TOML reads as a number or a date
+            advice = f"; put a name that looks like a number in quotes: {setting(name, quoted(value))}"
+        came = value.isoformat() if isinstance(value, date | time) else repr(value)
+        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {came}{advice}")
     return value
+
+
+def quoted(value: Any) -> str:
+    """A name in quotes that a shell, too, leaves around it, as far as the value still shows how it was written."""
+    text = value.isoformat() if isinstance(value, date | time) else json.dumps(value, default=str)
+    return f"""'"{text}"'"""
 
 
 def table_of(name: str, value: Any) -> dict[str, Any]:
@@ -58,6 +78,12 @@ def toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def keys(table: dict[str, Any], prefix: str = "") -> set[str]:
+    """The keys of a table and of the tables in it, as "train.steps"."""
+    inner = [keys(v, f"{prefix}{k}.") for k, v in table.items() if isinstance(v, dict)]
+    return {prefix + k for k, v in table.items() if not isinstance(v, dict)}.union(*inner)
 
 
 def lines(table: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from refdiff.benchmark import serve
 
 class Fake:
     def __init__(self, how):
-        self.how = how
+        self.how, self.turns = how, 0
     def about(self):
         return {"how": self.how, "pid": os.getpid()}
     def prepare(self, case):
@@ -37,6 +37,9 @@ class Fake:
     def time(self, repeats):
         if self.how == "nan times":
             return [float("nan")] * repeats
+        self.turns += 1
+        if self.how == "tires" and self.turns > 2:
+            raise RuntimeError("not any more")
         return [0.002 if self.how == "twice" else 0.001] * repeats
 
 serve(Fake(sys.argv[1]))

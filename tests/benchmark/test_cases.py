@@ -79,11 +79,19 @@ def test_the_table_is_made_from_the_json():
                   "other": {"error": "ended with status 3: bus error"}},
         "ratios": {"torch": {"median": 1.25, "quartiles": [1.2, 1.3], "n": 5}},
     }  # fmt: skip
-    found = result("try", [record], failures=["a part: TimeoutError: stopped"])
+    odd = {
+        "case": CONV,
+        "subject": "ours",
+        "peers": {"ours": {"seconds": 2e-3, "wrong": "y: not finite"}},
+        "ratios": {},
+    }
+    found = result("try", [record, odd], failures=["a part: TimeoutError: stopped"])
     text = markdown(json.loads(json.dumps(found)))
     assert ("| conv2d 3x3 128x32x32x128 -> 128, bfloat16 | 7 | 100.0 µs | 50.0 µs | 50% | 80.0 µs | 1.25 [1.20, 1.30] | "
             "ours 3 |") in text  # fmt: skip
     assert "other: ended with status 3: bus error" in text
+    assert "2.00 ms !" in text
+    assert "Timed, and wrong (!):\n\n- conv2d 3x3 128x32x32x128 -> 128, bfloat16: ours: y: not finite\n" in text
     assert "- a part: TimeoutError: stopped" in text
     assert "operations, 1 thread**" in text
     assert found["versions"]["numpy"] in text

@@ -1,12 +1,13 @@
 """Peers that fail, differ, lie or hang; ratios; budgets."""
 
+import shutil
 import time
 
 import numpy as np
 import pytest
 
 from refdiff.benchmark import Budget, PeerError, PeerProcess, harness, measure
-from refdiff.benchmark.device import Stopwatch
+from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.harness import difference
 from refdiff.benchmark.protocol import MOST, sketch
 from refdiff.benchmark.statistics import paired, summary
@@ -16,7 +17,7 @@ CASE = {"kind": "operation", "operation": "silu"}
 
 def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
     monkeypatch.setattr(harness, "PATIENCE", 1.0)
-    failing = ("slow", "crash", "raises", "nan", "differs", "longer", "nan times")
+    failing = ("slow", "crash", "raises", "nan", "differs", "longer", "nan times", "tires")
     peers = {name: fake(name) for name in ("judge", "twice", "ours", *failing)}
     for name in peers:
         peers[name].about()
@@ -27,11 +28,18 @@ def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
     assert "took longer" in errors["slow"]
     assert errors["crash"] == "ended with status 3: bus error in the middle of it"
     assert errors["raises"] == "ValueError: no such operation"
-    assert "not finite" in errors["nan"]
-    assert "differs from judge by 1.0e-02" in errors["differs"]
     assert "expected 4 numbers, got 5" in errors["longer"]
     assert "positive" in errors["nan times"]
-    assert record["ratios"].keys() == {"judge", "twice"}
+    assert record["ratios"].keys() == {"judge", "twice", "nan", "differs", "tires"}
+    for name, words in (
+        ("nan", "y: not finite"),
+        ("differs", "differs from judge by 1.0e-02 in norm, more than 1e-04"),
+    ):
+        entry = record["peers"][name]  # timed, and marked
+        assert (entry["wrong"], entry["seconds"], "error" in entry) == (words, pytest.approx(0.001), False)
+    assert all("wrong" not in record["peers"][name] for name in ("judge", "twice", "ours"))
+    tired = record["peers"]["tires"]  # what it did before it failed stays
+    assert (tired["n"], tired["error"]) == (2, "RuntimeError: not any more")
     assert record["ratios"]["twice"]["median"] == pytest.approx(0.5)
     assert record["peers"]["ours"]["seconds"] == pytest.approx(0.001)
     assert record["peers"]["ours"]["bytes"] == 32
@@ -40,7 +48,8 @@ def test_one_that_fails_is_recorded_and_the_others_go_on(fake, monkeypatch):
 def test_who_is_not_finite_does_not_judge(fake):
     record = measure(CASE, {"nan": fake("nan"), "ours": fake("ours")}, subject="ours", tolerance=1e-4, budget=Budget(20),
                      rounds=1)  # fmt: skip
-    assert "not finite" in record["peers"]["nan"]["error"]
+    assert "not finite" in record["peers"]["nan"]["wrong"]
+    assert "difference" not in record["peers"]["ours"]
     assert record["peers"]["ours"]["seconds"] > 0
 
 
@@ -75,8 +84,10 @@ def test_ratios_are_paired():
     assert summary([1, 2, 3, 4, 5])["quartiles"] == [2, 4]
 
 
-@pytest.mark.parametrize(("seconds", "ahead"), [(0.004, 7), (0.02, 1), (0.05, 0), (1e-6, 100)])
-def test_short_runs_are_warmed_up(monkeypatch, seconds, ahead):
+@pytest.mark.parametrize(
+    ("seconds", "copies", "ahead"), [(0.004, 1, 7), (0.02, 1, 1), (0.05, 1, 0), (1e-6, 1, 100), (4e-4, 10, 7)]
+)
+def test_short_runs_are_warmed_up(monkeypatch, seconds, copies, ahead):
     """After the first turn, some runs ahead of those that count, whose times are told apart here."""
     monkeypatch.setattr(harness, "SETTLE", 0)
     asked = []
@@ -86,7 +97,7 @@ def test_short_runs_are_warmed_up(monkeypatch, seconds, ahead):
             asked.append(runs)
             return [seconds] if runs == 1 else [99.0] * (runs - 3) + [seconds] * 3
 
-    times = harness._turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3)
+    times = harness._turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3, copies=copies)
     assert asked == [1] + [ahead + 3] * 4
     assert times == {"ours": [[seconds] * 3] * 4}
 
@@ -131,7 +142,7 @@ class FakeGPU:
     name = "fake"
 
     def __init__(self):
-        self.queued, self.waited, fake = [], 0, self
+        self.queued, self.reserved, self.waited, fake = [], [], 0, self
 
         class Event:
             def record(self, stream):
@@ -139,21 +150,22 @@ class FakeGPU:
                 fake.queued.append("event")
                 self.at = len(fake.queued)
 
-        class runtime:
-            @staticmethod
-            def memsetAsync(pointer, value, nbytes, stream):
-                assert (pointer, stream) == (4096, 7)
-                assert nbytes > 100 << 20
-                fake.queued.append("flush")
-
-        self._stream = type("Stream", (), {"ptr": 7})()
-        cuda = type(
-            "cuda", (), {"Event": Event, "runtime": runtime, "get_elapsed_time": lambda a, b: float(b.at - a.at)}
-        )
+        self._stream = object()
+        cuda = type("cuda", (), {"Event": Event, "get_elapsed_time": lambda a, b: float(b.at - a.at)})
         self._cupy = type("cupy", (), {"cuda": cuda})
 
     def reserve(self, nbytes):
-        return 4096
+        self.reserved.append(nbytes)
+        return 4096 * len(self.reserved)
+
+    def launch(self, kernel, grid, block, arguments, shared=0):
+        """The flush only reads what is large."""
+        assert (kernel.source, kernel.name) == ("optimiser.cu", "sum_squares")
+        read, written, n = (a.value for a in arguments)
+        assert (read, written, 4 * n) == (4096, 8192, self.reserved[0])
+        assert self.reserved[0] > 100 << 20
+        assert self.reserved[1] == 4 * grid[0] < 1 << 16
+        self.queued.append("flush")
 
     def synchronise(self):
         self.waited += 1
@@ -161,10 +173,39 @@ class FakeGPU:
 
 def test_time_on_a_gpu_is_between_two_events_after_a_flush():
     device = FakeGPU()
-    seconds = Stopwatch(device).seconds(lambda: device.queued.append("run"), 3)
-    assert seconds == [2e-3] * 3
+    watch = Stopwatch(device)
+    assert watch.seconds(lambda: device.queued.append("run"), 3) == [2e-3] * 3
     assert device.queued == ["flush", "event", "run", "event"] * 3
     assert device.waited == 1
+    assert watch.seconds(lambda: device.queued.append("run"), 1, copies=10) == [pytest.approx(2e-4)]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_copies_in_one_graph_have_memory_of_their_own():
+    """Neither what they read nor what they write is in a cache because another copy touched it."""
+    from emulator import Emulator
+
+    from refdiff.engines import cuda
+    from refdiff.engines.cuda.memory import Arena
+
+    device, touched = Emulator(), []
+    launch = device.launch
+
+    def noting(kernel, grid, block, arguments, shared=0):
+        if device._recording is None and watching:
+            touched.append([a.value for a in arguments[:2]])
+        launch(kernel, grid, block, arguments, shared)
+
+    watching, device.launch = False, noting
+    context = cuda.Context(device, Arena(device, 1 << 12))
+    with cuda.use(context):
+        x = [cuda.array(np.full(3000, i)) for i in range(4)]
+    replay, launches = captured(context, [lambda a=a: cuda.silu(a) for a in x])
+    watching = True
+    replay()
+    assert launches == 4
+    assert [read for read, _ in touched] == [a.pointer for a in x]
+    assert len({pointer for pair in touched for pointer in pair}) == 8
 
 
 def test_a_peer_that_rests_is_stopped_between_its_turns(tmp_path):

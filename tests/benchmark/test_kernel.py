@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from refdiff.benchmark import command, harness, kernel
 from refdiff.benchmark.conventions import CONVENTIONS, launch_of
 from refdiff.benchmark.kernel import check_and_time, parse
 from refdiff.cli import main
@@ -29,10 +30,11 @@ def device():
 def test_the_example_is_right_and_is_timed(device, monkeypatch):
     small = CONVENTIONS["group_norm"]._replace(shapes=CONVENTIONS["group_norm"].shapes[1:])
     monkeypatch.setitem(CONVENTIONS, "group_norm", small)
+    monkeypatch.setattr(kernel, "ROUNDS", 4)
     found = check_and_time(*parse(f"{EXAMPLE}:simple_group_norm", "group_norm"), "bfloat16", device)
     assert [c["sizes"]["C"] for c in found["checked"]] == [6, 24]
     assert all(c["error"] <= c["bound"] for c in found["checked"])
-    assert found["ratio"]["n"] == 15
+    assert found["ratio"]["n"] == 4
     assert found["sizes"] == {"N": 3, "P": 35, "C": 24, "G": 8}
     json.dumps(found)
 
@@ -114,6 +116,32 @@ def test_without_a_gpu_it_is_compiled(capsys, tmp_path, monkeypatch):
     path.write_text(EXAMPLE.read_text().replace("float sum = 0;", "float sum = zero;"))
     said = fails(capsys, "--kernel", f"{path}:simple_group_norm", "--as", "group_norm")
     assert re.search(r"a\.cu does not compile.*a\.cu\(\d+\): error: identifier .zero. is undefined", said)
+
+
+def test_an_engine_that_crashes(capsys, fake, monkeypatch):
+    """What was measured is shown, and the exit status says that something was not."""
+    monkeypatch.setattr(command, "PeerProcess", lambda c, e: fake("raises" if c[-1] == "cpu" else "judge"))
+    monkeypatch.setattr(command, "SHOWN", ())
+    monkeypatch.setattr(harness, "WARM", 0.0)
+    assert main(["bench", "--seconds", "20", "--batch", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["records"]) == 2
+    assert all(record["peers"]["reference"]["seconds"] > 0 for record in found["records"])
+
+
+def test_what_was_measured():
+    """Every case, to the end, with a right result; a profile has none."""
+    good, other = {"seconds": 1.0}, {"error": "ended with status 3"}
+    for ours, right in (
+        (good, True),
+        (other, False),
+        (good | other, False),
+        (good | {"wrong": "differs"}, False),
+        ({}, False),
+    ):
+        records = [{"subject": "ours", "peers": {"ours": entry, "other": other}} for entry in (good, ours)]
+        assert command.measured({"records": records}) is right
+    assert command.measured({"operations": []})
 
 
 def test_a_profile(capsys):

@@ -5,6 +5,7 @@ The bound is DESIGN's: in float32 4 sqrt(K) eps for sums of K terms, relative in
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ def check_agreement(
     _compare(f"{name}: gradient", dx, wanted, bound(dtype, terms))
     again = getattr(cuda, f"{name}_backward")(dy, saved)
     assert _bits(again) == _bits(dx), f"{name}: two runs differ in bits"
+    if "needs_dx" in signature(getattr(cuda, f"{name}_backward")).parameters:
+        without, g = getattr(cuda, f"{name}_backward")(dy, saved, needs_dx=False)
+        assert without is None
+        assert _bits(g) == _bits(dx[-1]), f"{name}: without dx the weight's gradient differs in bits"
 
 
 def _compare(what: str, came: Any, wanted: Any, most: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,16 @@ class Emulator:
     def read(self, pointer: int, array: np.ndarray) -> None:
         assert self._recording is None, "a copy to the host cannot be captured"
         ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        return np.full(nbytes, 0xFF, np.uint8)
+
+    def send(self, pointer: int, array: np.ndarray) -> None:
+        self.write(pointer, array)
+
+    def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
+        self.read(pointer, array)
+        return lambda: None
 
     def launch(
         self,

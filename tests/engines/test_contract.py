@@ -10,6 +10,7 @@ from refdiff.engines import reference
 
 WITHOUT_BACKWARD = {"array", "host", "time_embedding"}
 WITHOUT_FORWARD = {"fan_out_backward"}
+WITHOUT_DX = {"conv2d_backward", "linear_backward"}  # with needs_dx=False: their x may be data
 FUNCTIONS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f) and not name.startswith("_")}
 
 
@@ -35,7 +36,8 @@ def test_each_backward_takes_the_gradient_and_what_was_saved(name):
     if name in WITHOUT_FORWARD:
         assert parameters == ["dys"]
     else:
-        gradient, saved = parameters
+        gradient, saved, *options = parameters
+        assert options == (["needs_dx"] if name in WITHOUT_DX else [])
         assert gradient in ("dy", "dys", "dloss")
         assert saved == "saved"
 

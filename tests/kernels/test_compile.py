@@ -11,6 +11,7 @@ from kernels import catalogue
 from kernels.variants import COMMON, DTYPES, RARE, TENSOR_CORES
 from refdiff.engines.cuda import nvrtc
 from refdiff.engines.cuda.device import DeviceError
+from refdiff.engines.cuda.product import TILES
 from refdiff.engines.cuda.sources import KERNELS
 
 try:
@@ -21,8 +22,8 @@ except DeviceError as error:
 PAGE = (KERNELS / "README.md").read_text()
 
 
-def check(source, defines, architecture):
-    found = catalogue.figures(source, defines, architecture)
+def check(source, defines, architecture, compiler=None):
+    found = catalogue.figures(source, defines, architecture, compiler)
     assert found
     assert set(found) == set(catalogue.names(source))
     for name, figures in found.items():
@@ -97,3 +98,17 @@ def test_the_engine_launches_only_kernels_that_exist():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+\.cu", node.value):
                 assert node.value in catalogue.SOURCES, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("source", ["linear.cu", "conv2d.cu"])
+def test_as_many_blocks_are_resident_as_the_split_of_a_weight_gradient_counts_on(source):
+    """Registers are given out by 8 a thread; an A100 has 164 KiB of shared memory a multiprocessor, of which a block takes
+    one more than it asks for."""
+    tiles = {(dtype, *tile[:2]): tile for dtype, each in TILES.items() for tile in each}
+    for defines in COMMON[source]:
+        tile = tiles["bfloat16" if defines.get("BF16") else "float32", defines["TILE_M"], defines["TILE_N"]]
+        for architecture in catalogue.ARCHITECTURES:
+            registers = catalogue.figures(source, defines, architecture)[f"{source[:-3]}_dweight"].registers
+            assert tile.resident * tile.threads * -(-registers // 8) * 8 <= 65536
+            assert tile.resident * (tile.shared + 1024) <= 164 << 10
+            assert tile.resident * tile.threads <= 2048

@@ -68,14 +68,9 @@ UNTIMED = {
 }
 
 
-@pytest.fixture(params=["array_api_strict", "torch"], scope="module")
-def library(request):
-    return pytest.importorskip(request.param, reason=f"{request.param} is not installed")
-
-
 def same(came, wanted, library):
     """Of the library, and NumPy's values: the same operations in the same order, but another library's sqrt or sum."""
-    assert type(came).__module__.startswith(library.__name__)
+    assert type(came) is type(library.asarray(0.0))
     came = np.asarray(came)
     assert came.dtype == wanted.dtype
     assert came.shape == np.shape(wanted)

@@ -50,7 +50,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("train.stepz=5", r"key: expected one of .* got 'train.stepz'; did you mean train.steps\?"),
         ("trian.steps=5", r"key: expected one of .* got 'trian'; did you mean train\?"),
         ("train=5", r"train: expected a table such as \[train\], got 5"),
-        ("train.steps", r"--set: expected key=value, got 'train.steps'"),
+        ("train.steps", r"changes: expected key=value, got 'train.steps'; for example train.steps=500"),
         ("train.steps=many", r"train.steps: expected an int, got 'many'"),
         ("train.steps=1.5", r"train.steps: expected an int, got 1.5"),
         ("train.steps=true", r"train.steps: expected an int, got True"),
@@ -67,7 +67,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("schedule.law=cosin", r"schedule.law: expected one of .* did you mean cosine\?"),
         ("schedule.options.beta_stop=1", r"schedule.options: expected one of beta_start, beta_end, got 'beta_stop'"),
         ("schedule.options.beta_end=2", r"beta: expected values in \(0, 1\)"),
-        ("schedule.T=40", r"sample.steps: expected at most schedule.T = 40, got 50; add --set sample.steps=40"),
+        ("schedule.T=40", r"sample.steps: expected at most schedule.T = 40, got 50; add sample.steps=40$"),
         ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, got 2"),
         ("sample.method=eular", r"sample.method: expected one of .* did you mean euler\?"),
         ("schedule.law=rescale_linear", r"schedule.law: expected one of .* did you mean rescaled_linear\?"),
@@ -75,9 +75,18 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("engine=cudda", r"engine: expected one of auto, reference, .*got 'cudda'; did you mean cuda"),
         ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
         ("model.kind=vit", r"model.kind: expected one of unet, mlp, got 'vit'"),
-        ("model.size=9", r"size: expected a multiple of 2"),
+        (
+            "model.size=9",
+            r"model.size: expected a multiple of 2, .* got 9; pad the images to 10x10, or .*: model.multipliers=\[1\]$",
+        ),
+        (
+            "model.attention=[3]",
+            r"model.attention: expected sizes among \[8, 4\], got \[3\]; give model.attention=\[4\]$",
+        ),
         ("model.multipliers=3", r"model.multipliers: expected a list of integers, got 3"),
-        ("data.source=3", r"data.source: expected a str, got 3"),
+        ("data.source=3", r"""data.source: expected a str, got 3; put .* in quotes: data.source='"3"'$"""),
+        ("data.source=2024-01-01", r"""data.source: expected a str, got 2024-01-01; .*: data.source='"2024-01-01"'$"""),
+        ("data.source=true", r"""data.source: expected a str, got True; .*: data.source='"true"'$"""),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_was_expected(change, message):

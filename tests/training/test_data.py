@@ -160,7 +160,8 @@ def test_repr_is_short():
 
 def test_classes_counts_both_parts():
     x = images(3)
-    assert Dataset("d", x, np.array([0, 1, 1]), x, np.array([0, 0, 4])).classes == 5
+    assert Dataset("d", x, np.array([0, 1, 1]), x, np.array([0, 0, 4])).classes == 3
+    assert Dataset("d", x, np.array([7, 7, 2_000_000_000]), x[:0], np.array([], np.int64)).classes == 2
     assert Dataset("d", x, None, x, None).classes == 0
 
 
@@ -204,7 +205,7 @@ def test_points_may_leave_the_unit_square():
 
 @given(st.integers(1, 45), st.booleans())
 def test_every_tenth_is_held_out(n, labelled):
-    x = (np.arange(n, dtype=np.float32) / 50)[:, None, None, None]
+    x = (np.arange(n, dtype=np.float32) / 50 - 1)[:, None, None, None]
     data = hold_out_tenth("d", x, np.arange(n) if labelled else None)
     assert data.held_out.ravel().tolist() == x[9::10].ravel().tolist()
     assert sorted([*data.x.ravel(), *data.held_out.ravel()]) == x.ravel().tolist()

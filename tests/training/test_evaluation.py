@@ -1,12 +1,25 @@
 """The measures of samples, against closed forms and against data whose answer is known."""
 
+import math
+import tracemalloc
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.training import Config, State, class_counts, classes_covered, eps_error, evaluate, frechet_distance
-from refdiff.training.data import load, mixture
+from refdiff.training import (
+    Config,
+    State,
+    class_counts,
+    classes_covered,
+    eps_error,
+    evaluate,
+    evaluation,
+    frechet_distance,
+)
+from refdiff.training.data import Dataset, load, mixture
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -46,11 +59,101 @@ def test_one_sample_has_no_covariance():
 def test_real_digits_cover_all_classes_and_a_single_digit_covers_one():
     data = load("digits")
     counts = class_counts(data.held_out, data)
-    assert counts.sum() == len(data.held_out)
+    assert sum(counts.values()) == len(data.held_out)
+    assert list(counts) == list(range(10))
     assert classes_covered(counts) == 10
     zeros = class_counts(np.repeat(data.held_out[data.held_out_labels == 0][:1], 50, axis=0), data)
-    assert zeros.tolist() == [50] + [0] * 9
+    assert list(zeros.values()) == [50] + [0] * 9
     assert classes_covered(zeros) == 1
+
+
+def labelled(labels, n=10, shape=(4, 4, 1), seed=0):
+    """n training samples about a mean of each label's own, and n samples at each mean."""
+    rng = np.random.default_rng(seed)
+    means = rng.uniform(-0.8, 0.8, (len(labels), *shape)).astype(np.float32)
+    x = np.repeat(means, n, axis=0) + rng.uniform(-0.05, 0.05, (len(labels) * n, *shape)).astype(np.float32)
+    x[:, 0, 0] = -1  # or all of one would be above 0
+    means[:, 0, 0] = -1
+    own = np.repeat(np.array(labels, np.int64), n)
+    return Dataset("labelled", x, own, x[:0], own[:0]), np.repeat(means, n, axis=0)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 2, 3], [3, 1, 7], [0, 2_000_000_000, (1 << 62)], [5]])
+def test_classes_may_have_any_numbers(labels):
+    data, samples = labelled(labels)
+    counts = class_counts(samples, data)
+    assert counts == dict.fromkeys(sorted(labels), 10)
+    assert classes_covered(counts) == len(labels)
+
+
+def test_a_class_without_training_samples_is_none_and_takes_no_sample():
+    data, samples = labelled([1, 2, 3])
+    one = np.full(1, -1, np.float32).repeat(16).reshape(1, 4, 4, 1)
+    more = Dataset("more", data.x, data.labels, one, np.array([9]))
+    assert class_counts(samples, more) == {1: 10, 2: 10, 3: 10}
+    with pytest.raises(ValueError, match="labels: expected classes counted from 0, got -1"):
+        Dataset("negative", data.x, data.labels - 2, one, np.array([9]))
+
+
+@given(seeds, st.integers(1, 40), st.integers(0, 30), st.integers(1, 40))
+def test_the_nearest_mean_is_that_of_the_definition(seed, n, m, most):
+    rng = np.random.default_rng(seed)
+    x, samples = (rng.uniform(-1, 1, (k, 3, 2, 1)).astype(np.float32) for k in (n, m))
+    labels = rng.integers(0, most, n)
+    present = np.unique(labels)
+    means = np.stack([x[labels == label].astype(np.float64).mean(axis=0) for label in present])
+    nearest = [present[((sample - means) ** 2).sum(axis=(1, 2, 3)).argmin()] for sample in samples]
+    data = Dataset("any", x, labels, x[:0], labels[:0])
+    expected = {label: nearest.count(label) for label in present.tolist()}
+    assert class_counts(samples, data) == expected
+    with mock.patch.object(evaluation, "_AT_ONCE", 13):  # in small parts
+        assert class_counts(samples, data) == expected
+
+
+def test_the_mean_of_a_class_is_that_of_float64():
+    x = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
+    members = np.arange(0, 3000, 2)
+    expected = [math.fsum(column) / len(members) for column in x[members].T.tolist()]
+    np.testing.assert_allclose(evaluation._mean(x, members, 7), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [10, 400])
+def test_classes_are_counted_in_bounded_memory(classes):
+    # The samples alone are 117 MiB; all differences to ten means at once were 1.2 GB.
+    rng = np.random.default_rng(0)
+    x = rng.random((500, 32, 32, 3), np.float32) - np.float32(0.5)
+    samples = np.tile(x[:100], (100, 1, 1, 1))
+    data = Dataset("large", x, np.arange(500) % classes * 1_000_003, x[:0], np.arange(0))
+    tracemalloc.start()
+    try:
+        counts = class_counts(samples, data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(counts.values()) == 10_000
+    assert peak < 40e6
+
+
+def test_samples_that_are_no_numbers_are_in_no_class_and_have_no_distance():
+    data, samples = labelled([1, 2, 3])
+    samples[3, 2, 1] = np.nan
+    for measure in (lambda: class_counts(samples, data), lambda: frechet_distance(samples, data.x)):
+        with pytest.raises(ValueError, match="samples: expected finite numbers, got 1 of 480 that are not"):
+            measure()
+    with pytest.raises(ValueError, match=r"samples: expected \(N, 4, 4, 1\), got \(3, 4, 4\)"):
+        class_counts(samples[:3, ..., 0], data)
+    with pytest.raises(ValueError, match="data: expected labels, got plain with none"):
+        class_counts(samples, Dataset("plain", data.x, None, data.x[:0], None))
+    assert class_counts(samples[:0], data) == {1: 0, 2: 0, 3: 0}
+    assert classes_covered({1: 0}) == classes_covered({}) == 0
+
+
+def test_too_few_samples_are_refused():
+    data, _ = labelled([1, 2, 3])
+    with pytest.raises(ValueError, match="n: expected at least 2 samples to measure, got 1"):
+        evaluate(Config(), {}, data.x[:1], data)
+    with pytest.raises(ValueError, match=r"data: expected at least 2 .* and 2 held out, got labelled with 30 and 0"):
+        evaluate(Config(), {}, data.x, data)
 
 
 def test_floor_and_ceiling_stand_around_real_images_and_noise():

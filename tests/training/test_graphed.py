@@ -1,5 +1,6 @@
 """A training step and a sampling step of the CUDA engine, whole and captured, on the emulator, against the reference."""
 
+import copy
 import shutil
 
 import numpy as np
@@ -124,6 +125,121 @@ def test_a_loss_that_is_not_finite_is_refused_and_nothing_is_written(tiny):
     assert all(np.array_equal(before[k], after[k]) for k in before)
 
 
+class Late:
+    """An emulator on which nothing is done before somebody waits, as on a GPU that is behind. waits: for results alone."""
+
+    name, architecture = "late", "emulated"
+
+    def __init__(self):
+        self.emulator, self.queue, self.waits, self.recording = device(), [], 0, False
+        for name in ("free_bytes", "reserve", "release", "pinned"):
+            setattr(self, name, getattr(self.emulator, name))
+
+    def later(self, name, *arguments):
+        self.queue.append(lambda: getattr(self.emulator, name)(*arguments))
+
+    def synchronise(self):
+        while self.queue:
+            self.queue.pop(0)()
+
+    def write(self, pointer, array):
+        self.synchronise()
+        self.emulator.write(pointer, array)
+
+    def read(self, pointer, array):
+        self.synchronise()
+        self.emulator.read(pointer, array)
+
+    def send(self, pointer, array):
+        self.later("write", pointer, array)
+
+    def fetch(self, pointer, array):
+        done = []
+        self.queue.append(lambda: done.append(self.emulator.read(pointer, array)))
+
+        def wait():
+            self.waits += 1
+            while not done:
+                self.queue.pop(0)()
+
+        return wait
+
+    def launch(self, *arguments):
+        self.emulator.launch(*arguments) if self.recording else self.later("launch", *arguments)
+
+    def begin_capture(self):
+        self.synchronise()
+        self.recording = True
+        self.emulator.begin_capture()
+
+    def end_capture(self):
+        self.recording = False
+        graph = self.emulator.end_capture()
+        return graph._replace(replay=lambda: self.queue.append(graph.replay))
+
+
+def test_steps_that_nobody_waits_for(tiny):
+    """The host is a step ahead, never two: batches and results take turns in pinned memory, and no bit is another."""
+    whole, measured = run(tiny, 5)
+    late = Late()
+    worker = Graphed(tiny, tiny.schedule.build(), State.first(tiny), late)
+    for i, x0 in enumerate(batches(tiny, 4)):
+        x0 = x0.copy()
+        assert worker.step(x0, wait=False) is None
+        x0[:] = np.nan  # the caller's again
+        assert late.waits == i
+        assert i == 0 or late.queue
+    assert worker.step(batches(tiny, 5)[4]) == measured[4]
+    a, b = whole.state(), worker.state()
+    assert (a.step, a.seen) == (b.step, b.seen) == (5, 10)
+    for name in ("p", "m", "v", "average"):
+        left, right = flatten(getattr(a, name)), flatten(getattr(b, name))
+        assert all(np.array_equal(left[k], right[k]) for k in left)
+
+
+@pytest.mark.parametrize("by", ["step", "waiting step", "state"])
+def test_a_step_that_is_not_finite_is_told_a_step_late_under_its_own_number(tiny, by):
+    """Nothing of it is in the state, nor of the good batch that was queued after it."""
+    good, bad = batches(tiny, 3), np.full((2, 8, 8, 1), 1e38, np.float32)
+    worker, _ = run(tiny, 2)
+    before = worker.state()
+    worker.step(bad, wait=False)
+    calls = {
+        "step": lambda: worker.step(good[2], wait=False),
+        "waiting step": lambda: worker.step(good[2]),
+        "state": worker.state,
+    }
+    with pytest.raises(TrainingError, match="step 3: expected a finite loss and gradient, got loss nan"):
+        calls[by]()
+    after = worker.state()
+    assert (after.step, after.seen) == (before.step, before.seen) == (2, 4)
+    for name in ("p", "m", "v", "average"):
+        left, right = flatten(getattr(before, name)), flatten(getattr(after, name))
+        assert all(np.array_equal(left[k], right[k]) for k in left)
+    with pytest.raises(TrainingError, match="nothing is trained any more since step 3"):
+        worker.step(good[2])
+
+
+@pytest.mark.parametrize("bad_at", [3, 4, 6])
+def test_a_run_that_diverges_saves_no_bad_state(tiny, tmp_path, bad_at):
+    """Steps 1 to 6, a checkpoint every second, the log every third: the bad step is named wherever it falls."""
+    from refdiff.engines import cuda
+    from refdiff.training import batch_indices, load_state, train
+
+    config = tiny.changed(["engine=cuda", "train.steps=6", "train.checkpoint_every=2", "train.log_every=3"])
+    digits, n = load("digits"), config.train.batch
+    x = digits.x.copy()
+    x[batch_indices(config.seed, (bad_at - 1) * n, n, len(x))] = 1e38
+    with cuda.use(cuda.Context(Late())):
+        data = copy.copy(digits)
+        object.__setattr__(data, "x", x)  # past its own check of the range
+        with pytest.raises(TrainingError, match=f"step {bad_at}: expected a finite loss .*last good checkpoint is"):
+            train(config, tmp_path, progress=False, data=data)
+    saved = load_state(tmp_path)[1]
+    assert saved.step == (bad_at - 1) // 2 * 2
+    assert all(np.all(np.isfinite(leaf)) for leaf in flatten(saved.p).values())
+
+
 def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(tiny):
     small = device()
     small.free_bytes = lambda: 1000
@@ -146,7 +262,9 @@ def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(ti
     (tmp_path / "config.toml").write_text("a former run")
     config = tiny.changed(["engine=auto", "dtype=bfloat16"])
     for attempt in (lambda: train(config, tmp_path, force=True), lambda: sample(config, State.first(config).p, 2)):
-        with pytest.raises(ValueError, match="dtype: expected float32 on the cpu engine, got bfloat16; add --dtype"):
+        with pytest.raises(
+            ValueError, match=r'dtype: expected float32 on the cpu engine, got bfloat16; take dtype="float'
+        ):
             attempt()
     small = device()
     small.free_bytes = lambda: 1000

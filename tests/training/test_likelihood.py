@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from refdiff.process import (
+    SCHEDULES,
     GaussianMixture,
     decoder_log_likelihood,
+    fixed_log_variance,
     fixed_reverse,
+    l_vlb_term,
     linear,
     posterior_mean,
     posterior_variance,
@@ -17,7 +20,7 @@ from refdiff.process import (
 )
 from refdiff.training import Config, State
 from refdiff.training.data import load
-from refdiff.training.likelihood import estimate_bound, levels, nll, plot_nll, samples_a_step
+from refdiff.training.likelihood import _LAWS, estimate_bound, levels, nll, plot_nll, samples_a_step
 
 MEAN, VARIANCE = np.array([0.3, -0.8, 0.1]), np.array([0.05, 0.4, 1.5])
 
@@ -178,7 +181,9 @@ def test_the_first_term_is_the_decoders(few):
     for clip in (True, False):
         options = "schedule.options={beta_start=0.1, beta_end=0.5}"
         config = few.changed([f"sample.clip={str(clip).lower()}", options])
-        found = nll(config, State.first(config).p, x, per_step=300, variance="beta", progress=False)
+        found = nll(
+            config, State.first(config).p, x, per_step=300, variance="beta", first_variance="refdiff", progress=False
+        )
         schedule, rng = config.schedule.build(), np.random.default_rng(0)
         x0 = np.repeat(x, 40, axis=0).astype(np.float64)
         x1 = np.sqrt(schedule.alpha_bar[1]) * x0 + np.sqrt(schedule.beta[1]) * rng.standard_normal(x0.shape)
@@ -186,6 +191,59 @@ def test_the_first_term_is_the_decoders(few):
         mean = np.clip(x0_hat, -1, 1) if clip else x0_hat
         log_mass, _ = decoder_log_likelihood(x0, mean, np.full_like(x0, np.log(schedule.beta[1])), 17)
         assert found["reconstruction"] == pytest.approx(-log_mass.mean() / math.log(2), rel=0.05)
+
+
+def published_fixed_large(betas):
+    """The log variances of guided-diffusion's FIXED_LARGE, by its formula: beta's, but the first is the posterior's."""
+    alphas_cumprod = np.cumprod(1.0 - betas)
+    alphas_cumprod_prev = np.append(1.0, alphas_cumprod[:-1])
+    posterior_variance = betas * (1.0 - alphas_cumprod_prev) / (1.0 - alphas_cumprod)
+    return np.log(np.append(posterior_variance[1], betas[1:]))
+
+
+def decoder_bits(error, log_variance, bins=256):
+    """-log2 of the mass that N(x + error, sigma^2) has on the inner bin about x, by the exact error function."""
+    sigma, half = math.exp(0.5 * log_variance), 1 / (bins - 1)
+    upper, lower = ((side * half - error) / sigma / math.sqrt(2) for side in (1, -1))
+    return -math.log2(0.5 * (math.erf(upper) - math.erf(lower)))
+
+
+def test_both_conventions_of_the_first_variance_are_what_they_are_named_after():
+    # linear(1000), 256 levels, a model whose mean is wrong by 0.0048, as that of a trained one: the two values of L_0.
+    schedule, error = linear(1000), 0.0048
+    betas = np.linspace(1e-4, 0.02, 1000)
+    expected = {"guided-diffusion": published_fixed_large(betas), "refdiff": np.log(betas)}
+    x = (np.random.default_rng(0).integers(20, 236, (40, 4, 4, 1)) / 127.5 - 1).astype(np.float64)
+    found = {}
+    for name, log_variance in expected.items():
+        law = _LAWS["beta", name]
+        t = np.arange(1, 1001)
+        np.testing.assert_allclose(law(schedule, t), log_variance, rtol=1e-11)
+        term, _ = l_vlb_term(schedule, x, x, 1, x + error, fixed_log_variance(schedule, x, 1, law))
+        np.testing.assert_allclose(term, decoder_bits(error, float(log_variance[0])), rtol=1e-9)
+        found[name] = term.mean()
+    assert found["refdiff"] == pytest.approx(1.871, abs=1e-3)
+    assert found["guided-diffusion"] == pytest.approx(1.583, abs=1e-3)
+
+
+@pytest.mark.parametrize("T", [1, 2, 10])
+@pytest.mark.parametrize("law", SCHEDULES)
+def test_the_conventions_differ_in_the_first_term_alone(few, law, T):
+    config = few.changed([f"schedule.law={law}", f"schedule.T={T}", "schedule.options={}", "sample.steps=1"])
+    p, x = State.first(config).p, load("digits").held_out[:8]
+    published, ours, default = (
+        nll(config, p, x, per_step=4, variance="beta", progress=False, **how)
+        for how in ({"first_variance": "guided-diffusion"}, {"first_variance": "refdiff"}, {})
+    )
+    assert default == published
+    assert (published["first_variance"], ours["first_variance"]) == ("guided-diffusion", "refdiff")
+    assert published["terms"][1:] == ours["terms"][1:]
+    assert (published["terms"][0] == ours["terms"][0]) == (T == 1)  # where there is no t = 2
+    small = {
+        name: nll(config, p, x, per_step=4, progress=False, first_variance=name)
+        for name in ("guided-diffusion", "refdiff")
+    }
+    assert small["refdiff"]["terms"] == small["guided-diffusion"]["terms"]
 
 
 def test_points_have_a_density_and_no_levels():
@@ -201,6 +259,7 @@ def test_levels_are_those_of_the_data():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     assert levels(pixels.astype(np.float32) / np.float32(127.5) - 1) == 256
     assert levels(np.ones((3, 2))) is None
+    assert levels(np.array([-1.0, 0, 1]).reshape(1, 1, 3, 1), (3,)) == 3
     with pytest.raises(
         ValueError, match=r"x: expected images of 256 or 17 levels from -1 to 1, .*say how many with bins"
     ):
@@ -222,6 +281,10 @@ def test_wrong_data_and_arguments_are_refused_by_name(few):
         nll(few, p, x, bins=256, progress=False)
     with pytest.raises(ValueError, match="variance: expected one of posterior, beta, got 'learned'"):
         nll(few, p, x, variance="learned", progress=False)
+    with pytest.raises(ValueError, match="first_variance: expected one of guided-diffusion, refdiff, got 'ddpm'"):
+        nll(few, p, x, first_variance="ddpm", progress=False)
+    with pytest.raises(ValueError, match=r"x: expected at least one sample \(N, ...\), got shape \(0, 3\)"):
+        estimate_bound(linear(5), lambda x, t: (x, x), points(2)[:0])
     with pytest.raises(ValueError, match="per_step: expected at least 2 samples a step, for a standard error, got 1"):
         nll(few, p, x, per_step=1, progress=False)
     with pytest.raises(ValueError, match="batch: expected at least 1, got 0"):
@@ -240,5 +303,5 @@ def test_the_plot_is_a_picture_of_any_result(tmp_path):
 def test_without_matplotlib_the_plot_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(ImportError, match=r"refdiff\[plot\]"):
+    with pytest.raises(ImportError, match=r'pip install "\.\[plot\]" in a checkout'):
         plot_nll({"terms": [], "term_errors": []}, tmp_path / "nll.png")

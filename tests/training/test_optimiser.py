@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.training import adamw, clip, global_norm, learning_rate, moving_average, zeros_like
+from refdiff.models import leaves
+from refdiff.training import adamw, clip, global_norm, learning_rate, moving_average, train, zeros_like
+from refdiff.training.data import Dataset
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -89,3 +91,21 @@ def test_the_moving_average_is_a_weighted_mean_that_forgets_the_first_weights():
     assert weights.sum() == pytest.approx(1, rel=1e-12)
     assert weights[0] < 1e-6
     np.testing.assert_allclose(average["a"], sum(w * v["a"] for w, v in zip(weights, values, strict=True)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("most", [1e-30, 1.0])
+def test_a_gradient_of_zero_is_clipped_to_itself(most):
+    g = {"a": np.zeros(3, np.float32)}
+    assert (clip(g, global_norm(g), most)["a"] == 0).all()
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_data_that_a_new_model_already_knows_train_on(small, engine):
+    # It predicts 0, which zeros are: loss and gradient are exactly 0.
+    zeros = np.zeros((20, 8, 8, 1), np.float32)
+    data = Dataset("zeros", zeros, None, zeros[:2], None)
+    config = small.changed([f"engine={engine}", "train.prediction=x0", "train.steps=2"])
+    seen = []
+    state = train(config, progress=False, data=data, on_step=seen.append)
+    assert [(step.loss, step.gradient_norm) for step in seen] == [(0, 0), (0, 0)]
+    assert all(np.isfinite(leaf).all() for _, leaf in leaves(state.p))

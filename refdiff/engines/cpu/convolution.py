@@ -89,21 +89,26 @@ def conv2d(
 
 
 @operation
-def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
-    """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy."""
+def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
+    """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy.
+
+    needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
+    """
     x, weight, stride, padding = saved
-    dx, dweight = empty(x.shape), gradient(weight)
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
     for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
-        part, above, out, add = x[own], dy[own], dx[own], own.start > 0
+        part, above, out, add = x[own], dy[own], None if dx is None else dx[own], own.start > 0
         if tiles is not None:
             winograd.gradients(tiles, part, weight, above, out, dweight, those, add)
         elif kind == "taps":
-            taps.gradient_x(above, weight, stride, padding, out, those)
+            if out is not None:
+                taps.gradient_x(above, weight, stride, padding, out, those)
             taps.gradient_weight(part, above, stride, padding, dweight, those, add)
         else:
             for half in those:
                 dw = empty(weight.shape) if add else dweight
-                _direct(kind, part[half], weight, above[half], stride, padding, out[half], dw)
+                dx_half = None if out is None else out[half]
+                _direct(kind, part[half], weight, above[half], stride, padding, dx_half, dw)
                 if add:
                     dweight += dw
                 add = True
@@ -117,19 +122,21 @@ def _direct(
     dy: np.ndarray,
     stride: int,
     padding: tuple[int, int],
-    dx: np.ndarray,
+    dx: np.ndarray | None,
     dweight: np.ndarray,
 ) -> None:
-    """Both gradients of a convolution by columns or planes, of a half."""
-    kh, kw, c_in, _ = weight.shape
+    """Both gradients of a convolution by columns or planes, of a half; the weight's alone where dx is None."""
+    kh, kw, c_in, c_out = weight.shape
     if kind == "planes":  # few channels in dy: its windows serve both gradients
-        flipped = direct.flip(weight)
-        direct.columns_forward(dy, flipped, None, 1, (1, 1), dx)
-        turned = empty(flipped.shape)
+        if dx is not None:
+            direct.columns_forward(dy, direct.flip(weight), None, 1, (1, 1), dx)
+        turned = empty((kh, kw, c_out, c_in))
         direct.columns_gradients_weight(dy, x, 1, (1, 1), turned)
         dweight[...] = direct.flip(turned)
         return
-    if (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
+    if dx is None:
+        pass
+    elif (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
         direct.planes(dy, direct.flip(weight), None, dx)
     else:
         direct.columns_gradient_x(dy, weight, stride, padding, dx)

@@ -53,16 +53,19 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
 
 
 @operation
-def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
-    """dx = dy W^T,  dW = x^T dy,  db = sum dy."""
+def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
+    """dx = dy W^T,  dW = x^T dy,  db = sum dy.   needs_dx: as of conv2d_backward."""
     x, weight = saved
-    dx, dweight = empty(x.shape), gradient(weight)
-    flat, above, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), dx.reshape(-1, x.shape[-1])
-    turned = contiguous(weight.T) if weight.size <= _SMALL else weight.T
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
+    flat, above = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    if dx is not None:
+        out = dx.reshape(-1, x.shape[-1])
+        turned = contiguous(weight.T) if weight.size <= _SMALL else weight.T
     tasks: list[tuple[slice, np.ndarray | None]] = []  # rows, and where they give the weight its gradient, or else x
     for half in rows(x.shape):
         tasks.append((half, dweight if half.start == 0 else empty(weight.shape)))
-        tasks += [(part, None) for part in _parts(half, weight)]
+        if needs_dx:
+            tasks += [(part, None) for part in _parts(half, weight)]
 
     def task(i: int) -> None:
         own, dw = tasks[i]

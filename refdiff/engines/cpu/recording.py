@@ -48,7 +48,7 @@ class Recording:
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.spans: list[tuple[int, int, tuple[str, str, str]]] = []  # of the calls of an operation, see `profile`
-        self._errors = np.geterr()
+        self._errors: dict[str, Any] = {**np.geterr()}
         self._places: dict[tuple[Any, ...], np.ndarray] = {}
         self._starts: dict[mmap.mmap, int] = {}
 
@@ -65,9 +65,9 @@ class Recording:
             f(*args)
 
     def add(self, f: Callable[..., Any], *args: Any) -> None:
-        """f(*args) is what comes next, under the floating-point errors of now if they are not those of the beginning."""
-        if np.geterr() != self._errors:
-            f = partial(_under, np.geterr(), f)
+        """f(*args) is what comes next, under those floating-point errors that are not as at the beginning."""
+        if changed := {kind: mode for kind, mode in np.geterr().items() if mode != self._errors[kind]}:
+            f = partial(_under, changed, f)
         self.calls.append((f, tuple(self.place(a) for a in args)))
 
     def place(self, a: Any) -> Any:

@@ -184,17 +184,18 @@ def gradients(
     x: np.ndarray,
     weight: np.ndarray,
     dy: np.ndarray,
-    dx: np.ndarray,
+    dx: np.ndarray | None,
     dweight: np.ndarray,
     halves: list[slice],
     add: bool,
 ) -> None:
-    """dx, the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
+    """dx (unless it is None), the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
     x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
     """
     x, dy = contiguous(x), contiguous(dy)
-    _convolve(form, dy, _turned(form, weight), None, dx, halves)
+    if dx is not None:
+        _convolve(form, dy, _turned(form, weight), None, dx, halves)
     plans = [_Half.of(form, own, x.shape, *dweight.shape[2:]) for own in halves]
     if len(plans) > 1 and available() > 1 and not plans[0].alone:
         totals = [empty(dweight.shape) if add or i else dweight for i in range(len(plans))]

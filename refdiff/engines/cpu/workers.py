@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from itertools import count
 from queue import SimpleQueue
 from typing import Any
@@ -49,7 +50,7 @@ def _from_environment() -> int:
 
 _threads: int | None = None
 _workers: list[threading.Thread] = []
-_queue: SimpleQueue[_Job] = SimpleQueue()
+_queue: SimpleQueue[tuple[Context, _Job]] = SimpleQueue()
 _starting = threading.Lock()
 
 
@@ -134,7 +135,7 @@ def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
         _start(helpers)
     job = _Job(task, n)
     for _ in range(helpers):
-        _queue.put(job)
+        _queue.put((copy_context(), job))  # where NumPy has what becomes of floating-point errors
     job.help()
     job.finished.acquire()
     job.task = None  # a thread that comes late holds the job, and must not hold the arrays of the task
@@ -164,9 +165,11 @@ def _start(n: int) -> None:
             _workers.append(worker)
 
 
-def _work(queue: SimpleQueue[_Job]) -> None:
+def _work(queue: SimpleQueue[tuple[Context, _Job]]) -> None:
     while True:
-        queue.get().help()
+        context, job = queue.get()
+        context.run(job.help)
+        del context, job  # or they would wait here with all that they hold
 
 
 def _forget() -> None:

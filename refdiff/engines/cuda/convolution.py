@@ -10,6 +10,7 @@ from typing import Any
 
 from .array import Array
 from .product import choose_tile, packed, weight_gradient
+from .tile_table import Problem
 
 __all__ = ["conv2d", "conv2d_backward"]
 
@@ -37,7 +38,7 @@ def conv2d(
     )
     assert h > 0 and w > 0, f"conv2d: a {kh}x{kw} filter on {x.shape} with padding {padding}"
     y = x.context.empty((n, h, w, c_out), x.dtype)
-    tile = choose_tile(x.context, x.dtype, n * h * w, c_out)
+    tile = choose_tile(x.context, "conv2d", x.dtype, Problem(n * h * w, c_out, kh * kw * c_in))
     x.context.launch(
         "conv2d.cu", "conv2d", tile.cover(n * h * w, c_out), tile.threads, x, weight, bias, y,
         *_sizes(x.shape, y.shape, weight.shape, stride, padding),
@@ -46,26 +47,40 @@ def conv2d(
     return y, (x, weight, stride, padding)
 
 
-def conv2d_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
+def conv2d_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array | None, dict[str, Array]]:
     """dx[n,h,w,c] = sum_{i,j,o} dy[n, (h + p - i) / s, (w + p - j) / s, o] W[i,j,c,o], over what s divides,
 
     dW[i,j,c,o] = sum_{n,h,w} x[n, h s + i - p, w s + j - p, c] dy[n,h,w,o],  db = sum dy.   dW and db in float32.
+
+    needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
-    n, h, w, c_in = x.shape
-    assert dy.dense and dy.dtype == x.dtype, f"conv2d_backward: dy {dy}"
     sizes = _sizes(x.shape, dy.shape, weight.shape, stride, padding)
-    packs = {"IN_PACKS": packed(c_in, x), "OUT_PACKS": packed(dy.shape[3], dy)}
+    dx, terms = conv2d_dx(dy, saved) if needs_dx else None, dy.size // dy.shape[3]
+    dweight, dbias = weight_gradient(
+        "conv2d.cu", "conv2d_dweight", x, dy, weight.shape, terms, *sizes, **_packs(x, dy)
+    )  # fmt: skip
+    return dx, {"weight": dweight, "bias": dbias}
+
+
+def conv2d_dx(dy: Array, saved: Any) -> Array:
+    """dx of `conv2d_backward`."""
+    x, weight, stride, padding = saved
+    (n, h, w, c_in), (kh, kw, _, c_out) = x.shape, weight.shape
     dx = dy.context.empty(x.shape, x.dtype)
     pixels = n * -(-h // stride) * -(-w // stride)  # of each pair of residues of h and w, at most
-    tile = choose_tile(dy.context, x.dtype, pixels, c_in, copies=stride**2)
+    tile = choose_tile(dy.context, "conv2d_dx", x.dtype, Problem(pixels, c_in, kh * kw * c_out, stride**2))
     dy.context.launch(
-        "conv2d.cu", "conv2d_dx", (tile.cover(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx, *sizes,
-        dtype=x.dtype, shared=tile.shared, **packs, **tile.defines,
+        "conv2d.cu", "conv2d_dx", (tile.cover(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx,
+        *_sizes(x.shape, dy.shape, weight.shape, stride, padding),
+        dtype=x.dtype, shared=tile.shared, **_packs(x, dy), **tile.defines,
     )  # fmt: skip
-    terms = dy.size // dy.shape[3]
-    dweight, dbias = weight_gradient("conv2d.cu", "conv2d_dweight", x, dy, weight.shape, terms, *sizes, **packs)
-    return dx, {"weight": dweight, "bias": dbias}
+    return dx
+
+
+def _packs(x: Array, dy: Array) -> dict[str, int]:
+    assert dy.dense and dy.dtype == x.dtype, f"conv2d_backward: dy {dy}"
+    return {"IN_PACKS": packed(x.shape[3], x), "OUT_PACKS": packed(dy.shape[3], dy)}
 
 
 def _sizes(

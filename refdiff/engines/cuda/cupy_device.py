@@ -8,14 +8,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from ...errors import extra, option
 from . import nvrtc
-from .device import DeviceError, Graph, Kernel
+from .device import DeviceError, DeviceLost, Graph, Kernel
 from .sources import KERNELS
 
 __all__ = ["CupyDevice"]
@@ -23,7 +24,11 @@ __all__ = ["CupyDevice"]
 OLDEST = 80  # compute capability 8.0: bfloat16, cp.async
 _SHARED = 48 << 10  # bytes of shared memory a block may have without asking
 _NO_MEMORY, _NO_DEVICE, _OLD_DRIVER = 2, 100, 35  # cudaError_t; the first is CUresult's too
-_GO_ON = "--engine cpu goes on working"
+# cudaError_t and CUresult after which CUDA refuses all further work of the process: memory (214, 220), an illegal address, a
+# launch that ran too long, a context that is gone, assert, stack, instruction, alignment, address space, counter, launch
+# failure, a device outside CUDA, unknown.
+_LOST = frozenset({214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 911, 999})
+_ALL = 100  # percent of what a multiprocessor has for shared memory and level-1 cache together
 
 
 class CupyDevice:
@@ -37,7 +42,7 @@ class CupyDevice:
         with self._explained("looking for a GPU"):
             count = self._runtime.getDeviceCount()
         if index >= count:
-            raise DeviceError(f"GPU {index} is not there: CUDA sees {count}; {_GO_ON}")
+            raise DeviceError(f"GPU {index} is not there: CUDA sees {count}; {_go_on()}")
         with self._explained("opening the GPU"):
             self._runtime.setDevice(index)
             name = self._runtime.getDeviceProperties(index)["name"]
@@ -46,7 +51,7 @@ class CupyDevice:
         if int(capability) < OLDEST:
             raise DeviceError(
                 f"{self.name} has compute capability {capability[:-1]}.{capability[-1]}; the kernels need 8.0 (Ampere, "
-                f"2020) or more; {_GO_ON}"
+                f"2020) or more; {_go_on()}"
             )
         self.architecture = f"sm_{capability}" + ("a" if capability == "90" else "")  # wgmma is there on 9.0 alone
         self._nvrtc = nvrtc.find(cuda)
@@ -83,6 +88,28 @@ class CupyDevice:
         assert array.flags.c_contiguous
         self._copy(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
 
+    def pinned(self, nbytes: int) -> np.ndarray:
+        with self._explained(f"pinning {nbytes} bytes of the host"):
+            memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
+        return np.frombuffer(memory, np.uint8, nbytes)  # which keeps it
+
+    def send(self, pointer: int, array: np.ndarray) -> None:
+        assert self._captured is None, "a copy from the host cannot be captured"
+        self._queue(pointer, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice)
+
+    def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
+        assert self._captured is None, "a copy to the host cannot be captured"
+        self._queue(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
+        with self._explained("recording an event"):
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+
+        def wait() -> None:
+            with self._explained("waiting for a copy"):
+                event.synchronize()
+
+        return wait
+
     def launch(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
@@ -91,7 +118,13 @@ class CupyDevice:
             function = self._functions[kernel] = self._load(kernel)
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         with self._explained(f"{kernel.source}, {kernel.name}, grid {grid}, block {block}, {shared} bytes shared"):
-            if shared > max(_SHARED, self._allowed.get(function, 0)):
+            if shared and function not in self._allowed:
+                # How much of a multiprocessor's memory is shared and how much caches is the driver's choice; a kernel that
+                # stages its operands in shared memory wants as many blocks there as fit.
+                carveout = self._driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+                self._driver.funcSetAttribute(function, carveout, _ALL)
+                self._allowed[function] = _SHARED
+            if shared > self._allowed.get(function, _SHARED):
                 which = self._driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 self._driver.funcSetAttribute(function, which, shared)
                 self._allowed[function] = shared
@@ -133,9 +166,13 @@ class CupyDevice:
         return Graph(replay, launches)
 
     def _copy(self, to: int, source: int, nbytes: int, kind: int) -> None:
+        self._queue(to, source, nbytes, kind)
+        with self._explained(f"copying {nbytes} bytes"):
+            self._stream.synchronize()  # the host's memory may be gone or read as soon as this returns
+
+    def _queue(self, to: int, source: int, nbytes: int, kind: int) -> None:
         with self._explained(f"copying {nbytes} bytes"):
             self._runtime.memcpyAsync(to, source, nbytes, kind, self._stream.ptr)
-            self._stream.synchronize()  # the host's memory may be gone or read as soon as this returns
 
     def _load(self, kernel: Kernel) -> int:
         key = (kernel.source, kernel.defines)
@@ -165,16 +202,22 @@ def _explain(what: str, error: Any) -> DeviceError:
     status = getattr(error, "status", None)
     if status == _NO_MEMORY:
         return DeviceError(
-            f"not enough memory on the GPU ({what}): lower train.batch or take --dtype bfloat16 ({error})"
+            f"not enough memory on the GPU ({what}): lower train.batch or take {option('dtype', 'bfloat16')} ({error})"
         )
     if status == _NO_DEVICE:
-        return DeviceError(f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES, or a container without one); {_GO_ON}")
+        return DeviceError(f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES, or a container without one); {_go_on()}")
     if status == _OLD_DRIVER:
-        return DeviceError(f"the NVIDIA driver is too old for this CuPy: {_UPDATE}; {_GO_ON}")
+        return DeviceError(f"the NVIDIA driver is too old for this CuPy: {_UPDATE}; {_go_on()}")
+    if status in _LOST:
+        return DeviceLost(f"{what} failed: {error}; the GPU does nothing more for this process: start it again")
     return DeviceError(f"{what} failed: {error}")
 
 
-_UPDATE = 'pip install "refdiff[cuda12]" (driver 525 or newer), or update the driver (580 or newer for refdiff[cuda13])'
+_UPDATE = f"{extra('cuda12')} (driver 525 or newer), or update the driver (580 or newer for the extra cuda13)"
+
+
+def _go_on() -> str:
+    return f"{option('engine', 'cpu')} goes on working"
 
 
 def _import() -> Any:
@@ -184,15 +227,15 @@ def _import() -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(
-                'the CUDA engine needs CuPy: pip install "refdiff[cuda13]" (driver 580 or newer; nvidia-smi tells it) or '
-                f'"refdiff[cuda12]" (525 or newer); {_GO_ON}'
+                f"the CUDA engine needs CuPy: {extra('cuda13')} (driver 580 or newer; nvidia-smi tells it) or "
+                f"cuda12 in its place (525 or newer); {_go_on()}"
             ) from error
         raise DeviceError(
-            f"CuPy is installed and does not load ({error}): uninstall every cupy package, then pip install "
-            f'"refdiff[cuda13]" or "refdiff[cuda12]"; {_GO_ON}'
+            f"CuPy is installed and does not load ({error}): uninstall every cupy package, then {extra('cuda13')} or "
+            f"cuda12 in its place; {_go_on()}"
         ) from error
     if getattr(cupy.cuda.runtime, "is_hip", False):
-        raise DeviceError(f'this CuPy is for AMD: pip uninstall it, then pip install "refdiff[cuda13]"; {_GO_ON}')
+        raise DeviceError(f"this CuPy is for AMD: pip uninstall it, then {extra('cuda13')}; {_go_on()}")
     return cupy
 
 
@@ -204,14 +247,14 @@ def _check_driver(runtime: Any) -> int:
         raise _explain("asking for the driver's version", error) from error
     built = int(runtime.runtimeGetVersion())
     if driver == 0:
-        raise DeviceError(f"no NVIDIA driver is installed, so no GPU can be used; {_GO_ON}")
+        raise DeviceError(f"no NVIDIA driver is installed, so no GPU can be used; {_go_on()}")
     if driver // 1000 < 12:
         raise DeviceError(
-            f"the NVIDIA driver is for CUDA {driver // 1000}.{driver % 1000 // 10}: update it to 525 or newer; {_GO_ON}"
+            f"the NVIDIA driver is for CUDA {driver // 1000}.{driver % 1000 // 10}: update it to 525 or newer; {_go_on()}"
         )
     if driver // 1000 < built // 1000:
         raise DeviceError(
             f"CuPy is for CUDA {built // 1000}, the NVIDIA driver for {driver // 1000}.{driver % 1000 // 10}: {_UPDATE}; "
-            f"{_GO_ON}"
+            f"{_go_on()}"
         )
     return driver // 1000

@@ -9,7 +9,19 @@ import numpy as np
 
 from ...errors import DeviceError as DeviceError
 
-__all__ = ["Device", "DeviceError", "Graph", "Kernel"]
+__all__ = ["Device", "DeviceError", "DeviceLost", "Graph", "Kernel", "is_lost"]
+
+
+class DeviceLost(DeviceError):
+    """After this (an illegal address, a launch that failed) the device answers nothing more to this process: it must end,
+    and what comes next needs a new one."""
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether it, or what it came of, is DeviceLost."""
+    while error is not None and not isinstance(error, DeviceLost):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class Kernel(NamedTuple):
@@ -51,6 +63,19 @@ class Device(Protocol):
 
     def read(self, pointer: int, array: np.ndarray) -> None:
         """Copy from the device into a contiguous array of the host, when all that was queued is done."""
+        ...
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """Memory of the host that `send` and `fetch` copy without waiting.   -> (nbytes,) uint8, with whatever is there."""
+        ...
+
+    def send(self, pointer: int, array: np.ndarray) -> None:
+        """Queue a copy from the host, of an array in `pinned` memory, which must stay as it is until the copy is done."""
+        ...
+
+    def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
+        """Queue a copy to the host, into an array in `pinned` memory.   -> wait(), which returns when that copy, and all
+        that was queued before it, is done."""
         ...
 
     def launch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,16 @@ class Dry:
     def read(self, pointer: int, array: np.ndarray) -> None:
         """Zeros."""
         array[...] = 0
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        return np.zeros(nbytes, np.uint8)
+
+    def send(self, pointer: int, array: np.ndarray) -> None: ...
+
+    def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
+        """Zeros."""
+        array[...] = 0
+        return lambda: None
 
     def launch(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from .array import Array
 from .product import choose_tile, packed, weight_gradient
+from .tile_table import Problem
 
 __all__ = ["linear", "linear_backward"]
 
@@ -15,7 +16,7 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
     rows, inputs, outputs = _sizes(x, weight)
     assert bias.shape == (outputs,) and bias.dtype == "float32", f"linear: bias {bias} for weight {weight}"
     y = x.context.empty((*x.shape[:-1], outputs), x.dtype)
-    tile = choose_tile(x.context, x.dtype, rows, outputs)
+    tile = choose_tile(x.context, "linear", x.dtype, Problem(rows, outputs, inputs))
     x.context.launch(
         "linear.cu", "linear", tile.cover(rows, outputs), tile.threads, x, weight, bias, y, rows, inputs, outputs, x.pitch,
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, weight), **tile.defines,
@@ -23,22 +24,33 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
     return y, (x, weight)
 
 
-def linear_backward(dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
-    """dx = dy W^T,  dW = x^T dy,  db = sum dy.   dW and db in float32; dy may be a part of a split."""
+def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array | None, dict[str, Array]]:
+    """dx = dy W^T,  dW = x^T dy,  db = sum dy.   dW and db in float32; dy may be a part of a split.
+
+    needs_dx: as of conv2d_backward.
+    """
     x, weight = saved
     rows, inputs, outputs = _sizes(x, weight)
-    context, out_packs = dy.context, packed(outputs, dy, weight)
-    dx = context.empty(x.shape, x.dtype)
-    tile = choose_tile(context, x.dtype, rows, inputs)
-    context.launch(
-        "linear.cu", "linear_dx", tile.cover(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
-        dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, dx), OUT_PACKS=out_packs, **tile.defines,
-    )  # fmt: skip
+    dx = linear_dx(dy, saved) if needs_dx else None
     dweight, dbias = weight_gradient(
         "linear.cu", "linear_dweight", x, dy, weight.shape, rows, rows, inputs, outputs, x.pitch, dy.pitch,
-        IN_PACKS=packed(inputs, x), OUT_PACKS=out_packs,
+        IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, dy, weight),
     )  # fmt: skip
     return dx, {"weight": dweight, "bias": dbias}
+
+
+def linear_dx(dy: Array, saved: Any) -> Array:
+    """dx of `linear_backward`."""
+    x, weight = saved
+    rows, inputs, outputs = _sizes(x, weight)
+    dx = dy.context.empty(x.shape, x.dtype)
+    tile = choose_tile(dy.context, "linear_dx", x.dtype, Problem(rows, inputs, outputs))
+    dy.context.launch(
+        "linear.cu", "linear_dx", tile.cover(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
+        dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, dx), OUT_PACKS=packed(outputs, dy, weight),
+        **tile.defines,
+    )  # fmt: skip
+    return dx
 
 
 def _sizes(x: Array, weight: Array) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ import sys
 from bisect import bisect_left, insort
 from typing import Protocol
 
+from ...errors import option
 from .device import Device, DeviceError
 
 __all__ = ["ALIGNMENT", "Arena", "Memory", "Separate", "enough"]
@@ -31,7 +32,7 @@ def enough(device: Device, extent: int, what: str, advice: str) -> int:
     if need > free:
         raise DeviceError(
             f"not enough memory on {device.name}: {what} {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; "
-            f"{advice}, take --dtype bfloat16 or --engine cpu"
+            f"{advice}, take {option('dtype', 'bfloat16')} or {option('engine', 'cpu')}"
         )
     return need
 
@@ -118,7 +119,7 @@ class Arena:
         if size > free:
             raise DeviceError(
                 f"not enough memory on {self.device.name}: {self.reserved >> 20} MiB are in use, {size >> 20} MiB more are "
-                f"needed, {free >> 20} MiB are free; lower train.batch or take --dtype bfloat16"
+                f"needed, {free >> 20} MiB are free; lower train.batch or take {option('dtype', 'bfloat16')}"
             )
         base = self.device.reserve(size)
         pointer = -(-base // ALIGNMENT) * ALIGNMENT

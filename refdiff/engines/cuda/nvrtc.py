@@ -13,16 +13,20 @@ import importlib.util
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...errors import extra, option
 from .device import DeviceError
 
-__all__ = ["Compiled", "Nvrtc", "cache_folder", "find"]
+__all__ = ["OLDEST", "Compiled", "Nvrtc", "cache_folder", "candidates", "find"]
+
+OLDEST = (12, 2)  # 12.0 and 12.1 lack overloads such as pow(double, int); `make check` compiles with 12.2
 
 OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
+TOOLKITS = Path("/usr/local")
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -113,39 +117,51 @@ class Nvrtc:
 
 @cache
 def find(newest: int | None = None) -> Nvrtc:
-    """The first NVRTC in the wheels, under CUDA_PATH or CUDA_HOME, or where the system's loader looks; of no later CUDA
-    than `newest`, if given: a driver refuses what a newer compiler made. DeviceError, which says what to install."""
+    """The first of `candidates` that is OLDEST or newer, and of no later CUDA than `newest`, if given: a driver refuses what
+    a newer compiler made. DeviceError, which says what to install and what was found."""
     others = []
-    for path in _candidates():
+    for path in candidates():
         try:
             nvrtc = Nvrtc(path)
         except (OSError, AttributeError, DeviceError) as error:
             others.append(f"{path} ({error})")
             continue
-        if newest is None or nvrtc.version[0] <= newest:
+        version = "{}.{}".format(*nvrtc.version)
+        if nvrtc.version < OLDEST:
+            others.append(f"{path} (version {version}, too old)")
+        elif newest is not None and nvrtc.version[0] > newest:
+            others.append(f"{path} (version {version}, newer than the driver)")
+        else:
             return nvrtc
-        others.append(f"{path} (of CUDA {nvrtc.version[0]})")
     raise DeviceError(
-        f"NVRTC, the compiler of the kernels, {f'of CUDA {newest} ' if newest else ''}is missing: "
-        f'pip install "refdiff[cuda{min(newest or 13, 13)}]"; --engine cpu goes on working'
-        + (f". Found and not used: {'; '.join(others)}" if others else "")
+        f"NVRTC {'.'.join(map(str, OLDEST))} or newer, the compiler of the kernels, "
+        f"{f'for a driver of CUDA {newest} ' if newest else ''}is missing: "
+        f"{extra(f'cuda{min(newest or 13, 13)}') if newest is None or newest >= OLDEST[0] else 'update the driver'}; "
+        f"{option('engine', 'cpu')} goes on working" + (f". Found and not used: {'; '.join(others)}" if others else "")
     )
 
 
-def _candidates() -> Iterator[str]:
+def candidates() -> list[str]:
+    """Libraries of NVRTC, the first to be tried first: in the wheels, under CUDA_PATH and CUDA_HOME, in /usr/local/cuda and
+    /usr/local/cuda-VERSION (the newest first), in the folders of LD_LIBRARY_PATH, and what the loader finds."""
     spec = importlib.util.find_spec("nvidia")  # a namespace, of all wheels of NVIDIA's
-    folders = [
-        Path(root) / part
-        for root in (spec.submodule_search_locations or () if spec else ())
-        for part in ("cu13/lib", "cuda_nvrtc/lib")
-    ]
-    folders += [Path(os.environ[name]) / "lib64" for name in ("CUDA_PATH", "CUDA_HOME") if os.environ.get(name)]
+    wheels = [Path(root) for root in (spec.submodule_search_locations or () if spec else ())]
+    folders = [root / part for root in wheels for part in ("cu13/lib", "cuda_nvrtc/lib")]
+    toolkits = [Path(os.environ[name]) for name in ("CUDA_PATH", "CUDA_HOME") if os.environ.get(name)]
+    toolkits += [TOOLKITS / "cuda", *sorted(TOOLKITS.glob("cuda-*"), key=_numbers, reverse=True)]
+    folders += [root / part for root in toolkits for part in ("lib64", "lib")]
+    folders += [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    found: dict[str, str] = {}  # by what a link leads to: /usr/local/cuda is one to cuda-VERSION
     for folder in folders:
         names = [path for path in folder.glob("libnvrtc.so*") if re.fullmatch(r"libnvrtc\.so[.\d]*", path.name)]
-        yield from sorted(map(str, names), key=len)
+        for path in sorted(map(str, names), key=len):
+            found.setdefault(os.path.realpath(path), path)
     name = ctypes.util.find_library("nvrtc")
-    if name:
-        yield name
+    return [*found.values(), *([name] if name else [])]
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def cache_folder() -> Path:

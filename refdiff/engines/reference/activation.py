@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
 
-_NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(24))
+_GAUSS_LEGENDRE = [*zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(24)), strict=True)]  # nodes and weights
 _C = np.sqrt(2 / np.pi).item()
 
 
@@ -55,7 +55,5 @@ def _erf(x: np.ndarray) -> np.ndarray:
     Analytic in x, as a complex step needs; within 3e-15 for |x| <= 6, beyond which erf is 1 to the last bit.
     """
     inside = np.where(np.abs(x.real) < 6, x, 0)
-    integral = sum(
-        w / 2 * np.exp(-((inside * (0.5 + 0.5 * node)) ** 2)) for node, w in zip(_NODES, _WEIGHTS, strict=True)
-    )
+    integral = sum(w / 2 * np.exp(-((inside * (0.5 + 0.5 * node)) ** 2)) for node, w in _GAUSS_LEGENDRE)
     return np.where(np.abs(x.real) < 6, 2 * np.pi**-0.5 * inside * integral, np.sign(x.real)).astype(x.dtype)

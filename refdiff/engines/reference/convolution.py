@@ -36,21 +36,26 @@ def conv2d(
     return y.reshape(*rows.shape[:3], c_out), (x, weight, stride, padding)
 
 
-def conv2d_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
-    """dW = windows^T dy,  db = sum dy,  and dx adds each window's gradient dy W^T back where the window was read."""
+def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
+    """dW = windows^T dy,  db = sum dy,  and dx adds each window's gradient dy W^T back where the window was read.
+
+    needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
+    """
     x, weight, stride, padding = saved
     kh, kw, c_in, c_out = weight.shape
     (_, h, w, _), (n, out_h, out_w, _) = x.shape, dy.shape
     dy_rows = dy.reshape(-1, c_out)
     dweight = _windows(x, kh, kw, stride, padding).reshape(-1, kh * kw * c_in).T @ dy_rows
+    g = {"weight": dweight.reshape(weight.shape), "bias": dy_rows.sum(axis=0)}
+    if not needs_dx:
+        return None, g
     dwindows = (dy_rows @ weight.reshape(-1, c_out).T).reshape(n, out_h, out_w, kh, kw, c_in)
     before = padding[0]
     dx = np.zeros((n, h + sum(padding), w + sum(padding), c_in), dy.dtype)
     for i in range(kh):
         for j in range(kw):
             dx[:, i : i + stride * out_h : stride, j : j + stride * out_w : stride] += dwindows[:, :, :, i, j]
-    dx = dx[:, before : before + h, before : before + w].copy()
-    return dx, {"weight": dweight.reshape(weight.shape), "bias": dy_rows.sum(axis=0)}
+    return dx[:, before : before + h, before : before + w].copy(), g
 
 
 def _windows(x: np.ndarray, kh: int, kw: int, stride: int, padding: tuple[int, int]) -> np.ndarray:

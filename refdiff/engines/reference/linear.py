@@ -16,8 +16,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
     return x @ weight + bias, (x, weight)
 
 
-def linear_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
-    """dx = dy W^T,  dW = x^T dy,  db = sum dy."""
+def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
+    """dx = dy W^T,  dW = x^T dy,  db = sum dy.   needs_dx: as of conv2d_backward."""
     x, weight = saved
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    return dy @ weight.T, {"weight": rows.T @ drows, "bias": drows.sum(axis=0)}
+    return dy @ weight.T if needs_dx else None, {"weight": rows.T @ drows, "bias": drows.sum(axis=0)}

@@ -207,7 +207,8 @@ def a_consistency_term_is_no_divergence_averaged_over_its_neighbours(
     apart = weight @ kl_gaussian(mean, np.full_like(mean, np.log(variance)), *chain.reverse(x_after, t + 1))[0]
     right = weight @ consistency_term(schedule, chain.reverse, x_before, x_after, t)
     wanted = chain.g[t + 1] * np.sqrt(schedule.alpha[t + 1]) * schedule.beta[t] / chain.v[t + 1]
-    return relative(apart - right, wanted, scale=wanted + abs(apart) + abs(right))
+    digits = 1e-3 * (1 + abs(x0)) / np.sqrt(min(schedule.beta[t : t + 2]))  # a last digit of x, in deviations
+    return relative(apart - right, wanted, scale=wanted + abs(apart) + abs(right) + digits)
 
 
 @claim(
@@ -246,7 +247,9 @@ def the_consistency_form_has_the_larger_variance(schedule: Schedule, seed: int) 
     schedule=schedules(max_T=50), seed=seeds(),
 )  # fmt: skip
 def the_marginals_telescope_out_of_the_path_density(schedule: Schedule, seed: int) -> float:
-    """Bayes' rule at each step leaves log q(x_t|x_0) - log q(x_{t-1}|x_0), of which only the last marginal survives."""
+    """Bayes' rule at each step leaves log q(x_t|x_0) - log q(x_{t-1}|x_0), of which only the last marginal survives.
+
+    A last digit of each x counts as many deviations of its step as it is."""
     rng = np.random.default_rng(seed)
     x = [rng.standard_normal(3)]
     for t in range(1, schedule.T + 1):
@@ -255,9 +258,9 @@ def the_marginals_telescope_out_of_the_path_density(schedule: Schedule, seed: in
     rest = [normal_logpdf(x[-1], *q_moments(schedule, x[0], schedule.T))]
     for t in range(2, schedule.T + 1):
         rest.append(normal_logpdf(x[t - 1], posterior_mean(schedule, x[t], x[0], t), posterior_variance(schedule, t)))
-    return relative(
-        np.sum(rest, axis=0), steps_.sum(axis=0), scale=np.abs(steps_).sum(axis=0) + np.abs(rest).sum(axis=0)
-    )
+    digits = 1e-2 * (np.abs(x[1:]) / np.sqrt(schedule.beta[1:, None])).sum(axis=0)
+    scale = np.abs(steps_).sum(axis=0) + np.abs(rest).sum(axis=0) + digits
+    return relative(np.sum(rest, axis=0), steps_.sum(axis=0), scale)
 
 
 @claim(

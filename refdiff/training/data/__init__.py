@@ -1,7 +1,7 @@
 """Data sets: the bundled digits, four sets in the plane, and whatever lies in your files."""
 
 from .dataset import Dataset
-from .loading import load
+from .loading import load, shape_of
 from .planar import (
     MIXTURE_COVARIANCES,
     MIXTURE_MEANS,
@@ -21,5 +21,6 @@ __all__ = [
     "mixture",
     "moons",
     "rings",
+    "shape_of",
     "swissroll",
 ]

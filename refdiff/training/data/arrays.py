@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 
 from ...errors import FormatError
 from .dataset import MAX_BYTES, Dataset, check_samples, from_uint8, hold_out_tenth
 
+T = TypeVar("T")
 _NAMES = ("x", "labels", "held_out", "held_out_labels")
 
 # Photographs shrink 1 to 3 times, drawings 20; deflate's limit is 1032. Small files may shrink as they like.
@@ -34,15 +37,7 @@ def load_npz(path: Path) -> Dataset:
     Raises FormatError for truncated or corrupt files, pickled objects, other shapes, dtypes, ranges or names, NaN,
     more than 8 GiB unpacked, and archives that shrink more than 200 times.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = _read_members(archive, path)
-    except (FormatError, MemoryError):
-        raise
-    except Exception as error:  # zipfile raises BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError ...
-        raise FormatError(
-            f"{path}: expected a .npz archive, got one that is truncated or corrupt ({_reason(error)}); save it again"
-        ) from None
+    arrays = _open(path, _read_members)
     if len(arrays) == 1:
         ((name, x),) = arrays.items()
         return hold_out_tenth(path.name, _samples(f"{path}: {name}", x), None)
@@ -56,7 +51,39 @@ def load_npz(path: Path) -> Dataset:
     return hold_out_tenth(path.name, x, labels)
 
 
-def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+def shape_of_npy(path: Path) -> tuple[int, ...]:
+    """That of one sample, by the header."""
+    with open(path, "rb") as file:
+        return _read_header(file, str(path))[0][1:]
+
+
+def shape_of_npz(path: Path) -> tuple[int, ...]:
+    """That of one sample of `x`, or of the only array, by its header."""
+    return _open(path, _shape_of_member)[1:]
+
+
+def _shape_of_member(archive: zipfile.ZipFile, path: Path) -> tuple[int, ...]:
+    members = _members(archive, path)
+    name = "x" if "x" in members else min(members)
+    with archive.open(members[name]) as file:
+        return _read_header(file, f"{path}: {name!r}")[0]
+
+
+def _open(path: Path, use: Callable[[zipfile.ZipFile, Path], T]) -> T:
+    """use(archive, path) on the .npz file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return use(archive, path)
+    except (FormatError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError ...
+        raise FormatError(
+            f"{path}: expected a .npz archive, got one that is truncated or corrupt ({_reason(error)}); save it again"
+        ) from None
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The arrays of the archive by their names, once names and sizes are seen to be right."""
     members = archive.infolist()
     total, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
     if total > MAX_BYTES:
@@ -72,8 +99,12 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]
             f"{path}: expected arrays named {', '.join(_NAMES)} (x at least), or one array of any name, "
             f"got {', '.join(map(repr, sorted(names)))[:200] or 'none'}; rename them"
         )
+    return dict(zip(names, members, strict=True))
+
+
+def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     arrays = {}
-    for name, member in zip(names, members, strict=True):
+    for name, member in _members(archive, path).items():
         with archive.open(member) as file:
             arrays[name] = _read_array(file, member.file_size, f"{path}: {name!r}")
     return arrays
@@ -81,24 +112,13 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]
 
 def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
     """The array in a .npy stream of `size` bytes, once its header is seen to promise exactly what is there."""
-    form = np.lib.format
-    try:
-        version = form.read_magic(file)
-        readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
-        shape, _, dtype = readers[version](file)
-        objects, expected, came = dtype.hasobject, math.prod(shape) * dtype.itemsize, size - file.tell()
-        if not objects and min(shape, default=0) >= 0 and came == expected:
-            file.seek(0)
-            array: np.ndarray = form.read_array(file, allow_pickle=False)
+    shape, dtype = _read_header(file, where)
+    objects, expected, came = dtype.hasobject, math.prod(shape) * dtype.itemsize, size - file.tell()
+    if not objects and min(shape, default=0) >= 0 and came == expected:
+        file.seek(0)
+        with _reading(where):
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
             return array
-    except MemoryError:
-        raise
-    except (
-        Exception
-    ) as error:  # numpy parses the header with ast: ValueError, SyntaxError, RecursionError, EOFError ...
-        raise FormatError(
-            f"{where}: expected a .npy array, got something truncated or corrupt ({_reason(error)}); save it again"
-        ) from None
     if objects:
         raise FormatError(
             f"{where}: expected numbers, got Python objects, whose pickles can run code; save plain numbers"
@@ -107,6 +127,29 @@ def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
         f"{where}: expected {expected} bytes of array, as the header says, got {came}; "
         "it is truncated or corrupt: save it again"
     )
+
+
+def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype, as the header of a .npy stream says."""
+    form = np.lib.format
+    with _reading(where):
+        version = form.read_magic(file)
+        readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+        shape, _, dtype = readers[version](file)
+        return shape, dtype
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Whatever a broken .npy stream raises becomes a FormatError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy parses with ast: ValueError, SyntaxError, RecursionError, EOFError ...
+        raise FormatError(
+            f"{where}: expected a .npy array, got something truncated or corrupt ({_reason(error)}); save it again"
+        ) from None
 
 
 def _samples(where: str, x: np.ndarray) -> np.ndarray:

@@ -15,6 +15,11 @@ from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 _RECORD = 1 + 3 * 32 * 32
 
 
+def shape_of(path: Path) -> tuple[int, ...]:
+    """That of every image of CIFAR-10."""
+    return 32, 32, 3
+
+
 def is_cifar_folder(folder: Path) -> bool:
     """Whether the folder holds a training batch of CIFAR-10, binary or (to be refused by name) Python version."""
     return any(folder.glob("data_batch_*"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+
+from ...errors import DoubtWarning
 
 # More than this, unpacked, is taken for a corrupt header or a decompression bomb, and refused before it is read.
 MAX_BYTES = 8 << 30
@@ -15,7 +18,7 @@ class Dataset:
     """Samples to learn from and samples to measure with, checked once here and read-only from then on.
 
     x                 float32, images (N, H, W, C) in [-1, 1] with C = 1 or 3, or points (N, 2); N >= 1
-    labels            int64 (N,), classes counted from 0, or None
+    labels            int64 (N,), classes, none negative, or None
     held_out          like x, (M, ...); M may be 0
     held_out_labels   int64 (M,), or None exactly when labels is None
 
@@ -30,8 +33,9 @@ class Dataset:
     held_out_labels: np.ndarray | None
 
     def __post_init__(self) -> None:
+        lowest = {}
         for argument, samples in (("x", self.x), ("held_out", self.held_out)):
-            check_samples(argument, samples)
+            lowest[argument] = check_samples(argument, samples)
             if samples.dtype != np.float32:
                 raise ValueError(f"{argument}: expected float32, got {samples.dtype}; cast it with astype('float32')")
         if not len(self.x):
@@ -48,12 +52,26 @@ class Dataset:
             check_labels("labels", self.labels, len(self.x))
         if self.held_out_labels is not None:
             check_labels("held_out_labels", self.held_out_labels, len(self.held_out))
+        self._doubt(lowest)
         for field in ("x", "labels", "held_out", "held_out_labels"):
             array = getattr(self, field)
             if array is not None:
                 array = array.view()
                 array.flags.writeable = False
                 object.__setattr__(self, field, array)
+
+    def _doubt(self, lowest: dict[str, np.floating]) -> None:
+        """DoubtWarning for images that seem to be scaled to [0, 1]: nothing below 0, and not made of bytes."""
+        for argument, low in lowest.items():
+            x = getattr(self, argument)
+            few = argument == "held_out" and len(x) < 10  # a few may be light by chance
+            if x.ndim == 4 and x.size and not few and low >= 0 and x.max() > 0 and not _of_bytes(x):
+                warnings.warn(
+                    f"{self.name}: {argument}: expected images in [-1, 1], got [{low!s}, {x.max()!s}], as of images scaled "
+                    "to [0, 1]; if they are, scale them by 2 x - 1",
+                    DoubtWarning, stacklevel=4,
+                )  # fmt: skip
+                return
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,17 +80,17 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """The number of classes, one more than the largest label of either part; 0 without labels."""
-        parts = (self.labels, self.held_out_labels)
-        return max((int(labels.max()) + 1 for labels in parts if labels is not None and labels.size), default=0)
+        """How many different labels the two parts have; 0 without labels."""
+        parts = [labels for labels in (self.labels, self.held_out_labels) if labels is not None]
+        return len(np.unique(np.concatenate(parts))) if parts else 0
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.shape))
         return f"Dataset({self.name!r}: {len(self.x)} + {len(self.held_out)} of {shape}, {self.classes} classes)"
 
 
-def check_samples(argument: str, x: np.ndarray) -> None:
-    """Raise ValueError unless x holds images (N, H, W, 1 or 3) in [-1, 1] or finite points (N, 2)."""
+def check_samples(argument: str, x: np.ndarray) -> np.floating:
+    """Raise ValueError unless x holds images (N, H, W, 1 or 3) in [-1, 1] or finite points (N, 2).   -> the least of x"""
     points = x.ndim == 2 and x.shape[1] == 2
     if not points and (x.ndim != 4 or x.shape[3] not in (1, 3) or 0 in x.shape[1:]):
         if x.ndim == 3:
@@ -89,14 +107,24 @@ def check_samples(argument: str, x: np.ndarray) -> None:
             f"{argument}: expected floating-point numbers, got {x.dtype}; see `load` for the files it scales"
         )
     if not x.size:
-        return
+        return np.float32(0)
     low, high = x.min(), x.max()  # NaN if any element is
     if np.isnan(low):
         raise ValueError(f"{argument}: expected numbers, got {int(np.isnan(x).sum())} NaN; remove those samples")
     bound = np.inf if points else 1.0
     if not (-bound <= low and high <= bound) or np.isinf(low) or np.isinf(high):
         expected = "finite values" if points else "values in [-1, 1]"
-        raise ValueError(f"{argument}: expected {expected}, got [{low:g}, {high:g}]; scale it, or save bytes as uint8")
+        past = max(float(high) - 1, -1 - float(low))
+        advice = f"clip it, which changes {past:.1g} at most" if past < 1e-3 else "scale it, or save bytes as uint8"
+        advice = "remove those samples" if points else advice
+        # As many digits as tell the numbers from 1.
+        raise ValueError(f"{argument}: expected {expected}, got [{low!s}, {high!s}]; {advice}")
+    return low
+
+
+def _of_bytes(x: np.ndarray) -> bool:
+    """Whether all of x is v / 127.5 - 1 for whole numbers v."""
+    return all(np.abs(v - np.rint(v)).max() < 1e-3 for v in ((part + 1) * 127.5 for part in x))
 
 
 def check_labels(argument: str, labels: np.ndarray, count: int) -> None:

@@ -25,12 +25,7 @@ def load_folder(folder: Path) -> Dataset:
     Raises FormatError for a folder without images, images of two sizes or two modes, transparency, animation,
     16 bits a channel, a file that Pillow cannot decode, and decompression bombs.
     """
-    paths = find_images(folder)
-    if not paths:
-        raise FormatError(
-            f"{folder}: expected images ({', '.join(SUFFIXES)}), IDX or CIFAR-10 files, got a folder with none; "
-            "give the folder that holds them, or the path of a .npy or .npz file"
-        )
+    paths = _some_images(folder)
     x = None
     for i, path in enumerate(paths):
         pixels = read_image(path)
@@ -50,6 +45,21 @@ def load_folder(folder: Path) -> Dataset:
         x[i] = from_uint8(pixels)
     assert x is not None
     return hold_out_tenth(folder.name, x, _labels(folder, paths))
+
+
+def shape_of_folder(folder: Path) -> tuple[int, ...]:
+    """That of its first image, which all others have if it can be loaded."""
+    return read_image(_some_images(folder)[0]).shape
+
+
+def _some_images(folder: Path) -> list[Path]:
+    paths = find_images(folder)
+    if not paths:
+        raise FormatError(
+            f"{folder}: expected images ({', '.join(SUFFIXES)}), IDX or CIFAR-10 files, got a folder with none; "
+            "give the folder that holds them, or the path of a .npy or .npz file"
+        )
+    return paths
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -10,14 +10,16 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ...errors import FormatError
 from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
+T = TypeVar("T")
 _GZIP = b"\x1f\x8b"
 _CHUNK = 16 << 20
 
@@ -67,6 +69,18 @@ def load_idx_file(path: Path) -> Dataset:
     return hold_out_tenth(path.name, x, None)
 
 
+def shape_of_folder(folder: Path) -> tuple[int, ...]:
+    """That of the training images."""
+    images = _find(folder, "train", "images")
+    assert images is not None
+    return shape_of_file(images)
+
+
+def shape_of_file(path: Path) -> tuple[int, ...]:
+    """That of its images, by the header."""
+    return *_open(path, lambda file: _header(file, path, 3))[1:], 1
+
+
 def read_images(path: Path) -> np.ndarray:
     """An IDX file of three dimensions -> float32 (N, H, W, 1) in [-1, 1]."""
     return from_uint8(read_idx(path, 3)[..., None])
@@ -78,18 +92,24 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     Raises FormatError for another magic number, for a file shorter or longer than its header says, for a broken
     gzip stream, and for more than 8 GiB.
     """
+    return _open(path, lambda file: _parse(file, path, ndim))
+
+
+def _open(path: Path, use: Callable[[_Readable], T]) -> T:
+    """use(file) on the bytes of the file, unpacked if need be. FormatError for a broken gzip stream."""
     try:
         with open(path, "rb") as file:
             packed = file.read(2) == _GZIP
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            return _parse(file, path, ndim)
+            return use(file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(
             f"{path}: expected a whole gzip file, got a truncated or corrupt one ({error}); download it again"
         ) from None
 
 
-def _parse(file: _Readable, path: Path, ndim: int) -> np.ndarray:
+def _header(file: _Readable, path: Path, ndim: int) -> tuple[int, ...]:
+    """The sizes that an IDX file begins with."""
     magic, came = bytes((0, 0, 8, ndim)), file.read(4)
     if came != magic:
         raise FormatError(
@@ -102,7 +122,11 @@ def _parse(file: _Readable, path: Path, ndim: int) -> np.ndarray:
         raise FormatError(
             f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, got {4 + len(sizes)}; download it again"
         )
-    shape = struct.unpack(f">{ndim}I", sizes)
+    return struct.unpack(f">{ndim}I", sizes)
+
+
+def _parse(file: _Readable, path: Path, ndim: int) -> np.ndarray:
+    shape = _header(file, path, ndim)
     count = math.prod(shape)
     promise = f"{'x'.join(map(str, shape))} bytes after the header"
     if not 0 < count <= MAX_BYTES:

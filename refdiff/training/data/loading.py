@@ -41,6 +41,20 @@ def load(name_or_path: str | os.PathLike[str], *, resolution: int | None = None)
     return data
 
 
+def shape_of(name_or_path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """The shape of one sample of what `load` would read, by a first image or a header alone; None where nothing is there.
+
+    Errors as of `load`, as far as so little shows them.
+    """
+    if isinstance(name_or_path, str) and name_or_path in NAMED:
+        return NAMED[name_or_path]().shape
+    path = Path(os.path.expanduser(name_or_path))
+    if not os.fspath(name_or_path) or not os.path.exists(path):
+        return None
+    reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
+    return _SHAPES[reader](path)
+
+
 def _load_path(name_or_path: str | os.PathLike[str]) -> Dataset:
     path = Path(os.path.expanduser(name_or_path))
     if not os.fspath(name_or_path) or not os.path.exists(path):
@@ -73,6 +87,13 @@ def _file_reader(path: Path) -> Callable[[Path], Dataset]:
         "give the folder it lies in" if suffix in folder.SUFFIXES else "give a folder of images, or convert it to .npz"
     )
     raise FormatError(f"{path}: expected .npy, .npz, .bin (CIFAR-10) or IDX (MNIST), got {path.name!r}; {advice}")
+
+
+_SHAPES: dict[Callable[[Path], Dataset], Callable[[Path], tuple[int, ...]]] = {
+    folder.load_folder: folder.shape_of_folder, idx.load_idx_folder: idx.shape_of_folder,
+    idx.load_idx_file: idx.shape_of_file, cifar.load_cifar_folder: cifar.shape_of, cifar.load_cifar_file: cifar.shape_of,
+    arrays.load_npy: arrays.shape_of_npy, arrays.load_npz: arrays.shape_of_npz,
+}  # fmt: skip
 
 
 def _unknown(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ def _agree(
 
     again, saved = f(*inputs, **parameters, **options)
     assert _bits((again, f_backward(dy, saved))) == _bits((y, dx)), f"{name}: two runs differ"
+    if "needs_dx" in signature(f_backward).parameters:
+        without, g = f_backward(dy, saved, needs_dx=False)
+        assert without is None
+        assert _bits(g) == _bits(dx[-1]), f"{name}: without dx the weight's gradient differs"
     others = _map(_elsewhere, (inputs, parameters))
     again, saved = f(*others[0], **others[1], **options)
     _near(f"{name}, arrays not contiguous: y", again, y, bound)

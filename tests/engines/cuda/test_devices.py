@@ -17,7 +17,7 @@ from refdiff.engines.cuda.activation import silu
 from refdiff.engines.cuda.array import Array
 from refdiff.engines.cuda.context import Context, host
 from refdiff.engines.cuda.cupy_device import CupyDevice
-from refdiff.engines.cuda.device import DeviceError, Kernel
+from refdiff.engines.cuda.device import DeviceError, DeviceLost, Kernel
 
 
 class CudaError(RuntimeError):
@@ -52,6 +52,21 @@ class Stream:
         return SimpleNamespace(launch=lambda stream: stream.ran.append(recorded), recorded=recorded)
 
 
+class Event:
+    """One that notes what it is asked."""
+
+    def __init__(self, disable_timing=False):
+        assert disable_timing
+        self.asked = []
+
+    def record(self, stream):
+        self.asked.append(stream.ptr)
+        stream.events.append(self)
+
+    def synchronize(self):
+        self.asked.append("wait")
+
+
 class Cupy:
     """The stand-in; tests change its attributes. Memory is the host's."""
 
@@ -65,17 +80,19 @@ class Cupy:
             memcpyAsync=self.copy,
         )  # fmt: skip
         self.driver = SimpleNamespace(
-            CUDADriverError=DriverError, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, moduleLoadData=self.load,
+            CUDADriverError=DriverError, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT=9, moduleLoadData=self.load,
             moduleGetFunction=lambda module, name: 1000 * module + len(name),
             funcSetAttribute=lambda *a: self.attributes.append(a), launchKernel=self.launch,
         )  # fmt: skip
         self.capability, self.stream = "90", None
         device = lambda index: SimpleNamespace(compute_capability=self.capability)  # noqa: E731
-        self.cuda = SimpleNamespace(runtime=self.runtime, driver=self.driver, Device=device, Stream=self.make_stream)
+        self.cuda = SimpleNamespace(runtime=self.runtime, driver=self.driver, Device=device, Stream=self.make_stream,
+                                    Event=Event, alloc_pinned_memory=lambda n: bytearray(-(-n // 512) * 512))  # fmt: skip
 
     def make_stream(self, non_blocking):
         self.stream = Stream(non_blocking)
-        self.stream.ran = []
+        self.stream.ran, self.stream.events = [], []
         return self.stream
 
     def malloc(self, nbytes):
@@ -123,6 +140,24 @@ def test_it_is_named_and_its_memory_is_read_and_written(cupy):
     assert cupy.blocks == {}
 
 
+def test_copies_that_nobody_waits_for(cupy):
+    """From pinned memory, and back into it: the host waits for an event, and for nothing else."""
+    device = CupyDevice()
+    pointer, there, back = device.reserve(40), device.pinned(40), device.pinned(40)
+    assert (there.shape, there.dtype, there.flags.writeable) == ((40,), np.uint8, True)
+    there[:] = np.arange(40)
+    device.send(pointer, there)
+    wait = device.fetch(pointer, back)
+    (event,) = cupy.stream.events
+    assert (event.asked, cupy.stream.waits) == ([77], 0)
+    wait()
+    assert (event.asked, cupy.stream.waits) == ([77, "wait"], 0)
+    np.testing.assert_array_equal(there, back)
+    for refused in (lambda: device.send(pointer, there), lambda: device.fetch(pointer, back)):
+        with pytest.raises(AssertionError):
+            Context(device).capture(refused)
+
+
 @pytest.mark.parametrize(
     ("capability", "architecture"), [("80", "sm_80"), ("89", "sm_89"), ("90", "sm_90a"), ("100", "sm_100")]
 )
@@ -154,9 +189,11 @@ def test_a_launch(cupy):
 
 def test_much_shared_memory_is_asked_for_once(cupy):
     device = CupyDevice()
+    device.launch(Kernel("activation.cu", "silu"), (1,), (32, 2), [], 0)
+    assert cupy.attributes == []
     for shared in (48 << 10, 64 << 10, 64 << 10, 96 << 10, 50 << 10):
         device.launch(Kernel("activation.cu", "silu"), (1,), (32, 2), [], shared)
-    assert [(a[1], a[2]) for a in cupy.attributes] == [(8, 64 << 10), (8, 96 << 10)]
+    assert [(a[1], a[2]) for a in cupy.attributes] == [(9, 100), (8, 64 << 10), (8, 96 << 10)]
     assert cupy.launched[-1][1] == (1, 1, 1, 32, 2, 1, 50 << 10)
 
 
@@ -177,12 +214,12 @@ def test_a_capture(cupy):
 def refused(match):
     with pytest.raises(DeviceError, match=match) as caught:
         CupyDevice()
-    assert "--engine cpu goes on working" in str(caught.value)
+    assert 'engine="cpu" goes on working' in str(caught.value)
 
 
 def test_no_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    refused(r'needs CuPy: pip install "refdiff\[cuda13\]" \(driver 580.*"refdiff\[cuda12\]"')
+    refused(r'needs CuPy: pip install "\.\[cuda13\]" in a checkout of refdiff \(driver 580.* or cuda12 in its place')
     monkeypatch.setattr(contexts, "_first_gpu", [])
     with pytest.raises(DeviceError, match="needs CuPy"):
         contexts.current()
@@ -209,9 +246,9 @@ def fails(status, kind=CudaError):
         ({"is_hip": True}, "CuPy is for AMD"),
         ({"driverGetVersion": lambda: 0}, "no NVIDIA driver is installed"),
         ({"driverGetVersion": lambda: 11080}, "driver is for CUDA 11.8: update it to 525 or newer"),
-        ({"driverGetVersion": lambda: 12040}, r'CuPy is for CUDA 13, .* for 12.4: pip install "refdiff\[cuda12\]"'),
+        ({"driverGetVersion": lambda: 12040}, r'CuPy is for CUDA 13, .* for 12.4: pip install "\.\[cuda12\]"'),
         ({"driverGetVersion": fails(35)}, "driver is too old"),
-        ({"getDeviceCount": fails(35)}, r'driver is too old .*"refdiff\[cuda12\]"'),
+        ({"getDeviceCount": fails(35)}, r'driver is too old .*"\.\[cuda12\]"'),
         ({"getDeviceCount": fails(100)}, "no NVIDIA GPU is visible"),
         ({"getDeviceCount": lambda: 0}, "GPU 0 is not there: CUDA sees 0"),
     ],
@@ -228,7 +265,7 @@ def test_a_gpu_that_is_too_old(cupy):
 
 def test_the_compiler_is_one_that_the_driver_takes(cupy, monkeypatch):
     def missing(newest):
-        raise DeviceError(f"NVRTC for {newest} is missing; --engine cpu goes on working")
+        raise DeviceError(f'NVRTC for {newest} is missing; engine="cpu" goes on working')
 
     monkeypatch.setattr(nvrtc, "find", missing)
     refused("NVRTC for 13 is missing")
@@ -260,6 +297,17 @@ def test_errors_while_it_works(cupy):
     cupy.compiler.compile = does_not_compile
     with pytest.raises(DeviceError, match="does not compile"):
         device.launch(Kernel("structure.cu", "add"), (1,), (32,), [])
+
+
+@pytest.mark.parametrize(("status", "lost"), [(700, True), (719, True), (716, True), (1, False), (701, False)])
+def test_after_some_errors_the_process_must_end(cupy, status, lost):
+    """An illegal address or a failed launch is told apart from a launch that was refused."""
+    device = CupyDevice()
+    cupy.stream.synchronize = fails(status)
+    with pytest.raises(DeviceError, match=f"waiting for the GPU failed: cudaError {status}") as caught:
+        device.synchronise()
+    assert isinstance(caught.value, DeviceLost) is lost
+    assert ("start it again" in str(caught.value)) is lost
 
 
 def test_the_arena_says_how_much_is_missing(cupy):

@@ -100,38 +100,84 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
     assert nvrtc.cache_folder() == tmp_path / "home" / ".cache" / "refdiff" / "kernels"
 
 
-def test_where_it_looks(monkeypatch, tmp_path):
-    wheel, path, home = tmp_path / "nvidia", tmp_path / "cuda", tmp_path / "home"
-    files = [wheel / "cu13/lib/libnvrtc.so.13", wheel / "cuda_nvrtc/lib/libnvrtc.so.12", path / "lib64/libnvrtc.so",
-             path / "lib64/libnvrtc.so.12.4.99", home / "lib64/libnvrtc.so.11.2"]  # fmt: skip
-    for file in [*files, wheel / "cu13/lib/libnvrtc-builtins.so.13.0", path / "lib64/libnvrtc_static.a"]:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    spec = SimpleNamespace(submodule_search_locations=[str(wheel)])
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No NVRTC on this machine, and a place for one: a folder as /usr/local."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(nvrtc, "TOOLKITS", tmp_path / "local")
+    for name in ("CUDA_PATH", "CUDA_HOME", "LD_LIBRARY_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    nvrtc.find.cache_clear()
+    yield tmp_path
+    nvrtc.find.cache_clear()
+
+
+def files(folder, *names):
+    """Empty files, with their folders."""
+    paths = [folder / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return list(map(str, paths))
+
+
+def test_where_it_looks(monkeypatch, nowhere):
+    """Wheels, CUDA_PATH, CUDA_HOME, /usr/local/cuda and its sisters, newest first, LD_LIBRARY_PATH, the loader."""
+    wheels = files(nowhere / "nvidia", "cu13/lib/libnvrtc.so.13", "cuda_nvrtc/lib/libnvrtc.so.12")
+    path = files(nowhere / "path", "lib64/libnvrtc.so", "lib64/libnvrtc.so.12.4.99")
+    home = files(nowhere / "home", "lib64/libnvrtc.so.11.2", "lib/libnvrtc.so.12")
+    toolkits = files(nowhere / "local", "cuda-12.10/lib64/libnvrtc.so.12", "cuda-12.9/lib64/libnvrtc.so.12",
+                     "cuda-11.8/lib64/libnvrtc.so.11.2")  # fmt: skip
+    (nowhere / "local" / "cuda").symlink_to(nowhere / "local" / "cuda-12.9")
+    toolkits = [str(nowhere / "local/cuda/lib64/libnvrtc.so.12"), toolkits[0], toolkits[2]]
+    loader = files(nowhere / "ld", "libnvrtc.so.12")
+    files(nowhere, "nvidia/cu13/lib/libnvrtc-builtins.so.13.0", "path/lib64/libnvrtc_static.a", "ld/libnvrtc.so.bak")
+    spec = SimpleNamespace(submodule_search_locations=[str(nowhere / "nvidia")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda name: "libnvrtc.so.99")
-    monkeypatch.setenv("CUDA_PATH", str(path))
-    monkeypatch.setenv("CUDA_HOME", str(home))
-    assert list(nvrtc._candidates()) == [*map(str, files), "libnvrtc.so.99"]
-    nvrtc.find.cache_clear()
+    monkeypatch.setenv("CUDA_PATH", str(nowhere / "path"))
+    monkeypatch.setenv("CUDA_HOME", str(nowhere / "home"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{nowhere / 'none'}{os.pathsep}{os.pathsep}{nowhere / 'ld'}")
+    assert nvrtc.candidates() == [*wheels, *path, *home, *toolkits, *loader, "libnvrtc.so.99"]
     with pytest.raises(DeviceError, match=r"Found and not used: .*libnvrtc.so.13 \(.*"):
         nvrtc.find()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert str(files[0]) not in list(nvrtc._candidates())
 
 
-def test_the_first_that_the_driver_takes(monkeypatch):
-    versions = {"a": (13, 1), "b": (12, 9), "c": (12, 0)}
-    monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(versions))
-    monkeypatch.setattr(nvrtc, "Nvrtc", lambda path: SimpleNamespace(path=path, version=versions[path]))
+def test_nowhere_is_no_error_but_find_is(nowhere):
+    assert nvrtc.candidates() == []
+    with pytest.raises(
+        DeviceError,
+        match=r'^NVRTC 12\.2 or newer.* is missing: pip install "\.\[cuda13\]" in.*; engine="cpu" goes on working$',
+    ):
+        nvrtc.find()
+
+
+def versions(monkeypatch, **found):
+    """Libraries by path, of these versions."""
+    monkeypatch.setattr(nvrtc, "candidates", lambda: list(found))
+    monkeypatch.setattr(nvrtc, "Nvrtc", lambda path: SimpleNamespace(path=path, version=found[path]))
     nvrtc.find.cache_clear()
+
+
+def test_the_first_that_the_driver_takes(monkeypatch, nowhere):
+    versions(monkeypatch, a=(13, 1), b=(12, 9), c=(12, 3))
     assert [nvrtc.find(newest).path for newest in (None, 14, 13, 12)] == ["a", "a", "a", "b"]
     with pytest.raises(
-        DeviceError, match=r'of CUDA 11 is missing: pip install "refdiff\[cuda11\]".*a \(of CUDA 13\); b'
+        DeviceError,
+        match=r"for a driver of CUDA 11 is missing: update the driver; .*"
+        r"a \(version 13\.1, newer than the driver\); b",
     ):
         nvrtc.find(11)
-    monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(()))
-    nvrtc.find.cache_clear()
-    with pytest.raises(DeviceError, match=r'pip install "refdiff\[cuda13\]"; --engine cpu goes on working$'):
-        nvrtc.find()
-    nvrtc.find.cache_clear()
+
+
+@pytest.mark.parametrize("old", [(11, 8), (12, 0), (12, 1)])
+def test_one_that_is_too_old_is_passed_over_and_named(monkeypatch, nowhere, old):
+    """PyTorch's wheels for CUDA 12.1 bring such a one; one beside it does."""
+    versions(monkeypatch, old=old, other=(12, 2))
+    assert nvrtc.find(12).path == "other"
+    versions(monkeypatch, old=old)
+    for newest, extra in ((None, 13), (12, 12)):
+        words = rf"NVRTC 12\.2 or newer.*\.\[cuda{extra}\].*: old \(version {old[0]}\.{old[1]}, too old\)$"
+        with pytest.raises(DeviceError, match=words):
+            nvrtc.find(newest)

@@ -1,16 +1,15 @@
-"""Our U-Net in PyTorch is our U-Net, where PyTorch is installed."""
+"""Our U-Net in PyTorch is our U-Net."""
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from benchmarks.peers.torch_peer import TorchPeer  # noqa: E402
-from benchmarks.peers.torch_unet import UNet  # noqa: E402
-from refdiff.benchmark.cases import network, operations, weights  # noqa: E402
-from refdiff.benchmark.harness import difference  # noqa: E402
-from refdiff.benchmark.host import HostPeer  # noqa: E402
-from refdiff.benchmark.protocol import sketch  # noqa: E402
+from benchmarks.peers.torch_peer import TorchPeer
+from benchmarks.peers.torch_unet import UNet
+from refdiff.benchmark.cases import network, operations, weights
+from refdiff.benchmark.harness import difference
+from refdiff.benchmark.host import HostPeer
+from refdiff.benchmark.protocol import sketch
 
 TINY = {"size": 8, "channels": 2, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
 CHANGES = [{}, {"heads": 2, "time": "adm"}, {"downsampling": "pooled", "width": 10}]

@@ -1,0 +1,182 @@
+"""Running what a document says, with what is not there replaced. All replacements are in this file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from documents.reading import ROOT, Block, Command
+
+from refdiff.cli import _parser, main
+from refdiff.storage import save_folder
+from refdiff.training.data import load
+
+# What would take minutes takes a second: options added to the end of a command.
+SMALL_MODEL = (
+    "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
+)
+SMALLER = {
+    "refdiff train": SMALL_MODEL,
+    "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
+    "refdiff sample": "--set sample.steps=3",
+    "refdiff eval": "--set sample.steps=3 --n 16",
+    "refdiff verify": "--match 'prior term'",
+    "refdiff audit diffusers": "--match 'add noise'",
+    "refdiff bench --profile": "--batch 2",
+    "refdiff bench": "--batch 2 --seconds 1",
+}
+SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
+
+# Tools of the checkout, each called by the tests of that file on something small.
+TOOLS = {
+    "-m refdiff.testing.report": "tests/testing/test_claims.py",
+    "-m emulator.sanitized": "tests/emulator/test_emulator.py",
+    "-m benchmarks.cpu": "tests/benchmark/test_suites.py",
+    "-m benchmarks.gpu": "tests/benchmark/test_suites.py",
+    "tests/kernels/catalogue.py": "tests/kernels/test_compile.py",
+    "examples/ddpm.py": "tests/examples/test_ddpm.py",
+}
+
+
+def pictures(folder: Path) -> None:
+    """`path/to/images`: sixteen pictures of 32x32 in colour."""
+    save_folder(folder, np.random.default_rng(0).uniform(-1, 1, (16, 32, 32, 3)).astype(np.float32))
+
+
+def short_run(folder: Path) -> Path:
+    """`runs/...` of a command that reads it: four steps on a hundred of the digits."""
+    digits = load("digits")
+    few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
+    np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
+    status, _, err = refdiff(f"{SHORT_RUN} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
+    assert status == 0, err
+    return folder / "run"
+
+
+def kernel(path: Path, name: str) -> None:
+    """`my.cu`, of which no block of the document says more: the group norm of benchmarks/examples/, called `name`."""
+    example = (ROOT / "benchmarks/examples/group_norm.cu").read_text()
+    path.write_text(re.sub(r"\bsimple_group_norm\b", name, example))
+
+
+def replaced(text: str, marks: tuple) -> str:
+    """The text with the replacements of its marks.   AssertionError where one replaces nothing."""
+    for mark in marks:
+        if mark.kind == "run with":
+            for one in mark.detail.split("; "):
+                new, _, old = one.partition(" in place of ")
+                assert old, f"{one!r}: expected NEW in place of OLD"
+                assert old in text, f"{old!r} is not in {text!r}"
+                text = text.replace(old, new)
+    return text
+
+
+def files(blocks: list[Block]) -> dict[str, str]:
+    """The blocks that are files for other blocks of their document: by a mark, or by a first line such as `# mine.toml`."""
+    found = {}
+    for block in blocks:
+        named = [mark.detail for mark in block.marks if mark.kind == "file"]
+        named += re.findall(r"\A(?:#|//) ([\w.]+\.\w+)\n", block.text)
+        found |= dict.fromkeys(named, block.text)
+    return found
+
+
+def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[], Path]) -> None:
+    """Put into the empty folder what the command reads; `run` gives a run of a few steps."""
+    words = shlex.split(command.text)
+    for name, text in files(blocks).items():
+        (folder / name).write_text(text)
+    if "path/to/images" in command.text:
+        pictures(folder / "path/to/images")
+    if "--kernel" in words[:-1]:
+        source, _, name = words[words.index("--kernel") + 1].partition(":")
+        if source.startswith("benchmarks/"):
+            (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+        elif name not in files(blocks).get(source, ""):
+            kernel(folder / source, name)
+    read = [w for w in words if w.startswith("runs/")]
+    if words[1] in ("sample", "eval", "info") or "--resume" in words:
+        for name in read:
+            shutil.copytree(run(), folder / name)
+
+
+def smaller(text: str) -> str:
+    """The command with the first entry of SMALLER that it begins with."""
+    return next((f"{text} {more}" for start, more in SMALLER.items() if text.startswith(start)), text)
+
+
+def unknown(text: str) -> list[str]:
+    """The command and the options of a line that `refdiff --help` and `refdiff COMMAND --help` do not have, in full."""
+    name, *words = shlex.split(text)[1:]
+    if name.startswith("--"):
+        return []
+    status, told, _ = refdiff(f"refdiff {name} --help")
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [name] if status else [o for o in options if not re.search(rf"{o}(?![\w-])", told)]
+
+
+def mentioned(command: Command) -> bool:
+    """Whether a sentence names a command, or an option of one, without what these need."""
+    if not command.inline:
+        return False
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err), contextlib.suppress(SystemExit):
+        _parser().parse_args(shlex.split(command.text)[1:])
+    return bool(re.search("are required|expected one argument", err.getvalue()))
+
+
+def refdiff(text: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command line that begins with `refdiff`."""
+    out, err = io.StringIO(), io.StringIO()
+    modules, path = set(sys.modules), list(sys.path)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = main(shlex.split(text)[1:])
+            except SystemExit as end:  # --help
+                status = int(end.code or 0)
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path.cwd():
+                del sys.modules[name]  # mine.py of one test is not that of the next
+    return status, out.getvalue(), err.getvalue()
+
+
+def wrong(text: str, status: int, err: str) -> str:
+    """What is wrong with how a command ended, or nothing."""
+    if text.startswith("refdiff audit") and status == 1 and not err:
+        return ""  # claims that fail are what an audit is for
+    if text.startswith("refdiff bench --kernel") and status == 2 and "it compiles for" in err:
+        return ""  # without a GPU, as docs/benchmarks.md says
+    if text.startswith("refdiff bench") and status == 1 and not err:
+        return ""  # in the second that SMALLER gives it, not every case is measured
+    return f"exit status {status}: {err}" if status or "error" in err else ""
+
+
+def make_targets(makefile: str) -> tuple[set[str], set[str]]:
+    """(targets, variables that may be given) of a Makefile."""
+    targets = re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE)
+    return set(targets), set(re.findall(r"^(\w+) \?=", makefile, re.MULTILINE))
+
+
+def extras() -> set[str]:
+    return set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def same_output(actual: str, told: str) -> bool:
+    """The same words, and the same numbers but for the last digits of float32, which are the machine's."""
+    number = r"-?\d+\.?\d*(?:e[-+]?\d+)?"
+    ours, theirs = (re.sub(r"\s+", " ", text.replace("[ ", "[").replace(" ]", "]")).strip() for text in (actual, told))
+    if re.split(number, ours) != re.split(number, theirs):
+        return False
+    pairs = zip(re.findall(number, ours), re.findall(number, theirs), strict=True)
+    return all(a == b or abs(float(a) - float(b)) <= 1e-5 * abs(float(b)) for a, b in pairs)

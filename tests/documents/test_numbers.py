@@ -1,0 +1,68 @@
+"""Numbers and lists that a sentence states and the code knows: README, CHANGELOG and docs say what is so."""
+
+import re
+from importlib import import_module
+
+import numpy as np
+import pytest
+from documents.reading import ROOT, documents
+
+from refdiff import models
+from refdiff.benchmark import harness
+from refdiff.engines.cpu import recording, winograd
+from refdiff.engines.cuda.device import Device
+from refdiff.process import SCHEDULES, SPACINGS
+from refdiff.testing.report import CLAIMS
+from refdiff.testing.scheduler import METHODS
+from refdiff.training import PRESETS
+from refdiff.training.config import METHODS as SAMPLERS
+from refdiff.training.data import load
+
+TEXTS = {name: " ".join(text.split()) for name, text in (documents() | {"CHANGELOG.md": ""}).items()}
+TEXTS["CHANGELOG.md"] = " ".join((ROOT / "CHANGELOG.md").read_text().split())
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def public(cls):
+    return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]
+
+
+def said():
+    """(document, words that it must hold), with the number from where it comes from."""
+    digits = load("digits")
+    yield "README.md", f"trains on {len(digits.x):,} handwritten digits"
+    yield "CHANGELOG.md", f"{WORDS[len(METHODS)]} methods"
+    yield "docs/verify-your-own.md", f"at most {WORDS[len(METHODS)]} methods"
+    yield "docs/kernels.md", f"(`refdiff/engines/cuda/device.py`, {WORDS[len(public(Device))]} methods)"
+    yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
+    yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"
+    yield "docs/cpu.md", f"up to {winograd._KEPT >> 20} MiB"
+    yield "docs/cpu.md", f"a buffer of {np.getbufsize():,} numbers"
+    yield "docs/cpu.md", f"it is {recording._BUFFER:,}"
+    for name in ("cifar10", "celebahq256"):
+        yield "CHANGELOG.md", f"({models.count(models.layout(PRESETS[name].model)):,}"
+    for name in [*SPACINGS, *SAMPLERS]:
+        yield "docs/training.md", f"`{name}`"
+    for name in SCHEDULES:
+        yield "CHANGELOG.md", name.replace("_", " ")
+
+
+@pytest.mark.parametrize(("document", "words"), list(said()))
+def test_what_is_said_is_so(document, words):
+    assert words in TEXTS[document]
+
+
+def test_there_are_more_than_a_hundred_claims():
+    assert "There are more than a hundred" in TEXTS["README.md"]
+    assert len(CLAIMS) > 100
+
+
+def test_the_models_use_what_changelog_says_they_use():
+    """An operation of which it says that none uses it yet is named in no model."""
+    blocks = "".join(path.read_text() for path in (ROOT / "refdiff/models").glob("*.py"))
+    used, unused = re.search(
+        r"`(\w+)`, which the models use, and `(\w+)`, which none uses yet", TEXTS["CHANGELOG.md"]
+    ).groups()
+    assert f"engine.{used}(" in blocks
+    assert unused not in blocks
+    assert hasattr(import_module("refdiff.engines.reference"), unused)

@@ -1,0 +1,260 @@
+"""The model takes its shape from the data, at every size that a U-Net can take; what does not fit is said at once."""
+
+import gzip
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from refdiff import DoubtWarning, engines, models
+from refdiff.models import UNetConfig
+from refdiff.process import SCHEDULES
+from refdiff.training import PRESETS, Config, SampleConfig, ScheduleConfig, State, sample, train
+from refdiff.training.config import METHODS
+from refdiff.training.data import Dataset, load, shape_of
+from refdiff.training.fitting import doubt_schedule
+
+
+def folder_of(path, size, channels, n=3):
+    path.mkdir()
+    rng = np.random.default_rng(size)
+    for i in range(n):
+        pixels = rng.integers(0, 256, (size, size, 3)[: 2 + (channels == 3)], dtype=np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("size", "attention"), [(8, (4,)), (12, (6,)), (16, (8,)), (28, (14,)), (32, (16,)), (64, ())])
+def test_a_folder_of_images_needs_no_key_but_its_path(tmp_path, size, attention, channels):
+    path = folder_of(tmp_path / "images", size, channels)
+    config = Config.resolve("digits", changes=[f"data.source={path}"])
+    assert config.model.shape == load(path).shape == (size, size, channels)
+    assert config.model.attention == attention
+    assert config == Config.resolve("digits").changed([f"data.source={path}"])
+    (path.parent / "c.toml").write_text(config.to_toml())
+    assert Config.resolve("mnist", path.parent / "c.toml") == config
+
+
+@pytest.mark.parametrize("size", [12, 16, 28, 32])
+def test_the_first_command_of_the_guide_trains_at_any_size(tmp_path, size):
+    path = folder_of(tmp_path / "images", size, 3)
+    changes = ["train.steps=1", "train.batch=2", "model.width=8", "train.grid_every=0", "sample.steps=2"]
+    config = Config.resolve("digits", changes=[f"data.source={path}", *changes])
+    state = train(config, tmp_path / "run", progress=False)
+    assert sample(config, state.average, 2, progress=False).shape == (2, size, size, 3)
+    assert Config.resolve("digits", tmp_path / "run" / "config.toml") == config
+
+
+def test_the_presets_are_as_they_were():
+    expected = {
+        "digits": (8, 1, (4,)),
+        "mnist": (28, 1, (7,)),
+        "cifar10": (32, 3, (16,)),
+        "celebahq256": (256, 3, (16,)),
+    }
+    for name, (size, channels, attention) in expected.items():
+        for config in (PRESETS[name], Config.resolve(name)):
+            assert (config.model.size, config.model.channels, config.model.attention) == (size, channels, attention)
+    assert UNetConfig().attention == (16,)
+
+
+@given(st.integers(1, 80), st.integers(1, 4), st.sampled_from([1, 3]))
+def test_every_size_that_can_be_halved_works_without_attention_being_named(size, levels, channels):
+    multipliers = (1, 2, 1, 1)[:levels]
+    if size % 2 ** (levels - 1):
+        with pytest.raises(
+            ValueError, match=rf"^size: expected a multiple of .* got {size}; pad .* or give .*multipliers="
+        ):
+            UNetConfig(size=size, channels=channels, width=4, multipliers=multipliers, blocks=1)
+        return
+    config = UNetConfig(size=size, channels=channels, width=4, multipliers=multipliers, blocks=1, groups=2)
+    assert all(a <= 16 for a in config.attention)
+    assert models.layout(config)
+    if size <= 16:
+        p = models.initialise(models.layout(config), 0)
+        x = np.zeros((1, *config.shape), np.float32)
+        y, _ = models.forward(engines.get("reference"), config, p, x, np.array([1]))
+        assert y.shape == x.shape
+
+
+def test_the_remedies_of_the_errors_work(tmp_path):
+    path = folder_of(tmp_path / "images", 9, 1)
+    key = f"data.source={path}"
+    message = (
+        r"^model.size: expected a multiple of 2, .* got 9; pad the images to 10x10, or .*: model.multipliers=\[1\]$"
+    )
+    with pytest.raises(ValueError, match=message):
+        Config.resolve("digits", changes=[key])
+    assert Config.resolve("digits", changes=[key, "model.multipliers=[1]"]).model.shape == (9, 9, 1)
+    twelve = f"data.source={folder_of(tmp_path / 'twelve', 12, 1)}"
+    with pytest.raises(ValueError, match=r"^model.size: .* give at most 3: model.multipliers=\[1,2,2\]$"):
+        Config.resolve("cifar10", changes=[twelve])
+    assert Config.resolve("cifar10", changes=[twelve, "model.multipliers=[1,2,2]"]).model.attention == (6,)
+    with pytest.raises(ValueError, match=r"^model.attention: .* \[12, 6\], got \[4\]; give model.attention=\[6\]$"):
+        Config.resolve("digits", changes=[twelve, "model.attention=[4]"])
+    assert Config.resolve("digits", changes=[twelve, "model.attention=[12]"]).model.attention == (12,)
+
+
+def test_what_is_given_is_not_taken_from_the_data(tmp_path):
+    path = folder_of(tmp_path / "images", 16, 3)
+    config = Config.resolve("digits", changes=[f"data.source={path}", "model.size=8"])
+    assert config.model.shape == (8, 8, 3)
+    with pytest.raises(ValueError, match=r"of \(8, 8, 3\), .* got \(16, 16, 3\); give model.size=16 model.channels=3"):
+        train(config, progress=False)
+    (tmp_path / "c.toml").write_text(f'[data]\nsource = "{path}"\n[model]\nchannels = 1\n')
+    assert Config.resolve("digits", tmp_path / "c.toml").model.shape == (16, 16, 1)
+    assert Config.resolve("digits", changes=["model.size=32"]).model.attention == (16,)
+
+
+def test_a_kind_of_data_that_the_model_cannot_take(tmp_path):
+    Image.new("L", (8, 10)).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"source: expected square images, got 8x10 \(width x height\) .*; crop or pad"
+    ):
+        Config.resolve("digits", changes=[f"data.source={tmp_path}"])
+    with pytest.raises(ValueError, match=r"got \(10, 8, 1\); crop or pad the images to squares"):
+        train(Config(), progress=False, data=load(tmp_path))
+    with pytest.raises(ValueError, match="choose a preset for images, such as digits"):
+        train(Config.resolve("mixture", changes=["data.source=digits"]), progress=False)
+    with pytest.raises(ValueError, match="choose the mixture preset, whose model takes points"):
+        train(Config.resolve("digits", changes=["data.source=moons"]), progress=False)
+    nowhere = Config.resolve("digits", changes=["data.source=no/such/folder"])
+    with pytest.raises(ValueError, match="got 'no/such/folder', which is neither"):
+        train(nowhere, progress=False)
+
+
+def test_the_shape_is_that_of_what_is_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "one.npz", pictures=x)
+    np.savez_compressed(tmp_path / "more.npz", labels=np.arange(12), x=x, held_out=x[:2], held_out_labels=np.arange(2))
+    np.savez(tmp_path / "points.npz", x=rng.standard_normal((12, 2)))
+    idx = struct.pack(">4B3I", 0, 0, 8, 3, 12, 6, 6) + x[..., 0].tobytes()
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
+    (tmp_path / "some-idx3-ubyte").write_bytes(idx)
+    (tmp_path / "cifar").mkdir()
+    (tmp_path / "cifar" / "data_batch_1.bin").write_bytes(bytes(3073 * 12))
+    (tmp_path / "alone.bin").write_bytes(bytes(3073 * 12))
+    folder_of(tmp_path / "folder", 6, 3)
+    for path in sorted(tmp_path.iterdir()):
+        assert shape_of(path) == load(path).shape, path
+    for name in ("digits", "moons", "mixture"):
+        assert shape_of(name) == load(name).shape
+    assert shape_of(tmp_path / "nothing") is None
+    assert shape_of("") is None
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "more.npz").write_bytes(b"PK")
+    for name in ("x.npy", "more.npz"):
+        with pytest.raises(ValueError, match=name):
+            shape_of(tmp_path / name)
+
+
+# What can be done and is hardly meant
+
+
+@pytest.mark.parametrize(("T", "left"), [(10, "0.951"), (100, "0.603")])
+def test_a_schedule_that_leaves_the_data_in_x_T_is_doubted_and_the_remedy_works(small, T, left):
+    config = small.changed([f"schedule.T={T}", "train.steps=1"])
+    with pytest.warns(
+        DoubtWarning, match=rf"got sqrt\(alpha_bar_T\) = {left} of the data left in it at T = {T}"
+    ) as seen:
+        train(config, progress=False)
+    (one,) = seen
+    remedy = str(one.message).split("; ")[1]
+    if T == 100:
+        assert remedy.startswith("scale beta by 1000 / T: ")
+    config = config.changed([word for word in remedy.split() if "=" in word and word[0] != "="])
+    train(config, progress=False)  # with no warning, or this test fails
+
+
+@pytest.mark.parametrize("T", [1, 2, 10, 25, 100, 500, 1000, 4000])
+@pytest.mark.parametrize("law", SCHEDULES)
+def test_each_doubt_has_a_remedy_that_removes_it(law, T):
+    try:
+        config = ScheduleConfig(law, T)
+    except ValueError:
+        pytest.skip("there is no such schedule")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        doubt_schedule(config)
+    assert bool(seen) == (config.build().alpha_bar[-1] ** 0.5 > 0.1)
+    if T >= 1000 or law in ("cosine", "sigmoid"):
+        assert not seen
+    for one in seen:
+        changes = [word for word in str(one.message).split("; ")[1].split() if word.startswith("schedule.")]
+        doubt_schedule(Config(schedule=config, sample=SampleConfig(steps=1)).changed(changes).schedule)
+
+
+def test_images_scaled_to_0_1_are_doubted(tmp_path):
+    v = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1))
+    np.savez(tmp_path / "f.npz", x=(v / 255).astype(np.float32))
+    with pytest.warns(DoubtWarning, match=r"f.npz: x: .* in \[-1, 1\], got \[0.0, 1.0\], .*scale them by 2 x - 1"):
+        load(tmp_path / "f.npz")
+    low = (v / 127.5 - 1).astype(np.float32)
+    with pytest.warns(DoubtWarning, match="mine: held_out: expected images"):
+        Dataset("mine", low, None, (v / 255).astype(np.float32), None)
+    # No doubt: bytes whose least is light, all black or all white, points, and what has one value below 0.
+    light = (np.maximum(v, 128) / 127.5 - 1).astype(np.float32)
+    half = np.full((5, 4, 4, 1), 0.5, np.float32)
+    half[0, 0, 0] = -0.1
+    for x in (light, 0 * light - 1, 0 * light + 1, 0 * light, half, np.full((5, 2), 0.5, np.float32)):
+        Dataset("fine", x, None, x[:0], None)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_value_just_past_1_is_shown_with_the_digits_that_tell(tmp_path, dtype):
+    x = np.zeros((20, 4, 4, 1), dtype)
+    x[0] = -1
+    x[3, 2, 1] = past = np.nextafter(dtype(1), dtype(2))
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(
+        ValueError, match=rf"x.npy: expected values in \[-1, 1\], got \[-1.0, {past!s}\]; clip it, which"
+    ):
+        load(tmp_path / "x.npy")
+    assert str(past) != "1.0"
+    x[3, 2, 1] = 200
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=r"got \[-1.0, 200.0\]; scale it, or save bytes as uint8"):
+        load(tmp_path / "x.npy")
+
+
+# Schedules that leave nothing
+
+
+ZERO = ["schedule.law=cosine", "schedule.options.beta_max=1.0"]
+
+
+def test_eps_without_signal_at_T_is_refused_when_the_configuration_is_made():
+    message = r"^train.prediction: expected v or x0 .* alpha_bar_T = 0, got eps, .*; take train.prediction=v$"
+    for changes in (ZERO, ["schedule.law=constant", "schedule.T=1", "schedule.options.beta=1.0", "sample.steps=1"]):
+        with pytest.raises(ValueError, match=message):
+            Config.resolve("digits", changes=changes)
+        for prediction in ("v", "x0"):
+            Config.resolve("digits", changes=[*changes, f"train.prediction={prediction}"])
+    Config.resolve("digits", changes=["schedule.law=cosine"])
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_what_is_allowed_without_signal_gives_finite_samples_and_the_rest_names_what_does(small, prediction):
+    config = small.changed([*ZERO, f"train.prediction={prediction}", "sample.clip=false"])
+    p = State.first(config).p
+    for method in METHODS:
+        change = f"sample.method={method}"
+        if method in ("euler", "euler_ancestral", "heun"):
+            others = "ddim, ancestral, dpmpp_2m, dpmpp_2s"
+            message = rf"^sample.method: expected one of {others} .* got {method}; take sample.method=ddim$"
+            with pytest.raises(ValueError, match=message):
+                config.changed([change])
+            continue
+        for spacing in ("uniform", "trailing", "quadratic"):
+            x = sample(config.changed([change, f"sample.spacing={spacing}"]), p, 2, progress=False)
+            assert np.isfinite(x).all()
+    with pytest.raises(ValueError, match=r"^sample.spacing: .* karras; take sample.spacing=trailing$"):
+        config.changed(["sample.spacing=karras"])
