@@ -260,14 +260,18 @@ def test_the_prior_term_is_continuous_where_its_logarithm_changes_form():
     assert below[0] == pytest.approx(want, rel=1e-10)
 
 
-@pytest.mark.parametrize("beta", [[1e-10], [1e-10, 1e-10], [1e-6, 0.3], [0.49], [0.51], [0.9, 1 - 1e-3], [1 - 1e-9] * 2])
+@pytest.mark.parametrize(
+    "beta", [[1e-10], [1e-10, 1e-10], [1e-6, 0.3], [0.49], [0.51], [0.9, 1 - 1e-3], [1 - 1e-9] * 2]
+)
 @pytest.mark.parametrize("x0", [0.0, 0.3, 1.0])
 def test_the_prior_term_has_all_its_digits_at_both_ends_of_alpha_bar(beta, x0):
     """Whichever way its logarithm is taken, the other one loses digits: alpha_bar all but 1, all but 0."""
     with mpmath.workdps(80):
         a2 = mpmath.fprod(1 - mpmath.mpf(b) for b in beta)
         exact = (a2 * mpmath.mpf(x0) ** 2 + (1 - a2) - 1 - mpmath.log(1 - a2)) / 2
-    assert prior_matching(from_beta(beta), np.full((1, 1), x0), "nats")[0] == pytest.approx(float(exact), rel=1e-14, abs=0)
+    assert prior_matching(from_beta(beta), np.full((1, 1), x0), "nats")[0] == pytest.approx(
+        float(exact), rel=1e-14, abs=0
+    )
 
 
 @given(schedules(max_T=30), seeds())
