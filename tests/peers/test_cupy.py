@@ -12,6 +12,7 @@ import threading
 import warnings
 from types import SimpleNamespace
 
+import cupy
 import numpy as np
 import pytest
 
@@ -19,7 +20,6 @@ from refdiff.engines.cuda import cupy_device, nvrtc
 from refdiff.engines.cuda.cupy_device import CupyDevice
 from refdiff.engines.cuda.device import DeviceError, Kernel
 
-cupy = pytest.importorskip("cupy", reason="needs CuPy: pip install cupy-cuda13x; it takes no GPU")
 if cupy.cuda.runtime.driverGetVersion():
     pytest.skip("there is a driver: the tests beside this one make the calls", allow_module_level=True)
 
