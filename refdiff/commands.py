@@ -22,7 +22,8 @@ def train(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image."""
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set
+    sample.method, sample.steps and sample.spacing choose how; refdiff info lists them."""
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
     from .training import load_state
     from .training import sample as draw
@@ -110,13 +111,15 @@ def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
 def info(options: argparse.Namespace) -> None:
     """What a preset or a run is; without a name, what there is to choose from."""
     from . import engines, models
-    from .process import SCHEDULES
+    from .process import SCHEDULES, SPACINGS
     from .training import PRESETS, load_state
+    from .training.config import METHODS
 
     if options.name is None:
         presets = {name: models.count(models.layout(config.model)) for name, config in PRESETS.items()}
         _print(options, {
             "refdiff": __version__, "engines": list(engines.ENGINES), "schedules": list(SCHEDULES),
+            "sample.method": list(METHODS), "sample.spacing": list(SPACINGS),
             "data": ["digits", "swissroll", "moons", "rings", "mixture", "a path"], "presets (parameters)": presets,
         })  # fmt: skip
         return

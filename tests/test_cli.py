@@ -108,7 +108,11 @@ def test_the_mixture_is_evaluated_beside_the_perfect_denoiser(tmp_path, capsys):
 
 def test_info_names_the_exact_sizes_of_the_presets(run, capsys):
     assert main(["info", "--json"]) == 0
-    presets = json.loads(capsys.readouterr().out)["presets (parameters)"]
+    known = json.loads(capsys.readouterr().out)
+    presets = known["presets (parameters)"]
+    assert known["sample.spacing"] == ["uniform", "leading", "trailing", "quadratic", "karras"]
+    assert "rescaled_linear" in known["schedules"]
+    assert "heun" in known["sample.method"]
     assert (presets["cifar10"], presets["celebahq256"]) == (35_746_307, 113_673_219)
     assert main(["info", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 6
@@ -132,6 +136,9 @@ def test_help_is_enough_to_get_on(capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("train", "sample", "eval", "info", "demo", "--resume"))
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    assert "sample.spacing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

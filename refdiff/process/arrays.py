@@ -62,3 +62,56 @@ def like(coefficient: np.ndarray, x: Array, name: str = "x") -> Any:
     import array_api_compat
 
     return xp.asarray(column, dtype=x.dtype, device=array_api_compat.device(x))
+
+
+def same_shape(**arrays: Array) -> None:
+    """ValueError, which names both arrays and both shapes, unless all have the shape of the first.
+
+    Every function of `process` that takes several arrays calls it: shapes that differ are a mistake, of which a library that
+    broadcasts says nothing. What is meant to be one number a sample, such as t and a weight, is no such array: `like`.
+    """
+    (first, model), *others = arrays.items()
+    for name, array in others:
+        if _shape(name, array) != _shape(first, model):
+            raise ValueError(
+                f"{name}: expected the shape {_shape(first, model)} of {first}, got {_shape(name, array)}; "
+                "nothing is broadcast"
+            )
+
+
+def wide(x: Any) -> Any:
+    """x for sums and squares: an array of 16-bit numbers as float32, all else as it is. `narrow` is the way back.
+
+    float16 ends at 65,504 and has no digits below 6e-8; bfloat16 has three digits, and a sum of some hundreds none.
+    """
+    return _cast(x, namespace(x).float32) if hasattr(x, "dtype") and _is_half(x) else x
+
+
+def narrow(y: Array, x: Array) -> Array:
+    """y, which was made of wide(x), in x's dtype if that has 16 bits, else as it is."""
+    return _cast(y, x.dtype) if _is_half(x) else y
+
+
+def full_precision(name: str, x: Array) -> None:
+    """ValueError for an array of 16-bit numbers, where they cannot hold what is asked: precisions and log masses."""
+    if _is_half(x):
+        raise ValueError(f"{name}: expected float32 or float64, got {x.dtype}; cast it yourself, say to float32")
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    xp = namespace(x)
+    return x.astype(dtype) if xp is np else xp.astype(x, dtype)
+
+
+def _is_half(x: Array) -> bool:
+    xp = namespace(x)
+    return xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits == 16
+
+
+def _shape(name: str, array: Any) -> tuple[int, ...]:
+    shape = getattr(array, "shape", None)
+    if shape is None:
+        raise ValueError(
+            f"{name}: expected an array (NumPy, CuPy, PyTorch, JAX), got {type(array).__name__}; use numpy.asarray"
+        )
+    return tuple(shape)

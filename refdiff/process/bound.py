@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Time, like, namespace, steps
+from .arrays import Array, Time, like, namespace, same_shape, steps
 from .forward import q_sample
 from .likelihood import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
 from .normal import real
@@ -57,6 +57,7 @@ def l_hybrid(
     estimate for t uniform on 1 .. T, but for the constant L_T. In it the prediction counts as a constant: only the
     variance learns from it. x0, eps (N, ..., C), output (N, ..., 2C) -> scalar, saved.
     """
+    same_shape(x0=x0, eps=eps)
     prediction, v = _halves(output, x0)
     x_t = q_sample(schedule, x0, t, eps)
     simple, of_simple = l_simple(prediction, target(schedule, kind, x0, eps, t))

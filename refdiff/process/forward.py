@@ -5,14 +5,15 @@
     q(x_t | x_0)     = N(sqrt(alpha_bar_t) x_0, (1 - alpha_bar_t) I)                  the closed form
 
 Every x is (N, ...) or any shape when t is one integer; t and k are integers or one a sample (N,). eps ~ N(0, I), shape
-of x. A variance comes back ready to broadcast against x: a Python float, or (N, 1, ..., 1). Wrong t: ValueError.
+of x. A variance comes back ready to broadcast against x: a Python float, or (N, 1, ..., 1) of x's dtype, where half
+precision may be too short for it; the samples are made with its root, taken before the cast. Wrong t or shapes: ValueError.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, Time, like, steps
+from .arrays import Array, Time, like, same_shape, steps
 from .schedules import Schedule
 
 __all__ = ["q_between", "q_between_moments", "q_moments", "q_sample", "q_step", "q_step_moments"]
@@ -26,8 +27,9 @@ def q_step_moments(schedule: Schedule, x_prev: Array, t: Time) -> tuple[Array, A
 
 def q_step(schedule: Schedule, x_prev: Array, t: Time, eps: Array) -> Array:
     """x_t = sqrt(alpha_t) x_{t-1} + sqrt(beta_t) eps, one step of noise.   [DDPM] eq. 2"""
-    mean, variance = q_step_moments(schedule, x_prev, t)
-    return mean + variance**0.5 * eps
+    same_shape(x_prev=x_prev, eps=eps)
+    t = steps(t, schedule.T)
+    return _noised(x_prev, eps, schedule.alpha[t], schedule.beta[t])
 
 
 def q_moments(schedule: Schedule, x0: Array, t: Time) -> tuple[Array, Array]:
@@ -38,8 +40,9 @@ def q_moments(schedule: Schedule, x0: Array, t: Time) -> tuple[Array, Array]:
 
 def q_sample(schedule: Schedule, x0: Array, t: Time, eps: Array) -> Array:
     """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, t from 0.   [DDPM] eq. 4"""
-    mean, variance = q_moments(schedule, x0, t)
-    return mean + variance**0.5 * eps
+    same_shape(x0=x0, eps=eps)
+    t = steps(t, schedule.T, first=0)
+    return _noised(x0, eps, schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t])
 
 
 def q_between_moments(schedule: Schedule, x_k: Array, k: Time, t: Time) -> tuple[Array, Array]:
@@ -50,5 +53,10 @@ def q_between_moments(schedule: Schedule, x_k: Array, k: Time, t: Time) -> tuple
 
 def q_between(schedule: Schedule, x_k: Array, k: Time, t: Time, eps: Array) -> Array:
     """x_t = sqrt(alpha_{t|k}) x_k + sqrt(beta_{t|k}) eps, 0 <= k <= t.   [VDM] appendix A"""
-    mean, variance = q_between_moments(schedule, x_k, k, t)
-    return mean + variance**0.5 * eps
+    same_shape(x_k=x_k, eps=eps)
+    return _noised(x_k, eps, *schedule.between(k, t))
+
+
+def _noised(x: Array, eps: Array, alpha: np.ndarray, beta: np.ndarray) -> Array:
+    """sqrt(alpha) x + sqrt(beta) eps, the roots taken in float64: float16 has no beta below 6e-8, but its root."""
+    return like(np.sqrt(alpha), x) * x + like(np.sqrt(beta), eps, "eps") * eps

@@ -3,17 +3,21 @@
     p(x_t | y) is proportional to p(x_t) p(y | x_t), so grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
 
 A classifier gives the last term; without one it is the difference of a conditional and an unconditional prediction.
-All arrays are of one shape (N, ...).
+All arrays are of one shape (N, ...); shapes that differ are a ValueError.
 """
 
 from __future__ import annotations
 
-from .arrays import Array, Time, namespace
-from .forward import q_moments
+from collections.abc import Callable
+
+import numpy as np
+
+from .arrays import Array, Time, like, namespace, same_shape, steps
+from .posterior import signal_left
 from .predictions import convert
 from .schedules import Schedule
 
-__all__ = ["classifier_free_guidance", "classifier_guidance", "dynamic_threshold"]
+__all__ = ["classifier_free_guidance", "classifier_guidance", "classifier_shift", "dynamic_threshold"]
 
 
 def classifier_guidance(
@@ -22,10 +26,35 @@ def classifier_guidance(
     """eps - scale sqrt(1 - alpha_bar_t) grad_x log p(y | x_t).   [ADM] eq. 14, algorithm 2
 
     prediction: of `kind` (of PREDICTIONS), and so is what comes back. dlog_p: the gradient of log p(y | x_t) in x_t.
+    The score form, for every sampler; `classifier_shift` is the mean-shift form. ValueError where alpha_bar_t = 0, unless
+    kind is eps or score: x_t says nothing of y there, and what y says of x_0 is no multiple of a gradient that is 0.
     """
+    same_shape(x_t=x_t, prediction=prediction, dlog_p=dlog_p)
+    if kind not in ("eps", "score"):
+        remedy = "guide by predictions with and without y there, or leave that step out"
+        signal_left(schedule, steps(t, schedule.T), kind, "a classifier", remedy)
     eps = convert(schedule, x_t, t, prediction, kind, "eps")
-    _, s2 = q_moments(schedule, x_t, t)
-    return convert(schedule, x_t, t, eps - scale * s2**0.5 * dlog_p, "eps", kind)
+    s = like(np.sqrt(schedule.one_minus_alpha_bar[steps(t, schedule.T)]), dlog_p, "dlog_p")
+    return convert(schedule, x_t, t, eps - scale * s * dlog_p, "eps", kind)
+
+
+def classifier_shift(
+    gradient: Callable[[Array, int], Array], scale: float = 1.0
+) -> Callable[[Array, int, Array, Array], Array]:
+    """shift(x_t, t, mean, variance) = scale variance grad_x log p(y | x_t), for `ancestral`.   [ADM] algorithm 1
+
+    The mean-shift form: what a step adds to the mean of p(x_s | x_t) so that x_s also follows y. It is right to first order
+    in the step's variance, exactly right for a log p(y | x) that is linear in x.
+    gradient(x_t, t) -> the gradient of log p(y | x_t), shape of x_t. ValueError for another shape.
+    """
+
+    def shift(x_t: Array, t: int, mean: Array, variance: Array) -> Array:
+        dlog_p = gradient(x_t, t)
+        same_shape(x_t=x_t, gradient=dlog_p)
+        sd = variance**0.5  # by which it is multiplied twice: in half precision a variance below 6e-8 is 0
+        return (scale * sd) * (sd * dlog_p)
+
+    return shift
 
 
 def classifier_free_guidance(conditional: Array, unconditional: Array, scale: float) -> Array:
@@ -34,11 +63,7 @@ def classifier_free_guidance(conditional: Array, unconditional: Array, scale: fl
     Scale 0 is the unconditional prediction, 1 the conditional one, more exaggerates the condition. The weights sum to 1,
     and all kinds of prediction of one x_t are affine in each other: this may be applied to whichever the model makes.
     """
-    if conditional.shape != unconditional.shape:
-        raise ValueError(
-            f"conditional: expected the shape of the unconditional prediction {tuple(unconditional.shape)}, "
-            f"got {tuple(conditional.shape)}"
-        )
+    same_shape(unconditional=unconditional, conditional=conditional)
     return unconditional + scale * (conditional - unconditional)
 
 

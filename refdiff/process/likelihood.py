@@ -5,7 +5,8 @@
     L_0       -log p(x_0 | x_1)                                 `l_vlb_term`, t = 1, by `decoder_log_likelihood`
 
 A term is one number a sample (N,), in one of two units: "bits" per dimension, or "nats" of the whole sample. Samples are
-(N, ...), means and log variances of their shape. Wrong shapes, t or data: ValueError.
+(N, ...), means and log variances of their shape. Wrong shapes, t or data: ValueError. So are 16-bit numbers: in float16 the
+precision of a step, 1 / beta_t, is beyond the largest number, and a squared difference of means below the smallest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, like, namespace, steps
+from .arrays import Array, Time, full_precision, like, namespace, same_shape, steps
 from .forward import q_moments, q_sample
 from .normal import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
@@ -41,7 +42,9 @@ def kl_gaussian(
     [VAE] appendix B, for N(0, 1) in the second place. e^d - 1 - d is not a difference of large numbers, so the result is
     right to its last digits when the two are all but equal.   four of one shape -> that shape, saved
     """
-    _same_shape(mean=mean, log_variance=log_variance, other_mean=other_mean, other_log_variance=other_log_variance)
+    same_shape(mean=mean, log_variance=log_variance, other_mean=other_mean, other_log_variance=other_log_variance)
+    full_precision("log_variance", log_variance)
+    full_precision("other_log_variance", other_log_variance)
     d = log_variance - other_log_variance
     precision = namespace(d).exp(-other_log_variance)
     difference = mean - other_mean
@@ -51,6 +54,7 @@ def kl_gaussian(
 def kl_gaussian_backward(dkl: Array, saved: tuple[Array, ...]) -> tuple[Array, Array, Array, Array]:
     """dm = (m - m') e^-l', dl = (e^d - 1) / 2, dm' = -dm, dl' = -dl - (m - m')^2 e^-l' / 2, each times dkl."""
     d, difference, precision = saved
+    same_shape(kl=d, dkl=dkl)
     dmean = dkl * (difference * precision)
     dlog_variance = dkl * (0.5 * namespace(d).expm1(d))
     return dmean, dlog_variance, -dmean, -dlog_variance - 0.5 * (dmean * difference)
@@ -66,7 +70,8 @@ def decoder_log_likelihood(
     Right in the tails, for log variances within 600 of 0 (80 in float32).
     ValueError for x_0 outside [-1, 1] or off the levels.   three of one shape -> that shape, saved
     """
-    _same_shape(x0=x0, mean=mean, log_variance=log_variance)
+    same_shape(x0=x0, mean=mean, log_variance=log_variance)
+    full_precision("log_variance", log_variance)
     xp = namespace(log_variance)
     r = xp.exp(-0.5 * log_variance)
     if bins is None:
@@ -91,6 +96,7 @@ def decoder_log_likelihood_backward(dlog: Array, saved: tuple[Array, Array]) -> 
     The derivative of a log mass is the mean, over its set, of the derivative of the log density.
     """
     dmean, dlog_variance = saved
+    same_shape(log_likelihood=dmean, dlog=dlog)
     return dlog * dmean, dlog * dlog_variance
 
 
@@ -143,8 +149,8 @@ def l_vlb_term(
 
     x0, x_t, mean, log_variance (N, ...), t integer or (N,), bins of `decoder_log_likelihood` -> (N,), saved.
     """
+    same_shape(x0=x0, x_t=x_t, mean=mean, log_variance=log_variance)
     scale, t = _scale(x0, unit), steps(t, schedule.T)
-    _same_shape(x0=x0, x_t=x_t, mean=mean, log_variance=log_variance)
     parts: list[Any] = [None, None]
     term = None
     if np.any(t > 1):
@@ -159,8 +165,10 @@ def l_vlb_term(
 def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
     """Of mean and log_variance: those of the divergence for t > 1, of minus the log mass for t = 1.   dterm (N,)."""
     t, scale, of_kl, of_decoder = saved
-    shape = (of_decoder or of_kl)[0].shape
-    d = namespace(dterm).reshape(dterm * scale, (-1, *[1] * (len(shape) - 1)))
+    shape, xp = (of_decoder or of_kl)[0].shape, namespace(dterm)
+    if tuple(dterm.shape) != tuple(shape[:1]):
+        raise ValueError(f"dterm: expected one number a sample ({shape[0]},), got {tuple(dterm.shape)}")
+    d = xp.broadcast_to(xp.reshape(dterm * scale, (-1, *[1] * (len(shape) - 1))), shape)
     gradient: Any = None
     if of_kl is not None:
         gradient = kl_gaussian_backward(d, of_kl)[2:]
@@ -168,7 +176,7 @@ def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
         at_first = decoder_log_likelihood_backward(-d, of_decoder)
         if gradient is None:
             return at_first
-        first, xp = _first(t, at_first[0]), namespace(dterm)
+        first = _first(t, at_first[0])
         gradient = tuple(map(lambda a, b: xp.where(first, a, b), at_first, gradient))
     return gradient
 
@@ -233,6 +241,7 @@ def _first(t: np.ndarray, x: Array) -> Array:
 def _scale(x0: Array, unit: str) -> float:
     """What turns nats of a whole sample into the unit."""
     one_of("unit", unit, UNITS)
+    full_precision("x0", x0)
     if not x0.ndim or not x0.shape[0]:
         raise ValueError(f"x0: expected at least one sample (N, ...), got shape {tuple(x0.shape)}")
     return 1 / (math.prod(x0.shape[1:]) * math.log(2)) if unit == "bits" else 1.0
@@ -242,13 +251,3 @@ def _sample_sum(x: Array) -> Array:
     """The sum over the elements of each sample.   (N, ...) -> (N,)"""
     xp = namespace(x)
     return xp.sum(xp.reshape(x, (x.shape[0], -1)), axis=1)
-
-
-def _same_shape(**arrays: Array) -> None:
-    (first, model), *others = arrays.items()
-    for name, array in others:
-        if array.shape != model.shape:
-            raise ValueError(
-                f"{name}: expected the shape {tuple(model.shape)} of {first}, got {tuple(array.shape)}; "
-                "nothing is broadcast"
-            )

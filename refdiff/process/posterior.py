@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, Time, like, steps
+from .arrays import Array, Time, like, same_shape, steps
 from .schedules import Schedule
 
 __all__ = [
@@ -34,13 +34,19 @@ def posterior_mean_coefficients(
 
 def posterior_mean(schedule: Schedule, x_t: Array, x0: Array, t: Time, t_prev: Time | None = None) -> Array:
     """The mean of q(x_s | x_t, x_0).   [DDPM] eq. 7   x_t, x0 of one shape -> the same shape."""
+    same_shape(x_t=x_t, x0=x0)
     of_x0, of_xt = posterior_mean_coefficients(schedule, t, t_prev)
     return like(of_x0, x0, "x0") * x0 + like(of_xt, x_t, "x_t") * x_t
 
 
 def posterior_mean_from_eps(schedule: Schedule, x_t: Array, eps: Array, t: Time, t_prev: Time | None = None) -> Array:
-    """1 / sqrt(alpha_{t|s}) (x_t - beta_{t|s} / sqrt(1 - alpha_bar_t) eps), eps being the noise in x_t.   [DDPM] eq. 11"""
+    """1 / sqrt(alpha_{t|s}) (x_t - beta_{t|s} / sqrt(1 - alpha_bar_t) eps), eps being the noise in x_t.   [DDPM] eq. 11
+
+    ValueError where alpha_bar_t = 0, whose x_t and eps say nothing of the mean.
+    """
+    same_shape(x_t=x_t, eps=eps)
     t, s = _pair(schedule, t, t_prev)
+    signal_left(schedule, t, "the posterior's mean", "eps")
     alpha, beta = schedule.between(s, t)
     of_eps = beta / np.sqrt(schedule.one_minus_alpha_bar[t])
     return (x_t - like(of_eps, eps, "eps") * eps) / like(np.sqrt(alpha), x_t, "x_t")
@@ -76,6 +82,18 @@ def posterior_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
     if schedule.T == 1:
         return np.log(schedule.beta[t])
     return np.log(posterior_variance(schedule, np.maximum(t, 2)))
+
+
+def signal_left(
+    schedule: Schedule, t: np.ndarray, target: str, source: str, remedy: str = "predict v, or leave that step out"
+) -> None:
+    """ValueError where alpha_bar_t = 0: x_t is noise there, and `target`, which is of x_0, does not follow from `source`."""
+    gone = schedule.alpha_bar[t] == 0
+    if np.any(gone):
+        raise ValueError(
+            f"t: expected steps with alpha_bar > 0, got t = {np.ravel(t)[np.argmax(gone)]}, where it is 0 and {source} "
+            f"says nothing of {target}; {remedy}"
+        )
 
 
 def _pair(schedule: Schedule, t: Time, t_prev: Time | None) -> tuple[np.ndarray, np.ndarray]:

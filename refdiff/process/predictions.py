@@ -6,8 +6,10 @@
     score  grad log q(x_t | x_0) = -eps / s [ADM] eq. 11
     mu     the posterior's mean at t - 1 [DDPM] eqs. 7, 11
 
-Each function takes (schedule, x_t, t, prediction), all arrays of one shape, and returns that shape. Where alpha_bar_t = 0,
-x_t says nothing of x_0: what cannot be had from eps or the score is a division by zero there.
+Each function takes (schedule, x_t, t, prediction), all arrays of one shape, and returns that shape; shapes that differ are a
+ValueError. So is what cannot be had from eps or the score where alpha_bar_t = 0, whose x_t says nothing of x_0: predict v.
+
+A coefficient is made in float64 and cast once, and none is the square of a small number: half precision ends at 6e-8.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, like, namespace, steps
-from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps
+from .arrays import Array, Time, like, namespace, same_shape, steps
+from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps, signal_left
 from .schedules import Schedule
 
 __all__ = [
@@ -31,63 +33,84 @@ __all__ = [
 PREDICTIONS = ("eps", "x0", "mu", "v", "score")
 
 
-def _a_s(schedule: Schedule, x_t: Array, t: Time) -> tuple[Array, Array]:
-    """a = sqrt(alpha_bar_t) and s = sqrt(1 - alpha_bar_t), ready to multiply x_t."""
-    t = steps(t, schedule.T)
+def _a_s(schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
+    """a = sqrt(alpha_bar_t) and s = sqrt(1 - alpha_bar_t), ready to multiply the arrays, which are of one shape."""
+    same_shape(**arrays)
+    t, x_t = steps(t, schedule.T), arrays["x_t"]
     return like(np.sqrt(schedule.alpha_bar[t]), x_t), like(np.sqrt(schedule.one_minus_alpha_bar[t]), x_t)
 
 
-def _step(schedule: Schedule, x_t: Array, t: Time) -> tuple[Array, Array]:
-    """sqrt(alpha_t) and beta_t, ready to multiply x_t."""
+def _a_s_of(target: str, source: str, schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
+    """As `_a_s`, for a division by a: ValueError where it is 0."""
+    signal_left(schedule, steps(t, schedule.T), target, source)
+    return _a_s(schedule, t, **arrays)
+
+
+def _step(schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
+    """sqrt(alpha_t) and sqrt(beta_t), ready to multiply the arrays, which are of one shape."""
+    same_shape(**arrays)
+    t, x_t = steps(t, schedule.T), arrays["x_t"]
+    return like(np.sqrt(schedule.alpha[t]), x_t), like(np.sqrt(schedule.beta[t]), x_t)
+
+
+def _step_to_noise(schedule: Schedule, x_t: Array, t: Time) -> Array:
+    """beta_t / s, ready to multiply x_t: how much of eps a step adds, in the mean [DDPM] eq. 11."""
     t = steps(t, schedule.T)
-    return like(np.sqrt(schedule.alpha[t]), x_t), like(schedule.beta[t], x_t)
+    return like(schedule.beta[t] / np.sqrt(schedule.one_minus_alpha_bar[t]), x_t)
+
+
+def _step_to_v(schedule: Schedule, x_t: Array, t: Time) -> Array:
+    """sqrt(alpha_bar_{t-1}) beta_t / s, ready to multiply x_t."""
+    t = steps(t, schedule.T)
+    return like(np.sqrt(schedule.alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) * schedule.beta[t], x_t)
 
 
 def x0_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
     """x_0 = (x_t - s eps) / a.   [DDPM] eq. 15"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s_of("x0", "eps", schedule, t, x_t=x_t, eps=eps)
     return (x_t - s * eps) / a
 
 
 def x0_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
     """x_0 = (mu - c_t x_t) / c_0, with the posterior's c_0 and c_t.   [DDPM] eq. 7"""
+    same_shape(x_t=x_t, mu=mu)
     of_x0, of_xt = posterior_mean_coefficients(schedule, t)
     return (mu - like(of_xt, x_t) * x_t) / like(of_x0, x_t)
 
 
 def x0_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
     """x_0 = a x_t - s v.   [PD] appendix D"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s(schedule, t, x_t=x_t, v=v)
     return a * x_t - s * v
 
 
 def x0_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
     """x_0 = (x_t + s^2 score) / a, Tweedie's formula.   [Tweedie] eq. 1.4"""
-    a, s = _a_s(schedule, x_t, t)
-    return (x_t + s**2 * score) / a
+    a, s = _a_s_of("x0", "the score", schedule, t, x_t=x_t, score=score)
+    return (x_t + s * (s * score)) / a
 
 
 def eps_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
     """eps = (x_t - a x_0) / s.   [DDPM] eq. 4"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s(schedule, t, x_t=x_t, x0=x0)
     return (x_t - a * x0) / s
 
 
 def eps_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
-    """eps = s (x_t - sqrt(alpha_t) mu) / beta_t.   [DDPM] eq. 11"""
-    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
-    return s * (x_t - root_alpha * mu) / beta
+    """eps = (x_t - sqrt(alpha_t) mu) / (beta_t / s).   [DDPM] eq. 11"""
+    root_alpha, _ = _step(schedule, t, x_t=x_t, mu=mu)
+    return (x_t - root_alpha * mu) / _step_to_noise(schedule, x_t, t)
 
 
 def eps_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
     """eps = s x_t + a v.   [PD] appendix D"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s(schedule, t, x_t=x_t, v=v)
     return s * x_t + a * v
 
 
 def eps_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
     """eps = -s score.   [ADM] eq. 11"""
-    _, s = _a_s(schedule, x_t, t)
+    _, s = _a_s(schedule, t, x_t=x_t, score=score)
     return -s * score
 
 
@@ -103,67 +126,63 @@ def mu_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
 
 def mu_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
     """mu = sqrt(alpha_t) x_t - sqrt(alpha_bar_{t-1}) beta_t / s v.   From [DDPM] eq. 11 and eps = s x_t + a v"""
-    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
-    return root_alpha * x_t - _a_before(schedule, x_t, t) * beta / s * v
+    root_alpha, _ = _step(schedule, t, x_t=x_t, v=v)
+    return root_alpha * x_t - _step_to_v(schedule, x_t, t) * v
 
 
 def mu_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
     """mu = (x_t + beta_t score) / sqrt(alpha_t).   From [DDPM] eq. 11 and eps = -s score"""
-    root_alpha, beta = _step(schedule, x_t, t)
-    return (x_t + beta * score) / root_alpha
+    signal_left(schedule, steps(t, schedule.T), "the posterior's mean", "the score")
+    root_alpha, root_beta = _step(schedule, t, x_t=x_t, score=score)
+    return (x_t + root_beta * (root_beta * score)) / root_alpha
 
 
 def v_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
     """v = (a x_t - x_0) / s.   [PD] appendix D"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s(schedule, t, x_t=x_t, x0=x0)
     return (a * x_t - x0) / s
 
 
 def v_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
     """v = (eps - s x_t) / a.   [PD] appendix D"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s_of("v", "eps", schedule, t, x_t=x_t, eps=eps)
     return (eps - s * x_t) / a
 
 
 def v_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
-    """v = s (sqrt(alpha_t) x_t - mu) / (sqrt(alpha_bar_{t-1}) beta_t), the inverse of `mu_from_v`."""
-    (_, s), (root_alpha, beta) = _a_s(schedule, x_t, t), _step(schedule, x_t, t)
-    return s * (root_alpha * x_t - mu) / (_a_before(schedule, x_t, t) * beta)
+    """v = (sqrt(alpha_t) x_t - mu) / (sqrt(alpha_bar_{t-1}) beta_t / s), the inverse of `mu_from_v`."""
+    root_alpha, _ = _step(schedule, t, x_t=x_t, mu=mu)
+    return (root_alpha * x_t - mu) / _step_to_v(schedule, x_t, t)
 
 
 def v_from_score(schedule: Schedule, x_t: Array, t: Time, score: Array) -> Array:
     """v = -s (x_t + score) / a.   From v = (eps - s x_t) / a and eps = -s score"""
-    a, s = _a_s(schedule, x_t, t)
+    a, s = _a_s_of("v", "the score", schedule, t, x_t=x_t, score=score)
     return -s * (x_t + score) / a
 
 
 def score_from_x0(schedule: Schedule, x_t: Array, t: Time, x0: Array) -> Array:
     """score = (a x_0 - x_t) / s^2.   [ADM] eq. 11"""
-    a, s = _a_s(schedule, x_t, t)
-    return (a * x0 - x_t) / s**2
+    a, s = _a_s(schedule, t, x_t=x_t, x0=x0)
+    return (a * x0 - x_t) / s / s
 
 
 def score_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
     """score = -eps / s.   [ADM] eq. 11"""
-    _, s = _a_s(schedule, x_t, t)
+    _, s = _a_s(schedule, t, x_t=x_t, eps=eps)
     return -eps / s
 
 
 def score_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
     """score = (sqrt(alpha_t) mu - x_t) / beta_t, the inverse of `mu_from_score`."""
-    root_alpha, beta = _step(schedule, x_t, t)
-    return (root_alpha * mu - x_t) / beta
+    root_alpha, root_beta = _step(schedule, t, x_t=x_t, mu=mu)
+    return (root_alpha * mu - x_t) / root_beta / root_beta
 
 
 def score_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
     """score = -(x_t + a / s v).   From score = -eps / s and eps = s x_t + a v"""
-    a, s = _a_s(schedule, x_t, t)
-    return -(x_t + a / s * v)
-
-
-def _a_before(schedule: Schedule, x_t: Array, t: Time) -> Array:
-    """sqrt(alpha_bar_{t-1}), ready to multiply x_t."""
-    return like(np.sqrt(schedule.alpha_bar[steps(t, schedule.T) - 1]), x_t)
+    a, s = _a_s(schedule, t, x_t=x_t, v=v)
+    return -(x_t + a * v / s)
 
 
 Conversion = Callable[[Schedule, Array, Time, Array], Array]
@@ -177,6 +196,7 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
 
 def convert(schedule: Schedule, x_t: Array, t: Time, prediction: Array, source: str, target: str) -> Array:
     """`prediction` of x_t as another kind; source and target from PREDICTIONS, else ValueError. The same kind: unchanged."""
+    same_shape(x_t=x_t, prediction=prediction)
     for name, kind in (("source", source), ("target", target)):
         one_of(name, kind, PREDICTIONS)
     if source == target:

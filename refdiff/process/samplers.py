@@ -1,8 +1,11 @@
 """Sampling: one function per algorithm, whose body is the algorithm. Each yields (t_prev, x) after every step.
 
-    predict(x_t, t) -> (x0_hat, eps_hat)    see `predictor`; t is one integer
+    predict(x_t, t) -> (x0_hat, eps_hat)    with x_t = a x0_hat + s eps_hat, see `predictor`; t is one integer
     timesteps                               any of 1 .. T, increasing, as `uniform_steps` gives them; walked backwards to 0
-    noise(t) -> eps ~ N(0, I)               of x's shape, for the step that leaves t
+    noise(t) -> eps ~ N(0, I)               for the step that leaves t
+
+All arrays are of x's shape; another is a ValueError. Where the last of the timesteps is not T, as with `leading_steps`, x is
+what is said to be x_t there.
 
 `final(ancestral(...))` runs a sampler to its end; looping over it shows the way there.
 """
@@ -16,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .arrays import Array, Time, like, steps
+from .arrays import Array, Time, like, same_shape, steps
 from .posterior import posterior_mean, posterior_variance
 from .schedules import Schedule
 
@@ -25,6 +28,7 @@ __all__ = ["ancestral", "ancestral_step", "ddim", "ddim_step", "euler_ancestral"
 Predict = Callable[[Array, Time], tuple[Array, Array]]
 Noise = Callable[[int], Array]
 Variance = Callable[[Schedule, Time, Time], np.ndarray]
+Shift = Callable[[Array, int, Array, Array], Array]
 Trajectory = Iterator[tuple[int, Array]]
 
 
@@ -36,13 +40,21 @@ def ancestral_step(
     x0_hat: Array,
     eps: Array,
     variance: Variance = posterior_variance,
+    shift: Shift | None = None,
 ) -> Array:
     """x_s ~ N(posterior mean with x0_hat, variance), s = t_prev; no noise when s = 0.   [DDPM] algorithm 2
 
     variance: `posterior_variance` or `step_variance` (beta_{t|s}). eps: the fresh noise, shape of x.
+    shift(x_t, t, mean, variance): what is added to the mean, at s = 0 too, see `classifier_shift` [ADM] algorithm 1; the
+    variance is the step's, a number. x0_hat has been clipped by then: a shift is not.
     """
-    mean = posterior_mean(schedule, x, x0_hat, t, t_prev)
-    return mean if t_prev == 0 else mean + like(np.sqrt(variance(schedule, t, t_prev)), x) * eps
+    same_shape(x=x, x0_hat=x0_hat, eps=eps)
+    mean, sigma2 = posterior_mean(schedule, x, x0_hat, t, t_prev), variance(schedule, t, t_prev)
+    if shift is not None:
+        more = shift(x, t, mean, like(sigma2, x))
+        same_shape(x=x, shift=more)
+        mean = mean + more
+    return mean if t_prev == 0 else mean + like(np.sqrt(sigma2), x) * eps
 
 
 def ancestral(
@@ -52,11 +64,12 @@ def ancestral(
     timesteps: Sequence[int],
     noise: Noise,
     variance: Variance = posterior_variance,
+    shift: Shift | None = None,
 ) -> Trajectory:
-    """[DDPM] algorithm 2, over any subsequence of the steps. x ~ N(0, I)."""
+    """[DDPM] algorithm 2, over any subsequence of the steps; with a shift [ADM] algorithm 1. x ~ N(0, I)."""
     for t, t_prev in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
-        x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance)
+        x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance, shift)
         yield t_prev, x
 
 
@@ -78,6 +91,7 @@ def ddim_step(
     eps: the fresh noise, shape of x; may be left out when eta = 0. ValueError for eta outside 0 .. 1.
     """
     _check_eta(eta, "eps", eps)
+    same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat, **({"eps": eps} if eta else {}))
     sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
     alpha, beta = schedule.between(t_prev, t)
     one_minus = schedule.one_minus_alpha_bar
@@ -105,19 +119,24 @@ def ddim(
 def euler_ancestral(
     schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int], noise: Noise
 ) -> Trajectory:
-    """y_s = y_t + (sigma_down - sigma_t) eps_hat + sigma_up eps, in y = x / sqrt(alpha_bar).   [KDiffusion] Euler ancestral
+    """y_s = x0_hat + sigma_down eps_hat + sigma_up eps, in y = x / sqrt(alpha_bar).   [KDiffusion] Euler ancestral
 
     sigma^2 = (1 - alpha_bar) / alpha_bar, sigma_up^2 = sigma_s^2 (sigma_t^2 - sigma_s^2) / sigma_t^2, and what is left of
     sigma_s^2 is sigma_down^2 = sigma_s^4 / sigma_t^2: in exact arithmetic the ancestral step with the posterior's variance.
+    x0_hat + sigma_down eps_hat is y_t + (sigma_down - sigma_t) eps_hat, which would cancel where sigma_t is large.
     No noise at the last step. x ~ N(0, I). ValueError where sigma is infinite.
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        _, eps_hat = predict(x, t)
-        down = sigma[s] ** 2 / sigma[t]
-        up = sigma[s] * math.sqrt((sigma[t] - sigma[s]) * (sigma[t] + sigma[s])) / sigma[t]
-        y = x / a[t] + (down - sigma[t]) * eps_hat
-        x = a[s] * (y + up * noise(t)) if s else y
+        x0_hat, eps_hat = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
+        ratio = sigma[s] / sigma[t]
+        down, up = ratio * sigma[s], math.sqrt((1 - ratio) * (1 + ratio)) * sigma[s]
+        x = a[s] * x0_hat + (a[s] * down) * eps_hat
+        if s:
+            eps = noise(t)
+            same_shape(x=x, noise=eps)
+            x = x + (a[s] * up) * eps
         yield s, x
 
 

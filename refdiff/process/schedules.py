@@ -17,7 +17,7 @@ from .arrays import Time, steps
 
 __all__ = [
     "SCHEDULES", "Schedule", "constant", "cosine", "from_alpha_bar", "from_beta", "linear", "quadratic",
-    "rescale_zero_terminal_snr", "scaled_linear", "sigmoid",
+    "rescale_zero_terminal_snr", "rescaled_linear", "scaled_linear", "sigmoid",
 ]  # fmt: skip
 
 
@@ -127,6 +127,17 @@ def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> S
     return from_beta(np.linspace(beta_start, beta_end, _positive(T)))
 
 
+def rescaled_linear(
+    T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, beta_max: float = 0.999
+) -> Schedule:
+    """The linear law with both ends times 1000 / T, so that alpha_bar_T hardly depends on T; beta_t <= beta_max.
+
+    "linear" in the codes of [IDDPM] and [ADM], which refuse T below 20, whose last beta would be above 1.
+    """
+    scale = 1000 / _positive(T)
+    return from_beta(np.minimum(np.linspace(scale * beta_start, scale * beta_end, T), beta_max))
+
+
 def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """sqrt(beta_t) rises evenly from sqrt(beta_start) to sqrt(beta_end) "quad" in the code of [DDPM]."""
     if not (beta_start > 0 and beta_end > 0):
@@ -178,7 +189,7 @@ def sigmoid(
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear, "quadratic": quadratic, "scaled_linear": scaled_linear, "constant": constant, "cosine": cosine,
-    "sigmoid": sigmoid,
+    "sigmoid": sigmoid, "rescaled_linear": rescaled_linear,
 }  # fmt: skip
 
 

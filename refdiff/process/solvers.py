@@ -5,6 +5,9 @@ the variance-preserving ODE of [SDE] eq. 13 in the coordinates of [EDM]. In lamb
 
     x_s = (s_s / s_t) x_t + s_s * integral of exp(lambda) x0_hat dlambda, from lambda_t to lambda_s  [DPMpp] prop. 4.1
 
+Downward steps are taken from x0_hat and eps_hat, x_t = a x0_hat + s eps_hat, not from y: y_t + (sigma_s - sigma_t) eps_hat
+is a difference of numbers of the size of sigma_t, off by their last digit, which sigma_t / sigma_s magnifies.
+
 Contract as in `samplers`: each yields (t_prev, x) after every step. A model lives at integers t: it is asked at the steps
 given, and 2S at one between. The last step, to sigma = 0 and lambda = infinity, is x0_hat of the step before it for every
 solver: of first order, which costs no order as long as the first of the timesteps stays put while others come between.
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import Array, like
+from .arrays import Array, like, same_shape
 from .samplers import Predict, Trajectory, backwards, scales
 from .schedules import Schedule
 
@@ -25,30 +28,35 @@ __all__ = ["ddim_inversion", "dpmpp_2m", "dpmpp_2s", "euler", "heun"]
 
 
 def euler(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int]) -> Trajectory:
-    """y_s = y_t + (sigma_s - sigma_t) eps_hat.   First order; in exact arithmetic DDIM with eta = 0 [DDIM] eq. 13
+    """y_s = y_t + (sigma_s - sigma_t) eps_hat = x0_hat + sigma_s eps_hat.   First order; DDIM with eta = 0 [DDIM] eq. 13
 
     x ~ N(0, I). ValueError where sigma is infinite.
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        _, eps_hat = predict(x, t)
-        x = a[s] * (x / a[t] + (sigma[s] - sigma[t]) * eps_hat)
+        x0_hat, eps_hat = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
+        x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         yield s, x
 
 
 def heun(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int]) -> Trajectory:
     """y_s = y_t + (sigma_s - sigma_t) (eps_hat(y_t, t) + eps_hat(y', s)) / 2, y' by Euler's step.   [EDM] algorithm 1
 
+    Computed as y' + (sigma_s - sigma_t) (eps_hat' - eps_hat) / 2. Along Euler's step the change of the slope is also
+    (x0_hat - x0_hat') / sigma_s: for sigma_s > 1, where an error of it counts sigma_t times, that has more digits.
     Second order, two predictions a step; to sigma = 0 the step is Euler's. x ~ N(0, I). ValueError where sigma is infinite.
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        y, step = x / a[t], sigma[s] - sigma[t]
-        _, slope = predict(x, t)
+        x0_hat, eps_hat = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
+        x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         if s:
-            _, slope_there = predict(a[s] * (y + step * slope), s)
-            slope = (slope + slope_there) / 2
-        x = a[s] * (y + step * slope)
+            x0_there, eps_there = predict(x, s)
+            same_shape(x=x, x0_hat=x0_there, eps_hat=eps_there)
+            change = (x0_hat - x0_there) / sigma[s] if sigma[s] > 1 else eps_there - eps_hat
+            x = x + (a[s] * (sigma[s] - sigma[t]) / 2) * change
         yield s, x
 
 
@@ -62,6 +70,7 @@ def dpmpp_2m(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     before = None
     for t, s in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if before and s:
             x0_before, h_before = before  # from alpha_bar = 0 h_before is infinite, and the line is level
@@ -82,11 +91,13 @@ def dpmpp_2s(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     a, s_, lam = _exponential(schedule, x)
     for t, s in backwards(schedule, timesteps):
         x0_hat, _ = predict(x, t)
+        same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if math.isfinite(h):
             u = _halfway(lam, t, s)
             to_u = lam[u] - lam[t]
             x0_there, _ = predict(s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
+            same_shape(x=x, x0_hat=x0_there)
             d = x0_hat + h / (2 * to_u) * (x0_there - x0_hat)
         x = s_[s] / s_[t] * x - a[s] * math.expm1(-h) * d
         yield s, x
@@ -100,9 +111,10 @@ def ddim_inversion(schedule: Schedule, predict: Predict, x: Array, timesteps: Se
     """
     a, sigma = scales(schedule, x, timesteps)
     for u, t in reversed([*backwards(schedule, timesteps)]):
-        y, asked = x / a[t], t or u
-        _, eps_hat = predict(a[asked] * y, asked)
-        x = a[u] * (y + (sigma[u] - sigma[t]) * eps_hat)
+        asked = t or u
+        _, eps_hat = predict((a[asked] / a[t]) * x, asked)
+        same_shape(x=x, eps_hat=eps_hat)
+        x = (a[u] / a[t]) * x + (a[u] * (sigma[u] - sigma[t])) * eps_hat
         yield u, x
 
 

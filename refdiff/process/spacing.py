@@ -1,6 +1,7 @@
-"""Which n of the steps 1 .. T a sampler takes: functions of (T, n) -> (n,) increasing integers that end at T.
+"""Which n of the steps 1 .. T a sampler takes: functions of (T, n) -> (n,) increasing integers.
 
-ValueError unless n is an integer from 1 to T. `SPACINGS` holds them by name, as functions of (schedule, n).
+They end at T, where x is noise, all but `leading_steps`. ValueError unless n is an integer from 1 to T. `SPACINGS` holds
+them by name, as functions of (schedule, n).
 """
 
 from __future__ import annotations
@@ -13,13 +14,29 @@ import numpy as np
 if TYPE_CHECKING:
     from .schedules import Schedule
 
-__all__ = ["SPACINGS", "karras_steps", "quadratic_steps", "trailing_steps", "uniform_steps"]
+__all__ = ["SPACINGS", "karras_steps", "leading_steps", "quadratic_steps", "trailing_steps", "uniform_steps"]
 
 
 def uniform_steps(T: int, n: int) -> np.ndarray:
-    """n of the steps 1 .. T, evenly spread, both ends among them (T alone for n = 1).   -> (n,) increasing integers."""
+    """t_i = 1 + round(i (T - 1) / (n - 1)), i = 0 .. n - 1: evenly spread, with both ends.   [Lin24] table 2, "linspace"
+
+    Halves go to the even number of t - 1, which the public codes count: these are the steps of "linspace" in diffusers for
+    every T and n up to 1000, and of guided-diffusion but where its running sum rounds a half to the other side. For n = 1
+    those take the first step; T alone is taken here, where the noise is that sampling begins with.
+    """
     _check(T, n)
-    return np.array([T]) if n == 1 else np.round(np.linspace(1, T, n)).astype(int)
+    return np.array([T]) if n == 1 else 1 + np.round(np.linspace(0, T - 1, n)).astype(int)
+
+
+def leading_steps(T: int, n: int) -> np.ndarray:
+    """t_i = 1 + i floor(T / n), i = 0 .. n - 1.   [Lin24] table 2, "leading"
+
+    What many published samplers take. It ends before T: sampling then begins with pure noise at a step where the network
+    has learned that some of the data are left [Lin24] section 3.3. For T = 1000 and n = 50 that is t = 981; for n = 1 it
+    is t = 1, and for n above T / 2 the first n steps. Take another, unless the comparison asks for this one.
+    """
+    _check(T, n)
+    return 1 + np.arange(n) * (T // n)
 
 
 def trailing_steps(T: int, n: int) -> np.ndarray:
@@ -60,6 +77,7 @@ def karras_steps(schedule: Schedule, n: int, rho: float = 7.0) -> np.ndarray:
 
 SPACINGS: dict[str, Callable[[Schedule, int], np.ndarray]] = {
     "uniform": lambda schedule, n: uniform_steps(schedule.T, n),
+    "leading": lambda schedule, n: leading_steps(schedule.T, n),
     "trailing": lambda schedule, n: trailing_steps(schedule.T, n),
     "quadratic": lambda schedule, n: quadratic_steps(schedule.T, n),
     "karras": karras_steps,

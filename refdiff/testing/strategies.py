@@ -78,6 +78,8 @@ def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
     high = draw(st.floats(0.01, 1)) * min(0.8, 20 / T) * draw(sizes())
     if name == "constant":
         return name, {"T": T, "beta": high}
+    if name == "rescaled_linear":  # whose ends are those of 1000 steps
+        high *= T / 1000
     return name, {"T": T, "beta_start": high * draw(st.floats(1e-3, 0.99)), "beta_end": high}
 
 

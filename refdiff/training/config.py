@@ -88,8 +88,9 @@ FINITE_SIGMA = ("euler", "euler_ancestral", "heun")  # those that divide by sqrt
 @dataclass(frozen=True)
 class SampleConfig:
     """method: "ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m" or "dpmpp_2s"; steps: how many of the T;
-    spacing: which, "uniform", "trailing", "quadratic" or "karras"; eta: of ddim, 0 deterministic to 1 ancestral;
-    variance: of ancestral, "posterior" or "beta"; clip: hold x0_hat within [-1, 1], the range of images.
+    spacing: which, "uniform", "trailing", "quadratic", "karras" or "leading", which does not begin at T; eta: of ddim, 0
+    deterministic to 1 ancestral; variance: of ancestral, "posterior" or "beta"; clip: hold x0_hat within [-1, 1], the range
+    of images.
     """
 
     method: str = "ddim"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from documents.running import same_output
 
-from refdiff.process import from_beta
+from refdiff.process import from_beta, leading_steps, uniform_steps
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
 from refdiff.testing.diffusers import SCHEDULERS, is_scheduler, wrap
 from refdiff.testing.scheduler import RefdiffScheduler
@@ -21,6 +21,18 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "audit.md").read_text()
 of_the_page = pytest.mark.skipif(diffusers.__version__ != "0.42.1", reason="docs/audit.md is about diffusers 0.42.1")
+
+
+@of_the_page
+@pytest.mark.parametrize(("spacing", "select"), [("linspace", uniform_steps), ("leading", leading_steps)])
+def test_uniform_and_leading_steps_are_those_of_diffusers(spacing, select):
+    """For every n, but for the uniform n = 1: T here, the first step there."""
+    for T in [*range(1, 41), 1000]:
+        scheduler = diffusers.DDIMScheduler(num_train_timesteps=T, timestep_spacing=spacing, steps_offset=1)
+        for n in range(2 if spacing == "linspace" else 1, T + 1):
+            scheduler.set_timesteps(n)
+            theirs = scheduler.timesteps.numpy()[::-1] + (spacing == "linspace")  # linspace takes no offset
+            assert np.array_equal(select(T, n), theirs), (T, n)
 
 
 def ours(kind, eta):

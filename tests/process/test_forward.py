@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from numpy.linalg import norm
 
 from refdiff.process import (
+    ancestral_step,
+    classifier_guidance,
+    classifier_shift,
     from_beta,
     linear,
     q_between,
@@ -15,6 +18,8 @@ from refdiff.process import (
     q_sample,
     q_step,
     q_step_moments,
+    step_variance,
+    target,
 )
 from refdiff.random import Key, normal
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
@@ -166,6 +171,24 @@ def test_t_single_steps_sample_the_closed_form():
             assert abs(x.var() - variance) <= 5 * np.sqrt(2 / n) * variance
 
 
+def test_a_small_beta_gives_its_noise_in_half_precision_whatever_t_is():
+    x, eps = np.zeros((2, 3), np.float16), np.ones((2, 3), np.float16)
+    schedule = linear(1000, 1e-8, 0.02)
+    for t in (1, np.array([1, 1])):
+        for noise in (
+            q_step(schedule, x, t, eps),
+            q_sample(schedule, x, t, eps),
+            q_between(schedule, x, 0 * t, t, eps),
+        ):
+            assert np.all(noise == np.float16(1e-4))
+        assert np.all(target(schedule, "v", eps, x, t) == -np.float16(1e-4))
+        assert np.all(classifier_guidance(schedule, x, t, x, eps) == -np.float16(1e-4))
+    gradient = np.full((2, 3), 2e4, np.float16)
+    shift = classifier_shift(lambda x, t: gradient, 2.0)
+    shifted = ancestral_step(schedule, x, 1, 0, x, eps, step_variance, shift)
+    assert np.all(np.abs(shifted - 4e-4) <= 2.0**-10 * 4e-4)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -180,7 +203,10 @@ def test_t_single_steps_sample_the_closed_form():
         (lambda s, x: q_sample(s, x, True, x), "t: expected an integer or one a sample"),
         (lambda s, x: q_sample(s, x, np.ones((3, 1), int), x), r"t: expected an integer .* got shape \(3, 1\)"),
         (lambda s, x: q_sample(s, x, np.ones(2, int), x), r"t: expected one step a sample of x \(3, 2\), got \(2,\)"),
-        (lambda s, x: q_sample(s, np.array(1.5), np.ones(1, int), x), r"t: expected one step a sample of x \(\)"),
+        (
+            lambda s, x: q_sample(s, np.array(1.5), np.ones(1, int), np.array(0.5)),
+            r"t: expected one step a sample of x \(\)",
+        ),
         (lambda s, x: q_sample(s, x.astype(int), 3, x), "x: expected floating-point numbers, got int64"),
         (lambda s, x: q_sample(s, x.tolist(), 3, x), "expected an array .* got list"),
         (lambda s, x: q_sample(s, 1.5, 3, x), "expected an array .* got float"),

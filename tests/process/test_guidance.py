@@ -8,16 +8,24 @@ from numpy.linalg import norm
 
 from refdiff.process import (
     PREDICTIONS,
+    GaussianMixture,
+    ancestral,
+    ancestral_step,
     classifier_free_guidance,
     classifier_guidance,
+    classifier_shift,
     convert,
     ddim,
     dynamic_threshold,
     final,
     from_beta,
     linear,
+    posterior_mean,
+    posterior_variance,
     predictor,
     rescale_zero_terminal_snr,
+    rescaled_linear,
+    step_variance,
 )
 
 SCHEDULE = linear(10, 0.05, 0.3)
@@ -41,6 +49,82 @@ def test_classifier_guidance_subtracts_its_gradient_from_eps(kind, t):
         assert np.array_equal(classifier_guidance(SCHEDULE, x, t, eps, slope), eps - s * slope)
 
 
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_a_classifier_says_nothing_of_the_data_where_nothing_is_left_of_them(kind):
+    schedule, (x, y, slope) = rescale_zero_terminal_snr(SCHEDULE), draws()
+    for t in (10, np.array([1, 10, 3, 10])):
+        if kind in ("eps", "score"):
+            assert np.isfinite(classifier_guidance(schedule, x, t, y, slope, 2.0, kind)).all()
+            continue
+        with pytest.raises(
+            ValueError, match=rf"got t = 10, where it is 0 and a classifier says nothing of {kind}; guide by"
+        ):
+            classifier_guidance(schedule, x, t, y, slope, 2.0, kind)
+
+
+@pytest.mark.parametrize("variance", [posterior_variance, step_variance])
+@pytest.mark.parametrize(("t", "s"), [(7, 3), (2, 1), (3, 0)])
+def test_a_shift_is_added_to_the_mean_of_the_step(variance, t, s):
+    x, x0_hat, slope, z = draws(4)
+    seen = []
+
+    def gradient(x_t, t):
+        seen.append((x_t, t))
+        return slope
+
+    came = ancestral_step(SCHEDULE, x, t, s, x0_hat, z, variance, classifier_shift(gradient, 3.0))
+    sigma2 = variance(SCHEDULE, t, s)
+    mean = posterior_mean(SCHEDULE, x, x0_hat, t, s) + 3.0 * sigma2 * slope
+    wanted = mean + np.sqrt(sigma2) * z if s else mean
+    assert norm(came - wanted) <= 1e-15 * norm(wanted)
+    assert [(one is x, at) for one, at in seen] == [(True, t)]
+    assert np.array_equal(classifier_shift(gradient)(x, t, x, 0.25), 0.25 * slope)
+
+
+def test_a_shift_is_given_the_step_and_comes_after_thresholding():
+    x, x0 = draws(2)
+    asked = []
+
+    def shift(x_t, t, mean, variance):
+        asked.append((t, mean, variance))
+        return 5 + 0 * mean
+
+    predict = predictor(SCHEDULE, lambda x, t: 9 * x0, "x0", (-1, 1))
+    way = [x, *(x for _, x in ancestral(SCHEDULE, predict, x, [2, 6, 10], lambda t: 0 * x0, shift=shift))]
+    for (t, mean, variance), s, before, after in zip(asked, [6, 2, 0], way, way[1:], strict=False):
+        assert norm(mean - posterior_mean(SCHEDULE, before, (9 * x0).clip(-1, 1), t, s)) <= 1e-15 * norm(mean)
+        assert variance == posterior_variance(SCHEDULE, t, s)
+        assert np.array_equal(after, mean + 5)
+    assert [t for t, _, _ in asked] == [10, 6, 2]
+
+
+def test_shifts_by_the_perfect_classifier_bring_the_samples_of_its_class():
+    """Of two classes at -1 and 1, in 400 steps: first order in the step is then enough for two digits."""
+    means, weights, spread = np.array([[-1.0], [1.0]]), np.array([0.5, 0.5]), 0.04
+    both = GaussianMixture(weights, means, np.full((2, 1, 1), spread))
+    schedule, n = rescaled_linear(400), 4000
+    rng = np.random.default_rng(1)
+    x, noise = rng.standard_normal((n, 1)), {t: rng.standard_normal((n, 1)) for t in range(400, 0, -1)}
+
+    def gradient(x_t, t):
+        """Of log p(second class | x_t) = -log(1 + exp(-k x_t))."""
+        a = np.sqrt(schedule.alpha_bar[t])
+        k = 2 * a / (a**2 * spread + schedule.one_minus_alpha_bar[t])
+        return k / (1 + np.exp(k * x_t))
+
+    predict = predictor(schedule, partial(both.eps, schedule))
+    ends = {
+        scale: final(
+            ancestral(schedule, predict, x, range(1, 401), noise.get, step_variance, classifier_shift(gradient, scale))
+        )
+        for scale in (0.0, 1.0)
+    }
+    assert abs(ends[0.0].mean()) < 5 / np.sqrt(n)
+    assert abs(ends[1.0].mean() - 1) < 0.02
+    assert abs(ends[1.0].std() - 0.2) < 0.02
+    assert (ends[1.0] < 0).mean() < 0.002
+
+
 def test_classifier_free_guidance_exaggerates_the_difference():
     _, one, other = draws()
     assert norm(classifier_free_guidance(one, other, 3.0) - (3 * one - 2 * other)) <= 1e-14 * norm(one)
@@ -48,7 +132,7 @@ def test_classifier_free_guidance_exaggerates_the_difference():
 
 
 def test_predictions_of_two_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"conditional: expected the shape .* \(1, 5\), got \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"conditional: expected the shape \(1, 5\) of uncond.*, got \(4, 5\)"):
         classifier_free_guidance(np.ones((4, 5)), np.ones((1, 5)), 2.0)
 
 

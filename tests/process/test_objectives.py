@@ -129,7 +129,7 @@ def test_the_loss_keeps_the_dtype(dtype):
 
 
 def test_predictions_of_another_shape_are_refused_and_not_broadcast():
-    with pytest.raises(ValueError, match=r"prediction: expected the target's shape \(2, 3\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"prediction: expected the shape \(2, 3\) of wanted, got \(3,\)"):
         l_simple(np.ones(3) / 3, np.ones((2, 3)) / 7)
 
 
@@ -178,5 +178,5 @@ def test_weights_that_are_no_weights_are_refused():
             l_weighted(x, x, weight)
     with pytest.raises(ValueError, match="expected one step a sample of wanted"):
         l_weighted(x, x, np.ones(3))
-    with pytest.raises(ValueError, match=r"prediction: expected the target's shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"prediction: expected the shape \(2, 3\) of wanted"):
         l_weighted(x[0], x, 1.0)

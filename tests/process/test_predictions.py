@@ -92,11 +92,17 @@ def test_going_back_or_through_a_third_kind_agrees(source, schedule, shape, seed
 
 @pytest.mark.parametrize("source", ["eps", "score"])
 @pytest.mark.parametrize("target", ["x0", "mu", "v"])
-@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value)")
 def test_pure_noise_tells_nothing_of_the_data_and_does_not_pretend_to(source, target):
     schedule = from_beta([0.1, 0.2, 1.0])
     x, prediction = np.random.default_rng(0).standard_normal((2, 4))
-    assert not np.isfinite(convert(schedule, x, 3, prediction, source, target)).any()
+    named = "eps" if source == "eps" else "the score"
+    message = (
+        rf"t: expected steps with alpha_bar > 0, got t = 3, where it is 0 and {named} says nothing of .*; predict v"
+    )
+    for t in (3, np.array([1, 3, 2, 1])):
+        with pytest.raises(ValueError, match=message):
+            convert(schedule, x, t, prediction, source, target)
+    assert np.isfinite(convert(schedule, x, 2, prediction, source, target)).all()
     assert np.array_equal(
         convert(schedule, x, 3, prediction, source, "score" if source == "eps" else "eps"), -prediction
     )

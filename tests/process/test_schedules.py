@@ -17,6 +17,7 @@ from refdiff.process import (
     linear,
     quadratic,
     rescale_zero_terminal_snr,
+    rescaled_linear,
     scaled_linear,
     sigmoid,
     uniform_steps,
@@ -30,6 +31,11 @@ exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit 
 def beta_linear(T, beta_start=1e-4, beta_end=0.02):
     start, end = mpmath.mpf(beta_start), mpmath.mpf(beta_end)
     return [start + (end - start) * t / max(T - 1, 1) for t in range(T)]
+
+
+def beta_rescaled_linear(T, beta_start=1e-4, beta_end=0.02, beta_max=0.999):
+    scale = mpmath.mpf(1000) / T
+    return [min(scale * beta, mpmath.mpf(beta_max)) for beta in beta_linear(T, beta_start, beta_end)]
 
 
 def beta_quadratic(T, beta_start=1e-4, beta_end=0.02):
@@ -69,6 +75,23 @@ def beta_exact(name, arguments):
 def worst(computed, wanted):
     """The largest relative error of any element; mpf throughout, so NaN stays NaN and passes no bound."""
     return max(abs(exact(computed) - wanted) / abs(wanted))
+
+
+@pytest.mark.parametrize("T", [21, 100, 250, 1000, 4000])
+def test_the_rescaled_law_has_the_numbers_of_the_published_codes(T):
+    """From 0.1 / T to 20 / T, that is, whatever T is."""
+    published = (0.1 + 19.9 * np.arange(T) / (T - 1)) / T
+    assert rescaled_linear(T).beta[1:] == pytest.approx(published, rel=1e-14)
+    if T >= 100:  # hardly another end than that of 1000, where that of `linear` is exp(-10.05 T / 1000)
+        assert abs(np.log(rescaled_linear(T).alpha_bar[-1]) + 10.05) < 100 / T
+
+
+def test_the_rescaled_law_is_the_linear_one_for_1000_steps_and_is_held_below_1_for_20():
+    assert np.array_equal(rescaled_linear().beta, linear().beta)
+    assert np.array_equal(rescaled_linear(1000, 1e-3, 0.05).beta, linear(1000, 1e-3, 0.05).beta)
+    assert [rescaled_linear(T).beta[-1] for T in (20, 7, 2)] == [0.999] * 3
+    assert rescaled_linear(10, beta_max=0.5).beta.max() == 0.5
+    assert rescaled_linear(1).beta[1] == 0.1
 
 
 PAPERS = [(name, {}) for name in sorted(SCHEDULES)]

@@ -9,6 +9,7 @@ from refdiff.process import (
     SPACINGS,
     from_beta,
     karras_steps,
+    leading_steps,
     linear,
     quadratic_steps,
     trailing_steps,
@@ -21,6 +22,12 @@ from refdiff.testing.strategies import schedules
     ("select", "T", "n", "wanted"),
     [
         (uniform_steps, 1000, 4, [1, 334, 667, 1000]),
+        (uniform_steps, 2, 2, [1, 2]),
+        (uniform_steps, 6, 3, [1, 3, 6]),  # 2.5 is half way from 2 to 3, which are t - 1: to the even one
+        (uniform_steps, 8, 3, [1, 5, 8]),  # and so is 3.5
+        (leading_steps, 1000, 4, [1, 251, 501, 751]),
+        (leading_steps, 10, 3, [1, 4, 7]),
+        (leading_steps, 10, 6, [1, 2, 3, 4, 5, 6]),
         (trailing_steps, 1000, 4, [250, 500, 750, 1000]),
         (trailing_steps, 10, 3, [3, 7, 10]),
         (trailing_steps, 10, 4, [2, 5, 8, 10]),  # 2.5 and 7.5 go to the even neighbour
@@ -48,6 +55,26 @@ def test_karras_steps_are_the_nearest_to_the_published_sigmas():
     assert karras_steps(linear(2), 2).tolist() == [1, 2]
 
 
+def test_the_halves_of_uniform_steps_fall_where_other_codes_have_them():
+    published = {  # of guided-diffusion and of "linspace" in diffusers, which count from 0
+        25: [0, 42, 83, 125, 166, 208, 250, 291, 333, 375, 416, 458, 500,
+             541, 583, 624, 666, 708, 749, 791, 832, 874, 916, 957, 999],
+        5: [0, 250, 500, 749, 999],
+    }  # fmt: skip
+    for n, steps in published.items():
+        assert (uniform_steps(1000, n) - 1).tolist() == steps
+
+
+def test_leading_steps_leave_data_at_the_first_step_of_sampling():
+    # [Lin24] section 3.3: sampling begins with noise alone, at a step of which the network has seen something else.
+    schedule = linear()
+    assert leading_steps(1000, 50)[-1] == 981
+    assert schedule.alpha_bar[981] / schedule.alpha_bar[1000] > 1.4
+    assert leading_steps(1000, 5)[-1] == 801
+    assert schedule.alpha_bar[801] ** 0.5 > 0.03
+    assert leading_steps(1000, 1).tolist() == [1]
+
+
 @given(schedules(max_T=60), st.data())
 def test_every_selection_has_n_rising_steps_that_end_at_T(schedule, data):
     n = data.draw(st.integers(1, schedule.T))
@@ -55,7 +82,7 @@ def test_every_selection_has_n_rising_steps_that_end_at_T(schedule, data):
         chosen = select(schedule, n)
         assert chosen.shape == (n,)
         assert np.all(np.diff(chosen, prepend=0) >= 1)
-        assert chosen[-1] == schedule.T
+        assert chosen[-1] == (1 + (n - 1) * (schedule.T // n) if name == "leading" else schedule.T)
         assert n == 1 or name == "trailing" or chosen[0] == 1
         assert select(schedule, schedule.T).tolist() == list(range(1, schedule.T + 1))
 
@@ -81,7 +108,7 @@ def test_a_schedule_of_one_step():
         assert select(from_beta([0.3]), 1).tolist() == [1]
 
 
-@pytest.mark.parametrize("select", [uniform_steps, trailing_steps, quadratic_steps])
+@pytest.mark.parametrize("select", [uniform_steps, leading_steps, trailing_steps, quadratic_steps])
 @pytest.mark.parametrize("n", [0, -1, 11, 2.0, None])
 def test_what_is_no_number_of_steps_is_refused_by_name(select, n):
     with pytest.raises(ValueError, match=rf"n: expected a number of steps from 1 to T = 10, got {n}"):

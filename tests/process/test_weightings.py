@@ -1,5 +1,6 @@
 """Weightings at their limits: constants, terminal schedules, shapes and refusals. The claims hold their values."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from refdiff.process import (
     min_snr_weight,
     p2_weight,
     posterior_variance,
+    rescale_zero_terminal_snr,
     step_variance,
     vlb_weight,
 )
@@ -66,6 +68,56 @@ def test_without_signal_at_the_last_step_weights_stay_finite():
     assert p2_weight(schedule, 3) == 1
     assert p2_weight(schedule, 3, k=2.0) == 0.5
     assert p2_weight(schedule, 3, gamma=3.0, k=2.0) == 0.125
+
+
+ENDS = {
+    "terminal": rescale_zero_terminal_snr(linear()),
+    "two steps": from_beta([0.3, 1.0]),
+    "one step": from_beta([1.0]),
+    "small": from_beta(np.full(50, 1e-10)),
+    "from nothing": from_beta([1e-200, 1e-8, 0.5, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_weights_at_both_ends_in_500_digits(name, kind):
+    schedule = ENDS[name]
+    T = schedule.T
+    with mpmath.workdps(500):  # 1 - 1e-200 has 200 of them
+        alpha = [
+            mpmath.mpf(a) if b > 0.5 else 1 - mpmath.mpf(b) for a, b in zip(schedule.alpha, schedule.beta, strict=True)
+        ]
+        for t in sorted({1, 2, T // 2, T - 1, T} & set(range(1, T + 1))):
+            before = mpmath.fprod(alpha[:t])
+            now, beta = before * alpha[t], 1 - alpha[t]
+            s2, infinite = 1 - now, mpmath.inf if now == 0 else None
+            scale = {"eps": 1, "x0": now / s2, "v": now, "score": s2, "mu": alpha[t] * s2 / beta**2}[kind]
+            # The squared move of the mean of p(x_{t-1} | x_t) for an error of 1.
+            move = {
+                "eps": infinite or beta**2 / alpha[t] / s2, "x0": before * (beta / s2) ** 2, "v": before * beta**2 / s2,
+                "score": infinite or beta**2 / alpha[t], "mu": 1,
+            }[kind]  # fmt: skip
+            tilde = beta * (1 - before) / s2
+            snr = now / s2
+            wanted = {
+                error_scale: scale,
+                lambda s, t, k: vlb_weight(s, t, k, step_variance): move / beta / 2,
+                min_snr_weight: scale * (min(1, 5 / snr) if snr else 1),
+                p2_weight: scale / (1 + snr),
+            }
+            if t > 1:
+                wanted[vlb_weight] = move / tilde / 2
+            for weight, expected in wanted.items():
+                assert weight(schedule, t, kind) == pytest.approx(float(expected), rel=1e-13, abs=0)
+
+
+def test_the_bounds_weight_where_nothing_is_left_of_the_data():
+    schedule = rescale_zero_terminal_snr(linear())
+    for kind, expected in {"x0": 2.1066e-9, "v": 2.1066e-9, "eps": np.inf, "score": np.inf}.items():
+        assert vlb_weight(schedule, 1000, kind) == pytest.approx(expected, rel=1e-4)
+        assert vlb_weight(schedule, np.array([2, 1000]), kind)[1] == vlb_weight(schedule, 1000, kind)
+    assert vlb_weight(schedule, 1000, "x0") == pytest.approx(schedule.snr[999] / 2, rel=1e-14)  # [VDM] eq. 14
 
 
 def test_p2_without_an_exponent_is_the_simple_loss():

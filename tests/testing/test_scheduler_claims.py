@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from refdiff.process import linear
+from refdiff.process import constant, cosine, linear
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, unasked
 from refdiff.testing.scheduler import METHODS, RefdiffScheduler
 
@@ -19,6 +19,14 @@ def test_ours_holds_all_claims(schedule, kind, eta):
     verdicts = audit(RefdiffScheduler(schedule, kind, eta), examples=3)
     assert len(verdicts) == len(SCHEDULER_CLAIMS)
     assert {v.claim.name: v.message for v in verdicts if not v.holds} == {}
+
+
+@pytest.mark.parametrize("schedule", [linear(1000, 1e-8, 0.02), constant(1000, 1e-7), cosine(20000)])
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_ours_holds_the_claim_about_half_precision_for_steps_that_are_all_but_nothing(schedule, kind):
+    (verdict,) = audit(RefdiffScheduler(schedule, kind), match="half precision")
+    assert verdict.holds, verdict.message
+    assert verdict.worst < 2
 
 
 @pytest.mark.slow

@@ -2,7 +2,20 @@
 
 # isort: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, runs, misprints
+from . import (
+    forward,
+    posterior,
+    bound,
+    objectives,
+    sampling,
+    solvers,
+    guidance,
+    exact,
+    scheduler,
+    runs,
+    misprints,
+    steps,
+)
 from . import (
     schedules,
     flows,
@@ -39,5 +52,6 @@ __all__ = [
     "scheduler",
     "schedules",
     "solvers",
+    "steps",
     "training",
 ]

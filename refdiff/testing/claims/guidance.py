@@ -13,20 +13,26 @@ from ...process import (
     PREDICTIONS,
     GaussianMixture,
     Schedule,
+    ancestral_step,
     classifier_free_guidance,
     classifier_guidance,
+    classifier_shift,
     convert,
     dynamic_threshold,
+    posterior_variance,
     predictor,
     q_sample,
     rescale_zero_terminal_snr,
+    step_variance,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, gauss_hermite, relative
 from ..orders import even_log_sigma
-from ..strategies import schedules, seeds, steps
+from ..strategies import pairs, schedules, seeds, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
+with_pair: Any = schedules().flatmap(lambda s: st.tuples(st.just(s), pairs(s, strict=True)))
+variances: Any = st.sampled_from([posterior_variance, step_variance])
 
 
 @claim(
@@ -81,6 +87,66 @@ def classifier_guidance_at_scale_1_is_the_conditional_prediction(
     at_0, at_1 = (convert(schedule, x, t, np.full_like(x, e), "eps", kind) for e in (0.0, 1.0))
     scale = np.abs(wanted) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
     return max(relative(guided, wanted, scale), relative(same, plain, scale))
+
+
+@claim(
+    r"p(x_s \mid x_t)\, p(y \mid x_s) \propto \mathcal N(\mu + \sigma^2 g,\ \sigma^2), \quad"
+    r" \log p(y \mid x) = g x + \mathrm{const}",
+    source="[ADM] eq. 10", of=classifier_shift, against="quadrature of the product of the two", bound=1e-12, case=with_pair,
+    variance=variances, seed=seeds(), scale=st.floats(0, 2),
+)  # fmt: skip
+def the_mean_shift_multiplies_a_step_by_the_classifier(
+    case: tuple[Schedule, tuple[int, int]], variance: Any, seed: int, scale: float
+) -> float:
+    """For a log probability that is linear, whose density is the step's, tilted; with a scale, to that power. Where the step
+    adds no noise nothing but the variance is left of it: the shift is its mean all the same."""
+    schedule, (s, t) = case
+    rng = np.random.default_rng(seed)
+    x, x0_hat, slope = rng.standard_normal((3, 1))
+    sigma = float(np.sqrt(variance(schedule, t, s)))
+    g = slope / sigma if sigma else slope  # of the size that a classifier with an opinion has
+
+    def step(eps: np.ndarray, shift: Any = None) -> np.ndarray:
+        every = np.ones_like(eps)
+        return ancestral_step(schedule, x * every, t, s, x0_hat * every, eps, variance, shift)
+
+    shift = classifier_shift(lambda x, t: g * np.ones_like(x), scale)
+    zero = np.zeros(1)
+    plain, shifted = step(zero), step(zero, shift)
+    if s == 0:
+        return relative(shifted, plain + scale * sigma**2 * g, scale=np.abs(plain) + scale * sigma**2 * np.abs(g))
+    mass, first, second = (
+        gauss_hermite(lambda z, k=k: np.exp(scale * g * sigma * z) * z**k)  # type: ignore[misc]
+        for k in range(3)
+    )
+    mean, square = first / mass, second / mass
+    spread = gauss_hermite(lambda z: (step(z, shift) - plain) ** 2) / sigma**2
+    size = 1 + (np.abs(x) + np.abs(x0_hat)) / sigma
+    return max(relative((shifted - plain) / sigma, mean, scale=size), relative(spread, square, scale=square * size))
+
+
+@claim(
+    r"\beta_{t|s}\, \nabla \log p(y \mid x_t) = \sqrt{\alpha_{t|s}}\,"
+    r" \big(\mu(x_t, \hat\epsilon - \sqrt{1 - \bar\alpha_t}\, \nabla \log p(y \mid x_t)) - \mu(x_t, \hat\epsilon)\big)",
+    source="[ADM] algorithms 1 and 2", of=classifier_shift, against="the score form, by way of x0_hat", bound=1e-12,
+    case=with_pair, seed=seeds(), scale=st.floats(0.1, 5),
+)  # fmt: skip
+def the_two_forms_of_classifier_guidance_differ_by_a_root_of_alpha(
+    case: tuple[Schedule, tuple[int, int]], seed: int, scale: float
+) -> float:
+    """With the variance beta_{t|s}: the same move of the mean but for a factor that is 1 for small steps."""
+    schedule, (s, t) = case
+    x, eps_hat, dlog_p = np.random.default_rng(seed).standard_normal((3, 5))
+    guided = classifier_guidance(schedule, x, t, eps_hat, dlog_p, scale)
+    plain, by_score = (
+        ancestral_step(schedule, x, t, s, convert(schedule, x, t, e, "eps", "x0"), 0 * x) for e in (eps_hat, guided)
+    )
+    x0_hat = convert(schedule, x, t, eps_hat, "eps", "x0")
+    shift = classifier_shift(lambda x, t: dlog_p, scale)
+    by_shift = ancestral_step(schedule, x, t, s, x0_hat, 0 * x, step_variance, shift)
+    root = float(np.sqrt(schedule.between(s, t)[0]))
+    size = np.abs(x) + np.abs(eps_hat) + scale * np.abs(dlog_p)
+    return relative(by_shift - plain, root * (by_score - plain), scale=size)
 
 
 @claim(

@@ -223,16 +223,17 @@ def a_likelihood_from_steps_that_are_too_large_is_warned_of(case: tuple[Schedule
 
 
 @claim(
-    r"1 \le t_1 < t_2 < \dots < t_n = T",
+    r"1 \le t_1 < t_2 < \dots < t_n = T,\quad t_n = T + 1 - \lfloor T / n \rfloor - T \bmod n \ \text{for leading}",
     source="[DDIM] appendix D.2", of=trailing_steps, against="counting", bound=0.0, schedule=schedules(max_T=400),
     share=st.floats(0, 1), name=st.sampled_from(sorted(SPACINGS)), examples=100,
 )  # fmt: skip
 def step_selections_rise_without_repeating_to_T(schedule: Schedule, share: float, name: str) -> float:
-    """Uniform, trailing, quadratic and Karras, for every n from 1 to T; all but trailing begin at 1. All of the steps, for
-    n = T. The error is how many of these demands fail."""
+    """Uniform, leading, trailing, quadratic and Karras, for every n from 1 to T; all but trailing begin at 1, all but
+    leading end at T. All of the steps, for n = T. The error is how many of these demands fail."""
     n = 1 + round(share * (schedule.T - 1))
-    t = SPACINGS[name](schedule, n)
-    wrong = [len(t) != n, t[-1] != schedule.T, t[0] < 1, np.any(np.diff(t) < 1), t.dtype.kind != "i"]
+    t, stride = SPACINGS[name](schedule, n), schedule.T // n
+    last = schedule.T + 1 - stride - schedule.T % n if name == "leading" else schedule.T
+    wrong = [len(t) != n, t[-1] != last, t[0] < 1, np.any(np.diff(t) < 1), t.dtype.kind != "i"]
     if name == "trailing":
         wrong.append(np.ptp(np.diff(t, prepend=0)) > 1)
     elif n > 1:

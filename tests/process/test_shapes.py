@@ -1,0 +1,268 @@
+"""Nothing is broadcast: every public function of process that takes several arrays refuses shapes that differ."""
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+
+from refdiff import process
+from refdiff.process import (
+    CONVERSIONS,
+    PREDICTIONS,
+    bound_terms,
+    classifier_free_guidance,
+    classifier_guidance,
+    classifier_shift,
+    convert,
+    fixed_reverse,
+    l_hybrid,
+    l_simple,
+    l_simple_backward,
+    l_vlb_term,
+    l_weighted,
+    l_weighted_backward,
+    learned_reverse,
+    linear,
+    predictor,
+    target,
+)
+from refdiff.process.arrays import namespace
+
+S = linear(10, 0.05, 0.3)
+SHAPE = (4, 3, 2, 1)
+WRONG = [(1, 3, 2, 1), (4, 3, 2, 3), (3, 2, 1), (4, 1, 1, 1), (1,), ()]
+
+
+def draws(n):
+    return [np.random.default_rng(i).uniform(-0.9, 0.9, SHAPE) for i in range(n)]
+
+
+def twice(x):
+    """As many channels again, where there are any."""
+    return namespace(x).concat([x, x], axis=-1) if x.ndim else x
+
+
+def run(sampler, *names):
+    """The sampler with x, and a prediction and a noise that are given."""
+
+    def call(**a):
+        noise = (lambda t: a["noise"],) if "noise" in names else ()
+        return list(sampler(S, lambda x, t: (a.get("x0_hat", x), a.get("eps_hat", x)), a["x"], [2, 5, 9], *noise))
+
+    return ("x", *names), call
+
+
+def late(sampler, name):
+    """The sampler whose second prediction of a step, or of a run, is given."""
+
+    def call(**a):
+        asked = []
+
+        def predict(x, t):
+            asked.append(t)
+            return (a[name], x) if len(asked) == 2 and name == "x0_hat" else (x, a[name] if len(asked) == 2 else x)
+
+        return list(sampler(S, predict, a["x"], [2, 9]))
+
+    return ("x", name), call
+
+
+# name -> the names of its arrays, as messages have them, and the function of these.
+CALLS = {
+    "q_step": (("x_prev", "eps"), lambda x_prev, eps: process.q_step(S, x_prev, 3, eps)),
+    "q_sample": (("x0", "eps"), lambda x0, eps: process.q_sample(S, x0, 3, eps)),
+    "q_between": (("x_k", "eps"), lambda x_k, eps: process.q_between(S, x_k, 2, 5, eps)),
+    "posterior_mean": (("x_t", "x0"), lambda x_t, x0: process.posterior_mean(S, x_t, x0, 3)),
+    "posterior_mean_from_eps": (("x_t", "eps"), lambda x_t, eps: process.posterior_mean_from_eps(S, x_t, eps, 3)),
+    **{
+        f"{b}_from_{a}": (("x_t", a), lambda f=f, **a: f(S, a.pop("x_t"), 3, *a.values()))
+        for (a, b), f in CONVERSIONS.items()
+    },
+    **{
+        f"convert {a} to {a}": (
+            ("x_t", "prediction"),
+            lambda x_t, prediction, a=a: convert(S, x_t, 3, prediction, a, a),
+        )
+        for a in PREDICTIONS
+    },
+    **{
+        f"target {kind}": (("x0", "eps"), lambda x0, eps, kind=kind: target(S, kind, x0, eps, 3))
+        for kind in PREDICTIONS
+    },
+    "predictor": (("x_t", "prediction"), lambda x_t, prediction: predictor(S, lambda x, t: prediction)(x_t, 3)),
+    "predictor's clip": (
+        ("x_t", "x0"),
+        lambda x_t, x0: predictor(S, lambda x, t: x_t, "x0", lambda _: x0)(x_t, 3),
+    ),
+    "l_simple": (("wanted", "prediction"), lambda wanted, prediction: l_simple(prediction, wanted)),
+    "l_weighted": (("wanted", "prediction"), lambda wanted, prediction: l_weighted(prediction, wanted, 0.5)),
+    "classifier_guidance": (
+        ("x_t", "prediction", "dlog_p"),
+        lambda x_t, prediction, dlog_p: classifier_guidance(S, x_t, 3, prediction, dlog_p),
+    ),
+    "classifier_free_guidance": (
+        ("unconditional", "conditional"),
+        lambda unconditional, conditional: classifier_free_guidance(conditional, unconditional, 2.0),
+    ),
+    "classifier_shift": (
+        ("x_t", "gradient"),
+        lambda x_t, gradient: classifier_shift(lambda x, t: gradient)(x_t, 3, x_t, 0.5),
+    ),
+    "kl_gaussian": (("mean", "log_variance", "other_mean", "other_log_variance"), process.kl_gaussian),
+    "kl_gaussian_backward": (
+        ("kl", "dkl"),
+        lambda kl, dkl: process.kl_gaussian_backward(dkl, process.kl_gaussian(kl, kl, kl, kl)[1]),
+    ),
+    "decoder_log_likelihood": (
+        ("x0", "mean", "log_variance"),
+        lambda x0, mean, log_variance: process.decoder_log_likelihood(x0, mean, log_variance, None),
+    ),
+    "decoder_log_likelihood_backward": (
+        ("log_likelihood", "dlog"),
+        lambda log_likelihood, dlog: process.decoder_log_likelihood_backward(dlog, (log_likelihood, log_likelihood)),
+    ),
+    "l_vlb_term": (
+        ("x0", "x_t", "mean", "log_variance"),
+        lambda x0, x_t, mean, log_variance: l_vlb_term(S, x0, x_t, 3, mean, log_variance, None),
+    ),
+    "bound_terms": (("x0", "eps"), lambda x0, eps: bound_terms(S, lambda x, t: (x, x), x0, lambda t: eps, None)),
+    "bound_terms' reverse": (
+        ("x0", "mean", "log_variance"),
+        lambda x0, mean, log_variance: bound_terms(S, lambda x, t: (mean, log_variance), x0, lambda t: x0, None),
+    ),
+    "l_hybrid": (
+        ("x0", "eps"),
+        lambda x0, eps: l_hybrid(S, "eps", x0, eps, 3, twice(x0), bins=None),
+    ),
+    "fixed_reverse": (("x_t", "x0"), lambda x_t, x0: fixed_reverse(S, lambda x, t: (x0, x0))(x_t, 3)),
+    "ancestral_step": (("x", "x0_hat", "eps"), lambda x, x0_hat, eps: process.ancestral_step(S, x, 3, 2, x0_hat, eps)),
+    "ancestral_step's shift": (
+        ("x", "shift"),
+        lambda x, shift: process.ancestral_step(S, x, 3, 2, x, x, shift=lambda *_: shift),
+    ),
+    "ddim_step": (
+        ("x", "x0_hat", "eps_hat", "eps"),
+        lambda x, x0_hat, eps_hat, eps: process.ddim_step(S, x, 3, 2, x0_hat, eps_hat, 0.5, eps),
+    ),
+    "ancestral": (
+        ("x", "x0_hat", "eps"),
+        lambda x, x0_hat, eps: list(process.ancestral(S, lambda *_: (x0_hat, x), x, [2, 5], lambda t: eps)),
+    ),
+    "ddim": run(process.ddim, "x0_hat", "eps_hat"),
+    "euler_ancestral": run(process.euler_ancestral, "x0_hat", "eps_hat", "noise"),
+    "euler": run(process.euler, "x0_hat", "eps_hat"),
+    "heun": run(process.heun, "x0_hat", "eps_hat"),
+    "heun's second": late(process.heun, "x0_hat"),
+    "heun's second eps": late(process.heun, "eps_hat"),
+    "dpmpp_2m": run(process.dpmpp_2m, "x0_hat"),
+    "dpmpp_2s": run(process.dpmpp_2s, "x0_hat"),
+    "dpmpp_2s's only": (
+        ("x", "x0_hat"),
+        lambda x, x0_hat: list(process.dpmpp_2s(S, lambda *_: (x0_hat, x), x, [5])),
+    ),
+    "dpmpp_2s's second": late(process.dpmpp_2s, "x0_hat"),
+    "ddim_inversion": run(process.ddim_inversion, "eps_hat"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_of_one_shape_pass_and_others_are_named_with_their_shapes(name):
+    names, call = CALLS[name]
+    right = dict(zip(names, draws(len(names)), strict=True))
+    call(**right)
+    for i, wrong in ((i, wrong) for i in range(len(names)) for wrong in WRONG):
+        given = right | {names[i]: np.full(wrong, 0.25)}
+        expected, got = (wrong, SHAPE) if i == 0 else (SHAPE, wrong)
+        other = names[max(i, 1)]
+        with pytest.raises(ValueError, match="nothing is broadcast") as error:
+            call(**given)
+        message = f"{other}: expected the shape {expected} of {names[0]}, got {got}; nothing is broadcast"
+        # Where the first is wrong, which of the others is looked at first is no matter.
+        assert str(error.value) == message or (
+            i == 0 and f"shape {expected} of {names[0]}, got {got}" in str(error.value)
+        )
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_of_other_libraries_are_held_to_it_too(library, name):
+    xp = pytest.importorskip(library, reason=f"{library} is not installed")
+    names, call = CALLS[name]
+    right = {key: xp.asarray(a) for key, a in zip(names, draws(len(names)), strict=True)}
+    call(**right)
+    with pytest.raises(ValueError, match=re.escape("got (1, 3, 2, 1); nothing is broadcast")):
+        call(**right | {names[-1]: xp.ones((1, 3, 2, 1), dtype=xp.float64)})
+
+
+def test_what_is_no_array_is_no_constant_either():
+    for eps in (0.5, 1, None, [0.5]):
+        with pytest.raises(ValueError, match=r"eps: expected an array \(NumPy, .*\), got .*; use numpy.asarray"):
+            process.q_sample(S, draws(1)[0], 3, eps)
+
+
+def test_numbers_without_axes_are_arrays_of_one_shape():
+    assert process.q_sample(S, np.array(0.5), 3, np.float64(0.25)).shape == ()
+
+
+def test_what_is_one_number_a_sample_or_one_for_all_is_meant_to_be():
+    x, y = draws(2)
+    t = np.array([1, 5, 10, 3])
+    assert process.q_sample(S, x, t, y).shape == SHAPE
+    assert np.shape(l_weighted(x, y, np.arange(4) / 7)[0]) == ()
+    assert classifier_guidance(S, x, t, y, x, 2.0).shape == SHAPE
+
+
+@pytest.mark.parametrize("backward", [l_simple_backward, l_weighted_backward])
+def test_a_loss_has_one_gradient(backward):
+    x, _ = draws(2)
+    saved = x if backward is l_simple_backward else (x, 0.5)
+    for dloss in (1.0, np.float64(1.0), np.array(1.0)):
+        assert backward(dloss, saved).shape == SHAPE
+    with pytest.raises(
+        ValueError, match=r"dloss: expected a single number, got shape \(4, 1, 1, 1\); nothing is broad"
+    ):
+        backward(np.ones((4, 1, 1, 1)), saved)
+
+
+def test_a_term_of_the_bound_has_one_gradient_a_sample():
+    x, y = draws(2)
+    for t in (1, 3, np.array([1, 5, 10, 3])):
+        _, saved = l_vlb_term(S, x, y, t, x, y, None)
+        assert [g.shape for g in process.l_vlb_term_backward(np.ones(4), saved)] == [SHAPE, SHAPE]
+        with pytest.raises(ValueError, match=r"dterm: expected one number a sample \(4,\), got \(1,\)"):
+            process.l_vlb_term_backward(np.ones(1), saved)
+
+
+def test_outputs_of_twice_the_channels_say_so():
+    x, _ = draws(2)
+    with pytest.raises(ValueError, match=r"output: expected prediction and v .* \(4, 3, 2, 2\), got \(4, 3, 2, 1\)"):
+        learned_reverse(S, lambda x, t: x)(x, 3)
+    with pytest.raises(ValueError, match=r"output: expected prediction and v .* \(4, 3, 2, 2\), got \(4, 3, 2, 1\)"):
+        l_hybrid(S, "eps", x, x, 3, x)
+
+
+# What takes arrays, or makes functions that do, and is not in the table: tested above, or where it says.
+ELSEWHERE = {
+    "GaussianMixture": "points (N, D) of its own dimension, test_exact",
+    "flow_log_likelihood": "its probes have an axis more, test_flow",
+    "l_simple_backward": "one dloss", "l_weighted_backward": "one dloss", "l_vlb_term_backward": "one dterm a sample",
+    "l_hybrid_backward": "one dloss", "learned_log_variance_backward": "a coefficient ready to multiply",
+    "learned_reverse": "twice the channels", "final": "no arrays of its own", "predictor": "in the table",
+}  # fmt: skip
+
+
+def test_every_public_function_of_several_arrays_is_in_the_table():
+    known = {re.split(r"[ ']", name)[0] for name in CALLS} | set(ELSEWHERE)
+    several = []
+    for name in (name for name in dir(process) if not name.startswith("_")):
+        function = getattr(process, name)
+        if not inspect.isfunction(function):
+            continue
+        kinds = [str(p.annotation) for p in inspect.signature(function).parameters.values()]
+        arrays = sum("Array" in kind or kind in ("Predict", "Noise", "ReverseStep", "Any") for kind in kinds)
+        if arrays > 1 or (arrays and any("Callable" in kind and "Array" in kind for kind in kinds)):
+            several.append(name)
+    assert len(several) > 40
+    assert sorted(set(several) - known) == []
+    assert sorted(name for name in known if not hasattr(process, name)) == []
