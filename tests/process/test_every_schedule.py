@@ -153,7 +153,13 @@ def posterior(schedule, e, name):
     return worst
 
 
-@check("posterior_log_variance", "step_log_variance", "fixed_log_variance", "learned_log_variance")
+@check(
+    "posterior_log_variance",
+    "step_log_variance",
+    "fixed_large_log_variance",
+    "fixed_log_variance",
+    "learned_log_variance",
+)
 def log_variances(schedule, e, name):
     worst = 0.0
     for t in times(schedule):
@@ -165,7 +171,10 @@ def log_variances(schedule, e, name):
         elif name == "fixed_log_variance":
             came, expected = process.fixed_log_variance(schedule, X[0], t), [low] * 3
         else:
-            came, expected = getattr(process, name)(schedule, t), [high if name == "step_log_variance" else low]
+            law = {"posterior": low, "step": high, "fixed_large": low if t == 1 else high}[
+                name.removesuffix("_log_variance")
+            ]
+            came, expected = getattr(process, name)(schedule, t), [law]
         worst = max(worst, off(came, expected, 1))
     return worst
 
