@@ -7,10 +7,12 @@ from process.test_guidance import test_arrays_of_another_library_keep_library_dt
 from process.test_likelihood import test_arrays_of_any_library_give_what_numpy_gives as test_the_terms_of_the_bound
 from process.test_objectives import test_the_weighted_loss_takes_arrays_of_any_library as test_the_weighted_loss
 from process.test_samplers import test_solvers_keep_library_and_dtype as test_solvers
+from process.test_shapes import test_arrays_of_other_libraries_are_held_to_it_too as test_shapes
 
 __all__ = [
     "test_guidance",
     "test_process",
+    "test_shapes",
     "test_solvers",
     "test_the_bound",
     "test_the_flow",

@@ -4,6 +4,7 @@ Every function that mixes arrays is linear in them, so its exact value is the su
 beta alone, in 50 digits. What rounding must do is a few last digits of the sum of the magnitudes.
 """
 
+import importlib
 from functools import cache
 from math import fsum
 
@@ -52,14 +53,18 @@ SCHEDULES = {
     "one step": from_beta([1.0]),
     "two steps": from_beta([1e-9, 1.0]),
 }
-DTYPES = ["float16", "float32", "torch.float16", "torch.bfloat16", "torch.float32"]
-ELEMENTS = 25_000  # of each of the samples, one a step
+ELEMENTS = 25_000  # of each of the samples where they are summed or sorted
+SOME = 1_500  # where each is by itself
 
 
-@pytest.fixture(params=DTYPES, scope="module")
+@pytest.fixture(params=["float16", "float32"], scope="module")
 def dtype(request):
-    if request.param.startswith("torch"):
-        pytest.importorskip("torch", reason="torch is not installed")
+    """Of NumPy; tests/peers asks the same of PyTorch's."""
+    return request.param
+
+
+@pytest.fixture(params=["float16"])
+def half(request):
     return request.param
 
 
@@ -147,8 +152,8 @@ def made(values, dtype):
     """An array of this dtype, and its values in float64."""
     library, _, name = dtype.rpartition(".")
     if library:
-        torch = pytest.importorskip("torch", reason="torch is not installed")
-        array = torch.from_numpy(values).to(getattr(torch, name))
+        module = importlib.import_module(library)
+        array = module.from_numpy(values).to(getattr(module, name))
         return array, array.double().numpy()
     return values.astype(name), values.astype(name).astype(np.float64)
 
@@ -192,7 +197,7 @@ def test_every_mixture_of_arrays_is_right_to_its_last_digits_at_both_ends(name, 
             t = t[:-1]
         if not len(t):
             continue
-        values = rng.standard_normal((2, len(t), ELEMENTS))
+        values = rng.standard_normal((2, len(t), SOME))
         if function.endswith("_from_score"):  # as large as scores are
             values[1] = np.clip(values[1] / np.sqrt(schedule.one_minus_alpha_bar[t])[:, None], -6e4, 6e4)
         (x, x64), (y, y64) = (made(v, dtype) for v in values)
@@ -210,7 +215,7 @@ def test_every_mixture_of_arrays_is_right_to_its_last_digits_at_both_ends(name, 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_single_steps_of_the_samplers_are_right_at_both_ends(name, dtype):
     schedule, T = SCHEDULES[name], SCHEDULES[name].T
-    values = np.random.default_rng(6).standard_normal((3, 4, ELEMENTS))
+    values = np.random.default_rng(6).standard_normal((3, 4, SOME))
     (x, x64), (x0, x064), (z, z64) = (made(v, dtype) for v in values)
     digits = allowed(dtype)
     for t in sorted({1, 2, T // 2, T - 1, T} & set(range(1, T + 1))):
@@ -272,12 +277,10 @@ def test_dynamic_thresholds_of_many_elements(dtype):
     assert np.abs(got - exactly.clip(-limit, limit) / limit).max() <= 4 * info(dtype)[0]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "torch.float16", "torch.bfloat16"])
-def test_the_bound_asks_for_more_digits_than_half_precision_has(dtype):
-    x, _ = made(np.random.default_rng(4).uniform(-0.9, 0.9, (2, 3)), dtype)
-    y, _ = made(np.random.default_rng(4).uniform(-0.9, 0.9, (2, 6)), dtype)
-    z = host(x)
-    z = z if dtype == "float16" else pytest.importorskip("torch").from_numpy(z)
+def test_the_bound_asks_for_more_digits_than_half_precision_has(half):
+    x, _ = made(np.random.default_rng(4).uniform(-0.9, 0.9, (2, 3)), half)
+    y, _ = made(np.random.default_rng(4).uniform(-0.9, 0.9, (2, 6)), half)
+    z, _ = made(host(x), half.replace(half.rpartition(".")[2], "float64"))
     for call in (
         lambda: kl_gaussian(z, x, z, z),
         lambda: kl_gaussian(z, z, z, x),
