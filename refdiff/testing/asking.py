@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Asked", "Difference", "difference", "naming", "same_dtype", "unchanged"]
+__all__ = ["SINGLE", "Asked", "Difference", "collected", "difference", "naming", "same_dtype", "unchanged"]
+
+SINGLE = 2.0**-23  # a rounding of float32
 
 
 class Difference(float):
-    """An error that can say what it is: `text` tells what was expected and what came."""
+    """An error that can say what it is: `text` tells what was expected and what came, `kind` what sort of failure it is
+    (one of `claim.KINDS`), where that is not what its claim says."""
 
     text: str
+    kind: str
 
-    def __new__(cls, error: float, text: str) -> Difference:
+    def __new__(cls, error: float, text: str, kind: str = "") -> Difference:
         self = super().__new__(cls, error)
-        self.text = text
+        self.text, self.kind = text, kind
         return self
 
 
-def difference(what: str | Callable[[int], str], came: Any, expected: Any, scale: Any) -> Difference:
-    """The largest |came - expected| / scale over elements; 0 / 0 is 0.   what: its name, or one for each sample i."""
-    came, expected, scale = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (came, expected, scale)))
-    off = np.abs(came - expected)
+def difference(
+    what: str | Callable[[int], str], came: Any, expected: Any, scale: Any, slack: Any = 0.0, kind: str = ""
+) -> Difference:
+    """The largest (|came - expected| - slack) / scale over elements; 0 / 0 is 0.
+
+    what: its name, or one for each sample i. slack: what is allowed for nothing, as the rounding of what is known.
+    """
+    came, expected, scale, slack = np.broadcast_arrays(
+        *(np.asarray(v, np.float64) for v in (came, expected, scale, slack))
+    )
+    off = np.maximum(np.abs(came - expected) - slack, 0)
     error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
     name = what if isinstance(what, str) else what(int(worst[0]))
-    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, got {came[worst]:.6g}")
+    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, got {came[worst]:.6g}", kind)
 
 
 def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str]:
@@ -50,6 +64,17 @@ def unchanged(name: str, **arrays: np.ndarray) -> Iterator[None]:
     for key, array in arrays.items():
         n = int((array != before[key]).sum())
         assert not n, f"{name}: expected {key} to stay as it was given, got {n} of {array.size} elements changed"
+
+
+@contextmanager
+def collected(warned: Counter[str]) -> Iterator[None]:
+    """While it lasts, warnings are counted in `warned` by what they say, and none is printed."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            warned.update(f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught)
 
 
 class Asked:
@@ -74,6 +99,38 @@ class Asked:
     @property
     def T(self) -> int:
         return len(self.alpha_bar) - 1
+
+    def fresh(self) -> Asked:
+        """A copy of the scheduler as it is now, to be asked in its place; itself where it cannot be copied."""
+        with suppress(Exception):
+            return Asked(copy.deepcopy(self.scheduler))
+        return self
+
+    def steps_of(self, n: int) -> int:
+        """How many steps a run has that is asked for n: no more than T, and T where there are no other runs."""
+        return self.T if getattr(self.scheduler, "all_steps", False) else min(n, self.T)
+
+    @property
+    def variance(self) -> str:
+        """The variance of a step's noise, as declared: "posterior" (or less) or "beta"."""
+        return str(getattr(self.scheduler, "variance", None) or "posterior")
+
+    def found(self, name: str) -> bool:
+        """Whether the audit found this by itself, so that nobody declared it."""
+        return name in getattr(self.scheduler, "found", ())
+
+    @property
+    def rounding(self) -> float:
+        """How exact alpha_bar() is, relative to 1: float32's 2^-23 if all of it are float32 numbers, else float64's 2^-52."""
+        with np.errstate(all="ignore"):
+            single = np.array_equal(self.alpha_bar.astype(np.float32).astype(np.float64), self.alpha_bar)
+        return SINGLE if single else 2.0**-52
+
+    def unsure(self, t: Any) -> tuple[Any, Any]:
+        """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
+        a, s = self.at(t)
+        r = self.rounding * a**2
+        return self.rounding * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
 
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""
@@ -147,7 +204,8 @@ class Asked:
 def _targets(a: Any, s: Any) -> dict[str, tuple[Any, Any]]:
     """The parts of x0 and of eps in each kind of prediction."""
     zero, one = np.zeros_like(a), np.ones_like(a)
-    return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / s)}
+    with np.errstate(divide="ignore"):  # data without noise have no score
+        return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / np.asarray(s))}
 
 
 def _looked_at(name: str, came: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:

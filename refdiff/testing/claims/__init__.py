@@ -2,7 +2,7 @@
 
 # isort: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, runs, misprints
+from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, steps, runs, misprints
 
 # isort: on
 
@@ -18,4 +18,5 @@ __all__ = [
     "sampling",
     "scheduler",
     "solvers",
+    "steps",
 ]
