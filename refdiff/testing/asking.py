@@ -126,11 +126,11 @@ class Asked:
             single = np.array_equal(self.alpha_bar.astype(np.float32).astype(np.float64), self.alpha_bar)
         return SINGLE if single else 2.0**-52
 
-    def unsure(self, t: Any) -> tuple[Any, Any]:
+    def unsure(self, t: Any, rounding: float | None = None) -> tuple[Any, Any]:
         """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
-        a, s = self.at(t)
-        r = self.rounding * a**2
-        return self.rounding * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
+        (a, s), relative = self.at(t), rounding or self.rounding
+        r = relative * a**2
+        return relative * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
 
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""

@@ -99,12 +99,12 @@ def _declared(subject: Declared) -> Declared:
 
     found: dict[str, Any] = {}
     with suppress(Exception, SystemExit):  # what fails here fails as a claim too
-        if not hasattr(subject, "all_steps"):
+        if getattr(subject, "all_steps", None) is None:
             one = Asked(copy.deepcopy(subject))
             everything = list(range(one.T, 0, -1))
             found["all_steps"] = one.T > 3 and all(one.timesteps(n) == everything for n in (2, 3))
     with suppress(Exception, SystemExit):
-        if not hasattr(subject, "variance"):
+        if getattr(subject, "variance", None) is None:
             every = {"all_steps": True} if found.get("all_steps") else {}
             found["variance"] = "beta" if adds_beta(Asked(Declared(copy.deepcopy(subject), **every))) else None
     found = {name: value for name, value in found.items() if value}
