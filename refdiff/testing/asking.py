@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SINGLE", "Asked", "Difference", "collected", "difference", "naming", "same_dtype", "unchanged"]
+__all__ = [
+    "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype", "unchanged",
+]  # fmt: skip
 
 SINGLE = 2.0**-23  # a rounding of float32
 
@@ -43,7 +45,16 @@ def difference(
     error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
     name = what if isinstance(what, str) else what(int(worst[0]))
-    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, got {came[worst]:.6g}", kind)
+    pair = float(expected[worst]), float(came[worst])
+    digits = next(n for n in (6, 9, 12, 17) if n == 17 or len({f"{v:.{n}g}" for v in pair}) == len(set(pair)))
+    text = f"{name}: expected {pair[0]:.{digits}g}, got {pair[1]:.{digits}g}"
+    return Difference(float(error[worst]), text, kind)
+
+
+def gravest(bound: float, found: Sequence[Difference]) -> Difference:
+    """The largest; where it is beyond the bound, the largest of those without a kind of their own, if that is too."""
+    usual = max((d for d in found if not d.kind), default=Difference(0.0, ""))
+    return usual if usual > bound else max(found)
 
 
 def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str]:
@@ -134,12 +145,15 @@ class Asked:
 
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""
-        t, alpha_bar = np.asarray(t, np.float64), self.alpha_bar
+        t = np.asarray(t, np.float64)
         low, high = np.floor(t).astype(int), np.ceil(t).astype(int)
+        at_low, at_high = self.alpha_bar[low], self.alpha_bar[high]
+        if np.array_equal(low, high):
+            return np.sqrt(at_low), np.sqrt(1 - at_low)
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_snr = np.log(alpha_bar) - np.log1p(-alpha_bar)
-            between = 1 / (1 + np.exp(-(log_snr[low] + (t - low) * (log_snr[high] - log_snr[low]))))
-        at_t = np.where(low == high, alpha_bar[low], between)
+            below, above = (np.log(v) - np.log1p(-v) for v in (at_low, at_high))
+            between = 1 / (1 + np.exp(-(below + (t - low) * (above - below))))
+        at_t = np.where(low == high, at_low, between)
         return np.sqrt(at_t), np.sqrt(1 - at_t)
 
     def add_noise(self, x0: np.ndarray, eps: np.ndarray, t: Any) -> np.ndarray:

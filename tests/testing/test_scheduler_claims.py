@@ -110,7 +110,7 @@ class Clips(RefdiffScheduler):
 FAULTS = {
     OffByOne: ("add noise is the closed form", "add_noise at t = 1, the part of"),
     NoRoot: ("add noise is the closed form", "the part of x0: expected"),
-    BetaNoise: ("a steps fresh noise is at most the posteriors", "the share of fresh noise: expected"),
+    BetaNoise: ("a steps fresh noise is at most the posteriors", "the share of fresh noise (that of beta: declare variance = 'beta'): expected"),
     NoiseAtTheEnd: ("the last step adds no noise", "to 0, the share of fresh noise: expected 0, got 0.01"),
     Remembers: ("a step is a function of what it is given", "taken again after one from"),
     Nan: (
@@ -118,7 +118,7 @@ FAULTS = {
         "expected finite numbers, got NaN or infinity in 48 of 48",
     ),
     Shape: ("add noise is the closed form", "add_noise: expected shape (8, 6), got (1, 6)"),
-    Dtype: ("add noise keeps shape and dtype and leaves its inputs alone", "expected dtype float32, got float64"),
+    Dtype: ("add noise keeps shape and dtype and leaves its inputs alone", "expected dtype float16, got float64"),
     Raises: ("the target gives back data and noise", "KeyError: 'no target today'"),
     StartsLate: ("sampling starts where the noise ends", "expected T = 1000, got 999"),
     WritesIntoTheData: (
