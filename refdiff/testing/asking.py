@@ -132,7 +132,7 @@ class Asked:
 
     @property
     def rounding(self) -> float:
-        """How exact alpha_bar() is, relative to 1: float32's 2^-23 if all of it are float32 numbers, else float64's 2^-52."""
+        """How exact alpha_bar() is, relative to 1: 2^-23 if all of it are float32 numbers, else float64's 2^-52."""
         with np.errstate(all="ignore"):
             single = np.array_equal(self.alpha_bar.astype(np.float32).astype(np.float64), self.alpha_bar)
         return SINGLE if single else 2.0**-52

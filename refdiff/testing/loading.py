@@ -106,12 +106,10 @@ def _no_such(module: Any, module_name: str, name: str) -> str:
     close = difflib.get_close_matches(name, classes, 1)
     text = f"{module_name} has no {name}; its classes are {', '.join(classes) or 'none'}"
     local, file = os.path.abspath(module_name.split(".")[0]), str(getattr(module, "__file__", None) or "")
-    hidden = os.path.exists(f"{local}.py") and os.path.abspath(file) != f"{local}.py"
-    return (
-        text
-        + (f"; did you mean {close[0]}?" if close else "")
-        + (f"; the {os.path.basename(local)}.py here is hidden by {file or 'a built-in module'}: rename it" if hidden else "")
-    )
+    text += f"; did you mean {close[0]}?" if close else ""
+    if os.path.exists(f"{local}.py") and os.path.abspath(file) != f"{local}.py":
+        text += f"; the {os.path.basename(local)}.py here is hidden by {file or 'a built-in module'}: rename it"
+    return text
 
 
 def _made(found: Any, given: dict[str, Any], target: str) -> Any:

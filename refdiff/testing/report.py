@@ -34,7 +34,7 @@ def line(verdict: Verdict, places: bool = False) -> str:
     claim = verdict.claim
     word = "holds" if verdict.holds else verdict.kind.upper()
     name = f"{claim.name} ({claim.unit})" if claim.unit else claim.name
-    text = f"{word:<10}  {verdict.worst:8.1e} <= {claim.bound:7.1e}  {name}  {claim.source}"
+    text = f"{word:<10}  {verdict.worst:8.2e} <= {claim.bound:8.2e}  {name}  {claim.source}"
     if places:
         text += f"  {_at(*claim_place(claim))} of {_at(*function_place(claim))}"
     return text if verdict.holds else f"{text}\n            {verdict.message}"

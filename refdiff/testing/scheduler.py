@@ -84,7 +84,7 @@ def expected_methods() -> str:
 
 
 class Declared:
-    """A scheduler with more declared of it than it says itself. It answers as it does, to data of `dtype` where one is given.
+    """A scheduler with more declared of it than it says itself. It answers as it does, to data of `dtype` if one is given.
 
     variance, all_steps: as those of `Scheduler`, where not None. found: the names of those that nobody declared.
     """

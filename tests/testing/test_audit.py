@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refdiff.cli import main
-from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options, report
+from refdiff.testing.audit import audit, load, options, report
 from refdiff.testing.scheduler import METHODS, RefdiffScheduler
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "verify-your-own.md"
@@ -80,6 +80,33 @@ def test_ours_can_be_audited_by_name(capsys):
     assert "1 of 1 claims hold" in capsys.readouterr().out
 
 
+def test_what_is_declared_on_the_command_line_is_taken_for_granted(module, capsys):
+    def told(*arguments):
+        main(["audit", "theirs:AllBeta", "T=30", *arguments, "--json"])
+        return {v["claim"]: v["kind"] for v in json.loads(capsys.readouterr().out)}
+
+    double, fresh = (
+        "double precision data are stepped in double precision",
+        "a steps fresh noise is at most the posteriors",
+    )
+    came = told("--match", "step")
+    assert came[double] is None
+    assert came[fresh] == came["a run has as many steps as asked each before the last"] == "convention"
+    assert "a run of one step has one" not in came
+    came = told("--match", "step", "--variance", "beta", "--all-steps", "--dtype", "float32")
+    assert double not in came
+    assert came.pop("the last step hides the data") == "convention"  # of 30 steps, which is another choice
+    assert set(came.values()) == {None}
+    assert told("--match", "fresh noise", "--variance", "posterior", "--all-steps") == {fresh: "fault"}
+
+
+def test_what_the_scheduler_warns_of_is_summed_up(module, capsys):
+    assert main(["audit", "theirs:Warns", "--match", "bar falls"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "warned 1 times: RuntimeWarning: divide by zero encountered in divide" in told.out
+
+
 def test_the_report_as_json_has_no_nan():
     class Broken(RefdiffScheduler):
         def alpha_bar(self):
@@ -105,6 +132,7 @@ def test_an_option_without_a_name_is_told_so(argument):
 
 
 MODULE = """
+import numpy as np
 from refdiff.testing.scheduler import RefdiffScheduler
 
 ready = RefdiffScheduler()
@@ -119,6 +147,22 @@ class Nothing:
 class Raises:
     def __init__(self):
         raise RuntimeError("no luck")
+
+class AllBeta(RefdiffScheduler):
+    def __init__(self, T):
+        super().__init__(T=T)
+
+    def timesteps(self, n):
+        return list(range(self.schedule.T, 0, -1))
+
+    def step(self, x_t, t, t_prev, output, noise):
+        mean = super().step(x_t, t, t_prev, output, 0 * noise)
+        return mean + self.schedule.beta[t].astype(noise.dtype) ** 0.5 * noise if t_prev else mean
+
+class Warns(RefdiffScheduler):
+    def alpha_bar(self):
+        np.ones(3) / np.zeros(3)
+        return super().alpha_bar()
 
 class Swallows(RefdiffScheduler):
     def __init__(self, **options):
@@ -148,7 +192,9 @@ def test_a_scheduler_is_a_class_a_function_or_an_object(module):
 def test_a_module_here_is_not_taken_for_a_librarys(module, tmp_path):
     """Nor does one of ours hide what theirs imports."""
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the local colorsys.py ran')")
-    (tmp_path / "imports.py").write_text("import colorsys\nimport theirs\nready, rgb = theirs.ready, colorsys.rgb_to_hsv\n")
+    (tmp_path / "imports.py").write_text(
+        "import colorsys\nimport theirs\nready, rgb = theirs.ready, colorsys.rgb_to_hsv\n"
+    )
     for first in ("", str(tmp_path), "."):
         code = f"from refdiff.testing.loading import load; sys.path.insert(0, {first!r}); load('imports:ready')"
         code = f"import sys; sys.path.remove(''); {code}"  # that of -c, before json is asked for
@@ -164,13 +210,13 @@ def test_a_module_here_is_not_taken_for_a_librarys(module, tmp_path):
         ("theirs:", {}, "expected module:class"),
         ("nowhere_at_all:X", {}, "needs the module 'nowhere_at_all', which is not found"),
         ("wrong:X", {}, "raised SyntaxError"),
-        ("theirs:Missing", {}, "has no Missing; its classes are Nothing, Raises"),
+        ("theirs:Missing", {}, "has no Missing; its classes are Nothing, Raises, AllBeta"),
         ("theirs:Nothing", {}, r"alpha_bar and as many as it can of: alpha_bar\(\), add_noise\(x0, eps, t\)"),
         ("theirs:Raises", {}, "raised RuntimeError: no luck"),
         ("theirs:make", {"etta": 1}, "theirs:make takes eta, got etta; did you mean eta?"),
         ("theirs:make", {"eta": 2}, "eta: expected a number from 0"),
         ("theirs:make", {"eta": "foo"}, "eta: expected a number from 0 .* got foo"),
-        ("theirs:RefdifScheduler", {}, "its classes are Nothing, Raises, Swallows"),
+        ("theirs:RefdifScheduler", {}, "its classes are Nothing, Raises, AllBeta, Warns, Swallows"),
         ("theirs:Nothin", {}, "did you mean Nothing"),
         ("theirs:Exits", {}, "has no Exits"),
         ("theirs:Swallows", {"etta": 0.3}, "etta=0.3 changes nothing in what theirs:Swallows makes"),

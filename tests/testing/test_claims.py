@@ -61,9 +61,12 @@ def test_the_worst_error_is_reported_and_the_bound_decides():
 def test_the_number_and_the_message_are_of_one_case_and_have_a_unit():
     claim = dataclasses.replace(make(lambda x: Difference(x, f"for x = {x:.3g}"), bound=5.0), unit="roundings")
     verdict = check(claim)
-    assert verdict.message == f"for x = {verdict.worst:.3g}; error {verdict.worst:.3g} roundings where at most 5 are allowed"
+    assert (
+        verdict.message
+        == f"for x = {verdict.worst:.3g}; error {verdict.worst:.3g} roundings where at most 5 are allowed"
+    )
     assert "(roundings)" in report.line(verdict)
-    assert f"{verdict.worst:8.1e}" in report.line(verdict)
+    assert f"{verdict.worst:8.2e}" in report.line(verdict)
 
 
 def test_the_gravest_failure_is_told():
@@ -129,7 +132,9 @@ def test_verify_finds_the_claims_of_a_function_and_says_where_they_are(capsys):
     assert all(one["file"] == "refdiff/testing/claims/forward.py" and one["line"] > 1 for one in told)
     assert main(["verify", "--match", told[0]["claim"]]) == 0
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.endswith(f"refdiff/testing/claims/forward.py:{told[0]['line']} of refdiff/process/forward.py:{told[0]['of_line']}")
+    assert line.endswith(
+        f"refdiff/testing/claims/forward.py:{told[0]['line']} of refdiff/process/forward.py:{told[0]['of_line']}"
+    )
 
 
 def test_nan_never_passes():

@@ -92,9 +92,9 @@ def _rounding(ask: Asked, of: _Levels, q: float) -> tuple[float, float, float]:
     """What float32 may make of the part of x0, of the noise's variance, and of an element: 1 - alpha_bar_t is a difference
     from 1, and x0_hat of a prediction of the noise is divided by sqrt(alpha_bar_t)."""
     divided = of.b / max(of.a, 1e-300) if ask.kind() in ("eps", "score") else 0.0
-    of_eps = 1 / of.s + divided
     one = ROUNDINGS * SINGLE
-    return one * of.b / of.s**2, one * (1 + 2 * abs(q) * of_eps) + (one * of_eps) ** 2, 4 * one * (of_eps + of.b / of.s**2)
+    of_x0, of_eps = one * of.b / of.s**2, one * (1 / of.s + divided)
+    return of_x0, one + 2 * abs(q) * of_eps + of_eps**2, 4 * (of_eps + of_x0)
 
 
 def misses(ask: Asked, step: Step) -> list[Difference]:
