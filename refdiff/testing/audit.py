@@ -68,7 +68,8 @@ def audit(
 def unasked(subject: Any, claims: Sequence[Claim] | None = None) -> dict[str, list[str]]:
     """The claims that are not asked of the subject, each with the methods it lacks for them, or with what is declared."""
     declared = {"all_steps"} if getattr(subject, "all_steps", False) else set()
-    declared |= {getattr(subject, "dtype", None)} if isinstance(subject, Declared) else set()
+    if isinstance(subject, Declared) and subject.dtype:
+        declared.add(subject.dtype)
     why = {
         claim.name: [name for name in claim.needs if not offers(subject, [name])]
         + [name for name in claim.unless if name in declared]
@@ -105,8 +106,8 @@ def _declared(subject: Declared) -> Declared:
             found["all_steps"] = one.T > 3 and all(one.timesteps(n) == everything for n in (2, 3))
     with suppress(Exception, SystemExit):
         if getattr(subject, "variance", None) is None:
-            every = {"all_steps": True} if found.get("all_steps") else {}
-            found["variance"] = "beta" if adds_beta(Asked(Declared(copy.deepcopy(subject), **every))) else None
+            one = Asked(Declared(copy.deepcopy(subject), all_steps=found.get("all_steps")))
+            found["variance"] = "beta" if adds_beta(one) else None
     found = {name: value for name, value in found.items() if value}
     said = {name: vars(subject).get(name) for name in ("variance", "all_steps")}
     return Declared(subject.scheduler, **(said | found), dtype=subject.dtype, found=tuple(found))

@@ -207,7 +207,7 @@ def _check(options: dict[str, Any], call: Callable[..., Any]) -> None:
         names = [v for v in choices if isinstance(v, str)]
         if names and value is not None:
             one_of(name, value, names)
-        numbers = {float: (int, float), int: int, bool: bool}.get(hints[name])
+        numbers: Any = {float: (int, float), int: int, bool: bool}.get(hints[name])
         if numbers and (not isinstance(value, numbers) or isinstance(value, bool) != (hints[name] is bool)):
             raise ValueError(f"{name}: expected {_article(hints[name].__name__)}, got {value!r}")
     if isinstance(eta := options.get("eta", 0.0), float | int) and not 0 <= eta <= 1:

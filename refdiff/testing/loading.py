@@ -146,7 +146,7 @@ def _called(make: Any, given: dict[str, Any], target: str) -> Any:
 
 def _parameters(make: Any) -> tuple[list[str], bool]:
     """The keyword parameters that a class (or those it is made from) or a function names, and whether it takes any other."""
-    calls = [c.__init__ for c in make.__mro__ if "__init__" in vars(c)] if isinstance(make, type) else [make]
+    calls = [vars(c)["__init__"] for c in make.__mro__ if "__init__" in vars(c)] if isinstance(make, type) else [make]
     named: list[str] = []
     for call in calls:
         try:

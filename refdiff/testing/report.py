@@ -55,7 +55,8 @@ def function_place(claim: Claim) -> tuple[str, int]:
 
 
 def _place(of: Any) -> tuple[str, int]:
-    of = inspect.unwrap(of.fget if isinstance(of, property) else getattr(of, "func", of))
+    inner: Any = of.fget if isinstance(of, property) else getattr(of, "func", of)
+    of = inspect.unwrap(inner)
     file = Path(inspect.getsourcefile(of) or "")
     root = Path(__file__).parent.parent.parent
     line = of.__code__.co_firstlineno if hasattr(of, "__code__") else inspect.getsourcelines(of)[1]

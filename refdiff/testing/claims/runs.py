@@ -85,7 +85,7 @@ def _returns(scheduler: Scheduler, lengths: Sequence[int], seed: int) -> Differe
     for n in dict.fromkeys(map(ask.steps_of, lengths)):
         run = _run(ask, n, denoise, np.zeros(4), 1.0)
         # About the noise of t = 1 in place of the data: what diffusers leaves without set_alpha_to_one.
-        one = np.abs(run.mean - a * x0).max() < 0.25 * s and np.all((0.75 * s < run.sd) & (run.sd < 1.25 * s))
+        one = np.abs(run.mean - a * x0).max() < s and np.all((0.75 * s < run.sd) & (run.sd < 1.25 * s))
         kind = "convention" if one else ""
         errors.append(difference(f"the end of a run of {n}", run.mean, x0, 1, kind=kind))
         errors.append(difference(f"the noise left at the end of a run of {n}", run.sd, 0, 1, kind=kind))
