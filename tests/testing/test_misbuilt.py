@@ -373,7 +373,7 @@ MISBUILT = {  # the claims that must fail, and whether others may
 @pytest.mark.parametrize("broken", MISBUILT, ids=lambda broken: broken.__name__)
 def test_one_fault_is_found_with_its_kind(broken):
     expected, others = MISBUILT[broken]
-    came = found(broken(), examples=10)
+    came = found(broken(), examples=6)
     assert expected.items() <= came.items()
     assert others or came == expected
     assert broken is HiddenSingle or not came.items() & PRECISION.items()  # no other fault is one of precision
@@ -383,7 +383,7 @@ def test_one_fault_is_found_with_its_kind(broken):
 @pytest.mark.parametrize("beta", [rescaled(4000), np.linspace(1e-4, 0.02, 4000)], ids=["rescaled", "as for 1000"])
 def test_a_wrong_conversion_is_found_at_four_thousand_steps(broken, beta):
     """Each step changes so little that in units of x its error is small."""
-    came = found(broken(4000, beta), QUICK, examples=25)
+    came = found(broken(4000, beta), QUICK, examples=10)
     assert came[MEAN] == "fault"
     assert not came.items() & PRECISION.items()
 

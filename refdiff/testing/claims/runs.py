@@ -95,7 +95,7 @@ def _returns(scheduler: Scheduler, lengths: Sequence[int], seed: int) -> Differe
 @claim(
     r"q(x_0) = \delta \implies x_0\ \text{is what comes back}",
     source="[DDPM] section 3.2", of=Scheduler.sample, against="the point", bound=2e-3,
-    needs=("alpha_bar", "target", "sample"), n=longer, seed=seeds(), examples=8,
+    needs=("alpha_bar", "target", "sample"), n=longer, seed=seeds(), examples=6,
 )  # fmt: skip
 def data_at_one_point_come_back(scheduler: Scheduler, n: int, seed: int) -> float:
     """With a perfect network, from pure noise, for any number of steps, and without noise left in the result."""
@@ -116,7 +116,7 @@ def data_at_one_point_come_back_in_all_steps(scheduler: Scheduler, seed: int) ->
     r"x_{t_i} \sim q(x_{t_i} \mid x_0)\ \text{at every step of a run}",
     source="[DDIM] appendix B", of=Scheduler.sample, against="the mean and spread that alpha_bar gives at the t it is told",
     bound=0.03, needs=("alpha_bar", "target", "timesteps", "sample"), n=longer, seed=seeds(),
-    examples=8,
+    examples=6,
 )  # fmt: skip
 def the_network_is_shown_the_noise_of_the_t_it_is_told(scheduler: Scheduler, n: int, seed: int) -> float:
     """A run begun in q(x_t | x_0) at its first t stays in it, for data at one point and a perfect network. With noise of
@@ -213,17 +213,18 @@ def one_step_gives_the_mean_of_the_data(scheduler: Scheduler, seed: int) -> floa
 @claim(
     r"x_0 = f(x_T, \hat\epsilon, z)",
     source="[DDIM] section 4.3", of=Scheduler.sample, against="the same run again, after one of another length", bound=1e-6,
-    needs=("alpha_bar", "target", "sample"), n=lengths, other=lengths, dtype=dtypes, seed=seeds(), examples=15,
+    needs=("alpha_bar", "target", "sample"), n=lengths, other=lengths, dtype=dtypes, seed=seeds(), examples=10,
 )  # fmt: skip
 def a_run_leaves_nothing_behind(scheduler: Scheduler, n: int, other: int, dtype: str, seed: int) -> float:
     """The same input gives the same result, in its shape and dtype, and nothing given is written to."""
     ask, rng = Asked(scheduler), np.random.default_rng(seed)
     kind, n, other = ask.kind(), ask.steps_of(n), ask.steps_of(other)
-    x0, x = rng.uniform(-0.9, 0.9, (2, *SHAPE)).astype(dtype)
-    z = rng.standard_normal(SHAPE).astype(dtype)
+    x, z = rng.standard_normal((2, *SHAPE)).astype(dtype)
 
     def model(x_t: np.ndarray, t: float) -> np.ndarray:
+        """E[x0 | x_t] for data N(0.1, 0.1): the result then depends on all that a run is given."""
         a, s = ask.at(t)
+        x0 = (0.1 + 0.1 * a / (0.1 * a**2 + s**2) * (x_t - 0.1 * a)).astype(dtype)
         return ask.output(kind, x0, (x_t - a * x0) / s, t)
 
     def run(one: Asked, k: int) -> np.ndarray:

@@ -125,12 +125,16 @@ def _ends_at_one(ask: Asked, p: float, size: float) -> bool:
     return bool(abs(p - a) < 0.05 * s and abs(size - s) < 0.05 * s)
 
 
+def late(ask: Asked) -> Step:
+    """The last step of a run of 10 but one, where beta and the posterior's variance differ most."""
+    steps = ask.timesteps(ask.steps_of(10))
+    assert len(steps) > 1, f"timesteps({ask.steps_of(10)}): expected more than one step"
+    return take(ask, ask.steps_of(10), (len(steps) - 1.5) / len(steps), 0)
+
+
 def adds_beta(ask: Asked) -> bool:
     """Whether a step late in a run adds noise of variance beta_{t|s}, where that is not the posterior's."""
-    steps = ask.timesteps(ask.steps_of(10))
-    if len(steps) < 2:
-        return False
-    step = take(ask, ask.steps_of(10), (len(steps) - 1.5) / len(steps), 0)
+    step = late(ask)
     of, (_, _, sigma, _) = levels(ask, step.t, step.t_prev), step.parts()
     return of.posterior < 0.9 * of.beta and abs(sigma**2 - of.beta) < 0.01 * of.beta
 
@@ -172,18 +176,19 @@ def a_steps_fresh_noise_is_at_most_the_posteriors(scheduler: Scheduler, n: int, 
     ask = Asked(scheduler)
     step = take(ask, ask.steps_of(n), place, seed)
     _, _, sigma, rest = step.parts()
-    of = levels(ask, step.t, step.t_prev)
-    most, least = of.allowed(ask.variance) ** 0.5, float(ask.at(1)[1])
+    most, least = levels(ask, step.t, step.t_prev).allowed(ask.variance) ** 0.5, float(ask.at(1)[1])
     scale = max(most, least)
-    # Where the audit found by itself that it is beta's, all else is held to that, and only this says so.
-    usual = of.posterior**0.5 if ask.found("variance") else most
-    found = f"{step}, the share of fresh noise (that of beta: declare variance = 'beta')"
     off = [
         difference(f"{step}, the share of fresh noise", max(sigma, most), most, scale),
         difference(f"{step}, the share of fresh noise", min(sigma, 0), 0, scale),
         difference(f"{step}, what is not proportional to its noise", np.abs(rest[1]).max(), 0, scale),
     ]
-    return gravest(0.01, [*off, difference(found, max(sigma, usual), usual, max(usual, least), kind="convention")])
+    if ask.found("variance"):  # all else is held to beta's, so that only this says it
+        step = late(ask)
+        usual = levels(ask, step.t, step.t_prev).posterior ** 0.5
+        what = f"{step}, the share of fresh noise (that of beta: declare variance = 'beta')"
+        off.append(difference(what, step.parts()[2], usual, max(usual, least), kind="convention"))
+    return gravest(0.01, off)
 
 
 @claim(
