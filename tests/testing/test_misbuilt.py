@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from refdiff.process import uniform_steps
+from refdiff.testing.asking import Asked
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit
+from refdiff.testing.claims.steps import misses, take
 from refdiff.testing.laws import published
+from refdiff.testing.scheduler import Declared
 
 
 def rescaled(T, of=1000):
@@ -26,7 +29,8 @@ class Tables:
     def __init__(self, T=300, beta=None):
         beta = rescaled(T) if beta is None else beta
         self.T = T
-        self.exact = np.concatenate([[1], np.cumprod(1 - beta.astype(self.arithmetic), dtype=self.arithmetic)])
+        alpha = np.concatenate([[1], 1 - beta]).astype(self.arithmetic)
+        self.exact = np.cumprod(alpha, dtype=self.arithmetic)
         self.abar = self.exact.astype(self.table)
         self.root = np.sqrt(self.exact).astype(self.table)
         self.noise_root = np.sqrt(1 - self.exact).astype(self.table)
@@ -157,6 +161,22 @@ def test_a_right_one_of_all_steps_only_is_not_accused():
     subject = AllSteps(200, np.linspace(1e-4, 0.1, 200))
     assert found(subject).items() <= PRECISION.items()
     assert found(subject, dtype="float32") == {}
+
+
+class AllStepsInSingle(AllSteps):
+    """Every calculation in float32, where each step changes least and rounding most."""
+
+    arithmetic = np.float32
+
+
+@pytest.mark.parametrize("T", [1000, 4000])
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_the_rounding_of_a_small_step_is_no_fault(T, dtype):
+    ask = Asked(Declared(AllStepsInSingle(T, rescaled(T)), dtype=dtype))
+    for t in (1, 2, 3, 5, 10, 20, 50, 100, T // 2, T - 1, T):
+        step = take(ask, T, (T - t + 0.5) / T, seed=t)
+        assert step.t == t
+        assert max(misses(ask, step)) < 0.01, str(step)
 
 
 def test_one_for_float32_alone_can_say_so():
