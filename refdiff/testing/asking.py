@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -79,8 +81,14 @@ def unchanged(name: str, **arrays: np.ndarray) -> Iterator[None]:
 
 @contextmanager
 def collected(warned: Counter[str]) -> Iterator[None]:
-    """While it lasts, warnings are counted in `warned` by what they say, and none is printed."""
-    with warnings.catch_warnings(record=True) as caught:
+    """While it lasts, warnings and logged ones are counted in `warned` by what they say, and none is printed."""
+
+    def logged(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            warned[f"{record.name}: {' '.join(record.getMessage().split())}"] += 1
+
+    quiet = mock.patch.object(logging.Logger, "callHandlers", logged)
+    with quiet, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             yield

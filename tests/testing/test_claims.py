@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import time
 import warnings
@@ -102,12 +103,16 @@ def test_each_case_has_its_own_copy_of_the_subject():
 def test_warnings_are_counted_and_not_printed(capsys, recwarn):
     def warns(x):
         warnings.warn("look  out", RuntimeWarning, stacklevel=1)
+        logging.getLogger("theirs").error("beware")
         return 0.0
 
     verdict = check(make(warns))
     assert verdict.holds
-    assert verdict.warnings == {"RuntimeWarning: look out": 20}
-    assert report.summary([verdict, verdict]).startswith("warned 40 times: RuntimeWarning: look out\n2 of 2")
+    assert verdict.warnings == {"RuntimeWarning: look out": 20, "theirs: beware": 20}
+    assert report.summary([verdict, verdict]).splitlines()[:2] == [
+        "warned 40 times: theirs: beware",
+        "warned 40 times: RuntimeWarning: look out",
+    ]
     assert not recwarn.list
     assert capsys.readouterr().err == ""
 
