@@ -132,11 +132,11 @@ def audit(options: argparse.Namespace) -> int:
     from .testing.asking import collected
     from .testing.audit import audit as run
     from .testing.audit import report
-    from .testing.loading import current_folder_last, load
+    from .testing.loading import current_folder_for, load
     from .testing.loading import options as parse
 
     # What the audited code warns of while it is imported says nothing of the claims.
-    with current_folder_last(), collected(Counter()):
+    with current_folder_for(options.target.partition(":")[0]), collected(Counter()):
         subject = load(options.target, parse(options.options))
         verdicts = run(
             subject,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.abc
 import inspect
 import json
 import os
@@ -11,11 +12,12 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 from .scheduler import Scheduler, expected_methods, offers
 
-__all__ = ["current_folder_last", "load", "no_scheduler", "options"]
+__all__ = ["current_folder_for", "load", "no_scheduler", "options"]
 
 
 def options(arguments: Iterable[str]) -> dict[str, Any]:
@@ -69,26 +71,50 @@ def no_scheduler(subject: Any) -> str:
     )
 
 
+class _Here(importlib.abc.MetaPathFinder):
+    """Finds in a folder the one module that was named, and what those found here import: never what a library asks for."""
+
+    def __init__(self, folder: str, named: str) -> None:
+        self.folder, self.ours = folder, {named}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if path is not None or not (name in self.ours or self._asked_by_ours()):
+            return None
+        self.ours.add(name)
+        return PathFinder.find_spec(name, [self.folder])
+
+    def _asked_by_ours(self) -> bool:
+        frame = inspect.currentframe()
+        while frame is not None:
+            name = str(frame.f_globals.get("__name__", ""))
+            if name != __name__ and not name.startswith("importlib"):
+                return name.split(".")[0] in self.ours
+            frame = frame.f_back
+        return False
+
+
 @contextmanager
-def current_folder_last() -> Iterator[None]:
-    """Modules are looked for in the current folder too, after all others: its h2.py is not taken for a library's h2."""
-    before, here = list(sys.path), os.getcwd()
-    sys.path[:] = [path for path in before if os.path.realpath(path or here) != os.path.realpath(here)] + [here]
+def current_folder_for(named: str) -> Iterator[None]:
+    """While it lasts, of the current folder only the named module is imported, if there is no other of its name, and what
+    it imports in turn: an h2.py that lies there is not taken for the h2 of a library, nor for one that is not installed."""
+    path, finders, here = list(sys.path), list(sys.meta_path), os.getcwd()
+    sys.path[:] = [folder for folder in path if os.path.realpath(folder or here) != os.path.realpath(here)]
+    sys.meta_path.append(_Here(here, named.split(".")[0]))
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.meta_path[:] = path, finders
 
 
 def _found(module_name: str, name: str, target: str) -> Any:
     """The object, from a module that may lie in the current folder."""
     try:
-        with current_folder_last():
+        with current_folder_for(module_name):
             module = importlib.import_module(module_name)
+            found = getattr(module, name, None)  # which may import more
     except ModuleNotFoundError as error:
         install = ": pip install diffusers torch" if module_name.split(".")[0] == "diffusers" else ""
         raise ValueError(f"target: {target} needs the module {error.name!r}, which is not found{install}") from error
-    found = getattr(module, name, None)
     if found is None:
         raise ValueError(f"target: {_no_such(module, module_name, name)}")
     return found

@@ -192,12 +192,17 @@ def test_a_scheduler_is_a_class_a_function_or_an_object(module):
 def test_a_module_here_is_not_taken_for_a_librarys(module, tmp_path):
     """Nor does one of ours hide what theirs imports."""
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the local colorsys.py ran')")
+    (tmp_path / "not_installed.py").write_text("raise SystemExit('the local not_installed.py ran')")
+    library = tmp_path / "libraries" / "a_library"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("try:\n    import not_installed\nexcept ImportError:\n    pass\n")
     (tmp_path / "imports.py").write_text(
-        "import colorsys\nimport theirs\nready, rgb = theirs.ready, colorsys.rgb_to_hsv\n"
+        "import a_library, colorsys, theirs\nready, rgb = theirs.ready, colorsys.rgb_to_hsv\n"
     )
     for first in ("", str(tmp_path), "."):
         code = f"from refdiff.testing.loading import load; sys.path.insert(0, {first!r}); load('imports:ready')"
-        code = f"import sys; sys.path.remove(''); {code}"  # that of -c, before json is asked for
+        # '' is that of -c, taken away before json is asked for
+        code = f"import sys; sys.path.remove(''); sys.path.append('libraries'); {code}"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
 
