@@ -136,14 +136,17 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("verify", commands.verify)
     sub.add_argument(
-        "--match", default="", metavar="TEXT", help="only claims whose name, group or source holds this text"
+        "--match", default="", metavar="TEXT", help="only claims whose name, group, source or function holds this text"
     )
     sub.add_argument("--random", action="store_true", help="new random cases, not the same ones every time")
 
     sub = command("audit", commands.audit)
     sub.add_argument("target", help="module:Class, as mypackage:MyScheduler or diffusers:DDIMScheduler")
     sub.add_argument("options", nargs="*", metavar="KEY=VALUE", help="keyword options of the class, as eta=0.5")
-    sub.add_argument("--match", default="", metavar="TEXT", help="only claims whose name holds this text")
+    sub.add_argument("--match", default="", metavar="TEXT", help="only claims whose name or source holds this text")
+    sub.add_argument("--dtype", choices=["float32", "float64"], help="the only one it is for; others are not asked")
+    sub.add_argument("--variance", choices=["posterior", "beta"], help="of the noise in a step, if it declares none")
+    sub.add_argument("--all-steps", action="store_true", help="it has no runs but that of all T steps")
 
     sub = command("bench", commands.bench)
     sub.add_argument("--profile", action="store_true", help="where the time of a training step of the cpu engine goes")

@@ -154,10 +154,10 @@ def verify(options: argparse.Namespace) -> int:
     for verdict in run(random=options.random, match=options.match):
         verdicts.append(verdict)
         if not options.json:
-            print(line(verdict), flush=True)
+            print(line(verdict, places=True), flush=True)
     if not verdicts:
         raise ValueError(
-            f"--match: expected words of a claim, its group or its source, got {options.match!r}; none fits"
+            f"--match: expected words of a claim, its group, its source or its function, got {options.match!r}; none fits"
         )
     print(json.dumps([to_dict(v) for v in verdicts]) if options.json else summary(verdicts))
     return int(not all(v.holds for v in verdicts))
@@ -165,11 +165,24 @@ def verify(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """Run the claims about schedulers on somebody's: an adapter of yours, or a scheduler of diffusers, as module:Class."""
-    from .testing.audit import audit as run
-    from .testing.audit import load, report
-    from .testing.audit import options as parse
+    from collections import Counter
 
-    verdicts = run(load(options.target, parse(options.options)), match=options.match)
+    from .testing.asking import collected
+    from .testing.audit import audit as run
+    from .testing.audit import report
+    from .testing.loading import current_folder_for, load
+    from .testing.loading import options as parse
+
+    # What the audited code warns of while it is imported says nothing of the claims.
+    with current_folder_for(options.target.partition(":")[0]), collected(Counter()):
+        subject = load(options.target, parse(options.options))
+        verdicts = run(
+            subject,
+            match=options.match,
+            variance=options.variance,
+            all_steps=options.all_steps or None,
+            dtype=options.dtype,
+        )
     print(report(verdicts, as_json=options.json))
     return int(not all(v.holds for v in verdicts))
 

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
-__all__ = ["Asked", "Difference", "difference", "naming", "same_dtype", "unchanged"]
+__all__ = [
+    "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype", "unchanged",
+]  # fmt: skip
+
+SINGLE = 2.0**-23  # a rounding of float32
 
 
 class Difference(float):
-    """An error that can say what it is: `text` tells what was expected and what came."""
+    """An error that can say what it is: `text` tells what was expected and what came, `kind` what sort of failure it is
+    (one of `claim.KINDS`), where that is not what its claim says."""
 
     text: str
+    kind: str
 
-    def __new__(cls, error: float, text: str) -> Difference:
+    def __new__(cls, error: float, text: str, kind: str = "") -> Difference:
         self = super().__new__(cls, error)
-        self.text = text
+        self.text, self.kind = text, kind
         return self
 
 
-def difference(what: str | Callable[[int], str], came: Any, expected: Any, scale: Any) -> Difference:
-    """The largest |came - expected| / scale over elements; 0 / 0 is 0.   what: its name, or one for each sample i."""
-    came, expected, scale = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (came, expected, scale)))
-    off = np.abs(came - expected)
+def difference(
+    what: str | Callable[[int], str], came: Any, expected: Any, scale: Any, slack: Any = 0.0, kind: str = ""
+) -> Difference:
+    """The largest (|came - expected| - slack) / scale over elements; 0 / 0 is 0.
+
+    what: its name, or one for each sample i. slack: what is allowed for nothing, as the rounding of what is known.
+    """
+    came, expected, scale, slack = np.broadcast_arrays(
+        *(np.asarray(v, np.float64) for v in (came, expected, scale, slack))
+    )
+    off = np.maximum(np.abs(came - expected) - slack, 0)
     error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
     name = what if isinstance(what, str) else what(int(worst[0]))
-    return Difference(float(error[worst]), f"{name}: expected {expected[worst]:.6g}, got {came[worst]:.6g}")
+    pair = float(expected[worst]), float(came[worst])
+    digits = next(n for n in (6, 9, 12, 17) if n == 17 or len({f"{v:.{n}g}" for v in pair}) == len(set(pair)))
+    text = f"{name}: expected {pair[0]:.{digits}g}, got {pair[1]:.{digits}g}"
+    return Difference(float(error[worst]), text, kind)
+
+
+def gravest(bound: float, found: Sequence[Difference]) -> Difference:
+    """The largest; where it is beyond the bound, the largest of those without a kind of their own, if that is too."""
+    usual = max((d for d in found if not d.kind), default=Difference(0.0, ""))
+    return usual if usual > bound else max(found)
 
 
 def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str]:
@@ -50,6 +77,23 @@ def unchanged(name: str, **arrays: np.ndarray) -> Iterator[None]:
     for key, array in arrays.items():
         n = int((array != before[key]).sum())
         assert not n, f"{name}: expected {key} to stay as it was given, got {n} of {array.size} elements changed"
+
+
+@contextmanager
+def collected(warned: Counter[str]) -> Iterator[None]:
+    """While it lasts, warnings and logged ones are counted in `warned` by what they say, and none is printed."""
+
+    def logged(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            warned[f"{record.name}: {' '.join(record.getMessage().split())}"] += 1
+
+    quiet = mock.patch.object(logging.Logger, "callHandlers", logged)
+    with quiet, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            warned.update(f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught)
 
 
 class Asked:
@@ -75,14 +119,49 @@ class Asked:
     def T(self) -> int:
         return len(self.alpha_bar) - 1
 
+    def fresh(self) -> Asked:
+        """A copy of the scheduler as it is now, to be asked in its place; itself where it cannot be copied."""
+        with suppress(Exception):
+            return Asked(copy.deepcopy(self.scheduler))
+        return self
+
+    def steps_of(self, n: int) -> int:
+        """How many steps a run has that is asked for n: no more than T, and T where there are no other runs."""
+        return self.T if getattr(self.scheduler, "all_steps", False) else min(n, self.T)
+
+    @property
+    def variance(self) -> str:
+        """The variance of a step's noise, as declared: "posterior" (or less) or "beta"."""
+        return str(getattr(self.scheduler, "variance", None) or "posterior")
+
+    def found(self, name: str) -> bool:
+        """Whether the audit found this by itself, so that nobody declared it."""
+        return name in getattr(self.scheduler, "found", ())
+
+    @property
+    def rounding(self) -> float:
+        """How exact alpha_bar() is, relative to 1: 2^-23 if all of it are float32 numbers, else float64's 2^-52."""
+        with np.errstate(all="ignore"):
+            single = np.array_equal(self.alpha_bar.astype(np.float32).astype(np.float64), self.alpha_bar)
+        return SINGLE if single else 2.0**-52
+
+    def unsure(self, t: Any, rounding: float | None = None) -> tuple[Any, Any]:
+        """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
+        (a, s), relative = self.at(t), rounding or self.rounding
+        r = relative * a**2
+        return relative * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
+
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""
-        t, alpha_bar = np.asarray(t, np.float64), self.alpha_bar
+        t = np.asarray(t, np.float64)
         low, high = np.floor(t).astype(int), np.ceil(t).astype(int)
+        at_low, at_high = self.alpha_bar[low], self.alpha_bar[high]
+        if np.array_equal(low, high):
+            return np.sqrt(at_low), np.sqrt(1 - at_low)
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_snr = np.log(alpha_bar) - np.log1p(-alpha_bar)
-            between = 1 / (1 + np.exp(-(log_snr[low] + (t - low) * (log_snr[high] - log_snr[low]))))
-        at_t = np.where(low == high, alpha_bar[low], between)
+            below, above = (np.log(v) - np.log1p(-v) for v in (at_low, at_high))
+            between = 1 / (1 + np.exp(-(below + (t - low) * (above - below))))
+        at_t = np.where(low == high, at_low, between)
         return np.sqrt(at_t), np.sqrt(1 - at_t)
 
     def add_noise(self, x0: np.ndarray, eps: np.ndarray, t: Any) -> np.ndarray:
@@ -147,7 +226,8 @@ class Asked:
 def _targets(a: Any, s: Any) -> dict[str, tuple[Any, Any]]:
     """The parts of x0 and of eps in each kind of prediction."""
     zero, one = np.zeros_like(a), np.ones_like(a)
-    return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / s)}
+    with np.errstate(divide="ignore"):  # data without noise have no score
+        return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / np.asarray(s))}
 
 
 def _looked_at(name: str, came: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -10,30 +10,39 @@ claim that `needs` methods of a `Scheduler` takes one as its first argument, and
 
 from __future__ import annotations
 
+import copy
+import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import extra
+from .asking import Difference, collected
 
 try:
     import mpmath  # noqa: F401 - the claims' 50-digit arithmetic, asked for here so that the error says what to install
     from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import HypothesisException
 except ModuleNotFoundError as error:
     raise ImportError(f"claims need {error.name}, which is not installed: {extra('test')}") from None
 
-__all__ = ["CLAIMS", "Claim", "Verdict", "check", "claim"]
+__all__ = ["CLAIMS", "KINDS", "Claim", "Verdict", "check", "claim"]
+
+KINDS = ("fault", "convention", "rounding")  # what a failure can be, the gravest first
 
 
 @dataclass(frozen=True)
 class Claim:
     """name: in words; equation: LaTeX; source: where it is published; of: the public function it speaks of;
     against: what it is held against; bound: the largest error allowed; error: the check, which returns the error;
-    given: the hypothesis strategies of its arguments; needs: methods of a `Scheduler`; examples: how many cases.
+    given: the hypothesis strategies of its arguments; needs: methods of a `Scheduler`; examples: how many cases;
+    failure: what it is if it fails, one of KINDS, unless the error says otherwise; unit: of the error, if it has one;
+    unless: what a scheduler may be declared to be for which the claim is not asked.
     """
 
     name: str
@@ -48,16 +57,28 @@ class Claim:
     needs: tuple[str, ...]
     examples: int
     group: str
+    failure: str = "fault"
+    unit: str = ""
+    unless: tuple[str, ...] = ()
+
+    def speaks_of(self, text: str) -> bool:
+        """Whether its name, group, source or function holds this text, in capitals or not."""
+        return text.lower() in f"{self.name} {self.group} {self.source} {self.of}".lower()
 
 
 class Verdict(NamedTuple):
-    """worst: the largest error found, NaN if one was; holds: whether all stayed within the bound; message: if not, why."""
+    """worst: the largest error found, or of a claim that fails that of the case the message tells (NaN if it has none);
+    holds: whether all cases stayed within the bound; message: if not, why; kind: if not, one of KINDS; warnings: what the
+    checked code warned of, and how often.
+    """
 
     claim: Claim
     worst: float
     holds: bool
     message: str
     seconds: float
+    kind: str = ""
+    warnings: dict[str, int] = {}  # noqa: RUF012 - read only
 
 
 CLAIMS: list[Claim] = []
@@ -72,9 +93,13 @@ def claim(
     bound: float,
     needs: tuple[str, ...] = (),
     examples: int = 25,
+    failure: str = "fault",
+    unit: str = "",
+    unless: tuple[str, ...] = (),
     **given: Any,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Register the decorated function, which returns an error, as a claim. Its name and docstring are the claim's."""
+    assert failure in KINDS, failure
 
     def register(error: Callable[..., float]) -> Callable[..., float]:
         function = of if isinstance(of, str) else f"{of.__module__}.{of.__qualname__}"
@@ -92,6 +117,9 @@ def claim(
                 needs=needs,
                 examples=examples,
                 group=error.__module__.rsplit(".", 1)[-1],
+                failure=failure,
+                unit=unit,
+                unless=unless,
             )
         )
         return error
@@ -99,20 +127,45 @@ def claim(
     return register
 
 
+class _Failure(NamedTuple):
+    """One case in which a claim fails."""
+
+    kind: str
+    error: float
+    message: str
+
+    def gravity(self) -> tuple[int, bool, float]:
+        """The gravest kind first, then what has no error at all, then the largest error."""
+        none = math.isnan(self.error)
+        return -KINDS.index(self.kind), none, 0.0 if none else self.error
+
+
 def check(
     claim: Claim, subject: Any = None, *, examples: int | None = None, random: bool = False, seconds: float = 60.0
 ) -> Verdict:
     """Run a claim on hypothesis's cases, the same ones every time unless `random`; the verdict says what was found.
 
-    Whatever the checked code raises, returns or costs in time becomes a verdict: nothing is raised but an interrupt.
+    Each case has its own copy of the subject, so that what one leaves behind is not another's. Of the cases that fail the
+    gravest is told. Whatever the checked code raises, returns or costs in time becomes a verdict, its warnings are
+    counted, and nothing is raised but an interrupt.
     """
-    worst, started = 0.0, time.perf_counter()
+    started = time.perf_counter()
+    worst, failures = 0.0, []
 
-    def within(**drawn: Any) -> None:
+    def case(**drawn: Any) -> None:
         nonlocal worst
-        error = float(claim.error(subject, **drawn) if claim.needs else claim.error(**drawn))
-        worst = error if error != error or worst != worst else max(worst, error)
-        assert error <= claim.bound, f"error {error:.3g} where at most {claim.bound:.3g} is allowed"
+        if time.perf_counter() - started > seconds:  # where there is no alarm
+            raise _LateError(f"took longer than {seconds:g} s")
+        try:
+            error = claim.error(_fresh(subject), **drawn) if claim.needs else claim.error(**drawn)
+        except HypothesisException:
+            raise
+        except (Exception, SystemExit) as raised:
+            failures.append(_Failure("fault", math.nan, _told(raised)))
+        else:
+            worst = max(worst, float(error))
+            if not error <= claim.bound:
+                failures.append(_failed(claim, error))
 
     profile = settings(
         max_examples=examples or claim.examples,
@@ -120,23 +173,45 @@ def check(
         database=None,
         deadline=None,
         print_blob=False,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    message = ""
+    warned: Counter[str] = Counter()
     try:
-        with _time_limit(seconds):
+        with collected(warned), _time_limit(seconds):
             if claim.given:
-                profile(given(**claim.given)(within))()
+                profile(given(**claim.given)(case))()
             else:
-                within()
+                case()
     except _LateError as late:
-        message = str(late)
-    except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
-        message = text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}"
-    return Verdict(claim, worst, not message, message, time.perf_counter() - started)
+        failures.append(_Failure("fault", math.nan, str(late)))
+    except Exception as error:  # of hypothesis itself
+        failures.append(_Failure("fault", math.nan, _told(error)))
+    took = time.perf_counter() - started
+    if not failures:
+        return Verdict(claim, worst, True, "", took, "", dict(warned))
+    told = max(failures, key=_Failure.gravity)
+    return Verdict(claim, told.error, False, told.message, took, told.kind, dict(warned))
+
+
+def _failed(claim: Claim, error: float) -> _Failure:
+    """What an error beyond the bound says."""
+    text, kind = (f"{error.text}; ", error.kind) if isinstance(error, Difference) else ("", "")
+    unit, verb = (f" {claim.unit}", "are") if claim.unit else ("", "is")
+    message = f"{text}error {float(error):.3g}{unit} where at most {claim.bound:.3g} {verb} allowed"
+    return _Failure(kind or claim.failure, float(error), message)
+
+
+def _told(raised: BaseException) -> str:
+    text = " ".join(str(raised).split()) or "no message"
+    return text if isinstance(raised, AssertionError) else f"{type(raised).__name__}: {text}"
+
+
+def _fresh(subject: Any) -> Any:
+    """A copy of it as it was given; what cannot be copied is asked as it is."""
+    with suppress(Exception):
+        return copy.deepcopy(subject)
+    return subject
 
 
 class _LateError(BaseException):

@@ -5,52 +5,96 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from . import claims as _claims
-from .claim import CLAIMS, Claim, Verdict, check
+from .claim import CLAIMS, KINDS, Claim, Verdict, check
 from .scheduler import RefdiffScheduler
 
-__all__ = ["equations_page", "errata_page", "line", "summary", "to_dict", "verify"]
+__all__ = ["claim_place", "equations_page", "errata_page", "function_place", "line", "summary", "to_dict", "verify"]
 
 
 def verify(random: bool = False, match: str = "") -> Iterator[Verdict]:
-    """The verdict on each claim about this library whose name, group or source holds `match`, one after the other."""
-    from ..process import linear
-
+    """The verdict on each claim about this library whose name, group, source or function holds `match`, in turn."""
     for claim in CLAIMS:
-        if match.lower() in f"{claim.name} {claim.group} {claim.source}".lower():
-            yield check(claim, RefdiffScheduler(linear()) if claim.needs else None, random=random, seconds=300)
+        if claim.speaks_of(match):
+            yield check(claim, RefdiffScheduler("linear") if claim.needs else None, random=random, seconds=300)
 
 
-def line(verdict: Verdict) -> str:
-    """One line: verdict, worst error, bound, claim, source; and what went wrong, if anything did."""
+def line(verdict: Verdict, places: bool = False) -> str:
+    """One line: that it holds or what its failure is, worst error, bound, claim and unit, source, where asked for the
+    places of claim and function; and what went wrong, if anything did."""
     claim = verdict.claim
-    word = "holds" if verdict.holds else "FAILS"
-    text = f"{word}  {verdict.worst:8.1e} <= {claim.bound:7.1e}  {claim.name}  {claim.source}"
-    return text if verdict.holds else f"{text}\n       {verdict.message}"
+    word = "holds" if verdict.holds else verdict.kind.upper()
+    name = f"{claim.name} ({claim.unit})" if claim.unit else claim.name
+    text = f"{word:<10}  {verdict.worst:8.2e} <= {claim.bound:8.2e}  {name}  {claim.source}"
+    if places:
+        text += f"  {_at(*claim_place(claim))} of {_at(*function_place(claim))}"
+    return text if verdict.holds else f"{text}\n            {verdict.message}"
+
+
+def _at(file: str, line: int) -> str:
+    return f"{file}:{line}"
+
+
+def claim_place(claim: Claim) -> tuple[str, int]:
+    """The file, from the folder of the package, and the line where the claim begins."""
+    return _place(claim.error)
+
+
+def function_place(claim: Claim) -> tuple[str, int]:
+    """The file and the line of the function, or the class, that it speaks of."""
+    parts = claim.of.split(".")
+    modules = (
+        i for i in range(len(parts), 0, -1) if ".".join(parts[:i]) in sys.modules
+    )  # a package may hide its module
+    last = next(modules)
+    return _place(reduce(getattr, parts[last:], sys.modules[".".join(parts[:last])]))
+
+
+def _place(of: Any) -> tuple[str, int]:
+    inner: Any = of.fget if isinstance(of, property) else getattr(of, "func", of)
+    of = inspect.unwrap(inner)
+    file = Path(inspect.getsourcefile(of) or "")
+    root = Path(__file__).parent.parent.parent
+    line = (
+        of.__code__.co_firstlineno if hasattr(of, "__code__") else max(1, inspect.getsourcelines(of)[1])
+    )  # a module: 0
+    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix(), line
 
 
 def to_dict(verdict: Verdict) -> dict[str, Any]:
     """For JSON."""
     claim = verdict.claim
+    (file, line), (of_file, of_line) = claim_place(claim), function_place(claim)
     return {
         "claim": claim.name, "group": claim.group, "source": claim.source, "of": claim.of, "against": claim.against,
         "worst_error": verdict.worst if math.isfinite(verdict.worst) else None,  # JSON knows neither NaN nor infinity
-        "bound": claim.bound, "holds": verdict.holds, "message": verdict.message,
-        "seconds": round(verdict.seconds, 3),
+        "bound": claim.bound, "unit": claim.unit, "holds": verdict.holds, "kind": verdict.kind or None,
+        "message": verdict.message, "seconds": round(verdict.seconds, 3), "warnings": verdict.warnings,
+        "file": file, "line": line, "of_file": of_file, "of_line": of_line,
     }  # fmt: skip
 
 
 def summary(verdicts: Iterable[Verdict]) -> str:
-    """The last line: how many hold, and how long it took."""
+    """The last line: how many hold, what the others are, how long it took; before it what the checked code warned of."""
     verdicts = list(verdicts)
     held, seconds = sum(v.holds for v in verdicts), sum(v.seconds for v in verdicts)
-    return f"{held} of {len(verdicts)} claims hold, {seconds:.0f} s"
+    kinds = Counter(v.kind for v in verdicts if not v.holds)
+    failed = [f"{kinds[kind]} {kind}{'s' * (kinds[kind] > 1)}" for kind in KINDS if kinds[kind]]
+    warned: Counter[str] = Counter()
+    for verdict in verdicts:
+        warned.update(verdict.warnings)
+    lines = [f"warned {count} times: {text}" for text, count in warned.most_common(5)]
+    lines += [f"and of {len(warned) - 5} more"] if len(warned) > 5 else []
+    return "\n".join([*lines, ", ".join([f"{held} of {len(verdicts)} claims hold", *failed, f"{seconds:.0f} s"])])
 
 
 def equations_page() -> str:
@@ -72,7 +116,7 @@ def equations_page() -> str:
 def _entry(claim: Claim) -> str:
     return (
         f"**{claim.name[0].upper()}{claim.name[1:]}.** {claim.source}\n\n$$ {claim.equation} $$\n\n{claim.text}\n\n"
-        f"`{claim.of}` against {claim.against}; bound {claim.bound:g}."
+        f"`{claim.of}` against {claim.against}; bound {claim.bound:g}{claim.unit and f' {claim.unit}'}."
     )
 
 

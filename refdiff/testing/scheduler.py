@@ -1,8 +1,8 @@
-"""The adapter through which a claim speaks to a scheduler, ours or anybody's: six methods, of which any may be missing.
+"""The adapter through which a claim speaks to a scheduler, ours or anybody's: seven methods, of which any may be missing.
 
 A claim asks for the methods it needs; a scheduler without one of them is not asked. Arrays are NumPy, (N, ...) with at
 least two axes, float64, float32 or float16. t runs from 1 to T as in the papers: an adapter of code that counts from 0
-adds 1 to its steps.
+adds 1 to its steps. What a scheduler does by choice it may declare, by two attributes, and is then held to that.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ from ..errors import one_of
 from ..process import PREDICTIONS, SCHEDULES, Schedule, ddim_step, predictor, q_sample, target, uniform_steps
 from ..process.predictions import convert
 
-__all__ = ["METHODS", "RefdiffScheduler", "Scheduler", "expected_methods", "offers"]
+__all__ = ["DTYPES", "METHODS", "VARIANCES", "Declared", "RefdiffScheduler", "Scheduler", "expected_methods", "offers"]
 
-METHODS = ("alpha_bar", "add_noise", "target", "timesteps", "step", "sample")
+METHODS = ("alpha_bar", "add_noise", "target", "timesteps", "step", "sample", "law")
+VARIANCES = ("posterior", "beta")
+DTYPES = ("float64", "float32")
 
 
 class Scheduler(Protocol):
-    """What a claim may ask."""
+    """What a claim may ask.
+
+    Attributes, where they are there, declare a convention:
+    variance: of a step's noise, "posterior" [DDPM] eq. 7 or anything less, as DDIM's (the default), or "beta", the other
+    of the two that [DDPM] section 3.2 names: beta_{t|s}, and none in the last step. all_steps: True if it has no runs but
+    that of all T steps.
+    """
 
     def alpha_bar(self) -> np.ndarray:
         """alpha_bar_0 = 1, alpha_bar_1, ..., alpha_bar_T.   -> (T+1,)"""
@@ -57,17 +65,57 @@ class Scheduler(Protocol):
     ) -> np.ndarray:
         """A whole run of n steps from x ~ N(0, I); model(x_t, t) -> output, noise(t) -> N(0, I) of x's shape."""
 
+    def law(self) -> tuple[str, dict[str, Any]] | None:
+        """Which published schedule alpha_bar is, by a name and the options of `refdiff.testing.laws.LAWS`; None: none."""
 
-def offers(scheduler: object, needs: Sequence[str]) -> bool:
-    """Whether the scheduler has these methods."""
-    return all(callable(getattr(scheduler, name, None)) for name in needs)
+
+def offers(scheduler: Any, needs: Sequence[str]) -> bool:
+    """Whether it has these methods, and a law if that is asked for."""
+    return all(callable(getattr(scheduler, name, None)) for name in needs) and (
+        "law" not in needs or scheduler.law() is not None
+    )
 
 
 def expected_methods() -> str:
-    """The six methods with their arguments, for a message."""
+    """The methods with their arguments, for a message."""
     return ", ".join(
         f"{name}({', '.join([*inspect.signature(getattr(Scheduler, name)).parameters][1:])})" for name in METHODS
     )
+
+
+class Declared:
+    """A scheduler with more declared of it than it says itself. It answers as it does, to data of `dtype` if one is given.
+
+    variance, all_steps: as those of `Scheduler`, where not None. found: the names of those that nobody declared.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        variance: str | None = None,
+        all_steps: bool | None = None,
+        dtype: str | None = None,
+        found: Sequence[str] = (),
+    ) -> None:
+        if variance is not None:
+            one_of("variance", variance, VARIANCES)
+        if dtype is not None:
+            one_of("dtype", dtype, DTYPES)
+        self.scheduler, self.dtype, self.found = scheduler, dtype, tuple(found)
+        for name, value in (("variance", variance), ("all_steps", all_steps)):
+            if value is not None:
+                setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "scheduler" or name.startswith("__"):  # not there yet, as when it is copied
+            raise AttributeError(name)
+        value = getattr(self.scheduler, name)
+        return value if self.dtype is None or name not in METHODS else lambda *given: value(*map(self._cast, given))
+
+    def _cast(self, given: Any) -> Any:
+        if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+            return given.astype(self.dtype, copy=False)
+        return (lambda *args: self._cast(given(*args))) if callable(given) else given
 
 
 class RefdiffScheduler:
@@ -77,13 +125,18 @@ class RefdiffScheduler:
     """
 
     def __init__(self, schedule: Schedule | str = "linear", kind: str = "eps", eta: float = 1.0, T: int = 1000) -> None:
+        self._law = None
         if isinstance(schedule, str):
             one_of("schedule", schedule, tuple(SCHEDULES))
+            self._law = schedule, {"T": T}
             schedule = SCHEDULES[schedule](T)
         one_of("kind", kind, PREDICTIONS)
-        if not 0 <= eta <= 1:
+        if not (isinstance(eta, int | float) and 0 <= eta <= 1):
             raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), got {eta}")
         self.schedule, self.kind, self.eta = schedule, kind, eta
+
+    def law(self) -> tuple[str, dict[str, Any]] | None:
+        return self._law
 
     def alpha_bar(self) -> np.ndarray:
         return self.schedule.alpha_bar

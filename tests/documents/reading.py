@@ -131,9 +131,17 @@ def _parts(document: str, text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _of_shell(text: str) -> list[tuple[int, str]]:
-    """(line, command) of a block: what stands before a comment, or before two spaces and an explanation."""
-    lines = enumerate(text.split("\n"))
-    return [(k, command) for k, line in lines if (command := re.split(r"\s{2,}|\s#", line.strip())[0])]
+    """(line, command) of a block, continued lines joined: what stands before a comment, or two spaces and an explanation."""
+    commands, start, whole = [], 0, ""
+    for k, line in enumerate(text.split("\n")):
+        start, whole = (start, f"{whole} {line.strip()}") if whole else (k, line.strip())
+        if whole.endswith("\\"):
+            whole = whole[:-1].rstrip()
+            continue
+        if command := re.split(r"\s{2,}|\s#", whole)[0]:
+            commands.append((start, command))
+        whole = ""
+    return commands
 
 
 def _of_sentences(document: str, text: str) -> list[Command]:

@@ -30,6 +30,9 @@ make all     # the whole
 refdiff a b    which explains itself
 
 refdiff "x  y"
+refdiff train \\
+    --set a=1 \\
+    --set b=2    # three lines
 ```
 
 ### Below it
@@ -51,15 +54,16 @@ def test_blocks_commands_and_what_the_comments_are_about():
     assert [(b.line, b.language, [m.kind for m in b.marks]) for b in blocks] == [
         (12, "toml", ["run with", "file"]),
         (22, "sh", ["run by"]),
-        (31, "python", ["run by"]),
-        (37, "text", []),
+        (34, "python", ["run by"]),
+        (40, "text", []),
     ]
     never = Mark("not run", "make all", "takes an hour; never")
     assert commands[:2] == [
         Command("a.md", 22, "make all", (never, Mark("run by", "", "tests/a.py: elsewhere"))),
         Command("a.md", 23, "refdiff a b", (Mark("run by", "", "tests/a.py: elsewhere"),)),
     ]
-    assert commands[3:] == [
+    assert commands[3].text == "refdiff train --set a=1 --set b=2"
+    assert commands[4:] == [
         Command("a.md", 5, "make all", (never,), inline=True),
         Command("a.md", 5, "refdiff info", (), inline=True),
     ]

@@ -1,6 +1,7 @@
 """The adapters for diffusers: their steps are ours, and docs/audit.md says what is so."""
 
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from documents.running import same_output
 
 from refdiff.process import from_beta, leading_steps, uniform_steps
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
+from refdiff.testing.claim import KINDS as KINDS_OF_FAILURE
 from refdiff.testing.diffusers import SCHEDULERS, is_scheduler, wrap
 from refdiff.testing.scheduler import RefdiffScheduler
 
@@ -121,7 +123,33 @@ def test_a_class_made_from_one_of_theirs_and_an_object_are_wrapped():
         ("diffusers:UNet2DModel", {}, "for which none is written"),
         ("diffusers:DDIMScheduler", {"prediction_type": "score"}, "prediction_type: expected one of epsilon"),
         ("diffusers:DDIMScheduler", {"beta_schedule": "wrong"}, "raised NotImplementedError"),
-        ("diffusers:Missing", {}, "Missing"),
+        ("diffusers:Missing", {}, "diffusers has no Missing; its classes are DDPMScheduler"),
+        ("diffusers:DDIMSchedular", {}, "did you mean DDIMScheduler?"),
+        ("diffusers:DDIMScheduler", {"eta": "foo"}, "eta: expected a float, got 'foo'"),
+        ("diffusers:DDIMScheduler", {"eta": 2}, "eta: expected a number from 0"),
+        ("diffusers:DDIMScheduler", {"clip_sample": "foo"}, "clip_sample: expected a bool, got 'foo'"),
+        ("diffusers:DDIMScheduler", {"steps_offset": True}, "steps_offset: expected an int, got True"),
+        (
+            "diffusers:DDIMScheduler",
+            {"timestep_spacing": "trail"},
+            "timestep_spacing: expected one of leading, .*trailing",
+        ),
+        ("diffusers:DDPMScheduler", {"variance_type": "large"}, "variance_type: expected one of fixed_small"),
+        (
+            "diffusers:DPMSolverMultistepScheduler",
+            {"variance_type": "learned"},
+            "variance_type: .* first three channels",
+        ),
+        (
+            "diffusers:DDIMScheduler",
+            {"thresholding": True, "sample_max_value": 1.5},
+            "sample_max_value: expected 1 with",
+        ),
+        (
+            "diffusers:EulerDiscreteScheduler",
+            {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+            "timestep_type: expected discrete, got continuous",
+        ),
     ],
 )
 def test_bad_options_are_told_so(target, given, message):
@@ -129,8 +157,54 @@ def test_bad_options_are_told_so(target, given, message):
         load(target, given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"variance_type": "learned_range"}, {"variance_type": "learned"}, {"variance_type": "fixed_large"},
+        {"thresholding": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_variances_and_thresholds_are_asked_properly(given):
+    subject = load("diffusers:DDPMScheduler", given)
+    claims = [claim for claim in SCHEDULER_CLAIMS if "sample" not in claim.needs]
+    failing = {v.claim.name: v.kind for v in audit(subject, claims, examples=4) if not v.holds}
+    assert "fault" not in failing.values(), failing
+    (verdict,) = audit(subject, match="gaussian data", examples=1)
+    assert verdict.holds, verdict.message
+
+
+@pytest.mark.parametrize(
+    ("name", "law", "holds"),
+    [
+        ("DDPMScheduler", "linear", True), ("DDPMScheduler", "scaled_linear", True), ("DDPMScheduler", "sigmoid", True),
+        ("DDPMScheduler", "squaredcos_cap_v2", True), ("HeunDiscreteScheduler", "exp", True),
+        ("DDPMScheduler", "laplace", False),
+    ],
+)  # fmt: skip
+def test_schedules_are_held_against_their_published_definition(name, law, holds):
+    (verdict,) = audit(load(f"diffusers:{name}", {"beta_schedule": law}), match="law it names")
+    assert verdict.holds is holds
+    assert holds or (verdict.kind == "fault" and "sqrt(alpha_bar) of laplace" in verdict.message)
+
+
+def test_betas_of_ones_own_have_no_law():
+    assert load("diffusers:DDPMScheduler", {"trained_betas": [0.1, 0.2]}).law() is None
+
+
+def test_a_module_here_is_not_taken_for_one_that_diffusers_imports(tmp_path):
+    """h2 is imported by httpx where it finds one, filelock by huggingface_hub."""
+    for name in "h2", "filelock":
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a local file ran')")
+    command = [sys.executable, "-m", "refdiff", "audit", "diffusers:DDIMScheduler", "--match", "bar falls"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 of 1 claims hold" in result.stdout
+
+
 NAMES = re.findall(r"^(\d+)\. (.*)$", PAGE.split("## What fails")[0], re.MULTILINE)
-ROWS = re.findall(r"^\| `(\w+Scheduler.*?)` \| (\d+) \| ([\d, ]+) \|$", PAGE, re.MULTILINE)
+CELL = r"(none|[\d, ]+)"
+ROWS = re.findall(rf"^\| `(\w+Scheduler.*?)` \| (\d+) \| {CELL} \| {CELL} \| {CELL} \|$", PAGE, re.MULTILINE)
 SCRIPTS = re.findall(r"^### (\d+)\..*?```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -145,12 +219,13 @@ def test_the_page_lists_the_claims_and_enough_of_both():
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_pages_table_is_so(row):
-    line, asked, failing = row
+    line, asked, *failing = row
     name, *given = line.split()
     verdicts = audit(load(f"diffusers:{name}", options(given)), seconds=300)
-    came = [i for i, claim in enumerate(SCHEDULER_CLAIMS, 1) for v in verdicts if v.claim == claim and not v.holds]
+    numbers = {claim.name: i for i, claim in enumerate(SCHEDULER_CLAIMS, 1)}
     assert len(verdicts) == int(asked)
-    assert came == [int(n) for n in failing.split(",")]
+    for kind, told in zip(KINDS_OF_FAILURE, failing, strict=True):
+        assert [numbers[v.claim.name] for v in verdicts if v.kind == kind] == [int(n) for n in re.findall(r"\d+", told)]
 
 
 @of_the_page

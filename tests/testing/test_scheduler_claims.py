@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from refdiff.process import constant, cosine, linear
+from refdiff.process import SCHEDULES, constant, cosine, linear, rescale_zero_terminal_snr
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, unasked
 from refdiff.testing.scheduler import METHODS, RefdiffScheduler
 
@@ -16,7 +16,7 @@ QUICK = [claim for claim in SCHEDULER_CLAIMS if "sample" not in claim.needs]
 @pytest.mark.parametrize("kind", ["eps", "x0", "v"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ours_holds_all_claims(schedule, kind, eta):
-    verdicts = audit(RefdiffScheduler(schedule, kind, eta), examples=3)
+    verdicts = audit(RefdiffScheduler(schedule, kind, eta), examples=2)
     assert len(verdicts) == len(SCHEDULER_CLAIMS)
     assert {v.claim.name: v.message for v in verdicts if not v.holds} == {}
 
@@ -27,6 +27,20 @@ def test_ours_holds_the_claim_about_half_precision_for_steps_that_are_all_but_no
     (verdict,) = audit(RefdiffScheduler(schedule, kind), match="half precision")
     assert verdict.holds, verdict.message
     assert verdict.worst < 2
+
+
+@pytest.mark.parametrize("T", [1, 2, 300])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ours_holds_them_on_every_schedule(schedule, T):
+    """But that few steps of some laws leave signal at T, which is their choice."""
+    verdicts = audit(RefdiffScheduler(schedule, "v", 0.5, T), QUICK if T == 300 else None, examples=3)
+    failing = {v.claim.name: v.kind for v in verdicts if not v.holds}
+    assert failing.items() <= {("the last step hides the data", "convention")}
+
+
+def test_ours_holds_them_where_there_is_no_signal_at_t():
+    schedule = rescale_zero_terminal_snr(linear(200))
+    assert {v.claim.name: v.message for v in audit(RefdiffScheduler(schedule, "v"), examples=3) if not v.holds} == {}
 
 
 @pytest.mark.slow
@@ -118,7 +132,10 @@ class Clips(RefdiffScheduler):
 FAULTS = {
     OffByOne: ("add noise is the closed form", "add_noise at t = 1, the part of"),
     NoRoot: ("add noise is the closed form", "the part of x0: expected"),
-    BetaNoise: ("a steps fresh noise is at most the posteriors", "the share of fresh noise: expected"),
+    BetaNoise: (
+        "a steps fresh noise is at most the posteriors",
+        "the share of fresh noise (that of beta: declare variance = 'beta'): expected",
+    ),
     NoiseAtTheEnd: ("the last step adds no noise", "to 0, the share of fresh noise: expected 0, got 0.01"),
     Remembers: ("a step is a function of what it is given", "taken again after one from"),
     Nan: (
@@ -126,7 +143,7 @@ FAULTS = {
         "expected finite numbers, got NaN or infinity in 48 of 48",
     ),
     Shape: ("add noise is the closed form", "add_noise: expected shape (8, 6), got (1, 6)"),
-    Dtype: ("add noise keeps shape and dtype and leaves its inputs alone", "expected dtype float32, got float64"),
+    Dtype: ("add noise keeps shape and dtype and leaves its inputs alone", "expected dtype float16, got float64"),
     Raises: ("the target gives back data and noise", "KeyError: 'no target today'"),
     StartsLate: ("sampling starts where the noise ends", "expected T = 1000, got 999"),
     WritesIntoTheData: (
@@ -152,14 +169,14 @@ def test_a_fault_is_caught_by_the_claim_about_it(broken):
 
 class Slow(RefdiffScheduler):
     def add_noise(self, x0, eps, t):
-        time.sleep(0.5)
+        time.sleep(0.2)
         return super().add_noise(x0, eps, t)
 
 
 def test_a_slow_scheduler_is_a_verdict_of_the_claims_that_wait_for_it():
     started = time.perf_counter()
-    verdicts = {v.claim.name: v for v in audit(Slow(), QUICK, examples=4, seconds=0.8)}
-    assert "took longer than 0.8 s" in verdicts["add noise is linear"].message
+    verdicts = {v.claim.name: v for v in audit(Slow(), QUICK, examples=4, seconds=0.3)}
+    assert "took longer than 0.3 s" in verdicts["add noise is linear"].message
     assert verdicts["a step has the mean and the noise of where it goes"].holds
     assert time.perf_counter() - started < 30
 

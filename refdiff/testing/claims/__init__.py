@@ -1,21 +1,9 @@
 """All claims, in the order in which the papers make them; importing this puts them into `refdiff.testing.claim.CLAIMS`."""
 
 # isort: off
+# fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import (
-    forward,
-    posterior,
-    bound,
-    objectives,
-    sampling,
-    solvers,
-    guidance,
-    exact,
-    scheduler,
-    runs,
-    misprints,
-    steps,
-)
+from . import forward, posterior, bound, objectives, sampling, solvers, guidance, exact, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -27,8 +15,10 @@ from . import (
     optimisers,
     training,
     metrics,
+    spacings,
 )
 
+# fmt: on
 # isort: on
 
 __all__ = [
@@ -52,6 +42,7 @@ __all__ = [
     "scheduler",
     "schedules",
     "solvers",
+    "spacings",
     "steps",
     "training",
 ]

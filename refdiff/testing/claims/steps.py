@@ -1,67 +1,316 @@
-"""Claims about the number of steps: which n of the T are taken, and a law that hardly knows how many there are."""
+"""Claims about a scheduler's single steps, anybody's: what the equations demand of them, given its own alpha_bar.
+
+What a step should do is [DDIM] eq. 12, which holds for the ancestral step, for DDIM at every eta, and for the first step
+of every solver of the process. How far it is off is measured in units of what the step changes: of a thousand steps each
+changes little, and an error of that size is still the whole of it.
+"""
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import gcd
+from typing import Any, NamedTuple
 
-import mpmath
 import numpy as np
 from hypothesis import strategies as st
 
-from ...process import leading_steps, rescaled_linear, uniform_steps
+from ..asking import SINGLE, Asked, Difference, difference, gravest, same_dtype, unchanged
 from ..claim import claim
-from ..measures import relative
+from ..scheduler import Scheduler
+from ..strategies import seeds, shapes
+from .scheduler import SHAPE, dtypes, lengths
 
-lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_000))
+# Where in a run: at its start, its end, inside, or late, where one step's noise is unlike the next's.
+places: Any = st.one_of(st.just(0.0), st.just(0.999), st.floats(0, 0.999), st.floats(0.8, 0.999))
+ROUNDINGS = 8  # of float32, that a step's arithmetic may add up to
+
+
+class Step(NamedTuple):
+    """A step from t to t_prev for data x0 of noise eps, seen by a perfect network, and what it does with noise z."""
+
+    t: float
+    t_prev: float
+    x0: np.ndarray
+    eps: np.ndarray
+    z: np.ndarray
+    quiet: np.ndarray  # the result without noise
+    noisy: np.ndarray  # with z
+
+    def parts(self) -> tuple[float, float, float, np.ndarray]:
+        """quiet = p x0 + q eps, noisy - quiet = sigma z, by least squares; and what is left of both."""
+        design = np.stack([self.x0.ravel(), self.eps.ravel()], axis=1)
+        (p, q), *_ = np.linalg.lstsq(design, self.quiet.ravel(), rcond=None)
+        sigma = float((self.noisy - self.quiet).ravel() @ self.z.ravel() / (self.z**2).sum())
+        rest = self.quiet - p * self.x0 - q * self.eps, self.noisy - self.quiet - sigma * self.z
+        return float(p), float(q), sigma, np.stack(rest)
+
+    def __str__(self) -> str:
+        return f"the step from t = {self.t:g} to {self.t_prev:g}"
+
+
+def take(ask: Asked, n: int, place: float, seed: int, reach: float = 0.9, last: bool = True) -> Step:
+    """A step of a run of n, at some place in it, each time as the first step that the scheduler takes."""
+    rng, kind, steps = np.random.default_rng(seed), ask.kind(), ask.timesteps(n)
+    i = int(place * (len(steps) if last else len(steps) - 1))
+    t, t_prev = steps[i], [*steps, 0][i + 1]
+    x0, (eps, z) = rng.uniform(-reach, reach, SHAPE), rng.standard_normal((2, *SHAPE))
+    (a, s), results = ask.at(t), []
+    for noise in (0 * z, z):
+        one = ask.fresh()
+        one.timesteps(n)
+        result = one.step(a * x0 + s * eps, t, t_prev, ask.output(kind, x0, eps, t), noise)
+        results.append(result.astype(np.float64))
+    return Step(t, t_prev, x0, eps, z, *results)
+
+
+class _Levels(NamedTuple):
+    """What a step from t to t_prev should do: coefficients of the data and of the noise before (a, s) and after (b, r)."""
+
+    a: float
+    s: float
+    b: float
+    r: float
+    beta: float  # 1 - alpha_{t|t_prev}
+    posterior: float  # (r / s)^2 beta, the variance of q(x_s | x_t, x_0)
+
+    def allowed(self, variance: str) -> float:
+        """The variance that the fresh noise may have."""
+        return self.beta if variance == "beta" and self.r > 0 else self.posterior
+
+
+def levels(ask: Asked, t: float, t_prev: float) -> _Levels:
+    """From alpha_bar alone."""
+    (a, s), (b, r) = (map(float, ask.at(v)) for v in (t, t_prev))
+    beta = max(1 - (a / b) ** 2, 0.0)
+    return _Levels(a, s, b, r, beta, (r / s) ** 2 * beta)
+
+
+def _left(ask: Asked, of: _Levels) -> float:
+    """The variance of all noise, old and new, that a step should leave: 1 - alpha_bar_s, more if its own is beta."""
+    return of.r**2 + of.allowed(ask.variance) - of.posterior
+
+
+def _rounding(ask: Asked, of: _Levels, q: float) -> tuple[float, float, float]:
+    """What float32 may make of the part of x0, of the noise's variance, and of an element: 1 - alpha_bar_t is a difference
+    from 1, and x0_hat of a prediction of the noise is divided by sqrt(alpha_bar_t)."""
+    divided = of.b / max(of.a, 1e-300) if ask.kind() in ("eps", "score") else 0.0
+    one = ROUNDINGS * SINGLE
+    of_x0, of_eps = one * of.b / of.s**2, one * (1 / of.s + divided)
+    return of_x0, one + 2 * abs(q) * of_eps + of_eps**2, 4 * (of_eps + of_x0)
+
+
+def misses(ask: Asked, step: Step) -> list[Difference]:
+    """How far a step is off, in units of what it changes and what float32 makes of it apart, and in units of the result."""
+    p, q, sigma, rest = step.parts()
+    of = levels(ask, step.t, step.t_prev)
+    left = _left(ask, of)
+    of_x0, of_noise, of_rest = _rounding(ask, of, q)
+    removed = max(of.s**2 - left + sigma**2, 0.0)  # of the old noise's variance
+    changed = of.b - of.a + removed / (of.s + abs(q)) + abs(sigma)
+    least = float(ask.at(1)[1])  # the smallest noise there is, in whose units noise at t = 0 is measured
+    size, worst = float(np.hypot(q, sigma)), float(np.abs(rest).max())
+    kind = "convention" if step.t_prev == 0 and _ends_at_one(ask, p, size) else ""
+    names = [f"{step}, {part}" for part in ("the part of x0", "the noise left", "beside x0, eps and z")]
+    return [
+        difference(names[0], p, of.b, of.b, kind=kind),
+        difference(names[1], size, left**0.5, max(left**0.5, least), kind=kind),
+        difference(names[2], worst, 0, 1, kind=kind),
+        difference(f"{names[0]}, in units of its change", p, of.b, of.b - of.a, of_x0, kind),
+        difference(f"{names[1]}, its variance in units of what is removed", size**2, left, removed, of_noise, kind),
+        difference(f"{names[2]}, in units of the change", worst, 0, changed, of_rest, kind),
+    ]
+
+
+def _ends_at_one(ask: Asked, p: float, size: float) -> bool:
+    """Whether a result is x at t = 1 in place of the data."""
+    a, s = ask.at(1)
+    return bool(abs(p - a) < 0.05 * s and abs(size - s) < 0.05 * s)
+
+
+def late(ask: Asked) -> Step:
+    """The last step of a run of 10 but one, where beta and the posterior's variance differ most."""
+    steps = ask.timesteps(ask.steps_of(10))
+    assert len(steps) > 1, f"timesteps({ask.steps_of(10)}): expected more than one step"
+    return take(ask, ask.steps_of(10), (len(steps) - 1.5) / len(steps), 0)
+
+
+def adds_beta(ask: Asked) -> bool:
+    """Whether a step late in a run adds noise of variance beta_{t|s}, where that is not the posterior's."""
+    step = late(ask)
+    of, (_, _, sigma, _) = levels(ask, step.t, step.t_prev), step.parts()
+    return of.posterior < 0.9 * of.beta and abs(sigma**2 - of.beta) < 0.01 * of.beta
 
 
 @claim(
-    r"t_i = 1 + \mathrm{round}\Big(i\, \frac{T - 1}{n - 1}\Big),\quad i = 0, \dots, n - 1",
-    source="[Lin24] table 2", of=uniform_steps, against="rational arithmetic", bound=0.0, T=lengths, share=st.floats(0, 1),
-    examples=100,
+    r"x_s = \sqrt{\bar\alpha_s}\, x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2}\,\epsilon + \sigma z",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="q(x_s | x_0), whatever the step's own sigma, in units of the change",
+    bound=0.01, needs=("alpha_bar", "target", "timesteps", "step"), n=lengths, place=places, seed=seeds(), examples=60,
 )  # fmt: skip
-def uniform_steps_are_the_nearest_to_an_even_spread(T: int, share: float) -> float:
-    """No step is further than 1/2 from its place, and where floating-point numbers hold the places without rounding, halves
-    go to the even number of t - 1. The error is how many steps are elsewhere."""
-    n = 2 + round(share * (T - 2)) if T > 1 else 1
-    t = uniform_steps(T, n).tolist()
-    places = [Fraction(i * (T - 1), n - 1) for i in range(n)] if n > 1 else [Fraction(T - 1)]
-    far = sum(abs(i - 1 - place) > Fraction(1, 2) for i, place in zip(t, places, strict=True))
-    parts = max(n - 1, 1) // gcd(T - 1, max(n - 1, 1))
-    exact = parts & (parts - 1) == 0  # multiples of a power of two
-    return far + float(exact and t != [1 + round(place) for place in places])
+def a_step_has_the_mean_and_the_noise_of_where_it_goes(scheduler: Scheduler, n: int, place: float, seed: int) -> float:
+    """Told the truth, a step from t to s gives x_s: sqrt(abar_s) of the data, and of old and new noise together 1 - abar_s.
+
+    With sigma^2 the posterior's variance this is the posterior's mean [DDPM] eq. 7. What float32 makes of coefficients is
+    not counted.
+    """
+    ask = Asked(scheduler)
+    return gravest(0.01, misses(ask, take(ask, ask.steps_of(n), place, seed)))
 
 
 @claim(
-    r"t_i = 1 + i\, \lfloor T / n \rfloor,\quad i = 0, \dots, n - 1",
-    source="[Lin24] table 2", of=leading_steps, against="counting with a stride", bound=0.0, T=lengths,
-    share=st.floats(0, 1), examples=100,
+    r"\hat x_0 = (x_T - \sqrt{1 - \bar\alpha_T}\,\hat\epsilon) / \sqrt{\bar\alpha_T},\quad n = 1",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="the data", bound=0.01,
+    needs=("alpha_bar", "target", "timesteps", "step"), seed=seeds(), examples=5, unless=("all_steps",),
 )  # fmt: skip
-def leading_steps_begin_at_1_and_stop_short_of_T(T: int, share: float) -> float:
-    """The first n numbers of a count from 1 by the largest stride that fits n times into T; what is left over is at the end,
-    and the last is T for n = T alone. The error is how many of these demands fail."""
-    n = 1 + round(share * (T - 1))
-    t, stride = leading_steps(T, n).tolist(), max(k for k in range(1, T + 1) if k * n <= T)
-    return float(sum([t != list(range(1, T + 1, stride))[:n], len(t) != n, (t[-1] == T) != (n == T)]))
+def the_step_of_a_run_of_one_goes_to_the_data(scheduler: Scheduler, seed: int) -> float:
+    """The shortest run, told the truth. A claim of its own, so that what fails here fails nowhere else."""
+    ask = Asked(scheduler)
+    return gravest(0.01, misses(ask, take(ask, 1, 0.0, seed)))
 
 
 @claim(
-    r"\beta_t = \tfrac{1000}{T} \big(\beta_1 + \tfrac{t - 1}{T - 1} (\beta_T - \beta_1)\big),\quad"
-    r" \log\bar\alpha_T \to -500\, (\beta_1 + \beta_T) \ \text{as}\ T \to \infty",
-    source="[IDDPM], its code", of=rescaled_linear, against="50-digit arithmetic, and the limit", bound=1e-14,
-    T=st.integers(50, 5000), start=st.floats(1e-6, 1e-3), end=st.floats(2e-3, 0.02),
+    r"0 \le \sigma^2 \le \tilde\beta = \tfrac{1 - \bar\alpha_s}{1 - \bar\alpha_t}(1 - \bar\alpha_t / \bar\alpha_s)",
+    source="[DDIM] eq. 16", of=Scheduler.step, against="the posterior's variance from alpha_bar", bound=0.01,
+    needs=("alpha_bar", "target", "timesteps", "step"), n=lengths, place=places, seed=seeds(), examples=60,
 )  # fmt: skip
-def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: float) -> float:
-    """log alpha_bar_T is below its limit by half the sum of beta^2 and less than twice that."""
-    schedule = rescaled_linear(T, start, end)
-    with mpmath.workdps(50):
-        low, high = mpmath.mpf(start), mpmath.mpf(end)
-        beta = [1000 * (low + (high - low) * t / (T - 1)) / T for t in range(T)]
-        log_alpha_bar = mpmath.fsum(mpmath.log1p(-b) for b in beta)
-        below = float(-500 * (low + high) - log_alpha_bar)
-        half = float(mpmath.fsum(b * b for b in beta) / 2)
-        wanted = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
-    if not half < below < 2 * half:
-        return np.inf
-    return max(relative(schedule.beta[1:], wanted[0]), relative(schedule.alpha_bar[-1], wanted[1]))
+def a_steps_fresh_noise_is_at_most_the_posteriors(scheduler: Scheduler, n: int, place: float, seed: int) -> float:
+    """eta from 0 to 1 times its standard deviation, the same for all elements and proportional to the noise. That of
+    beta_{t|s}, the larger of the two variances in [DDPM] section 3.2, is a convention to be declared."""
+    ask = Asked(scheduler)
+    step = take(ask, ask.steps_of(n), place, seed)
+    _, _, sigma, rest = step.parts()
+    most, least = levels(ask, step.t, step.t_prev).allowed(ask.variance) ** 0.5, float(ask.at(1)[1])
+    scale = max(most, least)
+    off = [
+        difference(f"{step}, the share of fresh noise", max(sigma, most), most, scale),
+        difference(f"{step}, the share of fresh noise", min(sigma, 0), 0, scale),
+        difference(f"{step}, what is not proportional to its noise", np.abs(rest[1]).max(), 0, scale),
+    ]
+    if ask.found("variance"):  # all else is held to beta's, so that only this says it
+        step = late(ask)
+        usual = levels(ask, step.t, step.t_prev).posterior ** 0.5
+        what = f"{step}, the share of fresh noise (that of beta: declare variance = 'beta')"
+        off.append(difference(what, step.parts()[2], usual, max(usual, least), kind="convention"))
+    return gravest(0.01, off)
+
+
+@claim(
+    r"z = 0 \quad\text{if}\ t_{i+1} = 0",
+    source="[DDPM] algorithm 2", of=Scheduler.step, against="the last step with z = 0, in units of beta_1's noise",
+    bound=0.01, needs=("alpha_bar", "target", "timesteps", "step"), n=lengths, seed=seeds(),
+)  # fmt: skip
+def the_last_step_adds_no_noise(scheduler: Scheduler, n: int, seed: int) -> float:
+    """Whatever the last t of a run is."""
+    ask = Asked(scheduler)
+    step = take(ask, ask.steps_of(n), 0.9999, seed)
+    return difference(f"{step}, the share of fresh noise", step.parts()[2], 0, ask.at(1)[1])
+
+
+@claim(
+    r"x_s = f(x_t, t, s, \hat\epsilon, z)",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="the same step taken again after another", bound=1e-6,
+    needs=("alpha_bar", "target", "timesteps", "step"), n=st.integers(5, 20), places=st.tuples(places, places), seed=seeds(),
+    failure="convention",
+)  # fmt: skip
+def a_step_is_a_function_of_what_it_is_given(
+    scheduler: Scheduler, n: int, places: tuple[float, float], seed: int
+) -> float:
+    """One step, another, and the first again, within a run: the same twice, and nothing given is written to. A method of
+    several steps remembers, by convention; the claims about runs say whether it does so rightly."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    n, kind = ask.steps_of(n), ask.kind()
+    steps = [*ask.timesteps(n), 0]
+    i, j = (int(place * (len(steps) - 1)) for place in places)
+    first, second = (rng.uniform(-0.9, 0.9, SHAPE), *rng.standard_normal((2, *SHAPE))), rng.standard_normal((3, *SHAPE))
+    results = []
+    for k, (x0, eps, z) in ((i, first), (j, second), (i, first)):
+        (a, s), output = ask.at(steps[k]), ask.output(kind, x0, eps, steps[k])
+        x_t = a * x0 + s * eps
+        try:
+            with unchanged("step", x_t=x_t, output=output, noise=z):
+                results.append(ask.step(x_t, steps[k], steps[k + 1], output, z))
+        except Exception as error:
+            if not results or (isinstance(error, AssertionError) and str(error)):  # ours have a message
+                raise
+            what = f"the step from t = {steps[k]:g} after one from t = {steps[i]:g}"
+            return Difference(np.inf, f"{what} raised {type(error).__name__}: {error}")
+    what = f"the step from t = {steps[i]:g} to {steps[i + 1]:g}, taken again after one from t = {steps[j]:g}"
+    return difference(what, results[2], results[0], 1 + np.abs(results[0]))
+
+
+@claim(
+    r"x_s \in \mathbb R^{N \times \dots}\ \text{in the dtype of}\ x_t",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="the shape and dtype of what was given", bound=0.0,
+    needs=("alpha_bar", "target", "timesteps", "step"), n=lengths, place=places, shape=shapes(min_dims=2), dtype=dtypes,
+    seed=seeds(),
+)  # fmt: skip
+def a_step_keeps_shape_and_dtype(
+    scheduler: Scheduler, n: int, place: float, shape: tuple[int, ...], dtype: str, seed: int
+) -> float:
+    """Never a silent cast."""
+    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    kind, steps = ask.kind(), ask.timesteps(ask.steps_of(n))
+    i = int(place * len(steps))
+    x0, eps, z = rng.standard_normal((3, *shape)).astype(dtype)
+    a, s = ask.at(steps[i])
+    x_t = (a * x0 + s * eps).astype(dtype)
+    came = ask.step(x_t, steps[i], [*steps, 0][i + 1], ask.output(kind, x0, eps, steps[i]), z)
+    return same_dtype("step", came, x_t)
+
+
+@claim(
+    r"x_s = \sqrt{\bar\alpha_s}\, x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2}\,\epsilon + \sigma z"
+    r"\quad\text{in double precision}",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="q(x_s | x_0), whatever the step's own sigma", bound=1e-9,
+    needs=("alpha_bar", "target", "timesteps", "step"), n=lengths, place=places, seed=seeds(), failure="rounding",
+    unless=("float32",),
+)  # fmt: skip
+def double_precision_data_are_stepped_in_double_precision(
+    scheduler: Scheduler, n: int, place: float, seed: int
+) -> float:
+    """A step of float64 data has float64's accuracy: coefficients are not silently float32. What is off by more than
+    roundings of float32, at this step or elsewhere in the run, is no matter of precision, and another claim's affair."""
+    ask = Asked(scheduler)
+    n = ask.steps_of(n)
+    step = take(ask, n, place, seed)
+    of = levels(ask, step.t, step.t_prev)
+    p, q, sigma, _ = step.parts()
+    left, least = _left(ask, of) ** 0.5, float(ask.at(1)[1])
+    error = max(
+        difference(f"{step}, the part of x0", p, of.b, of.b),
+        difference(f"{step}, the noise left", np.hypot(q, sigma), left, max(left, least)),
+    )
+    if error <= 1e-9:
+        return error
+    elsewhere = [take(ask, n, at, seed) for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.999)]
+    held = all(max(misses(ask, one)) <= 0.01 for one in (step, *elsewhere))
+    return error if held and not any(misses(ask, step)[3:5]) else 0.0
+
+
+@claim(
+    r"x_t = \sqrt{\bar\alpha_t}\, \hat x_0 + \sqrt{1 - \bar\alpha_t}\, \hat\epsilon"
+    r"\quad\text{also where}\ \hat x_0\ \text{is clipped}",
+    source="[DDIM] eq. 12", of=Scheduler.step, against="one clipping range for all that is clipped", bound=0.01,
+    needs=("alpha_bar", "target", "timesteps", "step"), n=st.integers(2, 20), place=places, seed=seeds(),
+    failure="convention",
+)  # fmt: skip
+def a_clipped_prediction_changes_its_noise_too(scheduler: Scheduler, n: int, place: float, seed: int) -> float:
+    """For predictions far outside the data's range the step is that of x0_hat, or of x0_hat clipped, with the eps_hat that
+    x_t then has. Without clipping the claim holds by itself."""
+    ask = Asked(scheduler)
+    n = ask.steps_of(n)
+    if n < 2:
+        return 0.0
+    near = take(ask, n, place, seed, last=False)
+    if max(misses(ask, near)) > 0.01:  # it is not the clipping that is wrong
+        return 0.0
+    _, q, _, _ = near.parts()
+    far = take(ask, n, place, seed, reach=5.0, last=False)
+    (a, s), (a_prev, s_prev) = ask.at(far.t), ask.at(far.t_prev)
+    # quiet = a_prev c + q (x_t - a c) / s for the c that was used as x0_hat
+    of_c = a_prev - q * a / s
+    c = (far.quiet - q / s * (a * far.x0 + s * far.eps)) / of_c
+    clipped = np.abs(c - far.x0) > 0.05
+    if not clipped.any():
+        return 0.0
+    limit = float(np.median(np.abs(c[clipped])))
+    expected = np.clip(far.x0, -limit, limit)
+    what = f"{far}, x0_hat where it is clipped (its median is {limit:.3g})"
+    return difference(what, c, expected, s_prev / of_c)
