@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arrays import Array, like, namespace
+from .arrays import Array, like, namespace, same_shape
 from .flow_error import ErrorOfSteps
 from .flow_steps import Point, along, fall, first_step, moved, sum_of_sample
 from .samplers import Predict, backwards
@@ -61,7 +61,9 @@ def flow_log_likelihood(
 
     def slope(x: Array, t: int) -> Array:
         """-score of x_t = eps_hat / sqrt(1 - alpha_bar)."""
-        return predict(x, t)[1] / float(schedule.one_minus_alpha_bar[t]) ** 0.5
+        _, eps_hat = predict(x, t)
+        same_shape(x_t=x, eps_hat=eps_hat)
+        return eps_hat / float(schedule.one_minus_alpha_bar[t]) ** 0.5
 
     def point(x: Array, t: int) -> Point:
         divergence, squares = _divergence(lambda x: slope(x, t), x, directions)

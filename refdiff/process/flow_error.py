@@ -46,9 +46,7 @@ class ErrorOfSteps:
         else:
             if not self.first_seen:
                 self._see_first()
-            if (
-                self.first_pair
-            ):  # two steps in all: the second has only its own earlier end to be compared with, or nothing
+            if self.first_pair:  # two steps in all: the second has its own earlier end to be compared with, or nothing
                 alone = self._changes(self.first, self.last, self.fallen, both=False)
                 noise = self.schedule.alpha_bar[self.last.t] == 0
                 self._note(self.first.t, self.last.t, xp.abs(self.fallen) if noise else alone)

@@ -300,3 +300,10 @@ def test_noise_alone_and_steps_that_do_not_rise_are_refused():
         flow_log_likelihood(from_beta([1.0]), PREDICT, POINTS, [1])
     with pytest.raises(ValueError, match="timesteps: expected at least one, each larger than the last"):
         flow_log_likelihood(SCHEDULE, PREDICT, POINTS, [3, 2])
+
+
+def test_a_prediction_of_another_shape_is_refused():
+    with pytest.raises(
+        ValueError, match=r"eps_hat: expected the shape \(\d+, 1\) of x_t, got \(1, 1\); nothing is broadcast"
+    ):
+        flow_log_likelihood(SCHEDULE, lambda x, t: (x, x[:1]), POINTS[:, :1], ALL)
