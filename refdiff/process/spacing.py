@@ -68,10 +68,10 @@ def karras_steps(schedule: Schedule, n: int, rho: float = 7.0) -> np.ndarray:
         raise ValueError("schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; use trailing_steps")
     log_sigma = -0.5 * np.log(schedule.snr[1:])
     low, high = np.exp(log_sigma[0] / rho), np.exp(log_sigma[-1] / rho)
-    wanted = rho * np.log(low + (high - low) * np.linspace(0, 1, n))
-    above = np.searchsorted(log_sigma, wanted).clip(1, max(T - 1, 1)).clip(max=T - 1)
-    below = (above - 1).clip(0)
-    nearer = np.where(wanted - log_sigma[below] < log_sigma[above] - wanted, below, above)
+    target = rho * np.log(low + (high - low) * np.linspace(0, 1, n))
+    above = np.searchsorted(log_sigma, target).clip(1, T - 1)  # for T = 1 both are its only step
+    below = above - 1
+    nearer = np.where(target - log_sigma[below] < log_sigma[above] - target, below, above)
     return np.array([T]) if n == 1 else _distinct(nearer + 1, T)
 
 

@@ -180,3 +180,18 @@ def test_arrays_of_any_library_give_what_numpy_gives(library, dtype, t):
         came = np.asarray(came)
         assert came.dtype == wanted.dtype == dtype
         assert norm(came - wanted) <= 64 * np.finfo(dtype).eps * norm(wanted)
+
+
+@pytest.mark.parametrize(
+    ("x", "output", "expected"),
+    [
+        (np.ones((4, 3, 2, 1)), np.ones((4, 3, 2, 1)), r"\(4, 3, 2, 2\), got \(4, 3, 2, 1\)$"),
+        (np.ones(()), np.ones(2), r"\(N, ..., 2C\), got \(2,\)$"),
+    ],
+)
+def test_a_prediction_without_its_second_half_is_told_the_shape(x, output, expected):
+    message = "^output: expected prediction and v side by side on the last axis, " + expected
+    with pytest.raises(ValueError, match=message):
+        learned_reverse(linear(5), lambda *_: output)(x, 3)
+    with pytest.raises(ValueError, match=r"^v: expected floating-point numbers, got int64"):
+        learned_log_variance(linear(5), np.ones((2, 3), int), np.array([1, 2]))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.linalg import norm
 
 from refdiff.process import GaussianMixture, from_beta, linear, posterior_log_variance, posterior_variance, q_sample
+from refdiff.random import Key, Stream, normal, uniform
 from refdiff.testing.strategies import schedules, seeds, steps
 
 
@@ -193,12 +194,18 @@ EYE = np.eye(2)
             [1.0],
             [[0.5, 1]],
             [[[1, 2], [2, 1]]],
-            "covariances: expected symmetric matrices without negative eigenvalues",
+            "covariances: expected symmetric matrices without negative eigenvalues$",
+        ),
+        (
+            [0.3, 0.3, 0.4],
+            np.zeros((2, 2)),
+            np.stack([np.eye(2)] * 2),
+            r"expected weights \(K,\), means \(K, D\), covariances \(K, D, D\), got \(3,\), \(2, 2\), \(2, 2, 2\)",
         ),
     ],
 )
 def test_what_is_no_mixture_is_refused_by_name(weights, means, covariances, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         GaussianMixture(weights, means, covariances)
 
 
@@ -336,7 +343,9 @@ def test_a_bound_at_alpha_bar_zero_has_no_prior_term():
 
 def test_bounds_and_samples_refuse_what_they_cannot_use():
     data = mixture(np.random.default_rng(12), 2, 2)
-    with pytest.raises(ValueError, match="variance: expected values above 0 at every step"):
+    with pytest.raises(
+        ValueError, match=r"^variance: expected values above 0 at every step; at t = 1 the posterior's is 0$"
+    ):
         data.bound(linear(5), posterior_variance)
     with pytest.raises(ValueError, match="n: expected at least one point, got 0"):
         data.sample(0)
@@ -345,3 +354,26 @@ def test_bounds_and_samples_refuse_what_they_cannot_use():
             method(linear(10), np.ones((3, 2)), 0)
         with pytest.raises(ValueError, match=r"x: expected points \(N, 2\), got shape \(3, 1\)"):
             method(linear(10), np.ones((3, 1)), 1)
+
+
+def test_samples_are_those_of_their_own_streams_in_double_precision():
+    """So that they stay the same: which component, and where in it, from words of their own."""
+    data = mixture(np.random.default_rng(13), 3, 2)
+    k = np.searchsorted(np.cumsum(data.weights)[:-1], uniform(Key(5, Stream.DATA, 0), np.arange(40)))
+    z = normal(Key(5, Stream.DATA, 1), np.arange(40), (2,), np.float64)
+    values, vectors = np.linalg.eigh(data.covariances)
+    expected = data.means[k] + np.einsum("nij,nj->ni", vectors[k], np.sqrt(values[k]) * z)
+    assert np.abs(data.sample(40, 5) - expected).max() <= 1e-14
+    assert len(set(k.tolist())) == 3
+
+
+def test_covariances_of_less_than_full_rank_are_taken_for_what_they_are():
+    """Their eigenvalues may come out below zero by rounding."""
+    rng = np.random.default_rng(14)
+    roots = rng.standard_normal((50, 4, 1))
+    flat = roots @ roots.swapaxes(1, 2)
+    assert np.linalg.eigvalsh(flat).min() < 0
+    data = GaussianMixture(np.full(50, 0.02), np.zeros((50, 4)), flat)
+    x = data.sample(100, 0)
+    assert np.isfinite(x).all()
+    assert np.isfinite(data.log_density(linear(10), x, 3)).all()

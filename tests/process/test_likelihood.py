@@ -369,3 +369,16 @@ def test_arrays_of_any_library_give_what_numpy_gives(library, dtype, bins, t):
         assert came.dtype == wanted.dtype == dtype
         assert came.shape == wanted.shape
         assert norm(came - wanted) <= 64 * np.finfo(dtype).eps * norm(wanted)
+
+
+def test_the_bound_takes_bytes_unless_told_otherwise():
+    schedule, rng = linear(3), np.random.default_rng(9)
+    x0, eps = levels(rng, (2, 3)), rng.standard_normal((4, 2, 3))
+    reverse = fixed_reverse(schedule, predictor(schedule, lambda x, t: 0.5 * x))
+    given = bound_terms(schedule, reverse, x0, lambda t: eps[t])
+    assert np.array_equal(given, bound_terms(schedule, reverse, x0, lambda t: eps[t], 256))
+
+
+def test_a_fixed_log_variance_of_integers_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"^x_t: expected floating-point numbers, got int64"):
+        fixed_log_variance(linear(5), np.ones((2, 3), int), np.array([1, 2]))

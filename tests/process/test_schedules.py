@@ -345,7 +345,10 @@ def test_uniform_steps_increase_and_reach_both_ends(T, data):
     assert np.array_equal(uniform_steps(T, T), np.arange(1, T + 1))
 
 
-BETA, RISING = r"beta: expected values in \(0, 1\), 1 at the last", "alpha_bar: expected T \\+ 1 >= 2 values falling"
+BETA, RISING = (
+    r"beta: expected values in \(0, 1\), 1 at the last",
+    "^alpha_bar: expected T \\+ 1 >= 2 values falling from alpha_bar_0 = 1; put the 1 in front if missing$",
+)
 
 
 @pytest.mark.parametrize(
@@ -427,3 +430,23 @@ def test_one_step_cannot_stay_and_become_noise_but_two_can():
     with pytest.raises(ValueError, match="expected at least two steps"):
         rescale_zero_terminal_snr(constant(1, 0.1))
     assert rescale_zero_terminal_snr(constant(2, 0.1)).beta.tolist() == [0.0, 0.1, 1.0]
+
+
+def test_variances_of_any_numbers_are_double_precision():
+    for beta in ([1], np.array([0.5, 0.25], np.float32), np.array([0.5], np.float16)):
+        assert from_beta(beta).beta.dtype == np.float64
+
+
+def test_rescaling_keeps_digits_where_beta_is_all_but_one():
+    """alpha is tiny there: of 1 - beta a few digits would be left."""
+    schedule = from_alpha_bar([1.0, 0.5, 1e-10, 1e-12, 1e-13])
+    rescaled = rescale_zero_terminal_snr(schedule)
+    with mpmath.workdps(50):
+        alpha = [mpmath.mpf(a) for a in schedule.alpha.tolist()]
+        root = [mpmath.sqrt(mpmath.fprod(alpha[: t + 1])) for t in range(5)]
+        root = [None, *((r - root[-1]) * root[1] / (root[1] - root[-1]) for r in root[1:])]
+        expected = [float((root[t] / root[t - 1]) ** 2) for t in (2, 3)]
+        products = [float(root[t] ** 2) for t in (2, 3)]
+    assert rescaled.beta[2] > 1 - 1e-9
+    assert rescaled.alpha[2:4] == pytest.approx(expected, rel=1e-14, abs=0)
+    assert rescaled.alpha_bar[2:4] == pytest.approx(products, rel=1e-13, abs=0)
