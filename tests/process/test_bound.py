@@ -195,3 +195,11 @@ def test_a_prediction_without_its_second_half_is_told_the_shape(x, output, expec
         learned_reverse(linear(5), lambda *_: output)(x, 3)
     with pytest.raises(ValueError, match=r"^v: expected floating-point numbers, got int64"):
         learned_log_variance(linear(5), np.ones((2, 3), int), np.array([1, 2]))
+
+
+def test_the_hybrid_loss_takes_bytes_unless_told_otherwise():
+    rng = np.random.default_rng(4)
+    x0 = 2 * rng.integers(0, 256, (3, 2, 1)) / 255 - 1
+    eps, output = rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 2))
+    given = [l_hybrid(linear(5), "eps", x0, eps, np.array([1, 2, 5]), output, 1.0, *bins)[0] for bins in ((), (256,))]
+    assert given[0] == given[1]

@@ -377,3 +377,16 @@ def test_covariances_of_less_than_full_rank_are_taken_for_what_they_are():
     x = data.sample(100, 0)
     assert np.isfinite(x).all()
     assert np.isfinite(data.log_density(linear(10), x, 3)).all()
+
+
+def test_a_bound_averages_over_its_own_stream_of_noise_in_double_precision():
+    data, schedule, n, seed = mixture(np.random.default_rng(15), 2, 2), linear(5, 0.1, 0.3), 30, 4
+    assert np.array_equal(data.bound(schedule), data.bound(schedule, n=2000, seed=0))
+    found, x = data.bound(schedule, n=n, seed=seed), data.sample(n, seed)
+    for t in (2, 5):
+        z = normal(Key(seed, Stream.EVALUATION, t), np.arange(n), (2,), np.float64)
+        error = data.x0_error(schedule, q_sample(schedule, x, t, z), t).mean()
+        beta, before, now = schedule.beta[t], schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
+        ratio = before / now
+        expected = schedule.alpha_bar[t - 1] * beta * error / (2 * now**2) + ratio - 1 - np.log(ratio)
+        assert found[t - 1] == pytest.approx(expected, rel=1e-12)

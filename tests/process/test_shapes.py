@@ -265,3 +265,51 @@ def test_every_public_function_of_several_arrays_is_in_the_table():
     assert len(several) > 40
     assert sorted(set(several) - known) == []
     assert sorted(name for name in known if not hasattr(process, name)) == []
+
+
+INTEGERS = "{}: expected floating-point numbers, got int64"
+HALF = "{}: expected float32 or float64, got float16"
+ONES, INTS, HALVES = np.ones((2, 3)) / 3, np.ones((2, 3), int), np.ones((2, 3), np.float16) / 3
+T, NOTHING = np.array([1, 2]), process.from_beta([0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: process.q_sample(S, ONES, T, INTS), INTEGERS.format("eps")),
+        (lambda: process.target(S, "v", ONES, INTS, T), INTEGERS.format("eps")),
+        (lambda: process.target(S, "v", INTS, ONES, T), INTEGERS.format("x0")),
+        (lambda: process.classifier_guidance(S, ONES, T, ONES, INTS), INTEGERS.format("dlog_p")),
+        (lambda: process.posterior_mean_from_eps(S, INTS, ONES, T), INTEGERS.format("x_t")),
+        (lambda: process.kl_gaussian(ONES, HALVES, ONES, ONES), HALF.format("log_variance")),
+        (lambda: process.kl_gaussian(ONES, ONES, ONES, HALVES), HALF.format("other_log_variance")),
+        (lambda: process.decoder_log_likelihood(ONES, ONES, HALVES, None), HALF.format("log_variance")),
+        (lambda: process.prior_matching(S, HALVES), HALF.format("x0")),
+        (
+            lambda: process.classifier_guidance(S, ONES, T, ONES[:1], ONES),
+            r"prediction: expected the shape \(2, 3\) of x_t",
+        ),
+    ],
+)
+def test_the_array_that_is_wrong_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (lambda: process.x0_from_eps(NOTHING, ONES, 2, ONES), ("eps", "x0")),
+        (lambda: process.x0_from_score(NOTHING, ONES, 2, ONES), ("the score", "x0")),
+        (lambda: process.v_from_eps(NOTHING, ONES, 2, ONES), ("eps", "v")),
+        (lambda: process.v_from_score(NOTHING, ONES, 2, ONES), ("the score", "v")),
+        (lambda: process.mu_from_eps(NOTHING, ONES, 2, ONES), ("eps", "the posterior's mean")),
+        (lambda: process.mu_from_score(NOTHING, ONES, 2, ONES), ("the score", "the posterior's mean")),
+        (lambda: process.posterior_mean_from_eps(NOTHING, ONES, ONES, 2), ("eps", "the posterior's mean")),
+    ],
+)
+def test_what_cannot_be_told_where_nothing_is_left_is_named(call, names):
+    source, target = names
+    message = f"^t: expected steps with alpha_bar > 0, got t = 2, where it is 0 and {source} says nothing of {target}; "
+    with pytest.raises(ValueError, match=f"{message}predict v, or leave that step out$"):
+        call()
