@@ -136,7 +136,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("verify", commands.verify)
     sub.add_argument(
-        "--match", default="", metavar="TEXT", help="only claims whose name, group, source or function holds this text"
+        "--match",
+        default="",
+        metavar="TEXT",
+        help="only claims whose name, group, source or function holds this text, or else that call what is named so",
     )
     sub.add_argument("--random", action="store_true", help="new random cases, not the same ones every time")
 

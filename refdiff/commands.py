@@ -199,13 +199,14 @@ def bench(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
     from .training import Config, load_state
+    from .training.run import resumable
 
     changes = list(options.set)
     changes += [
         f"{key}={json.dumps(v)}" for key in ("engine", "dtype", "seed") if (v := getattr(options, key)) is not None
     ]
     if getattr(options, "resume", False) and options.preset is None and options.config is None:
-        return load_state(options.out)[0].changed(changes)
+        return load_state(resumable(options.out))[0].changed(changes)
     return Config.resolve(options.preset or "digits", options.config, changes)
 
 

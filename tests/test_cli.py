@@ -158,7 +158,10 @@ def test_help_is_enough_to_get_on(capsys):
         (["train", "--out", "OUT", "--set", "train.batch=0"], "train.batch: expected"),
         (["train", "--out", "OUT", "--set", "schedule.T=-5"], "T: expected a number of steps"),
         (["train", "--out", "OUT", "--config", "OUT/none.toml"], "expected a readable TOML file"),
-        (["train", "--out", "OUT", "--resume"], "expected a checkpoint file, got 'OUT'"),
+        (
+            ["train", "--out", "OUT", "--resume"],
+            "--resume: expected OUT/checkpoint.safetensors, which does not exist; leave --resume out",
+        ),
         (
             ["train", "--out", "OUT", "--resume", "--preset", "digits"],
             "OUT/checkpoint.safetensors, which does not exist",

@@ -44,6 +44,8 @@ def flow_log_likelihood(
     Error: of second order in the steps, none for data N(m, c I) however long they are; and from central differences 1e-9
         in float64, 1e-4 in float32. The first step, from t = 0 where no model can be asked, takes the score at the first
         of the timesteps for a linear function: it must be small beside the data's details, and its error is estimated too.
+        The estimate is made for points as the data have them: where hardly any are, as between narrow modes, both the steps
+        and the estimate can be off by nats.
     Where alpha_bar_T = 0 the model is not asked: x_T is noise. ValueError if that is the only step.
     """
     if x0.ndim < 2 or (probes is not None and tuple(probes.shape[1:]) != tuple(x0.shape)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,10 +23,14 @@ __all__ = ["claim_place", "equations_page", "errata_page", "function_place", "li
 
 
 def verify(random: bool = False, match: str = "") -> Iterator[Verdict]:
-    """The verdict on each claim about this library whose name, group, source or function holds `match`, in turn."""
-    for claim in CLAIMS:
-        if claim.speaks_of(match):
-            yield check(claim, RefdiffScheduler("linear") if claim.needs else None, random=random, seconds=300)
+    """The verdict on each claim about this library whose name, group, source or function holds `match`, in turn; if there is
+    none, on each that calls a function of this name."""
+    for claim in [c for c in CLAIMS if c.speaks_of(match)] or [c for c in CLAIMS if _calls(c, match)]:
+        yield check(claim, RefdiffScheduler("linear") if claim.needs else None, random=random, seconds=300)
+
+
+def _calls(claim: Claim, name: str) -> bool:
+    return name.isidentifier() and re.search(rf"\b{name}\b", inspect.getsource(claim.error)) is not None
 
 
 def line(verdict: Verdict, places: bool = False) -> str:

@@ -19,7 +19,7 @@ from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS, ModelConfig
 from ..process import SCHEDULES, SPACINGS, Schedule
 from .fitting import attention_fits, follow_data
-from .tables import build, keys, lines, merge, positive, table_of, toml_value
+from .tables import build, is_text, keys, lines, merge, positive, table_of, toml_value
 
 __all__ = ["PRESETS", "Config", "DataConfig", "SampleConfig", "ScheduleConfig", "TrainConfig"]
 
@@ -244,7 +244,7 @@ def _change(line: str) -> dict[str, Any]:
         raise ValueError(
             f"{argument('changes', 'set')}: expected key=value, got {line!r}; for example {setting('train.steps', 500)}"
         )
-    value: Any = toml_value(text.strip())
+    value: Any = toml_value(text.strip(), is_text(Config, key.strip()))
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return value

@@ -14,7 +14,7 @@ from .data import Dataset, shape_of
 if TYPE_CHECKING:
     from .config import Config, ScheduleConfig
 
-__all__ = ["attention_fits", "check_fit", "doubt_schedule", "follow_data"]
+__all__ = ["attention_fits", "check_fit", "doubt_prediction", "doubt_schedule", "follow_data", "lost_in_noise"]
 
 MOST_LEFT = 0.1  # of the data at T; latent diffusion's schedule leaves 0.068, and is used
 
@@ -70,6 +70,23 @@ def doubt_schedule(config: ScheduleConfig) -> None:
             f"of the data left in it at T = {config.T}; {_remedy(config)}",
             DoubtWarning, stacklevel=3,
         )  # fmt: skip
+
+
+def doubt_prediction(config: Config) -> None:
+    """DoubtWarning where x_0 is asked of eps and x_T, which hold less of it than their digits."""
+    if lost := lost_in_noise(config):
+        warnings.warn(f"train.prediction: {lost}", DoubtWarning, stacklevel=3)
+
+
+def lost_in_noise(config: Config) -> str:
+    """Why x_0 = (x_T - s eps) / a cannot come out at T, if a = sqrt(alpha_bar_T) is below a last digit of float32; or ""."""
+    left, digit = _left(config.schedule), float(np.finfo(np.float32).eps)
+    if config.train.prediction != "eps" or left >= digit:
+        return ""
+    return (
+        f"expected a schedule that leaves more of the data than float32 resolves ({digit:.1e}) for eps to tell, got "
+        f"sqrt(alpha_bar_T) = {left:.1e}; take {setting('train.prediction', 'v')}"
+    )
 
 
 def _left(config: ScheduleConfig) -> float:

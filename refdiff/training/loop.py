@@ -15,7 +15,7 @@ from ..random import Key, Stream, permutation
 from .config import Config
 from .data import Dataset, load
 from .divergence import Overflows
-from .fitting import check_fit, doubt_schedule
+from .fitting import check_fit, doubt_prediction, doubt_schedule
 from .run import Run
 from .state import State
 from .step import Step, ready, trainer
@@ -55,6 +55,7 @@ def train(
     data = data or load(config.data.source)
     check_fit(config, data)
     doubt_schedule(config.schedule)
+    doubt_prediction(config)
     schedule = config.schedule.build()
     ready(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None

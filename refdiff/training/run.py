@@ -14,10 +14,22 @@ from .config import Config
 from .sampling import NotFiniteError, sample
 from .state import State, load_state, save_state
 
-__all__ = ["Run"]
+__all__ = ["CHECKPOINT", "Run", "resumable"]
+
+CHECKPOINT = "checkpoint.safetensors"
 
 # Keys that a resumed run may change: they do not touch what is computed.
 _FREE = {"train.log_every", "train.grid_every", "train.checkpoint_every", "engine", "dtype"}
+
+
+def resumable(folder: str | Path) -> Path:
+    """The checkpoint in a run's folder. ValueError if there is none."""
+    checkpoint = Path(folder) / CHECKPOINT
+    if not checkpoint.exists():
+        raise ValueError(
+            f"{argument('resume')}: expected {checkpoint}, which does not exist; leave {option('resume')} out to begin"
+        )
+    return checkpoint
 
 
 class Run:
@@ -29,20 +41,13 @@ class Run:
 
     def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:
         self.folder, self.config = Path(folder), config
-        self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.checkpoint = self.folder / CHECKPOINT
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{argument('out')}: expected a folder, got the file {self.folder}; choose another")
-        holds = [
-            name for name in ("config.toml", "log.jsonl", "checkpoint.safetensors") if (self.folder / name).exists()
-        ]
+        holds = [name for name in ("config.toml", "log.jsonl", CHECKPOINT) if (self.folder / name).exists()]
         if resume:
-            if not self.checkpoint.exists():
-                raise ValueError(
-                    f"{argument('resume')}: expected {self.checkpoint}, which does not exist; leave {option('resume')} out "
-                    "to begin"
-                )
-            saved, self.state = load_state(self.checkpoint)
+            saved, self.state = load_state(resumable(self.folder))
             _check_same(saved, config, self.checkpoint)
         elif holds and not force:
             raise ValueError(

@@ -28,6 +28,7 @@ from ..progress import Progress
 from ..random import Key, Stream, normal
 from .config import Config, SampleConfig
 from .divergence import Overflows
+from .fitting import lost_in_noise
 
 __all__ = ["denoiser", "sample", "trajectory"]
 
@@ -120,7 +121,8 @@ def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, pro
         raise ValueError(f"n: expected at least one sample, got {n}")
     done, way_of = [], walker(config, p)
     total = -(-n // batch) * config.sample.steps
-    overflows = Overflows("look at the weights: has the training diverged?")
+    lost = lost_in_noise(config)
+    overflows = Overflows(lost or "look at the weights: has the training diverged?")
     with Progress("sampling", total, "step", progress) as bar:
         for first in range(0, n, batch):
             with overflows.watched("sampling"):
@@ -131,7 +133,8 @@ def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, pro
                 bad = int(np.count_nonzero(~np.isfinite(x)))
                 if bad:
                     raise NotFiniteError(
-                        f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
+                        f"samples: expected finite numbers, got {bad} of {x.size} that are not; "
+                        f"{lost or 'have the weights diverged?'}"
                     )
             done.append(x)
     overflows.tell()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import is_dataclass
 from datetime import date, time
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -72,8 +73,17 @@ def merge(table: dict[str, Any], change: dict[str, Any]) -> None:
             table[key] = value
 
 
-def toml_value(text: str) -> Any:
-    """The value of a --set: TOML where it is TOML, else the bare words as a string."""
+def is_text(cls: Any, key: str) -> bool:
+    """Whether a key such as data.source, from the dataclass down, is a string."""
+    for part in key.split("."):
+        cls = get_type_hints(cls).get(part) if is_dataclass(cls) else None
+    return cls is str
+
+
+def toml_value(text: str, is_text: bool = False) -> Any:
+    """The value of a --set: TOML where it is TOML, else the bare words as a string, as is what belongs to a string's key."""
+    if is_text and not text.startswith(("'", '"')):
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -127,6 +127,12 @@ def test_every_claim_and_its_function_have_a_place():
         assert any(claim.of.rsplit(".", 1)[1] in text for text in lines[:3]), claim.name
 
 
+def test_verify_finds_the_claims_that_call_a_function_of_which_there_is_none(capsys):
+    assert not any(claim.speaks_of("l_simple_backward") for claim in CLAIMS)
+    assert main(["verify", "--match", "l_simple_backward", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
 def test_verify_finds_the_claims_of_a_function_and_says_where_they_are(capsys):
     assert main(["verify", "--match", "q_sample", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

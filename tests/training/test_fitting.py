@@ -1,6 +1,7 @@
 """The model takes its shape from the data, at every size that a U-Net can take; what does not fit is said at once."""
 
 import gzip
+import re
 import struct
 import warnings
 
@@ -16,7 +17,7 @@ from refdiff.process import SCHEDULES
 from refdiff.training import PRESETS, Config, SampleConfig, ScheduleConfig, State, sample, train
 from refdiff.training.config import METHODS
 from refdiff.training.data import Dataset, load, shape_of
-from refdiff.training.fitting import doubt_schedule
+from refdiff.training.fitting import doubt_prediction, doubt_schedule
 
 
 def folder_of(path, size, channels, n=3):
@@ -258,3 +259,42 @@ def test_what_is_allowed_without_signal_gives_finite_samples_and_the_rest_names_
             assert np.isfinite(x).all()
     with pytest.raises(ValueError, match=r"^sample.spacing: .* karras; take sample.spacing=trailing$"):
         config.changed(["sample.spacing=karras"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubted"),
+    [
+        ([], False),
+        (["schedule.law=cosine"], False),
+        (["schedule.options.beta_end=0.2"], True),
+        (["schedule.options.beta_end=0.5"], True),
+        (["schedule.T=4000"], True),
+        (["schedule.T=4000", "train.prediction=v"], False),
+    ],
+)
+def test_eps_where_x_t_holds_less_of_the_data_than_its_digits_is_doubted(changes, doubted):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        doubt_prediction(Config().changed(changes))
+    assert len(seen) == doubted
+    for one in seen:
+        assert re.search(
+            r"float32 resolves \(1.2e-07\).*got sqrt\(alpha_bar_T\) = .*; take train.prediction=v$", str(one.message)
+        )
+
+
+def test_samples_that_are_lost_there_blame_the_schedule():
+    changes = [
+        "schedule.options.beta_end=0.5",
+        "sample.clip=false",
+        "sample.steps=3",
+        "model.width=8",
+        "model.groups=4",
+    ]
+    config = Config().changed(changes)
+    p = models.initialise(models.layout(config.model), 0)
+    p["conv_out"]["weight"] = p["conv_out"]["weight"] + 1
+    with pytest.raises(
+        ValueError, match=r"that are not; expected a schedule .* got sqrt\(alpha_bar_T\).* train.prediction=v"
+    ):
+        sample(config, p, 2, progress=False)
