@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LEAST = 0.97
-SURVIVED, UNTESTED = 0, 33  # mutmut's exit codes; all others are of tests that failed or did not end
+SURVIVED, UNTESTED = 0, 33  # mutmut's exit codes; all others are of tests that failed or did not end; None: not run
 REASONS = Path(__file__).with_suffix(".toml")
 
 
@@ -67,6 +67,15 @@ def reasons(file: Path = REASONS) -> dict[Mutant, str]:
     return found
 
 
+def outcome(code: int | None) -> str:
+    return {SURVIVED: "survived", UNTESTED: "untested", None: "not tried"}.get(code, "killed")
+
+
+def share(counts: Counter[str]) -> float:
+    """Killed, of those that were tried."""
+    return counts["killed"] / max(1, counts.total() - counts["not tried"])
+
+
 def page(total: int, counts: Counter[str], explained: list[tuple[Mutant, str]]) -> str:
     """docs/mutants.md: the survivors by function, each with its reason."""
     parts = [
@@ -74,8 +83,8 @@ def page(total: int, counts: Counter[str], explained: list[tuple[Mutant, str]]) 
         "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must "
         "notice. Each of those that they do not notice was looked at, and the reason given here is its own. "
         "Made by `make mutants` from the run and `tests/mutants.toml`.",
-        f"{total} mutants, {counts['killed']} killed ({counts['killed'] / max(1, total):.1%}), "
-        f"{counts['survived']} survived, {counts['untested']} never run.",
+        f"{total} mutants, {counts['killed']} killed ({share(counts):.1%} of those tried), {counts['survived']} survived, "
+        f"{counts['untested']} in lines that no test reaches, {counts['not tried']} not tried.",
     ]
     for function in sorted({mutant.function for mutant, _ in explained}):
         parts.append(f"## {function}")
@@ -88,20 +97,21 @@ def page(total: int, counts: Counter[str], explained: list[tuple[Mutant, str]]) 
 def main(target: str) -> int:
     """Write the page; the exit status."""
     codes, known = outcomes(Path("mutants")), reasons()
-    counts = Counter("survived" if c == SURVIVED else "untested" if c == UNTESTED else "killed" for c in codes.values())
+    counts = Counter(map(outcome, codes.values()))
     alive = [mutant(name) for name, code in codes.items() if code in (SURVIVED, UNTESTED)]
     explained = [(m, known[m]) for m in alive if m in known]
     unexplained = [m for m in alive if m not in known]
     Path(target).write_text(page(len(codes), counts, explained))
-    share = counts["killed"] / max(1, len(codes))
-    print(f"{counts['killed']} of {len(codes)} mutants killed ({share:.1%})")
+    print(
+        f"{counts['killed']} of {len(codes)} mutants killed ({share(counts):.1%} of those tried), {counts['not tried']} not tried"
+    )
     for text, mutants in (
         ("survives without a reason", unexplained),
         ("has a reason and no survivor", known.keys() - alive),
     ):
         for m in sorted(mutants):
             print(f"{text}: {m.function}\n  - {m.before}\n  + {m.after}")
-    return int(share < LEAST or bool(unexplained) or bool(known.keys() - alive))
+    return int(share(counts) < LEAST or bool(counts["not tried"]) or bool(unexplained) or bool(known.keys() - alive))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ def test_each_reason_belongs_to_one_mutant(tmp_path):
         ({"m.x_f__mutmut_1": 1, "m.x_f__mutmut_2": 0}, [], "survives without a reason: m.f\n  - before 2"),
         ({"m.x_f__mutmut_1": 1, "m.x_f__mutmut_2": 1}, ["m.f", "2"], "has a reason and no survivor: m.f\n  - before 2"),
         ({"m.x_f__mutmut_1": 0, "m.x_f__mutmut_2": 0}, ["m.f", "1", "2"], "0 of 2 mutants killed"),
+        (
+            {"m.x_f__mutmut_1": 1, "m.x_f__mutmut_2": None},
+            [],
+            "1 of 2 mutants killed (100.0% of those tried), 1 not tried",
+        ),
     ],
 )
 def test_a_run_passes_when_reasons_and_survivors_are_the_same(codes, reasons, said, tmp_path, monkeypatch, capsys):
@@ -43,6 +48,6 @@ def test_a_run_passes_when_reasons_and_survivors_are_the_same(codes, reasons, sa
     known = {mutants.Mutant("m.f", f"before {n}", "after"): "no difference" for n in reasons[1:]}
     monkeypatch.setattr(mutants, "reasons", lambda: known)
     assert mutants.main("page.md") == int(said is not None)
-    assert (said or "1 of 2 mutants killed (50.0%)") in capsys.readouterr().out
+    assert (said or "1 of 2 mutants killed (50.0% of those tried)") in capsys.readouterr().out
     page = (tmp_path / "page.md").read_text()
     assert page.count("no difference") == len(known.keys() & {mutants.mutant(n) for n, c in codes.items() if c == 0})

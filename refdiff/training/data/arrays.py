@@ -177,7 +177,7 @@ def _labels(where: str, labels: np.ndarray | None) -> np.ndarray | None:
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < 1 << 31:
         raise FormatError(
-            f"{where}: expected classes counted from 0, got {labels.min()} to {labels.max()}; renumber them"
+            f"{where}: expected classes counted from 0, below 2^31, got {labels.min()} to {labels.max()}; renumber them"
         )
     return labels.astype(np.int64)
 
