@@ -233,7 +233,7 @@ def predictor(
 
 def _check_range(clip: Any) -> None:
     """ValueError unless that is two numbers, the first of them smaller."""
-    ends = tuple(clip) if isinstance(clip, tuple | list) or getattr(clip, "shape", ()) else ()
+    ends = tuple(clip) if isinstance(clip, tuple | list) or getattr(clip, "shape", None) else ()
     if len(ends) == 2:
         for end in ends:
             single("clip", end)

@@ -1,7 +1,7 @@
 """Which n of the steps 1 .. T a sampler takes: functions of (T, n) -> (n,) increasing integers.
 
-They end at T, where x is noise, all but `leading_steps`. ValueError unless T >= 1 and n, 1 <= n <= T, are integers. `SPACINGS` holds
-them by name, as functions of (schedule, n).
+They end at T, where x is noise, all but `leading_steps`. ValueError unless T >= 1 and n, 1 <= n <= T, are integers.
+`SPACINGS` holds them by name, as functions of (schedule, n).
 """
 
 from __future__ import annotations
