@@ -96,9 +96,7 @@ def same_shape(**arrays: Array) -> None:
             raise ValueError(
                 f"{name}: expected the shape {shape} of {first}, got {shape_of(name, array)}; nothing is broadcast"
             )
-        if type(array) is not type(
-            model
-        ):  # as is seldom so: NumPy's scalars beside its arrays, parameters beside tensors
+        if type(array) is not type(model):  # seldom so of one library: NumPy's scalars beside its arrays
             same_library(first, model, name, array)
 
 

@@ -46,12 +46,12 @@ def flow_log_likelihood(
         of the timesteps for a linear function: it must be small beside the data's details, and its error is estimated too.
     Where alpha_bar_T = 0 the model is not asked: x_T is noise. ValueError if that is the only step.
     """
-    shape, several = shape_of("x0", x0), probes is not None and shape_of("probes", probes)
-    if len(shape) < 2 or (several and several[1:] != shape):
-        got = (shape, several) if several else shape
+    shape, several = shape_of("x0", x0), None if probes is None else shape_of("probes", probes)
+    if len(shape) < 2 or (several is not None and (not several or several[1:] != shape)):
+        got = shape if several is None else (shape, several)
         raise ValueError(f"x0, probes: expected samples (N, ...), and probes (M, N, ...) or None, got {got}")
     floating("x0", x0)
-    if several:
+    if probes is not None:
         same_library("x0", x0, "probes", probes)
     if x0.dtype not in (namespace(x0).float32, namespace(x0).float64):
         raise ValueError(f"x0: expected float32 or float64, since derivatives are differences, got {x0.dtype}; cast it")
