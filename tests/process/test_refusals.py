@@ -1,4 +1,4 @@
-"""What is no array, pair, single number or one number a sample is refused, in words that name the argument and the shapes."""
+"""What is no array, pair, single number or one number a sample is refused, in words that name the argument and shapes."""
 
 import re
 
