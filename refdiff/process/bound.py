@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Time, like, namespace, same_shape, steps
+from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, steps
 from .forward import q_sample
 from .likelihood import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
 from .normal import real
 from .objectives import l_simple, l_simple_backward, target
 from .posterior import posterior_log_variance, posterior_mean
 from .predictions import convert, predictor
+from .samplers import asked
 from .schedules import Schedule
 
 __all__ = [
@@ -26,18 +27,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-def learned_log_variance(schedule: Schedule, v: Array, t: Time) -> tuple[Array, Array]:
+def learned_log_variance(schedule: Schedule, v: Array, t: Time) -> tuple[Array, tuple[Array, Array]]:
     """(1 + v)/2 log beta_t + (1 - v)/2 log beta_tilde_t, of each element.   [IDDPM] eq. 15   v (N, ...) -> same, saved
 
     log beta_tilde_1 is `posterior_log_variance`'s. v is not held within [-1, 1].
     """
     t = steps(t, schedule.T)
     slope = like(_half_gap(schedule, t), v, "v")
-    return like(posterior_log_variance(schedule, t), v) + (1 + v) * slope, slope
+    return like(posterior_log_variance(schedule, t), v, "v") + (1 + v) * slope, (slope, v)
 
 
-def learned_log_variance_backward(dlog_variance: Array, slope: Array) -> Array:
-    """dv = (log beta_t - log beta_tilde_t) / 2 times dlog_variance."""
+def learned_log_variance_backward(dlog_variance: Array, saved: tuple[Array, Array]) -> Array:
+    """dv = (log beta_t - log beta_tilde_t) / 2 times dlog_variance, of v's shape."""
+    slope, v = saved
+    same_shape(v=v, dlog_variance=dlog_variance)
     return dlog_variance * slope
 
 
@@ -58,6 +61,7 @@ def l_hybrid(
     variance learns from it. x0, eps (N, ..., C), output (N, ..., 2C) -> scalar, saved.
     """
     same_shape(x0=x0, eps=eps)
+    single("weight", weight)
     prediction, v = _halves(output, x0)
     x_t = q_sample(schedule, x0, t, eps)
     simple, of_simple = l_simple(prediction, target(schedule, kind, x0, eps, t))
@@ -91,7 +95,7 @@ def fixed_reverse(
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
-        x0_hat, _ = predict(x_t, t)
+        x0_hat, _ = asked(predict, x_t, t)
         return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, law)
 
     return reverse
@@ -127,7 +131,7 @@ def _half_gap(schedule: Schedule, t: np.ndarray) -> np.ndarray:
 
 def _halves(output: Array, x: Array) -> tuple[Array, Array]:
     """The first and the second half of the last axis.   (N, ..., 2C) -> two (N, ..., C)"""
-    if x.ndim < 2 or tuple(output.shape) != (*x.shape[:-1], 2 * x.shape[-1]):
+    if x.ndim < 2 or shape_of("output", output) != (*x.shape[:-1], 2 * x.shape[-1]):
         expected = (*x.shape[:-1], 2 * x.shape[-1]) if x.ndim else "(N, ..., 2C)"
         raise ValueError(
             f"output: expected prediction and v side by side on the last axis, {expected}, got {tuple(output.shape)}"

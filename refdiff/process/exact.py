@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..random import Key, Stream, normal, uniform
-from .arrays import Time, steps
+from .arrays import Time, one_a_sample, steps
 from .forward import q_sample
 from .posterior import posterior_mean_coefficients, posterior_variance, step_variance
 from .schedules import Schedule
@@ -141,7 +141,9 @@ class GaussianMixture:
         x = np.asarray(x, np.float64)
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x: expected points (N, {self.means.shape[1]}), got shape {x.shape}")
-        t = np.broadcast_to(steps(t, schedule.T, 0), (len(x),))
+        t = steps(t, schedule.T, 0)
+        one_a_sample(t.shape, x, "x")
+        t = np.broadcast_to(t, (len(x),))
         a2, s2 = schedule.alpha_bar[t, None, None], schedule.one_minus_alpha_bar[t, None, None]
         spread = a2 * self._values + s2
         along = np.einsum("nkd,kde->nke", x[:, None] - np.sqrt(a2) * self.means, self._vectors)

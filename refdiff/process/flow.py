@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .arrays import Array, like, namespace, same_shape
+from .arrays import Array, floating, namespace, same_library, same_shape, shape_of
 from .flow_error import ErrorOfSteps
 from .flow_steps import Point, along, fall, first_step, moved, sum_of_sample
-from .samplers import Predict, backwards
+from .samplers import Predict, asked, backwards
 from .schedules import Schedule
 
 __all__ = ["flow_log_likelihood"]
@@ -48,10 +48,13 @@ def flow_log_likelihood(
         and the estimate can be off by nats.
     Where alpha_bar_T = 0 the model is not asked: x_T is noise. ValueError if that is the only step.
     """
-    if x0.ndim < 2 or (probes is not None and tuple(probes.shape[1:]) != tuple(x0.shape)):
-        got = tuple(x0.shape) if probes is None else (tuple(x0.shape), tuple(probes.shape))
+    shape, several = shape_of("x0", x0), None if probes is None else shape_of("probes", probes)
+    if len(shape) < 2 or (several is not None and (not several or several[1:] != shape)):
+        got = shape if several is None else (shape, several)
         raise ValueError(f"x0, probes: expected samples (N, ...), and probes (M, N, ...) or None, got {got}")
-    like(np.ones(()), x0)  # refuses what is no array of floating-point numbers
+    floating("x0", x0)
+    if probes is not None:
+        same_library("x0", x0, "probes", probes)
     if x0.dtype not in (namespace(x0).float32, namespace(x0).float64):
         raise ValueError(f"x0: expected float32 or float64, since derivatives are differences, got {x0.dtype}; cast it")
     chosen = [t for t, _ in backwards(schedule, timesteps)][::-1]
@@ -63,7 +66,7 @@ def flow_log_likelihood(
 
     def slope(x: Array, t: int) -> Array:
         """-score of x_t = eps_hat / sqrt(1 - alpha_bar)."""
-        _, eps_hat = predict(x, t)
+        _, eps_hat = asked(predict, x, t)
         same_shape(x_t=x, eps_hat=eps_hat)
         return eps_hat / float(schedule.one_minus_alpha_bar[t]) ** 0.5
 
@@ -86,6 +89,7 @@ def flow_log_likelihood(
     if message := error.message(tolerance):
         warnings.warn(message, stacklevel=2)
     log_prior = prior(here.x) if prior else -0.5 * (sum_of_sample(here.x**2) + size * math.log(2 * math.pi))
+    same_shape(**{"the flow's part": total, "prior": log_prior})
     return log_prior + total
 
 

@@ -3,7 +3,7 @@
     p(x_t | y) is proportional to p(x_t) p(y | x_t), so grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
 
 A classifier gives the last term; without one it is the difference of a conditional and an unconditional prediction.
-All arrays are of one shape (N, ...); shapes that differ are a ValueError.
+All arrays are of one shape (N, ...), and a scale is one number; shapes that differ are a ValueError.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .arrays import Array, Time, like, namespace, same_shape, steps
+from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, steps
 from .posterior import signal_left
 from .predictions import convert
 from .schedules import Schedule
@@ -30,6 +30,7 @@ def classifier_guidance(
     kind is eps or score: x_t says nothing of y there, and what y says of x_0 is no multiple of a gradient that is 0.
     """
     same_shape(x_t=x_t, prediction=prediction, dlog_p=dlog_p)
+    single("scale", scale)
     if kind not in ("eps", "score"):
         remedy = "guide by predictions with and without y there, or leave that step out"
         signal_left(schedule, steps(t, schedule.T), kind, "a classifier", remedy)
@@ -48,6 +49,8 @@ def classifier_shift(
     gradient(x_t, t) -> the gradient of log p(y | x_t), shape of x_t. ValueError for another shape.
     """
 
+    single("scale", scale)
+
     def shift(x_t: Array, t: int, mean: Array, variance: Array) -> Array:
         dlog_p = gradient(x_t, t)
         same_shape(x_t=x_t, gradient=dlog_p)
@@ -64,6 +67,7 @@ def classifier_free_guidance(conditional: Array, unconditional: Array, scale: fl
     and all kinds of prediction of one x_t are affine in each other: this may be applied to whichever the model makes.
     """
     same_shape(unconditional=unconditional, conditional=conditional)
+    single("scale", scale)
     return unconditional + scale * (conditional - unconditional)
 
 
@@ -73,9 +77,10 @@ def dynamic_threshold(x0_hat: Array, quantile: float = 0.995) -> Array:
     For data in [-1, 1]; what lies within is unchanged. Serves as `clip` of `predictor`. (N, ...) -> (N, ...).
     The quantile is interpolated between the two nearest ranks. ValueError for one outside 0 .. 1, or a single number.
     """
+    single("quantile", quantile)
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile: expected a number from 0 to 1, got {quantile}")
-    if x0_hat.ndim < 2:
+    if len(shape_of("x0_hat", x0_hat)) < 2:
         raise ValueError(f"x0_hat: expected samples of several elements (N, ...), got shape {tuple(x0_hat.shape)}")
     xp = namespace(x0_hat)
     ordered = xp.sort(xp.reshape(xp.abs(x0_hat), (x0_hat.shape[0], -1)), axis=1)

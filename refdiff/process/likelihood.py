@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, full_precision, like, namespace, same_shape, steps
+from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
 from .forward import q_moments, q_sample
 from .normal import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
@@ -123,7 +123,7 @@ def fixed_log_variance(
 ) -> Array:
     """A log variance that is not learned, of x_t's shape; law: `posterior_log_variance`, `step_log_variance` or
     `fixed_large_log_variance`."""
-    return namespace(x_t).zeros_like(x_t) + like(law(schedule, t), x_t, "x_t")
+    return namespace(x_t, "x_t").zeros_like(x_t) + like(law(schedule, t), x_t, "x_t")
 
 
 def prior_matching(schedule: Schedule, x0: Array, unit: str = "bits") -> Array:
@@ -151,6 +151,7 @@ def l_vlb_term(
     """
     same_shape(x0=x0, x_t=x_t, mean=mean, log_variance=log_variance)
     scale, t = _scale(x0, unit), steps(t, schedule.T)
+    one_a_sample(t.shape, x0, "x0")
     parts: list[Any] = [None, None]
     term = None
     if np.any(t > 1):
@@ -165,9 +166,10 @@ def l_vlb_term(
 def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
     """Of mean and log_variance: those of the divergence for t > 1, of minus the log mass for t = 1.   dterm (N,)."""
     t, scale, of_kl, of_decoder = saved
-    shape, xp = (of_decoder or of_kl)[0].shape, namespace(dterm)
-    if tuple(dterm.shape) != tuple(shape[:1]):
-        raise ValueError(f"dterm: expected one number a sample ({shape[0]},), got {tuple(dterm.shape)}")
+    shape, got = (of_decoder or of_kl)[0].shape, shape_of("dterm", dterm)
+    if got != tuple(shape[:1]):
+        raise ValueError(f"dterm: expected one number a sample ({shape[0]},), got {got}")
+    xp = namespace(dterm)
     d = xp.broadcast_to(xp.reshape(dterm * scale, (-1, *[1] * (len(shape) - 1))), shape)
     gradient: Any = None
     if of_kl is not None:
@@ -197,7 +199,8 @@ def bound_terms(
     terms = []
     for t in range(1, schedule.T + 1):
         x_t = q_sample(schedule, x0, t, noise(t))
-        terms.append(l_vlb_term(schedule, x0, x_t, t, *reverse(x_t, t), bins, unit)[0])
+        moments = two("reverse", "(mean, log variance), as of `fixed_reverse`", reverse(x_t, t))
+        terms.append(l_vlb_term(schedule, x0, x_t, t, *moments, bins, unit)[0])
     return namespace(x0).stack([*terms, prior_matching(schedule, x0, unit)])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, Time, like, namespace, narrow, same_shape, steps, wide
+from .arrays import Array, Time, like, namespace, narrow, same_shape, single, steps, wide
 from .forward import q_sample
 from .posterior import posterior_mean
 from .predictions import convert
@@ -36,39 +36,39 @@ def target(schedule: Schedule, kind: str, x0: Array, eps: Array, t: Time) -> Arr
     return convert(schedule, q_sample(schedule, x0, t, eps), t, eps, "eps", kind)
 
 
-def l_simple(prediction: Array, wanted: Array) -> tuple[Array, Array]:
-    """L = mean of (prediction - wanted)^2 over samples and elements.   [DDPM] eq. 14   two (N, ...) -> scalar, saved.
+def l_simple(prediction: Array, target: Array) -> tuple[Array, Array]:
+    """L = mean of (prediction - target)^2 over samples and elements.   [DDPM] eq. 14   two (N, ...) -> scalar, saved.
 
     The paper's sum over elements is a mean here, so that the loss does not grow with the image. ValueError if the
     shapes differ.
     """
-    same_shape(wanted=wanted, prediction=prediction)
-    difference = prediction - wanted
+    same_shape(target=target, prediction=prediction)
+    difference = prediction - target
     return _mean(wide(difference) ** 2, difference), difference
 
 
 def l_simple_backward(dloss: Array, difference: Array) -> Array:
-    """dL/dprediction = 2 (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
+    """dL/dprediction = 2 (prediction - target) / n, n the number of elements.   scalar -> (N, ...)."""
     return narrow(_one(dloss) * (2 / _size(difference)) * wide(difference), difference)
 
 
-def l_weighted(prediction: Array, wanted: Array, weight: np.ndarray) -> tuple[Array, tuple[Array, Array]]:
-    """L = mean of w (prediction - wanted)^2 over samples and elements; w = 1 is L_simple.   two (N, ...) -> scalar, saved
+def l_weighted(prediction: Array, target: Array, weight: np.ndarray) -> tuple[Array, tuple[Array, Array]]:
+    """L = mean of w (prediction - target)^2 over samples and elements; w = 1 is L_simple.   two (N, ...) -> scalar, saved
 
     weight: float64 () or one a sample (N,), such as `min_snr_weight(schedule, t)`; with `vlb_weight`, L is the mean of
     L_{t-1} a dimension in nats [DDPM] eq. 12, but for a constant. ValueError if the shapes differ or a weight is negative.
     """
-    same_shape(wanted=wanted, prediction=prediction)
+    same_shape(target=target, prediction=prediction)
     weight = np.asarray(weight, np.float64)
     if not np.all((weight >= 0) & np.isfinite(weight)):
         raise ValueError(f"weight: expected finite numbers from 0 on, got {weight}")
-    difference = prediction - wanted
-    w = like(weight, wide(difference), "wanted")
+    difference = prediction - target
+    w = like(weight, wide(difference), "target", "weight")
     return _mean(w * wide(difference) ** 2, difference), (difference, w)
 
 
 def l_weighted_backward(dloss: Array, saved: tuple[Array, Array]) -> Array:
-    """dL/dprediction = 2 w (prediction - wanted) / n, n the number of elements.   scalar -> (N, ...)."""
+    """dL/dprediction = 2 w (prediction - target) / n, n the number of elements.   scalar -> (N, ...)."""
     difference, w = saved
     return narrow(_one(dloss) * (2 / _size(difference)) * (w * wide(difference)), difference)
 
@@ -80,9 +80,7 @@ def _mean(x: Array, difference: Array) -> Array:
 
 def _one(dloss: Array) -> Array:
     """dloss, a number or an array without axes; ValueError for another."""
-    shape = tuple(getattr(dloss, "shape", ()))
-    if shape:
-        raise ValueError(f"dloss: expected a single number, got shape {shape}; nothing is broadcast")
+    single("dloss", dloss)
     return wide(dloss)
 
 

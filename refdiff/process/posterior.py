@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import Array, Time, like, same_shape, steps
+from .arrays import Array, Time, like, not_later, same_shape, steps
 from .schedules import Schedule
 
 __all__ = [
@@ -100,6 +100,5 @@ def _pair(schedule: Schedule, t: Time, t_prev: Time | None) -> tuple[np.ndarray,
     """t and s as checked integers, 0 <= s < t."""
     t = steps(t, schedule.T)
     s = t - 1 if t_prev is None else steps(t_prev, schedule.T, 0, "t_prev")
-    if np.any(s >= t):
-        raise ValueError(f"t_prev: expected a step before t, got t_prev = {s} with t = {t}")
+    not_later("t_prev", s, t, strictly=True)
     return t, s

@@ -15,11 +15,12 @@ A coefficient is made in float64 and cast once, and none is the square of a smal
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, like, namespace, same_shape, steps
+from .arrays import Array, Time, like, namespace, same_shape, single, steps
 from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps, signal_left
 from .schedules import Schedule
 
@@ -37,7 +38,7 @@ def _a_s(schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
     """a = sqrt(alpha_bar_t) and s = sqrt(1 - alpha_bar_t), ready to multiply the arrays, which are of one shape."""
     same_shape(**arrays)
     t, x_t = steps(t, schedule.T), arrays["x_t"]
-    return like(np.sqrt(schedule.alpha_bar[t]), x_t), like(np.sqrt(schedule.one_minus_alpha_bar[t]), x_t)
+    return like(np.sqrt(schedule.alpha_bar[t]), x_t, "x_t"), like(np.sqrt(schedule.one_minus_alpha_bar[t]), x_t, "x_t")
 
 
 def _a_s_of(target: str, source: str, schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
@@ -50,19 +51,19 @@ def _step(schedule: Schedule, t: Time, **arrays: Array) -> tuple[Array, Array]:
     """sqrt(alpha_t) and sqrt(beta_t), ready to multiply the arrays, which are of one shape."""
     same_shape(**arrays)
     t, x_t = steps(t, schedule.T), arrays["x_t"]
-    return like(np.sqrt(schedule.alpha[t]), x_t), like(np.sqrt(schedule.beta[t]), x_t)
+    return like(np.sqrt(schedule.alpha[t]), x_t, "x_t"), like(np.sqrt(schedule.beta[t]), x_t, "x_t")
 
 
 def _step_to_noise(schedule: Schedule, x_t: Array, t: Time) -> Array:
     """beta_t / s, ready to multiply x_t: how much of eps a step adds, in the mean [DDPM] eq. 11."""
     t = steps(t, schedule.T)
-    return like(schedule.beta[t] / np.sqrt(schedule.one_minus_alpha_bar[t]), x_t)
+    return like(schedule.beta[t] / np.sqrt(schedule.one_minus_alpha_bar[t]), x_t, "x_t")
 
 
 def _step_to_v(schedule: Schedule, x_t: Array, t: Time) -> Array:
     """sqrt(alpha_bar_{t-1}) beta_t / s, ready to multiply x_t."""
     t = steps(t, schedule.T)
-    return like(np.sqrt(schedule.alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) * schedule.beta[t], x_t)
+    return like(np.sqrt(schedule.alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) * schedule.beta[t], x_t, "x_t")
 
 
 def x0_from_eps(schedule: Schedule, x_t: Array, t: Time, eps: Array) -> Array:
@@ -75,7 +76,7 @@ def x0_from_mu(schedule: Schedule, x_t: Array, t: Time, mu: Array) -> Array:
     """x_0 = (mu - c_t x_t) / c_0, with the posterior's c_0 and c_t.   [DDPM] eq. 7"""
     same_shape(x_t=x_t, mu=mu)
     of_x0, of_xt = posterior_mean_coefficients(schedule, t)
-    return (mu - like(of_xt, x_t) * x_t) / like(of_x0, x_t)
+    return (mu - like(of_xt, x_t, "x_t") * x_t) / like(of_x0, x_t, "x_t")
 
 
 def x0_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
@@ -216,8 +217,8 @@ def predictor(
     `dynamic_threshold`; eps_hat is derived anew from what came of it, so that the two always agree with
     x_t = a x0_hat + s eps_hat.
     """
-    if clip is not None and not callable(clip) and not clip[0] < clip[1]:
-        raise ValueError(f"clip: expected (low, high) with low < high, got {clip}")
+    if clip is not None and not callable(clip):
+        _check_range(clip)
 
     def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
         prediction = model(x_t, t)
@@ -228,3 +229,13 @@ def predictor(
         return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat)
 
     return predict
+
+
+def _check_range(clip: Any) -> None:
+    """ValueError unless that is two numbers, the first of them smaller."""
+    ends = tuple(clip) if isinstance(clip, tuple | list) or getattr(clip, "shape", None) else ()
+    if len(ends) == 2:
+        for end in ends:
+            single("clip", end)
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise ValueError(f"clip: expected (low, high) with low < high, or a function of x0_hat, got {clip!r}")

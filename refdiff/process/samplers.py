@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .arrays import Array, Time, like, same_shape, steps
+from .arrays import Array, Time, floating, like, same_shape, single, steps, two
 from .posterior import posterior_mean, posterior_variance
 from .schedules import Schedule
 
@@ -49,6 +49,8 @@ def ancestral_step(
     variance is the step's, a number. x0_hat has been clipped by then: a shift is not.
     """
     same_shape(x=x, x0_hat=x0_hat, eps=eps)
+    floating("x", x)
+    floating("x0_hat", x0_hat)
     mean, sigma2 = posterior_mean(schedule, x, x0_hat, t, t_prev), variance(schedule, t, t_prev)
     if shift is not None:
         more = shift(x, t, mean, like(sigma2, x))
@@ -68,7 +70,7 @@ def ancestral(
 ) -> Trajectory:
     """[DDPM] algorithm 2, over any subsequence of the steps; with a shift [ADM] algorithm 1. x ~ N(0, I)."""
     for t, t_prev in backwards(schedule, timesteps):
-        x0_hat, _ = predict(x, t)
+        x0_hat, _ = asked(predict, x, t)
         x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance, shift)
         yield t_prev, x
 
@@ -111,7 +113,7 @@ def ddim(
     """[DDIM] section 4.1, over any subsequence of the steps. x ~ N(0, I); noise may be left out when eta = 0."""
     _check_eta(eta, "noise", noise)
     for t, t_prev in backwards(schedule, timesteps):
-        x0_hat, eps_hat = predict(x, t)
+        x0_hat, eps_hat = asked(predict, x, t)
         x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else None)
         yield t_prev, x
 
@@ -128,7 +130,7 @@ def euler_ancestral(
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = predict(x, t)
+        x0_hat, eps_hat = asked(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         ratio = sigma[s] / sigma[t]
         down, up = ratio * sigma[s], math.sqrt((1 - ratio) * (1 + ratio)) * sigma[s]
@@ -145,7 +147,13 @@ def final(trajectory: Trajectory) -> Array:
     return deque(trajectory, maxlen=1).pop()[1]
 
 
+def asked(predict: Predict, x: Array, t: Time) -> tuple[Array, Array]:
+    """x0_hat and eps_hat; ValueError for a predict that does not return two arrays, as one that is a model does not."""
+    return two("predict", "(x0_hat, eps_hat), as of `predictor`", predict(x, t))
+
+
 def _check_eta(eta: float, name: str, noise: object) -> None:
+    single("eta", eta)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), got {eta}")
     if eta and noise is None:
@@ -163,7 +171,7 @@ def backwards(schedule: Schedule, timesteps: Sequence[int]) -> Iterator[tuple[in
 
 def scales(schedule: Schedule, x: Array, timesteps: Sequence[int]) -> tuple[list[float], list[float]]:
     """a = sqrt(alpha_bar) and sigma = sqrt((1 - alpha_bar) / alpha_bar), the noise in x / a; both indexed by t."""
-    like(np.ones(()), x)  # refuses what is no array of floating-point numbers
+    floating("x", x)
     if np.any(schedule.alpha_bar[steps(np.asarray(timesteps), schedule.T, name="timesteps")] == 0):
         raise ValueError(
             "timesteps: expected steps with alpha_bar > 0, got one where it is 0 and sigma infinite; "

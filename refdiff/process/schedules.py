@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Time, steps
+from .arrays import Time, not_later, steps
 
 __all__ = [
     "SCHEDULES", "Schedule", "constant", "cosine", "from_alpha_bar", "from_beta", "linear", "quadratic",
@@ -65,11 +65,10 @@ class Schedule:
     def between(self, k: Time, t: Time) -> tuple[np.ndarray, np.ndarray]:
         """alpha_{t|k} = alpha_bar_t / alpha_bar_k and beta_{t|k} = 1 - alpha_{t|k}, for k <= t: steps k+1 .. t as one.
 
-        k, t integers or (N,) -> two float64 arrays of shape () or (N,).
+        k, t integers or (N,) -> two float64 arrays of shape () or (N,). ValueError for k > t, or two N that differ.
         """
         k, t = steps(k, self.T, 0, "k"), steps(t, self.T, 0)
-        if np.any(k > t):
-            raise ValueError(f"k: expected a step no later than t, got k = {k} with t = {t}")
+        not_later("k", k, t)
         (high, low), same = self.log_alpha_bar, k == t
         with np.errstate(invalid="ignore"):  # alpha_bar_T may be 0, and is 1 times itself all the same
             log_alpha = np.where(same, 0.0, (high[t] - high[k]) + (low[t] - low[k]))
@@ -124,7 +123,7 @@ def from_alpha_bar(alpha_bar: Any, beta_max: float = 1.0) -> Schedule:
 
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """beta_t rises evenly from beta_start to beta_end [DDPM] section 4."""
-    return from_beta(np.linspace(beta_start, beta_end, _positive(T)))
+    return from_beta(np.linspace(beta_start, beta_end, number_of_steps(T)))
 
 
 def rescaled_linear(
@@ -134,7 +133,7 @@ def rescaled_linear(
 
     "linear" in the codes of [IDDPM] and [ADM], which refuse T below 20, whose last beta would be above 1.
     """
-    scale = 1000 / _positive(T)
+    scale = 1000 / number_of_steps(T)
     return from_beta(np.minimum(np.linspace(scale * beta_start, scale * beta_end, T), beta_max))
 
 
@@ -142,7 +141,7 @@ def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -
     """sqrt(beta_t) rises evenly from sqrt(beta_start) to sqrt(beta_end) "quad" in the code of [DDPM]."""
     if not (beta_start > 0 and beta_end > 0):
         raise ValueError(f"beta_start, beta_end: expected values in (0, 1), got {beta_start} and {beta_end}")
-    return from_beta(np.linspace(beta_start**0.5, beta_end**0.5, _positive(T)) ** 2)
+    return from_beta(np.linspace(beta_start**0.5, beta_end**0.5, number_of_steps(T)) ** 2)
 
 
 def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
@@ -152,7 +151,7 @@ def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 
 
 def constant(T: int = 1000, beta: float = 0.02) -> Schedule:
     """beta_t = beta, so that alpha_bar_t = (1 - beta)^t."""
-    return from_beta(np.full(_positive(T), beta))
+    return from_beta(np.full(number_of_steps(T), beta))
 
 
 def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Schedule:
@@ -163,7 +162,7 @@ def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Schedule
     """
     if not s > 0:
         raise ValueError(f"s: expected an offset above 0, got {s}")
-    t = np.arange(1, _positive(T) + 1)
+    t = np.arange(1, number_of_steps(T) + 1)
     step = np.pi / 2 / (T * (1 + s))  # a_t - a_{t-1}; and pi/2 - a_{t-1} = step (T - t + 1)
     both = step * np.minimum(2 * (t + s * T) - 1, 2 * (T - t) + 1)  # a_t + a_{t-1}, or pi less it
     beta = np.sin(step) * np.sin(both) / np.sin(step * (T - t + 1)) ** 2
@@ -180,7 +179,7 @@ def sigmoid(
     """
     if not end > start or not tau > 0:
         raise ValueError(f"sigmoid: expected start < end and tau > 0, got start = {start}, end = {end}, tau = {tau}")
-    t = np.arange(1, _positive(T) + 1)
+    t = np.arange(1, number_of_steps(T) + 1)
     step, left = (end - start) / tau / T, (end - start) / tau / T * (T - t + 1)  # a_t - a_{t-1} and b - a_{t-1}
     now, last = (end - start) / tau * t / T + start / tau, end / tau
     beta = _logistic(now) / _logistic(last) * np.expm1(-step) / np.expm1(-left)
@@ -247,7 +246,8 @@ def _logistic(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-def _positive(T: int) -> int:
+def number_of_steps(T: int) -> int:
+    """T; ValueError unless it is an integer of at least 1."""
     if not isinstance(T, int | np.integer) or T < 1:
         raise ValueError(f"T: expected a number of steps, an integer of at least 1, got {T!r}")
     return int(T)

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .arrays import Array, like, same_shape
-from .samplers import Predict, Trajectory, backwards, scales
+from .arrays import Array, floating, same_shape
+from .samplers import Predict, Trajectory, asked, backwards, scales
 from .schedules import Schedule
 
 __all__ = ["ddim_inversion", "dpmpp_2m", "dpmpp_2s", "euler", "heun"]
@@ -34,7 +34,7 @@ def euler(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[in
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = predict(x, t)
+        x0_hat, eps_hat = asked(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         yield s, x
@@ -49,11 +49,11 @@ def heun(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = predict(x, t)
+        x0_hat, eps_hat = asked(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         if s:
-            x0_there, eps_there = predict(x, s)
+            x0_there, eps_there = asked(predict, x, s)
             same_shape(x=x, x0_hat=x0_there, eps_hat=eps_there)
             change = (x0_hat - x0_there) / sigma[s] if sigma[s] > 1 else eps_there - eps_hat
             x = x + (a[s] * (sigma[s] - sigma[t]) / 2) * change
@@ -69,7 +69,7 @@ def dpmpp_2m(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     a, s_, lam = _exponential(schedule, x)
     before = None
     for t, s in backwards(schedule, timesteps):
-        x0_hat, _ = predict(x, t)
+        x0_hat, _ = asked(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if before and s:
@@ -90,13 +90,13 @@ def dpmpp_2s(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     """
     a, s_, lam = _exponential(schedule, x)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, _ = predict(x, t)
+        x0_hat, _ = asked(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if math.isfinite(h):
             u = _halfway(lam, t, s)
             to_u = lam[u] - lam[t]
-            x0_there, _ = predict(s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
+            x0_there, _ = asked(predict, s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
             same_shape(x=x, x0_hat=x0_there)
             d = x0_hat + h / (2 * to_u) * (x0_there - x0_hat)
         x = s_[s] / s_[t] * x - a[s] * math.expm1(-h) * d
@@ -111,8 +111,8 @@ def ddim_inversion(schedule: Schedule, predict: Predict, x: Array, timesteps: Se
     """
     a, sigma = scales(schedule, x, timesteps)
     for u, t in reversed([*backwards(schedule, timesteps)]):
-        asked = t or u
-        _, eps_hat = predict((a[asked] / a[t]) * x, asked)
+        at = t or u
+        _, eps_hat = asked(predict, (a[at] / a[t]) * x, at)
         same_shape(x=x, eps_hat=eps_hat)
         x = (a[u] / a[t]) * x + (a[u] * (sigma[u] - sigma[t])) * eps_hat
         yield u, x
@@ -126,7 +126,7 @@ def _halfway(lam: list[float], t: int, s: int) -> int:
 
 def _exponential(schedule: Schedule, x: Array) -> tuple[list[float], list[float], list[float]]:
     """a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar) and lambda = log(a / s), each indexed by t; lambda_0 is infinite."""
-    like(np.ones(()), x)  # refuses what is no array of floating-point numbers
+    floating("x", x)
     with np.errstate(divide="ignore"):
         lam = (0.5 * np.log(schedule.snr)).tolist()
     return np.sqrt(schedule.alpha_bar).tolist(), np.sqrt(schedule.one_minus_alpha_bar).tolist(), lam

@@ -1,18 +1,17 @@
 """Which n of the steps 1 .. T a sampler takes: functions of (T, n) -> (n,) increasing integers.
 
-They end at T, where x is noise, all but `leading_steps`. ValueError unless n is an integer from 1 to T. `SPACINGS` holds
-them by name, as functions of (schedule, n).
+They end at T, where x is noise, all but `leading_steps`. ValueError unless T >= 1 and n, 1 <= n <= T, are integers.
+`SPACINGS` holds them by name, as functions of (schedule, n).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .schedules import Schedule
+from .arrays import single
+from .schedules import Schedule, number_of_steps
 
 __all__ = ["SPACINGS", "karras_steps", "leading_steps", "quadratic_steps", "trailing_steps", "uniform_steps"]
 
@@ -62,10 +61,14 @@ def karras_steps(schedule: Schedule, n: int, rho: float = 7.0) -> np.ndarray:
     """
     T = schedule.T
     _check(T, n)
+    single("rho", rho)
     if not rho > 0:
         raise ValueError(f"rho: expected a number above 0, got {rho}")
     if schedule.alpha_bar[T] == 0:
-        raise ValueError("schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; use trailing_steps")
+        raise ValueError(
+            "schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; "
+            "use trailing_steps, uniform_steps, quadratic_steps or leading_steps"
+        )
     log_sigma = -0.5 * np.log(schedule.snr[1:])
     low, high = np.exp(log_sigma[0] / rho), np.exp(log_sigma[-1] / rho)
     target = rho * np.log(low + (high - low) * np.linspace(0, 1, n))
@@ -92,5 +95,6 @@ def _distinct(t: np.ndarray, T: int) -> np.ndarray:
 
 
 def _check(T: int, n: int) -> None:
+    number_of_steps(T)
     if not isinstance(n, int | np.integer) or not 1 <= n <= T:
         raise ValueError(f"n: expected a number of steps from 1 to T = {T}, got {n}")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Time, steps
+from .arrays import Time, single, steps
 from .posterior import posterior_variance
 from .predictions import PREDICTIONS
 from .schedules import Schedule
@@ -73,6 +73,7 @@ def min_snr_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float 
 
     The multiple of the error of eps is min(1, gamma (1 - alpha_bar_t) / alpha_bar_t), which holds where alpha_bar_t = 0.
     """
+    single("gamma", gamma)
     if not gamma > 0:
         raise ValueError(f"gamma: expected a number above 0, the paper's is 5, got {gamma}")
     scale, t = error_scale(schedule, t, kind), steps(t, schedule.T)
@@ -83,6 +84,8 @@ def min_snr_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float 
 
 def p2_weight(schedule: Schedule, t: Time, kind: str = "eps", gamma: float = 1.0, k: float = 1.0) -> np.ndarray:
     """1 / (k + snr_t)^gamma for the error of eps; gamma = 0 is L_simple.   [P2] section 3.3"""
+    single("gamma", gamma)
+    single("k", k)
     if not (gamma >= 0 and k > 0):
         raise ValueError(f"gamma, k: expected gamma >= 0 and k > 0, the paper's are 1 and 1, got {gamma} and {k}")
     scale, t = error_scale(schedule, t, kind), steps(t, schedule.T)

@@ -157,8 +157,9 @@ class Config:
                 f"got {self.sample.method}; take {setting('sample.method', 'ddim')}"
             )
         if self.sample.spacing == "karras":
+            others = ", ".join(spacing for spacing in SPACINGS if spacing != "karras")
             raise ValueError(
-                "sample.spacing: expected uniform, trailing or quadratic with this schedule, whose alpha_bar_T = 0 makes "
+                f"sample.spacing: expected one of {others} with this schedule, whose alpha_bar_T = 0 makes "
                 f"sigma infinite, got karras; take {setting('sample.spacing', 'trailing')}"
             )
 

@@ -283,7 +283,8 @@ def test_the_tolerance_is_the_callers():
     [
         (np.ones(3), None, r"x0, probes: expected samples \(N, ...\), .* got \(3,\)"),
         (np.ones((3, 2)), np.ones((3, 2)), r"probes \(M, N, ...\) or None, got \(\(3, 2\), \(3, 2\)\)"),
-        (np.ones((3, 2), int), None, "x: expected floating-point numbers, got int64"),
+        (np.ones((3, 2)), np.ones(()), r"probes \(M, N, ...\) or None, got \(\(3, 2\), \(\)\)"),
+        (np.ones((3, 2), int), None, "^x0: expected floating-point numbers, got int64"),
         (np.ones((3, 2), np.float16), None, "x0: expected float32 or float64, .* got float16"),
         (np.ones((3, 2), complex), None, "x0: expected float32 or float64, .* got complex128"),
     ],

@@ -202,14 +202,14 @@ def test_a_small_beta_gives_its_noise_in_half_precision_whatever_t_is():
         (lambda s, x: q_sample(s, x, 2.0, x), "t: expected an integer or one a sample"),
         (lambda s, x: q_sample(s, x, True, x), "t: expected an integer or one a sample"),
         (lambda s, x: q_sample(s, x, np.ones((3, 1), int), x), r"t: expected an integer .* got shape \(3, 1\)"),
-        (lambda s, x: q_sample(s, x, np.ones(2, int), x), r"t: expected one step a sample of x \(3, 2\), got \(2,\)"),
+        (lambda s, x: q_sample(s, x, np.ones(2, int), x), r"t: expected one step a sample of x0 \(3, 2\), got \(2,\)"),
         (
             lambda s, x: q_sample(s, np.array(1.5), np.ones(1, int), np.array(0.5)),
-            r"t: expected one step a sample of x \(\)",
+            r"t: expected one step a sample of x0 \(\)",
         ),
-        (lambda s, x: q_sample(s, x.astype(int), 3, x), "x: expected floating-point numbers, got int64"),
+        (lambda s, x: q_sample(s, x.astype(int), 3, x), "^x0: expected floating-point numbers, got int64"),
         (lambda s, x: q_sample(s, x.tolist(), 3, x), "expected an array .* got list"),
-        (lambda s, x: q_sample(s, 1.5, 3, x), "expected an array .* got float"),
+        (lambda s, x: q_sample(s, 1.5, 3, x), "^x0: expected an array .* got float"),
     ],
 )
 def test_a_wrong_time_or_array_is_refused_by_name(call, message):

@@ -95,8 +95,8 @@ CALLS = {
         ("x_t", "x0"),
         lambda x_t, x0: predictor(S, lambda x, t: x_t, "x0", lambda _: x0)(x_t, 3),
     ),
-    "l_simple": (("wanted", "prediction"), lambda wanted, prediction: l_simple(prediction, wanted)),
-    "l_weighted": (("wanted", "prediction"), lambda wanted, prediction: l_weighted(prediction, wanted, 0.5)),
+    "l_simple": (("target", "prediction"), lambda target, prediction: l_simple(prediction, target)),
+    "l_weighted": (("target", "prediction"), lambda target, prediction: l_weighted(prediction, target, 0.5)),
     "classifier_guidance": (
         ("x_t", "prediction", "dlog_p"),
         lambda x_t, prediction, dlog_p: classifier_guidance(S, x_t, 3, prediction, dlog_p),
@@ -125,6 +125,12 @@ CALLS = {
     "l_vlb_term": (
         ("x0", "x_t", "mean", "log_variance"),
         lambda x0, x_t, mean, log_variance: l_vlb_term(S, x0, x_t, 3, mean, log_variance, None),
+    ),
+    "learned_log_variance_backward": (
+        ("v", "dlog_variance"),
+        lambda v, dlog_variance: process.learned_log_variance_backward(
+            dlog_variance, process.learned_log_variance(S, v, 3)[1]
+        ),
     ),
     "bound_terms": (("x0", "eps"), lambda x0, eps: bound_terms(S, lambda x, t: (x, x), x0, lambda t: eps, None)),
     "bound_terms' reverse": (
@@ -246,7 +252,7 @@ ELSEWHERE = {
     "GaussianMixture": "points (N, D) of its own dimension, test_exact",
     "flow_log_likelihood": "its probes have an axis more, its predictions are asked in test_flow",
     "l_simple_backward": "one dloss", "l_weighted_backward": "one dloss", "l_vlb_term_backward": "one dterm a sample",
-    "l_hybrid_backward": "one dloss", "learned_log_variance_backward": "a coefficient ready to multiply",
+    "l_hybrid_backward": "one dloss",
     "learned_reverse": "twice the channels", "final": "no arrays of its own", "predictor": "in the table",
 }  # fmt: skip
 
@@ -313,3 +319,30 @@ def test_what_cannot_be_told_where_nothing_is_left_is_named(call, names):
     message = f"^t: expected steps with alpha_bar > 0, got t = 2, where it is 0 and {source} says nothing of {target}; "
     with pytest.raises(ValueError, match=f"{message}predict v, or leave that step out$"):
         call()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_integers_are_refused_by_the_name_of_the_argument(name):
+    names, call = CALLS[name]
+    try:
+        call(**{key: np.ones(SHAPE, int) for key in names})
+    except ValueError as error:
+        argument = re.match("([a-z0-9_]+): expected f", str(error))[1]
+        assert argument in {*names, *inspect.signature(getattr(process, re.split(r"[ ']", name)[0])).parameters, "x_t"}
+        if len(names) == 2 and argument not in names:
+            pytest.fail(f"{argument} is none of {names}")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_of_two_libraries_are_refused_by_both_their_names(library, name):
+    names, call = CALLS[name]
+    right = dict(zip(names, draws(len(names)), strict=True))
+    theirs = names[-1]
+    with pytest.raises(
+        ValueError, match=rf"^{theirs}: expected an array of numpy, as {names[0]} is, got one of [a-z_]+; "
+    ):
+        call(**right | {theirs: library.asarray(right[theirs])})
+    with pytest.raises(
+        ValueError, match=rf": expected an array of [a-z_]+, as {names[0]} is, got one of numpy; convert"
+    ):
+        call(**{key: library.asarray(a) for key, a in right.items()} | {theirs: right[theirs]})

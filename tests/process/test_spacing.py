@@ -117,6 +117,13 @@ def test_what_is_no_number_of_steps_is_refused_by_name(select, n):
         karras_steps(linear(10), n)
 
 
+@pytest.mark.parametrize("select", [uniform_steps, leading_steps, trailing_steps, quadratic_steps])
+@pytest.mark.parametrize("T", [10.5, 10.0, np.float64(10), 0, -3, "10", None, np.ones(3, int)])
+def test_what_is_no_number_of_steps_of_the_process_is_refused_by_name(select, T):
+    with pytest.raises(ValueError, match=r"^T: expected a number of steps, an integer of at least 1, got"):
+        select(T, 3)
+
+
 @pytest.mark.parametrize("rho", [0, -7.0, np.nan])
 def test_karras_refuses_a_rho_that_is_not_positive(rho):
     with pytest.raises(ValueError, match="rho: expected a number above 0, got"):
@@ -125,6 +132,8 @@ def test_karras_refuses_a_rho_that_is_not_positive(rho):
 
 def test_karras_refuses_infinite_sigma():
     with pytest.raises(
-        ValueError, match=r"^schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; use trailing_steps$"
+        ValueError,
+        match=r"^schedule: expected alpha_bar_T > 0, got 0, where sigma is infinite; "
+        r"use trailing_steps, uniform_steps, quadratic_steps or leading_steps$",
     ):
         karras_steps(from_beta([0.1, 1.0]), 2)

@@ -254,10 +254,13 @@ def test_what_is_allowed_without_signal_gives_finite_samples_and_the_rest_names_
             with pytest.raises(ValueError, match=message):
                 config.changed([change])
             continue
-        for spacing in ("uniform", "trailing", "quadratic"):
+        for spacing in ("uniform", "leading", "trailing", "quadratic"):
             x = sample(config.changed([change, f"sample.spacing={spacing}"]), p, 2, progress=False)
             assert np.isfinite(x).all()
-    with pytest.raises(ValueError, match=r"^sample.spacing: .* karras; take sample.spacing=trailing$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^sample.spacing: expected one of uniform, leading, trailing, quadratic .* karras; take sample.spacing=trail",
+    ):
         config.changed(["sample.spacing=karras"])
 
 
