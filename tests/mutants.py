@@ -102,9 +102,8 @@ def main(target: str) -> int:
     explained = [(m, known[m]) for m in alive if m in known]
     unexplained = [m for m in alive if m not in known]
     Path(target).write_text(page(len(codes), counts, explained))
-    print(
-        f"{counts['killed']} of {len(codes)} mutants killed ({share(counts):.1%} of those tried), {counts['not tried']} not tried"
-    )
+    tried = f"({share(counts):.1%} of those tried)"
+    print(f"{counts['killed']} of {len(codes)} mutants killed {tried}, {counts['not tried']} not tried")
     for text, mutants in (
         ("survives without a reason", unexplained),
         ("has a reason and no survivor", known.keys() - alive),
