@@ -14,7 +14,8 @@ from unittest import mock
 import numpy as np
 
 __all__ = [
-    "DOUBLE", "ROUNDINGS", "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype", "unchanged",
+    "DOUBLE", "ROUNDINGS", "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype",
+    "unchanged",
 ]  # fmt: skip
 
 SINGLE, DOUBLE = 2.0**-23, 2.0**-52  # a rounding of float32, of float64
