@@ -69,9 +69,8 @@ def test_a_reported_alpha_bar_is_known_to_its_last_digit(name):
 @pytest.mark.parametrize("kind", ["eps", "x0", "v"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ours_holds_them_for_every_length(schedule, kind, T):
-    for eta in (0.0, 0.5, 1.0):
-        verdicts = audit(RefdiffScheduler(schedule, kind, eta, T), examples=8)
-        assert {(v.claim.name, v.kind) for v in verdicts if not v.holds} <= HIDES
+    verdicts = audit(RefdiffScheduler(schedule, kind, T=T), examples=4)
+    assert {(v.claim.name, v.kind) for v in verdicts if not v.holds} <= HIDES
 
 
 def test_ours_holds_them_where_there_is_no_signal_at_t():
