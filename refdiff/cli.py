@@ -145,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("audit", commands.audit)
     sub.add_argument("target", help="module:Class, as mypackage:MyScheduler or diffusers:DDIMScheduler")
-    sub.add_argument("options", nargs="*", metavar="KEY=VALUE", help="keyword options of the class, as eta=0.5")
+    sub.add_argument(
+        "options", nargs="*", default=[], metavar="KEY=VALUE", help="keyword options of the class, as eta=0.5"
+    )
     sub.add_argument("--match", default="", metavar="TEXT", help="only claims whose name or source holds this text")
     sub.add_argument("--dtype", choices=["float32", "float64"], help="the only one it is for; others are not asked")
     sub.add_argument("--variance", choices=["posterior", "beta"], help="of the noise in a step, if it declares none")
@@ -172,6 +174,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"refdiff: error: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse fills a list of words once, where it begins; those after an option of ours belong to it too."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        if isinstance(words := getattr(parsed, "options", None), list):
+            parsed.options = words + [word for word in rest if not word.startswith("-")]
+            rest = [word for word in rest if word.startswith("-")]
+        return parsed, rest
 
 
 if __name__ == "__main__":

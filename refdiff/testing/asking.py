@@ -14,10 +14,12 @@ from unittest import mock
 import numpy as np
 
 __all__ = [
-    "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype", "unchanged",
+    "DOUBLE", "ROUNDINGS", "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype",
+    "unchanged",
 ]  # fmt: skip
 
-SINGLE = 2.0**-23  # a rounding of float32
+SINGLE, DOUBLE = 2.0**-23, 2.0**-52  # a rounding of float32, of float64
+ROUNDINGS = 8  # that a step's arithmetic may add up to
 
 
 class Difference(float):
@@ -143,7 +145,7 @@ class Asked:
         """How exact alpha_bar() is, relative to 1: 2^-23 if all of it are float32 numbers, else float64's 2^-52."""
         with np.errstate(all="ignore"):
             single = np.array_equal(self.alpha_bar.astype(np.float32).astype(np.float64), self.alpha_bar)
-        return SINGLE if single else 2.0**-52
+        return SINGLE if single else DOUBLE
 
     def unsure(self, t: Any, rounding: float | None = None) -> tuple[Any, Any]:
         """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
@@ -198,6 +200,23 @@ class Asked:
             return model(_looked_at(f"what sample with n = {n} shows the network at t = {t:g}", x_t, x.shape), t)
 
         return _looked_at(f"sample with n = {n}", self.scheduler.sample(looked_at, x, n, noise), x.shape)
+
+    def divides(self) -> bool:
+        """Whether what the network predicts gives x0_hat only by a division by sqrt(alpha_bar_t)."""
+        return self.kind() in ("eps", "score")
+
+    def lost(self, t: float, t_prev: float, rounding: float = SINGLE) -> float:
+        """What roundings of numbers of size 1 make of the step to t_prev, more where x0_hat is divided by
+        sqrt(alpha_bar_t): x_t does not carry the data below its last digit, whoever computes."""
+        a, b = (float(self.at(v)[0]) for v in (t, t_prev))
+        return ROUNDINGS * rounding * (b / max(a, 1e-300) if self.divides() else 1.0)
+
+    def carried(self, dtype: str, t: float) -> str:
+        """The dtype, or the next wider one in which what is divided by sqrt(alpha_bar_t), or a score, does not overflow."""
+        a, s = map(float, self.at(t))
+        size = 8 / max(min(a, s) if self.kind() == "score" else a, 1e-300) if self.divides() else 0.0
+        widths = ("float16", "float32", "float64")
+        return next((w for w in widths[widths.index(dtype) :] if size <= np.finfo(w).max), "float64")
 
     def kind(self) -> str:
         """What the network predicts: eps, x0, v or score, whichever `target` is nearest to where alpha_bar is about 1/2."""

@@ -84,6 +84,30 @@ def test_ours_can_be_audited_by_name(capsys):
     assert "1 of 1 claims hold" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_options_of_the_class_stand_anywhere_among_those_of_the_command(place, capsys):
+    flags = [["--match", "bar falls"], ["--dtype", "float32"], ["--json"]]
+    words = [["refdiff.testing.scheduler:RefdiffScheduler", "kind=v"], *flags]
+    words.insert(1 + place, ["T=7", "eta=0.5"])
+    assert main(["audit", *(word for group in words for word in group)]) == 0
+    assert [v["claim"] for v in json.loads(capsys.readouterr().out)] == ["alpha bar falls from one"]
+    words[1 + place] = ["T=none"]
+    assert main(["audit", *(word for group in words for word in group)]) == 2  # so it is looked at
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: target;"),
+        (["json:Mine", "--dtypes", "float32", "a=1"], "unrecognized arguments: --dtypes;"),
+    ],
+)
+def test_what_the_command_lacks_is_told(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", *arguments])
+    assert message in capsys.readouterr().err
+
+
 def test_what_is_declared_on_the_command_line_is_taken_for_granted(module, capsys):
     def told(*arguments):
         main(["audit", "theirs:AllBeta", "T=30", *arguments, "--json"])

@@ -179,6 +179,36 @@ def test_the_rounding_of_a_small_step_is_no_fault(T, dtype):
         assert max(misses(ask, step)) < 0.01, str(step)
 
 
+RUNS = [claim for claim in SCHEDULER_CLAIMS if "sample" in claim.needs and claim.examples > 1]
+
+
+@pytest.mark.parametrize("right", [Doubles, Unclipped, AllSingle, Score], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("claims", [QUICK, RUNS], ids=["steps", "runs"])
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_data_that_x_does_not_carry_are_no_fault(right, claims, dtype):
+    """sqrt(alpha_bar_T) is 1.6e-9: float16 overflows, float32 has no digit of x0_hat left, float64 half of them."""
+    subject = right(4000, np.linspace(1e-4, 0.02, 4000))
+    assert found(subject, claims, examples=3, dtype=dtype).items() <= (
+        PRECISION.items() if right is not Doubles else set()
+    )
+
+
+class WiderAtTheEnd(Unclipped, Doubles):
+    """Half as wide again as a run should end."""
+
+    def sample(self, model, x, n, noise):
+        return 1.5 * super().sample(model, x, n, noise)
+
+
+@pytest.mark.parametrize(
+    "beta", [rescaled(300), np.full(1000, 0.02), np.full(1000, 1e-7)], ids=["usual", "coarse", "no noise"]
+)
+def test_gaussian_data_with_too_wide_a_spread_are_a_fault_on_any_schedule(beta):
+    """Room for the discretisation is no room for anything else."""
+    came = found(WiderAtTheEnd(len(beta), beta), RUNS, examples=3)
+    assert came["gaussian data come back in many steps"] == "fault"
+
+
 def test_one_for_float32_alone_can_say_so():
     assert found(OnlySingle(), QUICK, dtype="float32") == {}
     assert found(OnlySingle(), QUICK)["add noise keeps shape and dtype and leaves its inputs alone"] == "fault"

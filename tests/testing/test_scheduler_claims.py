@@ -38,6 +38,41 @@ def test_ours_holds_them_on_every_schedule(schedule, T):
     assert failing.items() <= {("the last step hides the data", "convention")}
 
 
+HIDES = {("the last step hides the data", "convention")}
+UNUSUAL = {  # alpha_bar below what a dtype resolves, or so near to 1 that 1 - alpha_bar has lost its digits
+    "linear(4000)": linear(4000), "scaled_linear(4000)": SCHEDULES["scaled_linear"](4000),
+    "constant(1000)": constant(1000), "constant(2000)": constant(2000), "constant(4000)": constant(4000),
+    "linear(1000, 1e-8)": linear(1000, 1e-8, 0.02), "constant(1000, 1e-7)": constant(1000, 1e-7),
+}  # fmt: skip
+
+
+SHORT = [claim for claim in SCHEDULER_CLAIMS if claim.name != "data at one point come back in all steps"]
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+def test_a_schedule_that_a_dtype_does_not_resolve_is_no_fault(name, kind):
+    verdicts = audit(RefdiffScheduler(UNUSUAL[name], kind), SHORT, examples=2)
+    failing = {(v.claim.name, v.kind) for v in verdicts if not v.holds}
+    assert failing <= (HIDES if name == "constant(1000, 1e-7)" else set())
+
+
+@pytest.mark.parametrize("name", ["linear(1000, 1e-8)", "constant(1000, 1e-7)"])
+def test_a_reported_alpha_bar_is_known_to_its_last_digit(name):
+    """At t = 1, where float64 has 1 - alpha_bar to 1e-8 or 1e-9 of itself."""
+    for verdict in audit(RefdiffScheduler(UNUSUAL[name]), match="double precision"):
+        assert verdict.holds, verdict.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("T", [1, 2, 20, 300, 1000, 4000])
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ours_holds_them_for_every_length(schedule, kind, T):
+    verdicts = audit(RefdiffScheduler(schedule, kind, T=T), examples=4)
+    assert {(v.claim.name, v.kind) for v in verdicts if not v.holds} <= HIDES
+
+
 def test_ours_holds_them_where_there_is_no_signal_at_t():
     schedule = rescale_zero_terminal_snr(linear(200))
     assert {v.claim.name: v.message for v in audit(RefdiffScheduler(schedule, "v"), examples=3) if not v.holds} == {}

@@ -84,11 +84,12 @@ def _returns(scheduler: Scheduler, lengths: Sequence[int], seed: int) -> Differe
     (a, s), errors = ask.at(1), []
     for n in dict.fromkeys(map(ask.steps_of, lengths)):
         run = _run(ask, n, denoise, np.zeros(4), 1.0)
+        scale = max(1.0, ask.lost(run.seen[-1][0], 0) / 2e-3) if run.seen else 1.0
         # About the noise of t = 1 in place of the data: what diffusers leaves without set_alpha_to_one.
         one = np.abs(run.mean - a * x0).max() < s and np.all((0.75 * s < run.sd) & (run.sd < 1.25 * s))
         kind = "convention" if one else ""
-        errors.append(difference(f"the end of a run of {n}", run.mean, x0, 1, kind=kind))
-        errors.append(difference(f"the noise left at the end of a run of {n}", run.sd, 0, 1, kind=kind))
+        errors.append(difference(f"the end of a run of {n}", run.mean, x0, scale, kind=kind))
+        errors.append(difference(f"the noise left at the end of a run of {n}", run.sd, 0, scale, kind=kind))
     return gravest(2e-3, errors)
 
 
@@ -127,11 +128,13 @@ def the_network_is_shown_the_noise_of_the_t_it_is_told(scheduler: Scheduler, n: 
     for k in dict.fromkeys(map(ask.steps_of, (*(k for k in short if k > 3), n))):
         a, s = ask.at(ask.timesteps(k)[0])
         seen = _run(ask, k, denoise, a * x0, s).seen
+        before = ask.timesteps(k)[0]
         for (t, mean, sd), expected in zip(seen, _spreads(ask, [t for t, *_ in seen]), strict=True):
-            a, s = ask.at(t)
+            (a, s), lost, before = ask.at(t), ask.lost(before, t), t
+            scale = max(s, lost / 0.03)
             what = f"in what the network is shown at t = {t:g} of a run of {k}"
-            errors.append(difference(f"the mean {what}", mean, a * x0, s))
-            errors.append(difference(f"the noise {what}", sd, expected, s))
+            errors.append(difference(f"the mean {what}", mean, a * x0, scale))
+            errors.append(difference(f"the noise {what}", sd, expected, scale))
     return max(errors)
 
 
@@ -154,17 +157,40 @@ def _spreads(ask: Asked, steps: list[float]) -> list[float]:
     needs=("alpha_bar", "target", "sample"), seed=seeds(), examples=4,
 )  # fmt: skip
 def gaussian_data_come_back_in_many_steps(scheduler: Scheduler, seed: int) -> float:
-    """With the exact denoiser: after 250 steps (or T) the mean and the spread are the data's but for the discretisation."""
+    """With the exact denoiser: after 250 steps (or T) the mean and the spread are the data's but for the discretisation,
+    for which there is room; more only where [DDIM] eq. 12 needs it in the same steps, as where T leaves signal."""
     ask = Asked(scheduler)
     n = ask.steps_of(250)
     m, v, denoise = _gaussian(np.random.default_rng(seed))
     run = _run(ask, n, denoise, np.zeros(4), 1.0)
     sd = np.sqrt(v)
     scale = sd * max(1, 250 / n)
+    means, spreads = zip((m, sd), *_eq_12(ask, run, m, v), strict=True)
     return max(
-        difference(f"the mean after {n} steps", run.mean, m, scale),
-        difference(f"the spread after {n} steps", run.sd, sd, scale),
+        difference(f"the mean after {n} steps", run.mean, _nearest(run.mean, means), scale),
+        difference(f"the spread after {n} steps", run.sd, _nearest(run.sd, spreads), scale),
     )
+
+
+def _nearest(came: np.ndarray, among: Sequence[np.ndarray]) -> np.ndarray:
+    """The nearest that lies between the smallest and the largest."""
+    return np.clip(came, np.min(among, axis=0), np.max(among, axis=0))
+
+
+def _eq_12(ask: Asked, run: _Run, m: np.ndarray, v: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The mean and the spread that [DDIM] eq. 12 with eta = 0 and 1 (and noise of beta, if that is declared) ends in, for
+    N(m, v) and its exact denoiser, in the steps of a run from N(0, 1). Each step is linear: x - a m becomes g (x - a m)."""
+    steps = sorted({t for t, *_ in run.seen}, reverse=True)
+    ends = []
+    for eta, beta in ((0, False), (1, False), *([(1, True)] if ask.variance == "beta" else [])):
+        off, variance = -float(ask.at(steps[0])[0]) * m if steps else 0 * m, np.ones_like(m)
+        for t, t_prev in pairwise([*steps, 0]):
+            of = levels(ask, t, t_prev)
+            k, fresh = of.a * v / (of.a**2 * v + of.s**2), eta * of.posterior
+            g = of.b * k + np.sqrt(max(of.r**2 - fresh, 0)) * (1 - of.a * k) / of.s
+            off, variance = g * off, g**2 * variance + (of.allowed("beta") if beta else fresh)
+        ends.append((m + off, np.sqrt(variance)))
+    return ends
 
 
 @claim(
@@ -173,20 +199,24 @@ def gaussian_data_come_back_in_many_steps(scheduler: Scheduler, seed: int) -> fl
     needs=("alpha_bar", "target", "sample"), seed=seeds(), n=st.integers(15, 40), examples=4, unless=("all_steps",),
 )  # fmt: skip
 def more_steps_bring_a_run_closer_to_the_data(scheduler: Scheduler, seed: int, n: int) -> float:
-    """Four times the steps halve the error in mean and spread, or leave at most 3 %; at order 1 they would quarter it."""
+    """Four times the steps halve the error in mean and spread, or leave at most 3 %; at order 1 they would quarter it.
+    Where [DDIM] eq. 12 does not do so in the same steps, its error is allowed: few steps of some laws are too coarse."""
     ask = Asked(scheduler)
     m, v, denoise = _gaussian(np.random.default_rng(seed))
     sd = np.sqrt(v)
     if 4 * n > ask.T:
         return 0.0
-    few, many = (
-        max(np.abs((run.mean - m) / sd).max(), np.abs(run.sd / sd - 1).max())
-        for run in (_run(ask, k, denoise, np.zeros(4), 1.0) for k in (n, 4 * n))
-    )
-    text = (
-        f"Gaussian data in {4 * n} steps: expected an error of at most half the {few:.3g} of {n} steps, got {many:.3g}"
-    )
-    return Difference(many / max(few / 2, 0.03), text)
+
+    def error(mean: np.ndarray, spread: np.ndarray) -> float:
+        return float(max(np.abs((mean - m) / sd).max(), np.abs(spread / sd - 1).max()))
+
+    runs = [_run(ask, k, denoise, np.zeros(4), 1.0) for k in (n, 4 * n)]
+    few, many = (error(run.mean, run.sd) for run in runs)
+    usual = zip(*([error(*end) for end in _eq_12(ask, run, m, v)] for run in runs), strict=True)
+    coarse = max((1.01 * late for early, late in usual if late > 0.4 * early), default=0.0)
+    most, why = max((few / 2, f"half the {few:.3g} of {n} steps"), (coarse, f"the {coarse:.3g} of [DDIM] eq. 12"))
+    text = f"Gaussian data in {4 * n} steps: expected an error of at most {why}, got {many:.3g}"
+    return Difference(many / max(most, 0.03), text)
 
 
 @claim(
@@ -202,13 +232,13 @@ def one_step_gives_the_mean_of_the_data(scheduler: Scheduler, seed: int) -> floa
     first = run.seen[0][0] if run.seen else ask.T
     a, s = ask.at(ask.T)
     gain = a * v / (a**2 * v + s**2)
-    least = float(ask.at(1)[1])
+    least, scale = float(ask.at(1)[1]), max(1.0, ask.lost(first, 0) / 0.01)
     one = bool(np.all(np.abs(run.sd - gain - least) < 0.25 * least))  # the noise of t = 1 is left in the result
     kind = "convention" if one or first != ask.T else ""
     begun = "" if first == ask.T else f", begun at t = {first:g} of {ask.T}"
     return max(
-        difference(f"the mean after one step{begun}", run.mean, m - gain * a * m, 1, kind=kind),
-        difference(f"the spread after one step{begun}", run.sd, gain, 1, kind=kind),
+        difference(f"the mean after one step{begun}", run.mean, m - gain * a * m, scale, kind=kind),
+        difference(f"the spread after one step{begun}", run.sd, gain, scale, kind=kind),
     )
 
 
@@ -218,9 +248,11 @@ def one_step_gives_the_mean_of_the_data(scheduler: Scheduler, seed: int) -> floa
     needs=("alpha_bar", "target", "sample"), n=lengths, other=lengths, dtype=dtypes, seed=seeds(), examples=10,
 )  # fmt: skip
 def a_run_leaves_nothing_behind(scheduler: Scheduler, n: int, other: int, dtype: str, seed: int) -> float:
-    """The same input gives the same result, in its shape and dtype, and nothing given is written to."""
+    """The same input gives the same result, in its shape and dtype, and nothing given is written to. Where alpha_bar_T is
+    too small for a dtype, the next wider one is asked."""
     ask, rng = Asked(scheduler), np.random.default_rng(seed)
     kind, n, other = ask.kind(), ask.steps_of(n), ask.steps_of(other)
+    dtype = ask.carried(dtype, ask.T)
     x, z = rng.standard_normal((2, *SHAPE)).astype(dtype)
 
     def model(x_t: np.ndarray, t: float) -> np.ndarray:

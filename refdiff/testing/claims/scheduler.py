@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..asking import SINGLE, Asked, Difference, difference, gravest, naming, same_dtype, unchanged
+from ..asking import DOUBLE, SINGLE, Asked, Difference, difference, gravest, naming, same_dtype, unchanged
 from ..claim import claim
 from ..laws import published
 from ..scheduler import Scheduler
 from ..strategies import seeds, shapes
 
 SHAPE = (8, 6)  # samples, elements
-EXACT = 1e-300  # alpha_bar() taken for what it is
 short = (10, 7, 5, 4, 3, 2)  # steps of a run; runs of one have their own claims
 longer: Any = st.sampled_from([20, 50, 100, 250])
 lengths: Any = st.sampled_from([*short, 20, 50, 100, 250])
@@ -161,11 +160,11 @@ def half_precision_data_get_the_right_noise(scheduler: Scheduler, seed: int, one
     unless=("float32",),
 )  # fmt: skip
 def double_precision_data_get_noise_in_double_precision(scheduler: Scheduler, seed: int, one_t: bool) -> float:
-    """Nothing is silently computed in float32, nor in other numbers than alpha_bar() tells. What is no rounding of float32
-    is another claim's affair."""
+    """Nothing is silently computed in float32, nor in other numbers than alpha_bar() tells, up to its rounding in float64.
+    What is no rounding of float32 is another claim's affair."""
     ask = Asked(scheduler)
     t = _drawn_times(ask, seed, one_t)
-    error = _closed_form(ask, seed, "float64", t, "float64", EXACT)
+    error = _closed_form(ask, seed, "float64", t, "float64", DOUBLE)
     return error if error <= 1e5 or _holds_in_single(ask, seed, t) else 0.0
 
 
