@@ -76,16 +76,19 @@ def share(counts: Counter[str]) -> float:
     return counts["killed"] / max(1, counts.total() - counts["not tried"])
 
 
-def page(total: int, counts: Counter[str], explained: list[tuple[Mutant, str]]) -> str:
-    """docs/mutants.md: the survivors by function, each with its reason."""
+def page(codes: dict[str, int | None], explained: list[tuple[Mutant, str]]) -> str:
+    """docs/mutants.md: how many there are, what was not tried, and the survivors by function, each with its reason."""
+    counts, left = Counter(map(outcome, codes.values())), Counter(function_of(m) for m, c in codes.items() if c is None)
     parts = [
         "# Mutants",
         "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must "
         "notice. Each of those that they do not notice was looked at, and the reason given here is its own. "
         "Made by `make mutants` from the run and `tests/mutants.toml`.",
-        f"{total} mutants, {counts['killed']} killed ({share(counts):.1%} of those tried), {counts['survived']} survived, "
-        f"{counts['untested']} in lines that no test reaches, {counts['not tried']} not tried.",
+        f"{len(codes)} mutants, {counts['killed']} killed ({share(counts):.1%} of those tried), "
+        f"{counts['survived']} survived, {counts['untested']} in lines that no test reaches, {counts['not tried']} not tried.",
     ]
+    if left:
+        parts.append(f"Not tried: {', '.join(f'`{function}` ({n})' for function, n in sorted(left.items()))}.")
     for function in sorted({mutant.function for mutant, _ in explained}):
         parts.append(f"## {function}")
         parts += [
@@ -101,7 +104,7 @@ def main(target: str) -> int:
     alive = [mutant(name) for name, code in codes.items() if code in (SURVIVED, UNTESTED)]
     explained = [(m, known[m]) for m in alive if m in known]
     unexplained = [m for m in alive if m not in known]
-    Path(target).write_text(page(len(codes), counts, explained))
+    Path(target).write_text(page(codes, explained))
     tried = f"({share(counts):.1%} of those tried)"
     print(f"{counts['killed']} of {len(codes)} mutants killed {tried}, {counts['not tried']} not tried")
     for text, mutants in (
