@@ -85,7 +85,8 @@ def page(codes: dict[str, int | None], explained: list[tuple[Mutant, str]]) -> s
         "notice. Each of those that they do not notice was looked at, and the reason given here is its own. "
         "Made by `make mutants` from the run and `tests/mutants.toml`.",
         f"{len(codes)} mutants, {counts['killed']} killed ({share(counts):.1%} of those tried), "
-        f"{counts['survived']} survived, {counts['untested']} in lines that no test reaches, {counts['not tried']} not tried.",
+        f"{counts['survived']} survived, {counts['untested']} in lines that no test reaches, "
+        f"{counts['not tried']} not tried.",
     ]
     if left:
         parts.append(f"Not tried: {', '.join(f'`{function}` ({n})' for function, n in sorted(left.items()))}.")
