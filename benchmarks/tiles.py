@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.suite import Suite
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
+from refdiff.benchmark.device import captured
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
 from refdiff.engines.cuda.array import Array
@@ -111,15 +112,8 @@ def timed(context: Context, case: Mapping[str, Any]) -> tuple[np.ndarray, Callab
     y = shown(first())
     copies = max(1, min(case["copies"], ENOUGH // memory.peak))
     runs = [first, *(launcher(context, case, copy) for copy in range(1, copies))]
-
-    def together() -> None:
-        [run() for run in runs]  # each result has a place of its own
-
-    reserved = -1
-    while memory.reserved != reserved:  # until there is room: a capture cannot make any
-        reserved = memory.reserved
-        together()
-    return y, context.capture(together).replay, copies
+    replay, _ = captured(context, runs)
+    return y, replay, copies
 
 
 def problem_of(case: Mapping[str, Any]) -> Problem:
