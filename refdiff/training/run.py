@@ -12,11 +12,9 @@ from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .config import Config
 from .sampling import NotFiniteError, sample
-from .state import State, load_state, save_state
+from .state import CHECKPOINT, State, load_state, save_state
 
-__all__ = ["CHECKPOINT", "Run", "resumable"]
-
-CHECKPOINT = "checkpoint.safetensors"
+__all__ = ["Run", "resumable"]
 
 # Keys that a resumed run may change: they do not touch what is computed.
 _FREE = {"train.log_every", "train.grid_every", "train.checkpoint_every", "engine", "dtype"}

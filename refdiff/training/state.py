@@ -13,7 +13,9 @@ from ..storage import load_checkpoint, save_checkpoint
 from .config import Config
 from .optimiser import zeros_like
 
-__all__ = ["State", "load_state", "save_state"]
+__all__ = ["CHECKPOINT", "State", "load_state", "save_state"]
+
+CHECKPOINT = "checkpoint.safetensors"  # its name in a run's folder
 
 
 class State(NamedTuple):
@@ -46,7 +48,7 @@ def load_state(path: str | Path) -> tuple[Config, State]:
     """What `save_state` wrote; a folder means the checkpoint in it. FormatError when it does not hold together."""
     path = Path(path)
     if path.is_dir():
-        path = path / "checkpoint.safetensors"
+        path = path / CHECKPOINT
     arrays, metadata = load_checkpoint(path)
     try:
         config = Config.from_dict(metadata["config"])
