@@ -39,7 +39,7 @@ from refdiff.engines.cuda.noise import normal
 from refdiff.engines.cuda.product import TILES, Tile, chosen_by, guess, split, usual_split
 from refdiff.engines.cuda.sources import KERNELS
 from refdiff.engines.cuda.tile_table import Problem, Table
-from refdiff.random import Key
+from refdiff.random import Sequence
 from refdiff.storage.atomic import replace_file
 from refdiff.training import PRESETS
 
@@ -84,7 +84,7 @@ def launcher(context: Context, case: Mapping[str, Any], copy: int = 0) -> Callab
     operation, dtype = case["operation"], case["dtype"]
 
     def draw(stream: int, shape: tuple[int, ...], dtype: str) -> Array:
-        return normal(Key(case["seed"] + copy, stream, 0), shape[0], shape[1:], dtype)
+        return normal(Sequence(case["seed"] + copy, stream, 0), shape[0], shape[1:], dtype)
 
     with use(context):
         x = draw(1, tuple(case["inputs"][0]), dtype)

@@ -10,6 +10,7 @@ machines, because nothing is ever "drawn next". The generator is Philox 4x32-10 
 
 from __future__ import annotations
 
+import zlib
 from enum import IntEnum
 from fractions import Fraction
 from math import floor
@@ -17,7 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Key", "Stream", "bits", "integers", "least_word", "normal", "permutation", "philox", "uniform"]
+__all__ = [
+    "Key", "Sequence", "Stream", "bits", "integers", "least_word", "normal", "permutation", "philox", "stream",
+    "uniform",
+]  # fmt: skip
 
 # [Philox] section 3.3: the two multipliers and the two Weyl increments of Philox 4x32.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -39,7 +43,7 @@ class Stream(IntEnum):
     DROPOUT = 1 << 16  # and one stream a layer, counted up from here
 
 
-class Key(NamedTuple):
+class Sequence(NamedTuple):
     """Names a sequence of numbers: seed (64 bits), stream and step (32 bits each), all non-negative. first: the number
     that sample 0 has, for a part of a batch.
     """
@@ -48,6 +52,32 @@ class Key(NamedTuple):
     stream: int
     step: int = 0
     first: int = 0
+
+
+def stream(name: str) -> int:
+    """The stream that a name stands for: its CRC-32 with the highest bit set; those of `Stream` have it clear."""
+    return zlib.crc32(name.encode()) | 1 << 31
+
+
+class Key(NamedTuple):
+    """Whose numbers: samples first .. first + N - 1 of the `total` that a step has. It names sequences: key("eps").
+
+    path: what the names stand under, so that two users of one name never share numbers.
+    """
+
+    seed: int
+    step: int = 0
+    first: int = 0
+    total: int = 1
+    path: str = ""
+
+    def __call__(self, name: str) -> Sequence:
+        """The sequence of this name."""
+        return Sequence(self.seed, stream(self.path + name), self.step, self.first)
+
+    def under(self, name: str) -> Key:
+        """A key whose names stand under this one."""
+        return self._replace(path=f"{self.path}{name}/")
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -64,7 +94,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3]).astype(np.uint32)
 
 
-def bits(key: Key, index: Any, count: int) -> np.ndarray:
+def bits(key: Sequence, index: Any, count: int) -> np.ndarray:
     """`count` random words for each sample.   index (N,) integers -> (N, count) uint32.
 
     Element e of sample i is word e % 4 of the counter (e // 4, key.first + i, key.step, key.stream).
@@ -82,7 +112,7 @@ def bits(key: Key, index: Any, count: int) -> np.ndarray:
     return np.moveaxis(words, 0, -1).reshape(len(index), 4 * blocks)[:, :count]
 
 
-def uniform(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> np.ndarray:
+def uniform(key: Sequence, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> np.ndarray:
     """Uniform on (0, 1), both ends excluded: (word + 1/2) / 2^32.   index (N,) -> (N, *shape).
 
     In float32 the largest value rounds to 1; draw in float64 where that matters.
@@ -96,7 +126,7 @@ def least_word(rate: float) -> int:
     return floor(Fraction(rate) * (1 << 32) - Fraction(1, 2)) + 1
 
 
-def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
+def normal(key: Sequence, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
     """Standard normal numbers by Box and Muller [BoxMuller]: words in pairs (u, v) become
 
         sqrt(-2 log u) cos(2 pi v),  sqrt(-2 log u) sin(2 pi v),
@@ -110,7 +140,7 @@ def normal(key: Key, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.fl
     return pairs.reshape(len(u), 2 * u.shape[1])[:, :count].astype(dtype).reshape(len(u), *shape)
 
 
-def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
+def integers(key: Sequence, index: Any, low: int, high: int) -> np.ndarray:
     """Uniform integers from low to high, both included.   index (N,) -> (N,) int64.
 
     The high half of word * (high - low + 1): no value is likelier than another by more than 2^-32.
@@ -121,13 +151,13 @@ def integers(key: Key, index: Any, low: int, high: int) -> np.ndarray:
     return low + ((words * np.uint64(high - low + 1)) >> _32).astype(np.int64)
 
 
-def permutation(key: Key, n: int) -> np.ndarray:
+def permutation(key: Sequence, n: int) -> np.ndarray:
     """A random order of 0 .. n-1: the order of n random words, equal ones by place.   -> (n,) int64."""
     return np.argsort(bits(key, np.arange(n), 1)[:, 0], kind="stable")
 
 
-def _check(key: Key, index: np.ndarray) -> None:
-    for name, value, width in zip(Key._fields, key, (64, 32, 32, 32), strict=True):
+def _check(key: Sequence, index: np.ndarray) -> None:
+    for name, value, width in zip(Sequence._fields, key, (64, 32, 32, 32), strict=True):
         if not isinstance(value, int | np.integer) or not 0 <= value < 1 << width:
             raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, got {value}")
     if (

@@ -1,6 +1,7 @@
 """Philox against its published answers and a second implementation; layout, independence and distribution of the noise."""
 
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -8,14 +9,26 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from refdiff import random
-from refdiff.random import Key, Stream, bits, integers, least_word, normal, permutation, philox, uniform
+from refdiff.random import (
+    Key,
+    Sequence,
+    Stream,
+    bits,
+    integers,
+    least_word,
+    normal,
+    permutation,
+    philox,
+    stream,
+    uniform,
+)
 from refdiff.testing.strategies import seeds, shapes
 
 words = st.integers(0, 2**32 - 1)
 
 
 def keys():
-    return st.builds(Key, seeds(64), words, words, st.just(0))
+    return st.builds(Sequence, seeds(64), words, words, st.just(0))
 
 
 def indices(max_size=6):
@@ -142,33 +155,35 @@ def test_changing_one_field_alone_changes_the_words(key):
 def test_no_two_uses_share_a_stream():
     assert len({int(stream) for stream in Stream}) == len(Stream.__members__)
     assert max(Stream) == Stream.DROPOUT  # one stream a layer is counted up from it
-    assert bits(Key(1, Stream.NOISE), [0], 4).tolist() == bits(Key(1, 5), [0], 4).tolist()
+    assert bits(Sequence(1, Stream.NOISE), [0], 4).tolist() == bits(Sequence(1, 5), [0], 4).tolist()
 
 
 def test_numpy_integers_name_the_same_numbers_as_pythons():
-    plain = normal(Key(2**63 + 5, 3, 7), [1, 2], (3,))
-    assert np.array_equal(normal(Key(np.uint64(2**63 + 5), np.uint8(3), np.int64(7)), np.uint8([1, 2]), (3,)), plain)
-    assert np.array_equal(normal(Key(2**63 + 5, 3, 7), range(1, 3), (3,)), plain)
+    plain = normal(Sequence(2**63 + 5, 3, 7), [1, 2], (3,))
+    assert np.array_equal(
+        normal(Sequence(np.uint64(2**63 + 5), np.uint8(3), np.int64(7)), np.uint8([1, 2]), (3,)), plain
+    )
+    assert np.array_equal(normal(Sequence(2**63 + 5, 3, 7), range(1, 3), (3,)), plain)
 
 
 @pytest.mark.parametrize("word", [0, 1, 2**31, ONES - 1, ONES])
 def test_uniform_excludes_both_ends_even_for_the_extreme_words(monkeypatch, word):
     monkeypatch.setattr(random, "philox", lambda counter, key: np.full(np.shape(counter), word, np.uint32))
-    u = uniform(Key(1, 1), [0], (4,))
+    u = uniform(Sequence(1, 1), [0], (4,))
     assert np.all((u > 0) & (u < 1))
     assert np.all(u == (2 * word + 1) / 2**33)
-    assert np.all(abs(normal(Key(1, 1), [0], (4,))) < 6.77)
-    assert integers(Key(1, 1), [0], -3, 2).tolist() == [-3 + word * 6 // 2**32]
+    assert np.all(abs(normal(Sequence(1, 1), [0], (4,))) < 6.77)
+    assert integers(Sequence(1, 1), [0], -3, 2).tolist() == [-3 + word * 6 // 2**32]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128])
 def test_numbers_are_computed_in_float64_and_cast_once(dtype):
     index = np.arange(50)
     for draw in (uniform, normal):
-        came = draw(Key(7, 5), index, (3,), dtype)
+        came = draw(Sequence(7, 5), index, (3,), dtype)
         assert came.dtype == dtype
-        assert np.array_equal(came, draw(Key(7, 5), index, (3,), np.float64).astype(dtype))
-    assert normal(Key(7, 5), index).dtype == np.float32
+        assert np.array_equal(came, draw(Sequence(7, 5), index, (3,), np.float64).astype(dtype))
+    assert normal(Sequence(7, 5), index).dtype == np.float32
 
 
 def kolmogorov_smirnov(samples, cdf):
@@ -179,7 +194,7 @@ def kolmogorov_smirnov(samples, cdf):
 
 
 def test_uniform_numbers_are_uniform():
-    u = uniform(Key(11, Stream.DATA), np.arange(1000), (100,))
+    u = uniform(Sequence(11, Stream.DATA), np.arange(1000), (100,))
     for power in (1, 2, 3, 4):
         moment, variance = 1 / (power + 1), 1 / (2 * power + 1) - 1 / (power + 1) ** 2
         assert abs(np.mean(u**power) - moment) <= 4 * np.sqrt(variance / u.size)
@@ -187,14 +202,14 @@ def test_uniform_numbers_are_uniform():
 
 
 def test_normal_numbers_are_normal():
-    z = normal(Key(12, Stream.NOISE), np.arange(1000), (100,), np.float64)
+    z = normal(Sequence(12, Stream.NOISE), np.arange(1000), (100,), np.float64)
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs(np.mean(z**power) - moment) <= 4 * np.sqrt(variance / z.size)
     assert kolmogorov_smirnov(z, np.vectorize(lambda x: 0.5 * math.erfc(-x / math.sqrt(2)))) <= 1.95
 
 
 def test_neighbouring_elements_samples_steps_and_streams_are_uncorrelated():
-    z = np.stack([normal(Key(13, stream, step), range(50), (50,)) for stream in (4, 5) for step in (0, 1)])
+    z = np.stack([normal(Sequence(13, stream, step), range(50), (50,)) for stream in (4, 5) for step in (0, 1)])
     neighbours = [(z[:, :, 1:], z[:, :, :-1]), (z[:, 1:], z[:, :-1]), (z[1:], z[:-1]), (z[2:], z[:2])]
     for a, b in neighbours:
         for power in (1, 2):  # the squares too: a Box-Muller pair shares its radius
@@ -214,7 +229,7 @@ def test_integers_lie_within_their_bounds_and_follow_the_words(key, low, count):
 
 def test_integers_are_uniform_and_reach_both_bounds():
     n = 60_000
-    values, counts = np.unique(integers(Key(14, Stream.TIME), np.arange(n), 1, 10), return_counts=True)
+    values, counts = np.unique(integers(Sequence(14, Stream.TIME), np.arange(n), 1, 10), return_counts=True)
     assert values.tolist() == list(range(1, 11))
     assert np.sum((counts - n / 10) ** 2 / (n / 10)) <= 27.9  # chi-squared of 9 degrees: above once in a thousand
 
@@ -227,7 +242,7 @@ def test_a_permutation_holds_every_number_once(key, n):
 
 
 def test_permutations_are_uniform_and_change_with_the_step():
-    orders = [tuple(permutation(Key(15, Stream.ORDER, step), 3).tolist()) for step in range(1200)]
+    orders = [tuple(permutation(Sequence(15, Stream.ORDER, step), 3).tolist()) for step in range(1200)]
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 6
     assert np.sum((counts - 200) ** 2 / 200) <= 20.6  # chi-squared of 5 degrees: above once in a thousand
@@ -235,45 +250,51 @@ def test_permutations_are_uniform_and_change_with_the_step():
 
 def test_equal_words_are_ordered_by_place(monkeypatch):
     monkeypatch.setattr(random, "bits", lambda key, index, count: np.array([[2], [1], [2], [1]] * 25, np.uint32))
-    assert permutation(Key(1, 1), 100).tolist() == [i for i in range(100) if i % 2] + list(range(0, 100, 2))
+    assert permutation(Sequence(1, 1), 100).tolist() == [i for i in range(100) if i % 2] + list(range(0, 100, 2))
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
 def test_no_samples_and_no_elements_give_empty_arrays(draw):
     none = np.zeros(0, dtype=int)
-    assert draw(Key(1, 1), none, (3, 2)).shape == (0, 3, 2)
-    assert draw(Key(1, 1), none).shape == (0,)
-    assert draw(Key(1, 1), [0, 1], (0,)).shape == (2, 0)
-    assert draw(Key(1, 1), none, (0, 3)).shape == (0, 0, 3)
+    assert draw(Sequence(1, 1), none, (3, 2)).shape == (0, 3, 2)
+    assert draw(Sequence(1, 1), none).shape == (0,)
+    assert draw(Sequence(1, 1), [0, 1], (0,)).shape == (2, 0)
+    assert draw(Sequence(1, 1), none, (0, 3)).shape == (0, 0, 3)
 
 
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: uniform(Key(-1, 1), [0]), r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
+        (lambda: uniform(Sequence(-1, 1), [0]), r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
         (
-            lambda: uniform(Key(2**64, 1), [0]),
+            lambda: uniform(Sequence(2**64, 1), [0]),
             r"seed: expected an integer from 0 to 2\^64 - 1, got 18446744073709551616",
         ),
-        (lambda: uniform(Key(1.5, 1), [0]), "seed: expected an integer .* got 1.5"),
-        (lambda: uniform(Key(1, -1), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, got -1"),
-        (lambda: uniform(Key(1, 2**32), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, got 4294967296"),
-        (lambda: uniform(Key(1, 1, -1), [0]), r"step: expected an integer from 0 to 2\^32 - 1, got -1"),
-        (lambda: uniform(Key(1, 1, 2**32), [0]), r"step: expected an integer from 0 to 2\^32 - 1, got 4294967296"),
-        (lambda: uniform(Key(1, 1, 1.5), [0]), "step: expected an integer .* got 1.5"),
-        (lambda: uniform(Key(1, 1, 1, -1), [0]), r"first: expected an integer from 0 to 2\^32 - 1, got -1"),
-        (lambda: uniform(Key(1, 1, 1, 2**32), [0]), r"first: expected an integer from 0 to 2\^32 - 1, got 4294967296"),
-        (lambda: uniform(Key(1, 1, 1, 1.5), [0]), "first: expected an integer .* got 1.5"),
-        (lambda: uniform(Key(1, 1, 1, 2**32 - 1), [0, 1]), "index: expected a 1-D array of integers"),
-        (lambda: normal(Key(1, 1), 0), r"index: expected a 1-D array of integers .* got shape \(\)"),
-        (lambda: normal(Key(1, 1), [[0]]), r"index: expected a 1-D array of integers .* got shape \(1, 1\)"),
-        (lambda: normal(Key(1, 1), [0.0]), "index: expected a 1-D array of integers .* dtype float64"),
-        (lambda: normal(Key(1, 1), [True]), "index: expected a 1-D array of integers .* dtype bool"),
-        (lambda: normal(Key(1, 1), [3, -1]), "index: expected a 1-D array of integers"),
-        (lambda: normal(Key(1, 1), [3, 2**32]), "index: expected a 1-D array of integers"),
-        (lambda: integers(Key(1, 1), [0], 1, 0), r"high: expected low <= high < low \+ 2\^32, got low = 1, high = 0"),
-        (lambda: integers(Key(1, 1), [0], 0, 2**32), "high: expected low <= high .* high = 4294967296"),
-        (lambda: permutation(Key(-1, 1), 3), "seed: expected an integer"),
+        (lambda: uniform(Sequence(1.5, 1), [0]), "seed: expected an integer .* got 1.5"),
+        (lambda: uniform(Sequence(1, -1), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, got -1"),
+        (lambda: uniform(Sequence(1, 2**32), [0]), r"stream: expected an integer from 0 to 2\^32 - 1, got 4294967296"),
+        (lambda: uniform(Sequence(1, 1, -1), [0]), r"step: expected an integer from 0 to 2\^32 - 1, got -1"),
+        (lambda: uniform(Sequence(1, 1, 2**32), [0]), r"step: expected an integer from 0 to 2\^32 - 1, got 4294967296"),
+        (lambda: uniform(Sequence(1, 1, 1.5), [0]), "step: expected an integer .* got 1.5"),
+        (lambda: uniform(Sequence(1, 1, 1, -1), [0]), r"first: expected an integer from 0 to 2\^32 - 1, got -1"),
+        (
+            lambda: uniform(Sequence(1, 1, 1, 2**32), [0]),
+            r"first: expected an integer from 0 to 2\^32 - 1, got 4294967296",
+        ),
+        (lambda: uniform(Sequence(1, 1, 1, 1.5), [0]), "first: expected an integer .* got 1.5"),
+        (lambda: uniform(Sequence(1, 1, 1, 2**32 - 1), [0, 1]), "index: expected a 1-D array of integers"),
+        (lambda: normal(Sequence(1, 1), 0), r"index: expected a 1-D array of integers .* got shape \(\)"),
+        (lambda: normal(Sequence(1, 1), [[0]]), r"index: expected a 1-D array of integers .* got shape \(1, 1\)"),
+        (lambda: normal(Sequence(1, 1), [0.0]), "index: expected a 1-D array of integers .* dtype float64"),
+        (lambda: normal(Sequence(1, 1), [True]), "index: expected a 1-D array of integers .* dtype bool"),
+        (lambda: normal(Sequence(1, 1), [3, -1]), "index: expected a 1-D array of integers"),
+        (lambda: normal(Sequence(1, 1), [3, 2**32]), "index: expected a 1-D array of integers"),
+        (
+            lambda: integers(Sequence(1, 1), [0], 1, 0),
+            r"high: expected low <= high < low \+ 2\^32, got low = 1, high = 0",
+        ),
+        (lambda: integers(Sequence(1, 1), [0], 0, 2**32), "high: expected low <= high .* high = 4294967296"),
+        (lambda: permutation(Sequence(-1, 1), 3), "seed: expected an integer"),
     ],
 )
 def test_what_names_no_numbers_is_refused_by_name(draw, message):
@@ -292,3 +313,15 @@ def test_the_least_word_is_the_first_whose_uniform_number_exceeds_the_rate(word,
 def test_the_least_words_of_the_ends():
     assert least_word(0.0) == 0
     assert least_word(1.0) == 1 << 32
+
+
+def test_a_key_names_sequences_of_their_own():
+    key = Key(7, 3, 16, 64)
+    assert key("eps") == Sequence(7, zlib.crc32(b"eps") | 1 << 31, 3, 16)
+    assert key.under("Denoising").under("text")("eps") == Sequence(
+        7, zlib.crc32(b"Denoising/text/eps") | 1 << 31, 3, 16
+    )
+    streams = [stream(name) for name in ("eps", "t", "a/eps", "b/eps", "")]
+    assert len(set(streams)) == len(streams)
+    assert all(1 << 31 <= s < 1 << 32 for s in streams)
+    assert all(s < 1 << 31 for s in Stream)

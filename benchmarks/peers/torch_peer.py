@@ -21,7 +21,7 @@ from refdiff.benchmark import serve
 from refdiff.benchmark.cases import config_of, draw, network, operands, weights
 from refdiff.models import flatten
 from refdiff.process import SPACINGS
-from refdiff.random import Key, Stream, integers, normal
+from refdiff.random import Sequence, Stream, integers, normal
 
 FLUSH = 256 << 20
 
@@ -231,8 +231,8 @@ class TorchPeer:
                 late(measured)
 
         self.run, place = run, np.arange(n)
-        t = torch.from_numpy(integers(Key(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
-        eps = self._images(normal(Key(case["seed"], Stream.NOISE, 1), place, net.config.shape))
+        t = torch.from_numpy(integers(Sequence(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
+        eps = self._images(normal(Sequence(case["seed"], Stream.NOISE, 1), place, net.config.shape))
         loss, norm = step(t, eps)
         if case.get("alone"):
             return {"loss": loss.item(), "gradient_norm": norm.item()}
@@ -244,7 +244,7 @@ class TorchPeer:
         config = config_of(case, "reference")
         net, call = self._network(case)
         schedule, n = config.schedule.build(), case["batch"]
-        start = self._images(normal(Key(case["seed"], Stream.START), np.arange(n), net.config.shape))
+        start = self._images(normal(Sequence(case["seed"], Stream.START), np.arange(n), net.config.shape))
         a, s = np.sqrt(schedule.alpha_bar), np.sqrt(schedule.one_minus_alpha_bar)
         steps = [0, *SPACINGS[config.sample.spacing](schedule, config.sample.steps).tolist()]
 

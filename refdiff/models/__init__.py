@@ -11,7 +11,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from ..random import Key
+from ..random import Sequence
 from . import mlp, unet
 from .blocks import Saved
 from .forgetful import Forgetful, once
@@ -53,7 +53,7 @@ def layout(config: ModelConfig) -> Tree:
 
 
 def forward(
-    engine: ModuleType, config: ModelConfig, p: Tree, x: Any, t: Any, key: Key | None = None
+    engine: ModuleType, config: ModelConfig, p: Tree, x: Any, t: Any, key: Sequence | None = None
 ) -> tuple[Any, Saved]:
     """The prediction for x at t.   x (N, ...), t (N,) -> (N, ...), saved. A key switches dropout on."""
     return _MODULES[type(config)].forward(engine, config, p, x, t, key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from ..random import Key
+from ..random import Sequence
 from .parameters import conv_layout, linear_layout, norm_layout
 from .trees import Tree
 
@@ -69,7 +69,7 @@ def residual_layout(c_in: int, c_out: int, width: int) -> Tree:
 
 
 def residual(
-    engine: ModuleType, p: Tree, x: Any, emb: Any, groups: int, rate: float = 0.0, key: Key | None = None
+    engine: ModuleType, p: Tree, x: Any, emb: Any, groups: int, rate: float = 0.0, key: Sequence | None = None
 ) -> tuple[Any, Saved]:
     """x (N, H, W, C_in), emb (N, E) -> (N, H, W, C_out). Dropout when rate > 0 and a key is given."""
     saved: Saved = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..random import Key
+from ..random import Sequence
 from . import blocks
 from .blocks import Saved
 from .parameters import linear_layout
@@ -52,7 +52,7 @@ def layout(config: MLPConfig) -> Tree:
 
 
 def forward(
-    engine: ModuleType, config: MLPConfig, p: Tree, x: Any, t: Any, key: Key | None = None
+    engine: ModuleType, config: MLPConfig, p: Tree, x: Any, t: Any, key: Sequence | None = None
 ) -> tuple[Any, Saved]:
     """The network's prediction: h + W2 silu(W1 silu(h) + time), layer after layer.   x (N, size), t (N,) -> (N, size)."""
     saved: Saved = {}

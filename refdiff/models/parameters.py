@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..random import Key, Stream, uniform
+from ..random import Sequence, Stream, uniform
 from .trees import Tree, leaves, unflatten
 
 __all__ = ["Spec", "conv_layout", "count", "initialise", "linear_layout", "norm_layout"]
@@ -49,7 +49,7 @@ def initialise(layout: Tree, seed: int, dtype: Any = np.float32) -> Tree:
     flat = {}
     for i, (path, spec) in enumerate(leaves(layout)):
         if spec.fan:
-            u = uniform(Key(seed, Stream.INIT, i), np.arange(spec.shape[0]), spec.shape[1:])
+            u = uniform(Sequence(seed, Stream.INIT, i), np.arange(spec.shape[0]), spec.shape[1:])
             value = ((2 * u - 1) * (3 / spec.fan) ** 0.5).astype(dtype)
         else:
             value = np.full(spec.shape, spec.value, dtype)

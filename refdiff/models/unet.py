@@ -6,13 +6,13 @@ the network is stands in one place. Backward walks them the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import gcd
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..random import Key
+from ..random import Sequence
 from . import blocks
 from .blocks import Saved
 from .parameters import conv_layout, norm_layout
@@ -88,7 +88,7 @@ class UNetConfig:
         return self.size, self.size, self.channels
 
 
-def level_sizes(size: int, multipliers: Sequence[int]) -> list[int]:
+def level_sizes(size: int, multipliers: Collection[int]) -> list[int]:
     """Height and width of each level, from the images' own down."""
     return [size // 2**level for level in range(len(multipliers))]
 
@@ -161,7 +161,7 @@ def layout(config: UNetConfig) -> Tree:
 
 
 def forward(
-    engine: ModuleType, config: UNetConfig, p: Tree, x: Any, t: Any, key: Key | None = None
+    engine: ModuleType, config: UNetConfig, p: Tree, x: Any, t: Any, key: Sequence | None = None
 ) -> tuple[Any, Saved]:
     """The network's prediction.   x (N, size, size, channels), t (N,) -> (N, size, size, channels), saved.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..models import Tree
 from ..process import GaussianMixture, convert, q_sample
-from ..random import Key, Stream, integers, normal
+from ..random import Sequence, Stream, integers, normal
 from .config import Config
 from .data import MIXTURE_COVARIANCES, MIXTURE_MEANS, MIXTURE_WEIGHTS, Dataset, mixture
 from .sampling import denoiser
@@ -86,8 +86,8 @@ def eps_error(config: Config, p: Tree, x0: np.ndarray, seed: int = 0) -> dict[st
     """
     schedule, exact = config.schedule.build(), GaussianMixture(MIXTURE_WEIGHTS, MIXTURE_MEANS, MIXTURE_COVARIANCES)
     index = np.arange(len(x0))
-    t = integers(Key(seed, Stream.EVALUATION), index, 1, schedule.T)
-    eps = normal(Key(seed, Stream.EVALUATION, 1), index, x0.shape[1:])
+    t = integers(Sequence(seed, Stream.EVALUATION), index, 1, schedule.T)
+    eps = normal(Sequence(seed, Stream.EVALUATION, 1), index, x0.shape[1:])
     x_t = q_sample(schedule, x0, t, eps)
     eps_hat = convert(schedule, x_t, t, denoiser(config, p)(x_t, t), config.train.prediction, "eps")
     model, best = (float(((guess - eps) ** 2).mean()) for guess in (eps_hat, exact.eps(schedule, x_t, t)))
@@ -120,7 +120,7 @@ def evaluate(config: Config, p: Tree, samples: np.ndarray, data: Dataset, seed: 
     the error of eps for the mixture.
     """
     check_evaluable(data, len(samples))
-    noise = normal(Key(seed, Stream.EVALUATION, 2), np.arange(len(samples)), samples.shape[1:])
+    noise = normal(Sequence(seed, Stream.EVALUATION, 2), np.arange(len(samples)), samples.shape[1:])
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "frechet_samples": frechet_distance(samples, data.held_out),

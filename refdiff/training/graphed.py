@@ -24,7 +24,7 @@ from ..engines.cuda.optimiser import PIECE, OptimiserSettings, adamw, flat_state
 from ..errors import TrainingError
 from ..models import Tree, flatten, unflatten
 from ..process import Schedule, q_sample, target
-from ..random import Key, Stream
+from ..random import Sequence, Stream
 from .config import Config
 from .packing import Packing
 from .state import State
@@ -169,7 +169,7 @@ class Graphed:
         with cuda.use(self.context):
             advance(self.number)
             x_t, t, wanted = noised(self.x0, self.table, config.seed, self.number, self.dtype)
-            key = Key(config.seed, Stream.DROPOUT, self.number)  # type: ignore[arg-type]
+            key = Sequence(config.seed, Stream.DROPOUT, self.number)  # type: ignore[arg-type]
             y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
             loss, saved_loss = cuda.mean_squared_error(y, wanted)
             dy = cuda.mean_squared_error_backward(1.0, saved_loss)

@@ -28,7 +28,7 @@ from ..process import (
 )
 from ..process.likelihood import ReverseStep
 from ..progress import Progress
-from ..random import Key, Stream, integers, normal
+from ..random import Sequence, Stream, integers, normal
 from .config import Config
 from .sampling import denoiser
 
@@ -110,8 +110,8 @@ def estimate_bound(
     with Progress("likelihood", len(found), "image", progress) as bar:
         for first in range(0, len(found), batch):
             pair = np.arange(first, min(first + batch, len(found)))
-            t, x0 = step[pair], x[integers(Key(seed, Stream.EVALUATION, 3), pair, 0, len(x) - 1)]
-            eps = normal(Key(seed, Stream.EVALUATION, 4), pair, x.shape[1:], np.float64)
+            t, x0 = step[pair], x[integers(Sequence(seed, Stream.EVALUATION, 3), pair, 0, len(x) - 1)]
+            eps = normal(Sequence(seed, Stream.EVALUATION, 4), pair, x.shape[1:], np.float64)
             x_t = q_sample(schedule, x0, t, eps)
             found[pair], _ = l_vlb_term(schedule, x0, x_t, t, *reverse(x_t, t), bins)
             bar.update(len(pair))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import TrainingError
 from ..progress import Progress
-from ..random import Key, Stream, permutation
+from ..random import Sequence, Stream, permutation
 from .config import Config
 from .data import Dataset, load
 from .divergence import Overflows
@@ -30,7 +30,7 @@ def batch_indices(seed: int, seen: int, batch: int, n: int) -> np.ndarray:
     -> (batch,) integers; a function of its arguments alone, so a resumed run goes on where it was.
     """
     position = np.arange(seen, seen + batch)
-    orders = {epoch: permutation(Key(seed, Stream.ORDER, epoch), n) for epoch in np.unique(position // n).tolist()}
+    orders = {epoch: permutation(Sequence(seed, Stream.ORDER, epoch), n) for epoch in np.unique(position // n).tolist()}
     return np.array([orders[p // n][p % n] for p in position.tolist()])
 
 

@@ -25,7 +25,7 @@ from ..process import (
 )  # fmt: skip
 from ..process.samplers import Predict, Trajectory
 from ..progress import Progress
-from ..random import Key, Stream, normal
+from ..random import Sequence, Stream, normal
 from .config import Config, SampleConfig
 from .divergence import Overflows
 from .fitting import lost_in_noise
@@ -90,12 +90,12 @@ def _walk(config: Config, model: Any, index: np.ndarray, seed: int) -> Iterator[
     schedule, s, shape = config.schedule.build(), config.sample, config.model.shape
     clip = (-1.0, 1.0) if s.clip else None
     predict = predictor(schedule, model, config.train.prediction, clip)
-    x = normal(Key(seed, Stream.START), index, shape)
+    x = normal(Sequence(seed, Stream.START), index, shape)
     yield schedule.T, x
     timesteps = SPACINGS[s.spacing](schedule, s.steps).tolist()
 
     def noise(t: int) -> np.ndarray:
-        return normal(Key(seed, Stream.STEP, t), index, shape)
+        return normal(Sequence(seed, Stream.STEP, t), index, shape)
 
     yield from walk(schedule, s, predict, x, timesteps, noise)
 

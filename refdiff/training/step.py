@@ -15,7 +15,7 @@ from .. import engines, models
 from ..errors import TrainingError
 from ..models import Tree
 from ..process import Schedule, q_sample, target
-from ..random import Key, Stream, integers, normal
+from ..random import Sequence, Stream, integers, normal
 from .config import Config
 from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
 from .state import State
@@ -50,8 +50,8 @@ def noised(
     """x_t, t (N,) and what the network should say, for x0 (N, ...) at step number `step`."""
     engine, seed = engines.get(config.engine), config.seed
     place = first + np.arange(len(x0))
-    t = integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
-    eps = normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
+    t = integers(Sequence(seed, Stream.TIME, step), place, 1, schedule.T)
+    eps = normal(Sequence(seed, Stream.NOISE, step), place, x0.shape[1:])
     wanted = target(schedule, config.train.prediction, x0, eps, t)
     return engine.array(q_sample(schedule, x0, t, eps)), t, engine.array(wanted)
 
@@ -61,7 +61,7 @@ def there_and_back(
 ) -> tuple[Any, Tree]:
     """The loss at x_t and share times its gradient. Operations of the engine alone."""
     engine = engines.get(config.engine)
-    y, saved = models.forward(engine, config.model, p, x_t, t, Key(config.seed, Stream.DROPOUT, step, first))
+    y, saved = models.forward(engine, config.model, p, x_t, t, Sequence(config.seed, Stream.DROPOUT, step, first))
     loss, saved_loss = engine.mean_squared_error(y, wanted)
     dy = engine.mean_squared_error_backward(share, saved_loss)
     _, g = models.backward(engine, config.model, dy, models.once(saved), needs_dx=False)

@@ -11,11 +11,11 @@ from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
 from refdiff.models.unet import decoder, encoder
-from refdiff.random import Key, Stream
+from refdiff.random import Sequence, Stream
 from refdiff.testing.derivatives import check_backward, complex_step, relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
-KEY = Key(5, Stream.DROPOUT, 2)
+KEY = Sequence(5, Stream.DROPOUT, 2)
 OPTIONS = {
     "plain": TINY,
     "one level": replace(TINY, multipliers=(1,), blocks=2, attention=(8,), heads=2),

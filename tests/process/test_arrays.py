@@ -216,7 +216,7 @@ import refdiff
 from refdiff import process, random
 
 s = process.cosine(20)
-noise = lambda t: random.normal(random.Key(1, 7, t), [0, 1], (3,))
+noise = lambda t: random.normal(random.Sequence(1, 7, t), [0, 1], (3,))
 for t in (5, np.array([5, 9])):
     x = process.q_sample(s, noise(1), t, noise(2))
     assert process.convert(s, x, t, noise(3), "v", "mu").dtype == np.float32

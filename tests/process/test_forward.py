@@ -21,7 +21,7 @@ from refdiff.process import (
     step_variance,
     target,
 )
-from refdiff.random import Key, normal
+from refdiff.random import Sequence, normal
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
 
 
@@ -164,7 +164,7 @@ def test_t_single_steps_sample_the_closed_form():
     x0 = 1.7
     x = np.full(n, x0)
     for t in range(1, T + 1):
-        x = q_step(schedule, x, t, normal(Key(3, 5, t), np.arange(n), dtype=np.float64))
+        x = q_step(schedule, x, t, normal(Sequence(3, 5, t), np.arange(n), dtype=np.float64))
         if t in (1, 7, T):
             mean, variance = q_moments(schedule, np.array(x0), t)
             assert abs(x.mean() - mean) <= 5 * np.sqrt(variance / n)

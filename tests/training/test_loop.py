@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refdiff import TrainingError, engines, models
 from refdiff.models import flatten
 from refdiff.process import convert, q_sample
-from refdiff.random import Key, Stream, integers, normal
+from refdiff.random import Sequence, Stream, integers, normal
 from refdiff.training import State, batch_indices, load_state, train, train_step
 from refdiff.training.data import load
 
@@ -105,7 +105,10 @@ def test_a_step_descends_the_loss_of_its_own_batch(small, prediction):
     new, measured = train_step(config, schedule, state, x0)
 
     place = np.arange(len(x0))
-    t, eps = integers(Key(0, Stream.TIME, 1), place, 1, 1000), normal(Key(0, Stream.NOISE, 1), place, x0.shape[1:])
+    t, eps = (
+        integers(Sequence(0, Stream.TIME, 1), place, 1, 1000),
+        normal(Sequence(0, Stream.NOISE, 1), place, x0.shape[1:]),
+    )
     x_t = q_sample(schedule, x0, t, eps)
 
     def loss(p):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...random import Key, least_word
+from ...random import Sequence, least_word
 from .elementwise import by_rows
 from .memory import empty, scratch
 from .profile import operation
@@ -24,7 +24,7 @@ _LOW = 0xFFFFFFFF
 _BLOCKS = 1 << 14  # counters at a time
 
 
-def keep(key: Key, rate: float, kept: np.ndarray) -> None:
+def keep(key: Sequence, rate: float, kept: np.ndarray) -> None:
     """Where the numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into kept (n, blocks, 4)."""
     least, (n, blocks, _), first = least_word(rate), kept.shape, int(key.first)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
@@ -80,7 +80,7 @@ def _words(n: int, size: int) -> list[np.ndarray]:
 
 
 @operation
-def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
+def dropout(x: np.ndarray, rate: float, key: Sequence) -> tuple[np.ndarray, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]"""
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     n, count = len(x), x[0].size if len(x) else 0

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ...random import Key, Stream
+from ...random import Sequence, Stream
 from .array import Array
 from .context import THREADS, blocks, current
 
 __all__ = ["advance", "integers", "key_arguments", "noised", "normal"]
 
 
-def key_arguments(key: Key) -> tuple[Any, ...]:
+def key_arguments(key: Sequence) -> tuple[Any, ...]:
     """What kernels take for a key: seed low and high, stream, the address of the step or null, the step.
 
     key.step: an integer, or an int32 Array of shape () which is read when the kernel runs, so that each replay of a
@@ -35,7 +35,7 @@ def key_arguments(key: Key) -> tuple[Any, ...]:
     )
 
 
-def normal(key: Key, n: int | Array, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> Array:
+def normal(key: Sequence, n: int | Array, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> Array:
     """`random.normal` of samples 0 .. n - 1, or of those whose numbers (N,) int32 are given as n.   -> (N, *shape)."""
     index, samples, context = _index(n)
     y = context.empty((samples, *shape), dtype)
@@ -47,7 +47,7 @@ def normal(key: Key, n: int | Array, shape: tuple[int, ...] = (), dtype: Any = n
     return y
 
 
-def integers(key: Key, n: int | Array, low: int, high: int) -> Array:
+def integers(key: Sequence, n: int | Array, low: int, high: int) -> Array:
     """`random.integers`, low to high with both ends, of samples 0 .. n - 1 or of those numbers.   -> (N,) int32."""
     assert -(1 << 31) <= low <= high < 1 << 31, f"integers: expected low <= high in int32, got {low} and {high}"
     index, samples, context = _index(n)
@@ -72,7 +72,7 @@ def noised(
     assert (x0.dense, table.shape[1:]) == (True, (4,)), f"noised: {x0}, {table}"
     n, context = x0.shape[0], x0.context
     x_t, t, wanted = context.empty(x0.shape, dtype), context.empty((n,), "int32"), context.empty(x0.shape, dtype)
-    low, high, stream, step_at, given = key_arguments(Key(seed, Stream.TIME, step))  # type: ignore[arg-type]
+    low, high, stream, step_at, given = key_arguments(Sequence(seed, Stream.TIME, step))  # type: ignore[arg-type]
     count = x0.size // n
     context.launch(
         "noise.cu", "noised", blocks(n * blocks(count, 4), THREADS), THREADS, x0, table, t, x_t, wanted, n, count,

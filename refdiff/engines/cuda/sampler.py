@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...random import Key, Stream
+from ...random import Sequence, Stream
 from .array import Array
 from .context import THREADS, blocks, current
 from .noise import advance, key_arguments, normal
@@ -57,7 +57,7 @@ def sampler_state(
     """The state at T: noise that depends on (seed, the number) alone.   numbers (N,): the samples', shape: of one."""
     context = current()
     index = context.array(numbers, "int32")
-    x = normal(Key(seed, Stream.START), index, shape)
+    x = normal(Sequence(seed, Stream.START), index, shape)
     t = context.array(np.full(len(index), given.timesteps[0]), "int32")
     return SamplerState(
         x, cast(x, dtype), t, context.array(0, "int32"), index,
@@ -71,7 +71,7 @@ def sampler_step(state: SamplerState, y: Array) -> None:
     x, context = state.x, state.x.context
     assert (y.shape, y.dtype, y.dense) == (x.shape, state.input.dtype, True), f"sampler_step: {y} for {state.input}"
     n, count = x.shape[0], x.size // x.shape[0]
-    low, high, stream, *_ = key_arguments(Key(state.seed, Stream.STEP))
+    low, high, stream, *_ = key_arguments(Sequence(state.seed, Stream.STEP))
     context.launch(
         "sampler.cu", "sampler_step", blocks(n * blocks(count, 4), THREADS), THREADS, x,
         None if state.input is x else state.input, y, state.before, state.coefficients, state.timesteps,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...random import Key, least_word
+from ...random import Sequence, least_word
 from .array import ITEMSIZE, Array, dtype_name
 from .context import THREADS, blocks, current, host
 from .noise import key_arguments
@@ -151,7 +151,7 @@ def fan_out_backward(*dys: Array) -> Array:
     return dx
 
 
-def dropout(x: Array, rate: float, key: Key) -> tuple[Array, Any]:
+def dropout(x: Array, rate: float, key: Sequence) -> tuple[Array, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]
 
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step: an integer or an int32 Array
@@ -167,7 +167,7 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
     return _dropout(dy, rate, key)
 
 
-def _dropout(x: Array, rate: float, key: Key) -> Array:
+def _dropout(x: Array, rate: float, key: Sequence) -> Array:
     x, y = dense(x), x.context.empty(x.shape, x.dtype)
     n = x.shape[0]
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...random import Key, uniform
+from ...random import Sequence, uniform
 
 __all__ = [
     "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward", "dropout",
@@ -86,7 +86,7 @@ def fan_out_backward(*dys: np.ndarray) -> np.ndarray:
     return dx
 
 
-def dropout(x: np.ndarray, rate: float, key: Key) -> tuple[np.ndarray, Any]:
+def dropout(x: np.ndarray, rate: float, key: Sequence) -> tuple[np.ndarray, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]
 
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements.

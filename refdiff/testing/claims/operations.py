@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ...engines import cpu, reference
-from ...random import Key, bits
+from ...random import Sequence, bits
 from ..claim import claim
 from ..derivatives import backward_errors
 from ..measures import relative
@@ -116,7 +116,7 @@ def dropout_keeps_the_mean(seed: int, rate: float) -> float:
     """How many of 81920 elements are dropped, in standard errors. Which is exact: those whose word + 1/2 is at most 2^32 p,
     and no others; what is kept is x / (1 - p); the same key drops the same."""
     x = np.broadcast_to(1 + np.random.default_rng(seed).random(20), (4096, 20)).copy()
-    key = Key(seed, 1 << 16)
+    key = Sequence(seed, 1 << 16)
     y, _ = reference.dropout(x, rate, key)
     limit = Fraction(rate) * (1 << 32) - Fraction(1, 2)
     dropped = bits(key, np.arange(4096), 20) <= math.floor(limit) if limit >= 0 else np.zeros(x.shape, bool)
@@ -196,7 +196,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of pa
     "broadcast_add": ([(2, 3, 2, 4), (2, 4)], {}, {}),
     "concat": ([(2, 3, 4), (2, 3, 1)], {}, {}),
     "conv2d": ([(2, 5, 6, 3)], {"weight": (3, 2, 3, 4), "bias": (4,)}, {"stride": 2, "padding": (0, 1)}),
-    "dropout": ([(3, 5)], {}, {"rate": 0.3, "key": Key(3, 1 << 16)}),
+    "dropout": ([(3, 5)], {}, {"rate": 0.3, "key": Sequence(3, 1 << 16)}),
     "gelu": ([(3, 7)], {}, {}),
     "gelu_tanh": ([(3, 7)], {}, {}),
     "group_norm": ([(2, 3, 2, 6)], P, {"groups": 3}),

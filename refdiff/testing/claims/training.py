@@ -14,7 +14,7 @@ from ... import models
 from ...engines import reference
 from ...models import MLPConfig
 from ...process import SCHEDULES, Schedule
-from ...random import Key, Stream, normal
+from ...random import Sequence, Stream, normal
 from ...training.config import Config, DataConfig, SampleConfig, ScheduleConfig, TrainConfig
 from ...training.step import loss_and_gradient, noised
 from ..claim import claim
@@ -64,7 +64,7 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
     p = _perturbed(models.initialise(models.layout(config.model), seed), rng)
     x0 = rng.standard_normal((n, 3))
     _, t, _ = noised(config, schedule, x0, 4)
-    eps = normal(Key(seed, Stream.NOISE, 4), np.arange(n), (3,), np.float64)
+    eps = normal(Sequence(seed, Stream.NOISE, 4), np.arange(n), (3,), np.float64)
 
     def loss(p: Any) -> Any:
         total = 0.0

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ...random import Key, Stream, normal, uniform
+from ...random import Sequence, Stream, normal, uniform
 from .dataset import Dataset
 
 TRAIN, HELD_OUT = 8192, 2048
@@ -88,7 +88,9 @@ def _draw(n: int, seed: int, start: int) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}; ask for at least one point")
     index = np.arange(start, start + n)
-    return uniform(Key(seed, Stream.DATA, 0), index, (2,)), normal(Key(seed, Stream.DATA, 1), index, (2,), np.float64)
+    return uniform(Sequence(seed, Stream.DATA, 0), index, (2,)), normal(
+        Sequence(seed, Stream.DATA, 1), index, (2,), np.float64
+    )
 
 
 def _load(points: Callable[..., np.ndarray]) -> Dataset:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import cpu, reference
-from refdiff.random import Key
+from refdiff.random import Sequence
 
 seeds = st.integers(0, 2**32 - 1)
 FUNCTIONS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f) and not name.startswith("_")}
@@ -157,7 +157,7 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda shape: (
     st.sampled_from(["silu", "gelu", "gelu_tanh", "softmax", "dropout"]), SHAPES, st.sampled_from([0.1, 1, 4]), seeds
 )
 def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
-    options = {"rate": 0.3, "key": Key(seed, 1 << 16, 7)} if name == "dropout" else {}
+    options = {"rate": 0.3, "key": Sequence(seed, 1 << 16, 7)} if name == "dropout" else {}
     if name == "softmax":  # where one weight is nearly 1, the gradient is a difference of nearly equal numbers
         scale = min(scale, 1)
     agree(name, (scale * normal(seed, shape)[0],), seed=seed, terms=64, **options)
@@ -165,7 +165,7 @@ def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
 
 @pytest.mark.parametrize("name", ["silu", "softmax", "dropout"])
 def test_activations_softmax_and_dropout_in_parts(agree, name):
-    options = {"rate": 0.3, "key": Key(1, 1 << 16, 7)} if name == "dropout" else {}
+    options = {"rate": 0.3, "key": Sequence(1, 1 << 16, 7)} if name == "dropout" else {}
     agree(name, normal(0, (3, 200, 131)), seed=0, terms=131, **options)
 
 
@@ -216,12 +216,12 @@ def test_embedding_time_and_loss(agree, rows, c, seed):
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.floats(0, 0.999),
        st.integers(1, 5), st.integers(1, 33), st.integers(0, 2**32 - 5))  # fmt: skip
 def test_dropout_drops_what_the_reference_drops(seed, stream, step, rate, n, count, first):
-    x, key = np.ones((n, count), np.float32), Key(seed, stream, step, first)
+    x, key = np.ones((n, count), np.float32), Sequence(seed, stream, step, first)
     assert np.array_equal(cpu.dropout(x, rate, key)[0], reference.dropout(x, rate, key)[0])
 
 
 def test_dropout_of_many_blocks_drops_what_the_reference_drops():
-    x, key = np.ones((3, 90_001), np.float32), Key(2**64 - 1, 5, 2**32 - 1)
+    x, key = np.ones((3, 90_001), np.float32), Sequence(2**64 - 1, 5, 2**32 - 1)
     assert np.array_equal(cpu.dropout(x, 0.1, key)[0], reference.dropout(x, 0.1, key)[0])
 
 

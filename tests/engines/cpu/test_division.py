@@ -8,7 +8,7 @@ from engines.cpu.operation_cases import CASES, both, draw
 
 from refdiff.engines import cpu
 from refdiff.engines.cpu.division import halves, rows, undivided
-from refdiff.random import Key
+from refdiff.random import Sequence
 
 linear, winograd = (import_module(f"refdiff.engines.cpu.{name}") for name in ("linear", "winograd"))
 
@@ -75,7 +75,7 @@ def test_halves_that_are_done_at_once_have_the_same_bits(use_threads, name, bloc
 
 
 def test_dropout_of_a_half_knows_its_first_sample():
-    x, key = draw((5, 300)), Key(1, 2, 3)
+    x, key = draw((5, 300)), Sequence(1, 2, 3)
     whole = cpu.dropout(x, 0.3, key)[0]
     for half in halves(5):
         assert np.array_equal(cpu.dropout(x[half], 0.3, key._replace(first=half.start))[0], whole[half])

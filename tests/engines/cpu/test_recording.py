@@ -16,7 +16,7 @@ from refdiff.engines.cpu.division import undivided
 from refdiff.engines.cpu.memory import empty, pool, scratch
 from refdiff.engines.cpu.recording import Repeated, Written, followed
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
-from refdiff.random import Key
+from refdiff.random import Sequence
 
 arena, recording = (import_module(f"refdiff.engines.cpu.{name}") for name in ("arena", "recording"))
 
@@ -76,7 +76,7 @@ def test_dropout_draws_anew_for_each_step(use_threads, count):
     use_threads(1)
 
     def f(x, step):
-        y, saved = cpu.dropout(x, 0.5, Key(3, 1 << 16, step))
+        y, saved = cpu.dropout(x, 0.5, Sequence(3, 1 << 16, step))
         return joined(y, cpu.dropout_backward(y, saved))
 
     steps = iter(range(100, 200))
@@ -121,7 +121,7 @@ def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, hal
 
     def f(x, t, wanted, step):
         own = tree_map(followed, p)
-        y, saved = models.forward(cpu, config, own, x, t, Key(0, 1 << 16, step, 5))
+        y, saved = models.forward(cpu, config, own, x, t, Sequence(0, 1 << 16, step, 5))
         loss, difference = cpu.mean_squared_error(y, wanted)
         dx, g = models.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.once(saved))
         return joined(y, loss, dx, *flatten(g).values())

@@ -10,7 +10,7 @@ from refdiff.engines.cuda import noise
 from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
-from refdiff.random import Key, Stream
+from refdiff.random import Sequence, Stream
 from refdiff.testing.derivatives import relative_error
 from refdiff.training.graphed import noise_table
 
@@ -20,7 +20,7 @@ SEED = (5 << 32) + 0xFFFFFFFF
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (4, 4, 2), (259,)])
 @pytest.mark.parametrize("step", [0, 0xFFFFFFFF])
 def test_normal(context, dtype, shape, step):
-    key = Key(SEED, Stream.NOISE, step)
+    key = Sequence(SEED, Stream.NOISE, step)
     wanted = random.normal(key, np.arange(3), shape)
     came = cuda.host(noise.normal(key, 3, shape, dtype))
     most = 1e-6 if dtype == "float32" else 2.0**-8 * np.abs(wanted).max()
@@ -30,14 +30,14 @@ def test_normal(context, dtype, shape, step):
 
 def test_normal_of_chosen_samples_and_a_step_on_the_device(context):
     index = np.array([7, 0, 123456])
-    wanted = random.normal(Key(3, Stream.STEP, 9), index, (6,))
-    key = Key(3, Stream.STEP, context.array(9, "int32"))
+    wanted = random.normal(Sequence(3, Stream.STEP, 9), index, (6,))
+    key = Sequence(3, Stream.STEP, context.array(9, "int32"))
     assert np.abs(cuda.host(noise.normal(key, context.array(index, "int32"), (6,))) - wanted).max() <= 1e-6
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1000), (0, 0), (-5, 4), (-(2**31), 2**31 - 1), (0, 2**31 - 1)])
 def test_integers(context, low, high):
-    key = Key(SEED, Stream.TIME, 4)
+    key = Sequence(SEED, Stream.TIME, 4)
     assert np.array_equal(
         cuda.host(noise.integers(key, 300, low, high)), random.integers(key, np.arange(300), low, high)
     )
@@ -49,8 +49,8 @@ def test_integers(context, low, high):
 def batch(schedule, prediction, x0, seed, step):
     """The lines of `train_step`."""
     place = np.arange(len(x0))
-    t = random.integers(Key(seed, Stream.TIME, step), place, 1, schedule.T)
-    eps = random.normal(Key(seed, Stream.NOISE, step), place, x0.shape[1:])
+    t = random.integers(Sequence(seed, Stream.TIME, step), place, 1, schedule.T)
+    eps = random.normal(Sequence(seed, Stream.NOISE, step), place, x0.shape[1:])
     return t, q_sample(schedule, x0, t, eps), target(schedule, prediction, x0, eps, t)
 
 

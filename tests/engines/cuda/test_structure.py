@@ -9,7 +9,7 @@ from refdiff.engines.cuda import structure
 from refdiff.engines.cuda.array import Array
 from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
-from refdiff.random import Key, Stream
+from refdiff.random import Sequence, Stream
 
 SHAPES = [(1,), (3, 5), (2, 3, 3, 8), (1, 7, 9, 24), (2, 513)]
 
@@ -108,7 +108,7 @@ def test_array_cast_and_zeros(context, dtype, n):
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 3, 8), (4,), (3, 7, 1, 3)])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999999])
 def test_dropout(context, dtype, shape, rate):
-    key = Key((7 << 32) + 11, Stream.DROPOUT + 3, 5, first=2)
+    key = Sequence((7 << 32) + 11, Stream.DROPOUT + 3, 5, first=2)
     check_agreement(context, "dropout", (normal(*shape),), dtype=dtype, rate=rate, key=key)
     x = np.ones(shape, np.float32)
     came = cuda.host(cuda.dropout(context.array(x, "float32"), rate, key)[0])
@@ -119,7 +119,7 @@ def test_dropout_cuts_where_the_reference_does(context):
     """At a rate that is itself one of the uniform numbers, and one bit to either side of it."""
     from refdiff.random import uniform
 
-    key = Key(3, Stream.DROPOUT, 2)
+    key = Sequence(3, Stream.DROPOUT, 2)
     x = np.ones((1, 64), np.float32)
     for drawn in uniform(key, np.arange(1), (64,))[0, :4]:
         for rate in (np.nextafter(drawn, 0), drawn, np.nextafter(drawn, 1)):
@@ -131,7 +131,7 @@ def test_a_captured_dropout_draws_anew_each_replay(context, dtype):
     """The step lies on the device, so a replay after a write to it is a run with the next step."""
     arena = Context(context.device, Arena(context.device, 1 << 16))
     x, values = rounded(arena, normal(2, 6, 8), dtype)
-    step, key, kept = arena.array(0, "int32"), Key(9, Stream.DROPOUT, 0), []
+    step, key, kept = arena.array(0, "int32"), Sequence(9, Stream.DROPOUT, 0), []
 
     def run():
         y, saved = cuda.dropout(x, 0.5, key._replace(step=step))
