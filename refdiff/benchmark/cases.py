@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..config import Config, SampleConfig, TrainConfig
+from ..config import Config, NetworkConfig, SampleConfig, TrainConfig
 from ..engines import reference
 from ..models import MODELS, Tree, UNetConfig, flatten, unflatten
 
@@ -63,9 +63,9 @@ def config_of(case: Mapping[str, Any], engine: str) -> Config:
     """The run that a model's case is a step of: DDIM without noise, a constant rate, clipping and average as presets do."""
     steps = int(case.get("steps", 4))
     return Config(
-        model=network(case["model"]),
+        networks={"denoiser": NetworkConfig(network(case["model"]))},
         train=TrainConfig(steps=1000, batch=case["batch"], learning_rate=2e-4, warmup=0, decay="constant"),
-        sample=SampleConfig("ddim", steps, eta=0.0, clip=False),
+        sample=SampleConfig("ddim", steps, eta=0.0, threshold="none"),
         engine=engine,
         dtype=case["dtype"] if engine == "cuda" else "float32",
         seed=case["seed"],
@@ -75,8 +75,8 @@ def config_of(case: Mapping[str, Any], engine: str) -> Config:
 def weights(config: UNetConfig, seed: int) -> Tree:
     """Parameters with no zeros among them, as after some training."""
     flat = {}
-    for i, (name, spec) in enumerate(flatten(models.layout(config)).items()):
-        flat[name] = _parameter(name.rsplit("/")[-1], spec.shape, seed + i)
+    for i, (name, parameter) in enumerate(flatten(models.layout(config)).items()):
+        flat[name] = _parameter(name.rsplit("/")[-1], parameter.shape, seed + i)
     return unflatten(flat)
 
 

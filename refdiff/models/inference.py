@@ -1,4 +1,4 @@
-"""Memory that is let go of early: by a prediction, which keeps nothing for a backward, and by a backward on its way."""
+"""Memory that is free early: a prediction saves nothing for a backward, and a backward uses up what was saved."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Forgetful", "once"]
+__all__ = ["InferenceEngine", "consume"]
 
 
-class Forgetful:
-    """The operations of an engine, each of which gives (y, None): what it saved is let go, and its memory used again."""
+class InferenceEngine:
+    """The operations of an engine, each of which gives (y, None): what it saved is discarded, and its memory used again."""
 
     def __init__(self, engine: ModuleType) -> None:
         self._engine = engine
@@ -26,14 +26,14 @@ class Forgetful:
         return run
 
 
-class _Once(dict[str, Any]):
+class _Consumed(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         value = self.pop(key)
-        return _Once(value) if type(value) is dict else value
+        return _Consumed(value) if type(value) is dict else value
 
 
-def once(saved: dict[str, Any]) -> dict[str, Any]:
-    """What a forward saved, for one backward: each value is let go as it is read. `saved` is empty afterwards."""
-    taken = _Once(saved)
+def consume(saved: dict[str, Any]) -> dict[str, Any]:
+    """What a forward saved, for one backward: each value is free once it is read. `saved` is empty afterwards."""
+    taken = _Consumed(saved)
     saved.clear()
     return taken
