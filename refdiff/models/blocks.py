@@ -46,7 +46,7 @@ def conditioning(engine: ModuleType, p: Tree, inputs: Batch, convention: str) ->
     saved: Saved = {}
     time = p["time"]
     weight = time["linear1"]["weight"]
-    h = engine.time_embedding(inputs["t"], weight.shape[0], convention, weight.dtype)
+    h, saved["sinusoids"] = engine.time_embedding(inputs["t"], weight.shape[0], convention, weight.dtype)
     h, saved["linear1"] = engine.linear(h, **time["linear1"])
     h, saved["silu1"] = engine.silu(h)
     h, saved["linear2"] = engine.linear(h, **time["linear2"])
@@ -57,8 +57,8 @@ def conditioning(engine: ModuleType, p: Tree, inputs: Batch, convention: str) ->
     return emb, saved
 
 
-def conditioning_backward(engine: ModuleType, demb: Any, saved: Saved) -> Tree:
-    """-> the gradients of "time", and of "label" where there is one."""
+def conditioning_backward(engine: ModuleType, demb: Any, saved: Saved, needs_dt: bool = False) -> tuple[Any, Tree]:
+    """-> dt (N,), None unless needs_dt, of a t that is no integer; the gradients of "time", and of "label" if there is one."""
     g: Tree = {"time": {}}
     dh = engine.silu_backward(demb, saved["silu2"])
     if "label" in saved:
@@ -66,8 +66,8 @@ def conditioning_backward(engine: ModuleType, demb: Any, saved: Saved) -> Tree:
         g["label"] = engine.embedding_backward(de, saved["label"])
     dh, g["time"]["linear2"] = engine.linear_backward(dh, saved["linear2"])
     dh = engine.silu_backward(dh, saved["silu1"])
-    _, g["time"]["linear1"] = engine.linear_backward(dh, saved["linear1"], needs_dx=False)
-    return g
+    dh, g["time"]["linear1"] = engine.linear_backward(dh, saved["linear1"], needs_dx=needs_dt)
+    return engine.time_embedding_backward(dh, saved["sinusoids"]) if needs_dt else None, g
 
 
 # ---- residual block: x + conv(silu(norm(conv(silu(norm(x))) + time)))

@@ -84,7 +84,7 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """{"x": (N, size)} if wrt names it, and the gradients, a tree with the keys of the parameters."""
+    """{"x": (N, size)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs = []
     dh, g["linear_out"] = engine.linear_backward(dy, saved["linear_out"])
@@ -101,5 +101,6 @@ def backward(
         dr = engine.silu_backward(dr, s["silu1"])
         dh = engine.fan_out_backward(dh, dr)
     dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx="x" in wrt)
-    g |= blocks.conditioning_backward(engine, engine.fan_out_backward(*dembs), saved["conditioning"])
-    return {"x": dx} if "x" in wrt else {}, g
+    demb = engine.fan_out_backward(*dembs)
+    dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
+    return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

@@ -225,7 +225,7 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """{"x": (N, height, width, channels)} if wrt names it, and the gradients, a tree with the keys of the parameters."""
+    """{"x": (N, height, width, channels)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
     config = net.config
     g: Tree = {}
     dembs, dskips = [], []
@@ -259,5 +259,6 @@ def backward(
             g |= {layer.name: own} if own else {}
     dh = engine.fan_out_backward(dh, dskips.pop())
     dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx="x" in wrt)
-    g |= blocks.conditioning_backward(engine, engine.fan_out_backward(*dembs), saved["conditioning"])
-    return {"x": dx} if "x" in wrt else {}, g
+    demb = engine.fan_out_backward(*dembs)
+    dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
+    return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning
