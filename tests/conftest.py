@@ -25,3 +25,19 @@ def library():
 def use_threads(monkeypatch) -> Callable[[int], None]:
     """use_threads(8), also on a machine with fewer cores."""
     return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
+
+
+@pytest.fixture
+def some_processes(monkeypatch, use_threads) -> Callable[[int], None]:
+    """some_processes(4): with as many threads, a batch is split between up to 4 processes, however little the work is."""
+    from refdiff.engines.cpu.runtime import data_parallel
+
+    if not data_parallel.available:
+        pytest.skip("this system has no worker process for the cpu engine")
+    monkeypatch.setattr(data_parallel, "WORTH", 0)
+    return use_threads
+
+
+@pytest.fixture
+def two_processes(some_processes):
+    some_processes(2)

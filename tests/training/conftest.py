@@ -2,7 +2,7 @@
 
 import pytest
 
-from refdiff.training import Config, halves, partner
+from refdiff.training import Config
 
 SMALL = ["model.width=8", "train.batch=8", "train.steps=20", "train.warmup=5", "train.grid_every=0",
          "train.checkpoint_every=10", "train.log_every=1", "sample.steps=4"]  # fmt: skip
@@ -11,12 +11,3 @@ SMALL = ["model.width=8", "train.batch=8", "train.steps=20", "train.warmup=5", "
 @pytest.fixture
 def small() -> Config:
     return Config.resolve("digits", changes=SMALL)
-
-
-@pytest.fixture
-def two_processes(monkeypatch, use_threads):
-    """With two threads or more, however little the work is."""
-    if not partner.available:
-        pytest.skip("this system has no second process for the cpu engine")
-    monkeypatch.setattr(halves, "_WORTH", 0)
-    use_threads(2)

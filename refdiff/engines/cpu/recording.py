@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
-from .division import parts
 from .memory import elsewhere, empty, release
 from .profile import current, profiled, written_down
+from .runtime.shards import shard_count
 from .workers import available, limited
 
 __all__ = ["Repeated", "Written", "call", "followed", "writing"]
@@ -234,7 +234,7 @@ class Repeated:
 
     def _call(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         several = available() > 1
-        like = self.state(), parts(), several, *((a.shape, a.dtype) for a in arrays)
+        like = self.state(), shard_count(), several, *((a.shape, a.dtype) for a in arrays)
         if like != self._like:
             self._like, self._calls, self._seconds = like, 0, math.inf
             self._forget()
