@@ -1,9 +1,9 @@
 """Splits each batch between this process and worker processes.
 
 In one process two threads of Python wait for each other at every small operation; two processes do not. The shards of a
-batch (`shards.py`) are the same whatever the number of processes, so the bits of a result are too: a process does a group of
-neighbouring shards in one pass, and its gradient goes to a buffer of its own. Then each process adds up, clips and updates an
-equal part of the weights.
+batch (`shards.py`) are the same whatever the number of processes, so the bits of a result are too: a process computes a
+group of neighbouring shards in one pass, and writes its gradient to a buffer of its own. Then each process adds up, clips
+and updates an equal part of the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,9 +32,9 @@ from .worker_process import WorkerProcess, acquire, available, release
 
 __all__ = ["WORTH", "DataParallel", "ShardWorker", "gradient_buffers"]
 
-WORTH = (
-    1 << 20
-)  # weights times samples; with fewer a second process would not pay, with less than twice as many a third ...
+WORTH = 1 << 20  # weights times samples that each doubling of the processes takes: with fewer it would not pay
+
+LossAndGradients: TypeAlias = Callable[..., tuple[Any, Iterable[tuple[int, np.ndarray]]]]
 
 
 def gradient_buffers(shards: int) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def gradient_buffers(shards: int) -> tuple[str, ...]:
 
 
 class ShardWorker:
-    """What one process does. A class of its own for each use says what is computed, here is how.
+    """What one process computes: a subclass says what, in methods that `DataParallel` calls; how is here.
 
     buffers: p, and for training also average, m, v and those of `gradient_buffers`, all (size,).
     """
@@ -59,9 +59,7 @@ class ShardWorker:
         with limited(count):
             return getattr(self, name)(*args)
 
-    def differentiate(
-        self, i: int, shards: int, key: Any, f: Callable[..., tuple[Any, Iterable[tuple[int, np.ndarray]]]], *arrays: np.ndarray
-    ) -> float:  # fmt: skip
+    def differentiate(self, i: int, shards: int, key: Any, f: LossAndGradients, *arrays: np.ndarray) -> float:
         """The loss that f(p, *arrays) gives for this many shards; its gradients are then in buffer g<i>.
 
         f -> loss and, for each parameter, its offset in the buffer p and its gradient. It is captured, and again only when
@@ -95,7 +93,7 @@ class ShardWorker:
 
 
 def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays: np.ndarray) -> Any:
-    """The loss; the gradients are then in g, most of them without a copy."""
+    """The loss; the gradients are then in g, where most were written in the first place."""
     p, g = followed(p), followed(g)
     with gradients_at(p, g):
         loss, gradients = f(p, *arrays)
@@ -107,11 +105,11 @@ def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays:
 
 
 class DataParallel:
-    """The workers of all processes, and the methods of them that take a batch.
+    """A `ShardWorker` in this process and in each worker process, and their methods that take a batch.
 
-    factory(*args) makes the `ShardWorker` of a process; both are pickled. size: numbers of a buffer, the cost of a sample.
-    shards: of a batch, a power of two (ValueError otherwise). local: the worker of this process; others: the processes
-    of the others, started when they are first used.
+    factory(*args) makes the worker of a process; both are pickled. size: of a buffer, as the cost of a sample. shards: of a
+    batch, a power of two (ValueError otherwise). local: this process's worker; others: the worker processes, which start
+    when they are first used.
     """
 
     def __init__(self, factory: Callable[..., ShardWorker], args: tuple[Any, ...], size: int, shards: int = 2) -> None:
@@ -123,8 +121,7 @@ class DataParallel:
         self._lock = threading.Lock()
 
     def processes(self, n: int) -> int:
-        """How many work on n samples: a power of two, at most the shards, the samples and the threads there are, and no more
-        than pay."""
+        """How many compute n samples: a power of two, at most the shards, samples and threads, and only what pays."""
         count = 1
         while available and 2 * count <= min(threads(), self.shards, n) and n * self.size >= count * WORTH:
             count *= 2

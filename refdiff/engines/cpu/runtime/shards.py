@@ -78,7 +78,7 @@ def tree_sum(values: Iterable[Any]) -> Any:
 
 
 def destinations(total: np.ndarray, count: int) -> list[tuple[np.ndarray, bool]]:
-    """Where each of count shards puts its term of the sum `total`: an array, and whether it is added to what the array holds.
+    """Where each of count shards puts its term of the sum `total`: an array, and whether it adds to what that holds.
 
     Two neighbours share an array. `tree_sum` of the arrays of every second shard is then in `total`.
     """

@@ -117,7 +117,7 @@ def test_shards_are_a_power_of_two(shards):
 
 def test_more_than_two_shards_divide_the_batch():
     parallel, _ = regression(4)
-    with pytest.raises(ValueError, match="^batch: expected a multiple of the 4 shards, got 7 samples; "):
+    with pytest.raises(ValueError, match=r"^batch: expected a multiple of the 4 shards, got 7 samples; "):
         parallel.gradient(1, X[:7])
 
 

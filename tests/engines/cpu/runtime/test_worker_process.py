@@ -58,7 +58,7 @@ def test_both_sides_write_to_the_same_buffers(process):
 def test_an_error_there_is_raised_here_and_the_next_call_is_made(opened):
     with pytest.raises(AttributeError, match="'Adder' object has no attribute 'guess'"):
         call(opened, "guess")
-    with pytest.raises(ValueError, match="^expected a yes$"):
+    with pytest.raises(ValueError, match=r"^expected a yes$"):
         call(opened, "refuse", "expected a yes")
     with pytest.raises(TypeError, match="argument"):
         call(opened, "add")
