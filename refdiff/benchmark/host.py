@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models import flatten
-from ..models import Network
+from ..models import Network, flatten
 from ..sampling import make_trajectory, network_function
 from ..training import State, trained, trainer
 from .cases import config_of, draw, network, operands, weights

@@ -76,7 +76,9 @@ def nll(
         return prediction.astype(np.float64)
 
     law = _LAWS[variance, first_variance]
-    reverse = fixed_reverse(schedule, predictor(schedule, model, objective.prediction, threshold_of(trained.settings)), law)
+    reverse = fixed_reverse(
+        schedule, predictor(schedule, model, objective.prediction, threshold_of(trained.settings)), law
+    )
     bins = levels(x) if bins == "data" else bins
     found = estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)
     return {"variance": variance, "first_variance": first_variance, **found}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..config import Config
-from ..models import Batch
 from ..data import load
 from ..evaluation.metrics import check_evaluable, evaluate
+from ..models import Batch
 from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train

@@ -18,9 +18,9 @@ from ..progress import Progress
 from ..random import Key, permutation
 from .run import Run
 from .state import State
+from .stopping import stoppable
 from .trainers import Step, check_machine, trainer
 from .trainers.checking import check_batch
-from .stopping import stoppable
 
 __all__ = ["batch_indices", "train"]
 
@@ -105,7 +105,12 @@ def train(
 
 def logged(step: Step) -> dict[str, float]:
     """A step as a line of the log: its number, loss, gradient's norm and rate, then whatever else was measured."""
-    line = {"step": step.step, "loss": step.loss, "gradient_norm": step.gradient_norm, "learning_rate": step.learning_rate}
+    line = {
+        "step": step.step,
+        "loss": step.loss,
+        "gradient_norm": step.gradient_norm,
+        "learning_rate": step.learning_rate,
+    }
     line |= {name: value for name, value in step.terms.items() if name != "loss"}
     if len(step.norms) > 1:
         line |= {f"gradient_norm.{name}": value for name, value in step.norms.items()}

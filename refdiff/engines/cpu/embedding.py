@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import reference
 from ..reference.structure import Gradients
-from .division import halves
 from .memory import empty, scratch
 from .profile import operation
+from .runtime.shards import shards, tree_sum
 
 __all__ = [
     "embedding", "embedding_backward", "mean_squared_error", "mean_squared_error_backward", "time_embedding",
@@ -60,26 +60,25 @@ def time_embedding_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from. An index has no gradient."""
     index, shape = saved
-    first, *more = (reference.embedding_backward(dy[half], (index[half], shape)) for half in halves(len(dy)))
-    for part in more:
-        first["weight"] += part["weight"]
-    return first
+    parts = [reference.embedding_backward(dy[own], (index[own], shape)) for own in shards(len(dy))]
+    return {"weight": tree_sum(part["weight"] for part in parts)}
 
 
 @operation
 def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
     """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
     assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
-    difference, parts = empty(x.shape), halves(len(x))
+    difference, parts = empty(x.shape), shards(len(x))
     np.subtract(x, target, out=difference)
     means, shares = empty((len(parts),)), np.empty(len(parts))
-    for i, half in enumerate(parts):
-        d = difference[half]
+    for i, own in enumerate(parts):
+        d = difference[own]
         square = np.multiply(d, d, out=scratch("u", *d.shape))
         np.add.reduce(square, axis=None, out=means[i : i + 1].reshape(()))
         means[i : i + 1] /= np.float32(d.size)
         shares[i] = len(d) / len(x)
-    return np.add.reduce(means * shares, keepdims=True).reshape(()), difference
+    weighted = means * shares
+    return tree_sum(weighted[i : i + 1] for i in range(len(parts))).reshape(()), difference
 
 
 @operation
@@ -87,7 +86,7 @@ def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
     """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
     difference = saved
     dx = empty(difference.shape)
-    for half in halves(len(dx)):
-        share = len(dx[half]) / len(dx)
-        np.multiply(difference[half], np.float32(float(dloss) * share * (2 / dx[half].size)), out=dx[half])
+    for own in shards(len(dx)):
+        share = len(dx[own]) / len(dx)
+        np.multiply(difference[own], np.float32(float(dloss) * share * (2 / dx[own].size)), out=dx[own])
     return dx

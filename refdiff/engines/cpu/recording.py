@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
-from .division import parts
 from .memory import elsewhere, empty, release
 from .profile import current, profiled, written_down
+from .runtime.shards import shard_count
 from .workers import available, limited
 
-__all__ = ["Repeated", "Written", "call", "followed", "writing"]
+__all__ = ["CaptureError", "Repeated", "Written", "call", "followed", "writing"]
 
 _BUFFER = (
     2048  # elements. NumPy repeats a row that is broadcast in a buffer; of this size it stays in the nearest cache
@@ -35,10 +35,14 @@ _BUFFER = (
 _TIMED = 2  # calls as they are, where that uses several threads
 
 
+class CaptureError(TypeError):
+    """A call that cannot be captured: the message says which."""
+
+
 def _current() -> Recording:
     recording = current()
     if recording is None:
-        raise TypeError("an array of a recording was used outside it")
+        raise CaptureError("an array of a recording was used outside it")
     return recording
 
 
@@ -114,7 +118,7 @@ class Written(np.ndarray):
 
     def __array_finalize__(self, source: Any) -> None:
         if isinstance(source, Written) and self.base is None:
-            raise TypeError("a copy that no call makes cannot be written down: use np.copyto")
+            raise CaptureError("a copy that no call makes cannot be written down: use np.copyto")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         f = ufunc if method == "__call__" else getattr(ufunc, method)
@@ -143,16 +147,18 @@ class Written(np.ndarray):
             result = _moved(result) if out is None else out
             _current().add(np.concatenate, list(args[0]), axis, result)
             return result
-        raise TypeError(f"{f.__name__} with such arguments cannot be written down: it is not known to {__name__}")
+        raise CaptureError(f"{f.__name__} with such arguments cannot be written down: it is not known to {__name__}")
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
         if isinstance(part, Written) and (part.size == 0 or np.may_share_memory(_plain(part), _plain(self))):
             return part
-        raise TypeError(f"a copy that no call makes cannot be written down: {type(part).__name__} by index {index!r}")
+        raise CaptureError(
+            f"a copy that no call makes cannot be written down: {type(part).__name__} by index {index!r}"
+        )
 
     def _read(self, *_: Any) -> Any:
-        raise TypeError("a number cannot be read while calls are written down: it would be a constant")
+        raise CaptureError("a number cannot be read while calls are written down: it would be a constant")
 
     __bool__ = __float__ = item = tobytes = tolist = _read  # type: ignore[assignment]
 
@@ -171,7 +177,7 @@ def _plain(a: Any) -> Any:
 def _moved(result: Any) -> np.ndarray:
     """A fresh result, in the recording's memory if it is of this engine's type."""
     if not isinstance(result, np.ndarray):
-        raise TypeError(f"expected an array to write down, got the number {result!r}: give the call an `out`")
+        raise CaptureError(f"expected an array to write down, got the number {result!r}: give the call an `out`")
     if result.dtype != np.float32:
         return result.view(Written)
     own = empty(result.shape)
@@ -234,7 +240,7 @@ class Repeated:
 
     def _call(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         several = available() > 1
-        like = self.state(), parts(), several, *((a.shape, a.dtype) for a in arrays)
+        like = self.state(), shard_count(), several, *((a.shape, a.dtype) for a in arrays)
         if like != self._like:
             self._like, self._calls, self._seconds = like, 0, math.inf
             self._forget()

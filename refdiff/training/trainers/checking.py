@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...config import Config
-from ...models import Batch, Input, Network, Tree, flatten, inputs
+from ...models import Input, Network, Tree, flatten, inputs
 from ...objectives import Objective, objective_name
 
 __all__ = ["check_batch", "check_gradients", "check_terms"]

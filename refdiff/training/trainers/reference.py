@@ -17,7 +17,7 @@ from ...models import Batch, Network, Tree, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
 from ..frozen import frozen_trees
-from ..optimiser import global_norm, learning_rate, moving_average, moved
+from ..optimiser import global_norm, learning_rate, moved, moving_average
 from ..state import State
 from .checking import check_gradients, check_terms
 from .trainer import Step, check_finite
@@ -46,11 +46,15 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
             rule = config.networks[trained].rule
             updates[trained] += 1
             if rule.rule == "average":
-                trees["p"][trained] = tree_map(lambda p, g, d=rule.decay: d * p + (1 - d) * g, trees["p"][trained], g[trained])
+                trees["p"][trained] = tree_map(
+                    lambda p, g, d=rule.decay: d * p + (1 - d) * g, trees["p"][trained], g[trained]
+                )
                 continue
             norm = step.norms[trained] = global_norm(g[trained])
             peak = settings.learning_rate if rule.learning_rate is None else rule.learning_rate
-            rate = step.learning_rates[trained] = learning_rate(number, settings.steps, peak, settings.warmup, settings.decay)
+            rate = step.learning_rates[trained] = learning_rate(
+                number, settings.steps, peak, settings.warmup, settings.decay
+            )
             new = moved(rule, settings, *(trees[t][trained] for t in "pmv"), g[trained], norm, updates[trained], rate)
             trees["p"][trained], trees["m"][trained], trees["v"][trained] = new
         check_finite(number, step.terms, step.norms)
@@ -59,7 +63,9 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
     for name, network in config.networks.items():
         rule = network.rule
         if rule.rule == "follow":
-            trees["p"][name] = tree_map(lambda p, of, d=rule.decay: d * p + (1 - d) * of, trees["p"][name], trees["p"][rule.of])
+            trees["p"][name] = tree_map(
+                lambda p, of, d=rule.decay: d * p + (1 - d) * of, trees["p"][name], trees["p"][rule.of]
+            )
         if name in trees["ema"]:
             decay = settings.ema_decay if rule.ema_decay is None else rule.ema_decay
             trees["ema"][name] = moving_average(trees["ema"][name], trees["p"][name], number, decay)
@@ -73,7 +79,9 @@ def loss_and_gradient(
     """The terms of the whole batch in order, and the gradient of their mean, from `config.shards` parts of it."""
     engine, shards = engines.get(config.engine), config.shards
     parts, keys = shards_of(data, shards), shard_keys(config.seed, objective, data, number, shards)
-    batches = [objective.draw(engine, _arrays(engine, part), key, memory) for part, key in zip(parts, keys, strict=True)]
+    batches = [
+        objective.draw(engine, _arrays(engine, part), key, memory) for part, key in zip(parts, keys, strict=True)
+    ]
     gathered = [objective.gather(engine, networks, batch, key) for batch, key in zip(batches, keys, strict=True)]
     if gathered[0] is not None:
         whole = {f"all_{name}": value for name, value in joined(gathered).items()}

@@ -12,9 +12,9 @@ from engines.cpu.operation_cases import CASES, both
 
 from refdiff import models
 from refdiff.engines import cpu, reference
-from refdiff.engines.cpu.division import undivided
 from refdiff.engines.cpu.memory import empty, pool, scratch
 from refdiff.engines.cpu.recording import Repeated, Written, followed
+from refdiff.engines.cpu.runtime.shards import sharded
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Sequence
 
@@ -140,7 +140,7 @@ def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, hal
         cpu.forget_weights()
         arguments = x, rng.integers(1, 1000, 5), wanted, np.asarray(step)
         if half:
-            with undivided():
+            with sharded(1):
                 came, called = repeated(*arguments), f(*arguments)
         else:
             came, called = repeated(*arguments), f(*arguments)

@@ -10,9 +10,9 @@ import pytest
 
 from refdiff.engines import cpu
 from refdiff.engines.cpu import Repeated, followed
-from refdiff.engines.cpu.division import undivided
 from refdiff.engines.cpu.memory import empty
 from refdiff.engines.cpu.recording import Written, call
+from refdiff.engines.cpu.runtime.shards import sharded
 
 recording, workers = (import_module(f"refdiff.engines.cpu.{name}") for name in ("recording", "workers"))
 
@@ -31,7 +31,7 @@ def test_it_is_written_down_at_the_call_that_was_said(use_threads):
     assert kinds == [np.ndarray, np.ndarray, Written]
 
 
-@pytest.mark.parametrize("change", ["shape", "dtype", "state", "division"])
+@pytest.mark.parametrize("change", ["shape", "dtype", "state", "shards"])
 def test_it_begins_anew_when_something_changes(use_threads, change):
     use_threads(1)
     state, kinds = [0], []
@@ -45,8 +45,8 @@ def test_it_begins_anew_when_something_changes(use_threads, change):
     def again():
         return [repeated(other) for _ in range(3)]
 
-    if change == "division":
-        with undivided():
+    if change == "shards":
+        with sharded(1):
             again()
     else:
         again()
