@@ -145,7 +145,8 @@ def info(options: argparse.Namespace) -> None:
         presets = {name: parameters(config) for name, config in PRESETS.items()}
         _print(options, {
             "refdiff": __version__, "engines": list(engines.ENGINES), "schedules": list(SCHEDULES),
-            "sample.method": list(METHODS), "sample.spacing": list(SPACINGS), "sample.threshold": list(THRESHOLDS), "objective.weighting": list(WEIGHTINGS),
+            "sample.method": list(METHODS), "sample.spacing": list(SPACINGS),
+            "sample.threshold": list(THRESHOLDS), "objective.weighting": list(WEIGHTINGS),
             "data": ["digits", "swissroll", "moons", "rings", "mixture", "a path"], "presets (parameters)": presets,
         })  # fmt: skip
         return

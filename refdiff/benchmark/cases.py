@@ -167,11 +167,12 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     recording = _Recording(cuda)
     with cuda.use(cuda.Context(device, Arena(device, 1 << 50))) as context:
         p = models.tree_map(
-            lambda spec: context.empty(spec.shape, dtype if len(spec.shape) > 1 else "float32"), models.layout(config)
+            lambda a: context.empty(a.shape, dtype if len(a.shape) > 1 else "float32"), models.layout(config)
         )
         x, t = context.empty((batch, *config.shape), dtype), context.empty((batch,), "int32")
-        y, saved = models.forward(recording, config, p, x, t)  # type: ignore[arg-type]
-        models.backward(recording, config, y, saved)  # type: ignore[arg-type]
+        net = models.Network(config, p)
+        y, saved = models.forward(recording, net, {"x": x, "t": t})  # type: ignore[arg-type]
+        models.backward(recording, net, y, saved, wrt=("x",))  # type: ignore[arg-type]
     cases = []
     for key, case in recording.cases.items():
         common = {**case, "dtype": dtype, "seed": 0, "count": recording.calls[key]}

@@ -130,8 +130,8 @@ class Config:
         """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
         if objective.prediction == "eps":  # x_0 = (x_T - eps) / 0
             raise ValueError(
-                "objective.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says nothing "
-                f"of the data there; take {setting('objective.prediction', 'v')}"
+                "objective.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says "
+                f"nothing of the data there; take {setting('objective.prediction', 'v')}"
             )
         if self.sample.method in FINITE_SIGMA:
             others = ", ".join(method for method in METHODS if method not in FINITE_SIGMA)
@@ -158,7 +158,7 @@ class Config:
                 kind = next(kind for kind, cls in OBJECTIVES.items() if type(value) is cls)
                 table[f.name] = {"kind": kind, **{name: _plain(getattr(value, name)) for name in names}}
             else:
-                table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+                table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         return table
 
     @classmethod

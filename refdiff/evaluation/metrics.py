@@ -89,9 +89,8 @@ def eps_error(trained: Trained, x0: np.ndarray, seed: int = 0) -> dict[str, floa
     eps = normal(key("eps"), ids, x0.shape[1:])
     x_t = q_sample(schedule, x0, t, eps)
     conditions = check_conditions(trained.networks["denoiser"], objective, {}, len(x0))
-    model = denoiser(
-        network_function(trained.engine, trained.networks["denoiser"], trained.dtype), conditions, objective.learned
-    )
+    predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
+    model = denoiser(predict, conditions, objective.learned)
     eps_hat = convert(schedule, x_t, t, model(x_t, t)[0], objective.prediction, "eps")
     own, best = (float(((guess - eps) ** 2).mean()) for guess in (eps_hat, exact.eps(schedule, x_t, t)))
     return {"eps_error_model": own, "eps_error_exact": best, "eps_error_ratio": own / best}

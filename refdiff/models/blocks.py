@@ -58,7 +58,7 @@ def conditioning(engine: ModuleType, p: Tree, inputs: Batch, convention: str) ->
 
 
 def conditioning_backward(engine: ModuleType, demb: Any, saved: Saved, needs_dt: bool = False) -> tuple[Any, Tree]:
-    """-> dt (N,), None unless needs_dt, of a t that is no integer; the gradients of "time", and of "label" if there is one."""
+    """-> dt (N,) of a t that is no integer, None unless needs_dt; the gradients of "time" and, if there is one, "label"."""
     g: Tree = {"time": {}}
     dh = engine.silu_backward(demb, saved["silu2"])
     if "label" in saved:

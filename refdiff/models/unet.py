@@ -31,8 +31,9 @@ class UNetConfig:
     out, the largest of at most 16 below the images' own, if there is one (the middle has attention always); the size of a
     level that is not square is its smaller side.
     heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). downsampling: "strided" or
-    "pooled". time: "ddpm" or "adm" sinusoids. classes: of the labels that it is told, 0 for none. outputs: how many arrays of
-    the images' shape it says, side by side: 2 for a prediction and v, of which a learned variance is made. ValueError when something does not fit.
+    "pooled". time: "ddpm" or "adm" sinusoids. classes: how many labels there are, 0 for none. outputs: how many arrays of
+    the images' shape it says, side by side: 2 for a prediction and v, of which a learned variance is made. ValueError when
+    something does not fit.
     """
 
     size: int | tuple[int, int] = 32
@@ -225,7 +226,8 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """{"x": (N, height, width, channels)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
+    """x (N, height, width, channels) and t (N,) where wrt names them, and the gradients, a tree with the keys of the
+    parameters."""
     config = net.config
     g: Tree = {}
     dembs, dskips = [], []

@@ -37,7 +37,7 @@ class PredictionWorker(ShardWorker):
 
 
 class ParallelNetwork:
-    """predict(batch) -> what the network says, for entries (N, ...) by name. The weights are copied to shared memory once."""
+    """predict(batch) -> what the network says, for entries (N, ...) by name. The weights are copied once."""
 
     def __init__(self, network: Network, shards: int = 2) -> None:
         self.entries = models.inputs(network.config)

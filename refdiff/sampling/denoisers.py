@@ -93,6 +93,7 @@ def check_conditions(network: Network, objective: Denoising, conditions: Batch, 
         classes, label = network.config.classes, whole["label"]
         if label.dtype.kind not in "iu" or label.min() < 0 or label.max() > classes:
             raise ValueError(
-                f"label: expected integers from 0 to {classes - 1}, or {classes} for none, got {label.min()} to {label.max()}"
+                f"label: expected integers from 0 to {classes - 1}, or {classes} for none, got {label.min()} to "
+                f"{label.max()}"
             )
     return whole

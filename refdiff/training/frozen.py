@@ -38,8 +38,8 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
         now, before = digest(tree), state.digests.setdefault(name, digest(tree))
         if now != before:
             raise ValueError(
-                f"{key}.run: expected the weights that this run began with, digest {before[:12]}, got {now[:12]} in {rule.run}, "
-                "which has changed since; put the former ones back, or begin anew"
+                f"{key}.run: expected the weights that this run began with, digest {before[:12]}, got {now[:12]} in "
+                f"{rule.run}, which has changed since; put the former ones back, or begin anew"
             )
         trees[name] = tree
     return trees

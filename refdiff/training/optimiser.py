@@ -10,7 +10,7 @@ import numpy as np
 from ..config import RULES, RuleConfig, TrainConfig
 from ..models import Tree, flatten, leaves, tree_map, unflatten
 
-__all__ = ["adamw", "clip", "global_norm", "learning_rate", "moved", "moving_average", "zeros_like"]
+__all__ = ["adamw", "clip", "global_norm", "learning_rate", "mixed", "moved", "moving_average", "zeros_like"]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 0, decay: str = "cosine") -> float:
@@ -64,8 +64,12 @@ def adamw(
 
 def moving_average(average: Tree, p: Tree, step: int, decay: float) -> Tree:
     """average <- d average + (1 - d) p, d = min(decay, (1 + step) / (10 + step)), so that early weights are forgotten."""
-    d = min(decay, (1 + step) / (10 + step))
-    return tree_map(lambda a, b: d * a + (1 - d) * b, average, p)
+    return mixed(average, p, min(decay, (1 + step) / (10 + step)))
+
+
+def mixed(a: Tree, b: Tree, d: float) -> Tree:
+    """d a + (1 - d) b."""
+    return tree_map(lambda a, b: d * a + (1 - d) * b, a, b)
 
 
 def zeros_like(p: Tree) -> Tree:

@@ -57,7 +57,7 @@ class State:
     def networks(self, config: Config, tree: str = "ema") -> dict[str, Network]:
         """The networks with the weights of this tree, or p where it has none, as `sample` and `evaluate` take them."""
         return {
-            name: Network(network.model, self.trees[tree].get(name, self.trees["p"].get(name)))
+            name: Network(network.model, self.trees[tree].get(name) or self.trees["p"].get(name, {}))
             for name, network in config.networks.items()
         }
 

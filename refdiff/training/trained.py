@@ -15,7 +15,7 @@ __all__ = ["every_class", "trained"]
 
 
 def trained(config: Config, state: State) -> Trained:
-    """The networks of a run with the moving averages of their weights. ValueError for an objective that is not `Denoising`."""
+    """The networks of a run with the moving averages of their weights. ValueError unless its objective is `Denoising`."""
     if not isinstance(config.objective, Denoising):
         raise ValueError(
             f"objective.kind: expected denoising, from which samples are drawn, got {type(config.objective).__name__}"

@@ -1,4 +1,5 @@
-"""An objective is looked at before its answer is used: the terms are one number a sample, the gradients those of the networks."""
+"""What an objective gives is checked before it is used: terms are one number a sample, gradients have the keys of the
+parameters; and the data have what the networks read."""
 
 from __future__ import annotations
 
@@ -59,8 +60,8 @@ def check_batch(config: Config, entries: dict[str, Input]) -> None:
                 )
             if not _fits(entries[entry], expected):
                 raise ValueError(
-                    f"networks.{name}: expected {expected.kind} {entry!r} of shape {expected.shape}, got {entries[entry].kind} "
-                    f"of {entries[entry].shape} from {config.data.source}"
+                    f"networks.{name}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
+                    f"{entries[entry].kind} of {entries[entry].shape} from {config.data.source}"
                 )
 
 

@@ -110,8 +110,8 @@ class DataParallelWorker(ShardWorker):
             return
         if update is None:
             optimiser.update(
-                p, g, m, v, ema, move.count, move.rate, move.weight_decay, *rule.betas, scale=move.scale,
-                decay=_decay(move), share=(i, processes),
+                p, g, m, v, ema, move.count, move.rate, move.weight_decay, rule.betas[0], rule.betas[1],
+                scale=move.scale, decay=_decay(move), share=(i, processes),
             )  # fmt: skip
             return
         for part in optimiser.parts(p.size, (i, processes)):

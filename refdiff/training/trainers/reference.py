@@ -17,7 +17,7 @@ from ...models import Batch, Network, Tree, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
 from ..frozen import frozen_trees
-from ..optimiser import global_norm, learning_rate, moved, moving_average
+from ..optimiser import global_norm, learning_rate, mixed, moved, moving_average
 from ..state import State
 from .checking import check_gradients, check_terms
 from .trainer import Step, check_finite
@@ -26,8 +26,8 @@ __all__ = ["ReferenceTrainer", "joined", "loss_and_gradient", "shards_of", "trai
 
 
 def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree] | None = None) -> tuple[State, Step]:
-    """One step on a batch, entries (N, ...) by name, a pure function of its arguments: each turn of the objective draws, finds
-    the gradient and moves the networks that it trains; then targets follow and averages move.
+    """One step on a batch, entries (N, ...) by name, a pure function of its arguments: each turn of the objective draws,
+    finds the gradient and moves the networks that it trains; then targets follow and averages move.
 
     frozen: the weights of frozen networks. TrainingError when a loss or gradient is not finite.
     """
@@ -46,16 +46,14 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
             rule = config.networks[trained].rule
             updates[trained] += 1
             if rule.rule == "average":
-                trees["p"][trained] = tree_map(
-                    lambda p, g, d=rule.decay: d * p + (1 - d) * g, trees["p"][trained], g[trained]
-                )
+                trees["p"][trained] = mixed(trees["p"][trained], g[trained], rule.decay)
                 continue
             norm = step.norms[trained] = global_norm(g[trained])
             peak = settings.learning_rate if rule.learning_rate is None else rule.learning_rate
-            rate = step.learning_rates[trained] = learning_rate(
-                number, settings.steps, peak, settings.warmup, settings.decay
-            )
-            new = moved(rule, settings, *(trees[t][trained] for t in "pmv"), g[trained], norm, updates[trained], rate)
+            rate = learning_rate(number, settings.steps, peak, settings.warmup, settings.decay)
+            step.learning_rates[trained] = rate
+            p, m, v = (trees[tree][trained] for tree in ("p", "m", "v"))
+            new = moved(rule, settings, p, m, v, g[trained], norm, updates[trained], rate)
             trees["p"][trained], trees["m"][trained], trees["v"][trained] = new
         check_finite(number, step.terms, step.norms)
         if name in memory:
@@ -63,9 +61,7 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
     for name, network in config.networks.items():
         rule = network.rule
         if rule.rule == "follow":
-            trees["p"][name] = tree_map(
-                lambda p, of, d=rule.decay: d * p + (1 - d) * of, trees["p"][name], trees["p"][rule.of]
-            )
+            trees["p"][name] = mixed(trees["p"][name], trees["p"][rule.of], rule.decay)
         if name in trees["ema"]:
             decay = settings.ema_decay if rule.ema_decay is None else rule.ema_decay
             trees["ema"][name] = moving_average(trees["ema"][name], trees["p"][name], number, decay)

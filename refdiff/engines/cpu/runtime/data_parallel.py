@@ -71,7 +71,7 @@ class ShardWorker:
         if place not in self._passes:
             if len(self._passes) >= MOST_PASSES:
                 self._passes.clear()
-            plain = partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"])
+            plain: Callable[..., np.ndarray] = partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"])
             self._passes[place] = Repeated(plain), plain
         captured, plain = self._passes[place]
         with self.running(shards):
