@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 
+import networks
 import numpy as np
 import pytest
 
@@ -161,8 +162,8 @@ def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
                 )
                 batch = PRESETS[name].train.batch
                 x, t = context.empty((batch, *config.shape), dtype), context.empty((batch,), "int32")
-                y, saved = models.forward(cuda, config, p, x, t)
-                models.backward(cuda, config, y, saved)
+                y, saved = networks.forward(cuda, config, p, x, t)
+                networks.backward(cuda, config, y, saved)
     cases = [(c["kernel"], c["dtype"], tiles.problem_of(c)) for c in tiles.cases()]
     assert len(cases) == len(set(cases))
     assert asked <= set(cases)

@@ -4,13 +4,14 @@ import gc
 import weakref
 from types import SimpleNamespace
 
+import networks
 import numpy as np
 import pytest
 
 from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
-from refdiff.models.forgetful import Forgetful, once
+from refdiff.models.inference import InferenceEngine, consume
 
 CONFIGS = {
     "digits": MODELS["digits"],
@@ -29,8 +30,8 @@ def drawn(config, dtype):
 @pytest.mark.parametrize(("engine", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
 def test_the_prediction_is_that_of_forward_to_the_bit(engine, dtype, name):
     p, x, t = drawn(CONFIGS[name], dtype)
-    y, _ = models.forward(engine, CONFIGS[name], p, x, t)
-    assert models.predict(engine, CONFIGS[name], p, x, t).tobytes() == y.tobytes()
+    y, _ = networks.forward(engine, CONFIGS[name], p, x, t)
+    assert networks.predict(engine, CONFIGS[name], p, x, t).tobytes() == y.tobytes()
 
 
 def test_what_an_operation_saves_is_let_go():
@@ -41,7 +42,7 @@ def test_what_an_operation_saves_is_let_go():
     watched = weakref.ref(saved)
     box = [saved]
     del saved
-    engine = Forgetful(SimpleNamespace(operation=lambda x, times=1: (x * times, box.pop()), constant=lambda: "y"))
+    engine = InferenceEngine(SimpleNamespace(operation=lambda x, times=1: (x * times, box.pop()), constant=lambda: "y"))
     assert engine.operation(3, times=2) == (6, None)
     gc.collect()
     assert watched() is None
@@ -64,8 +65,8 @@ def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_bac
         del result
         return cpu.memory.pool.bytes - before
 
-    assert needed(lambda: models.predict(cpu, config, p, x, t)) < 0.6 * needed(
-        lambda: models.forward(cpu, config, p, x, t)
+    assert needed(lambda: networks.predict(cpu, config, p, x, t)) < 0.6 * needed(
+        lambda: networks.forward(cpu, config, p, x, t)
     )
 
 
@@ -77,7 +78,7 @@ def test_what_is_read_once_is_let_go():
     watched = [weakref.ref(a) for a in values]
     saved = {"a": values[0], "block": {"b": values[1], "c": values[2]}}
     values.clear()
-    taken = once(saved)
+    taken = consume(saved)
     assert not saved
     assert taken["a"].sum() == 3
     block = taken["block"]
@@ -93,10 +94,10 @@ def test_what_is_read_once_is_let_go():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_backward_reads_everything_once(name):
     p, x, t = drawn(CONFIGS[name], np.float64)
-    y, saved = models.forward(reference, CONFIGS[name], p, x, t)
-    dx, g = models.backward(reference, CONFIGS[name], y, saved)
-    taken = once(saved)
-    again, g_again = models.backward(reference, CONFIGS[name], y, taken)
+    y, saved = networks.forward(reference, CONFIGS[name], p, x, t)
+    dx, g = networks.backward(reference, CONFIGS[name], y, saved)
+    taken = consume(saved)
+    again, g_again = networks.backward(reference, CONFIGS[name], y, taken)
     assert not taken
     assert again.tobytes() == dx.tobytes()
     assert [a.tobytes() for a in models.flatten(g_again).values()] == [a.tobytes() for a in models.flatten(g).values()]

@@ -1,5 +1,6 @@
 """The gradient of what is data is left out: by `models.backward` where it is not asked for, and by training always."""
 
+import networks
 import numpy as np
 import pytest
 
@@ -21,10 +22,10 @@ def test_without_dx_the_gradients_are_the_same_bits(drawn, name, engine):
     rng = np.random.default_rng(0)
     p, t = drawn(layout(config), 0, np.float32), rng.integers(1, 1001, 2)
     x = rng.standard_normal((2, *config.shape), dtype=np.float32)
-    y, saved = models.forward(engine, config, p, x, t)
-    dx, g = models.backward(engine, config, y, saved)
+    y, saved = networks.forward(engine, config, p, x, t)
+    dx, g = networks.backward(engine, config, y, saved)
     assert dx.shape == x.shape
-    without, same = models.backward(engine, config, y, saved, needs_dx=False)
+    without, same = networks.backward(engine, config, y, saved, needs_dx=False)
     assert without is None
     assert flatten(same).keys() == flatten(g).keys()
     assert all(np.array_equal(a, flatten(g)[key]) for key, a in flatten(same).items())
@@ -36,9 +37,9 @@ def launches(config, needs_dx):
     with cuda.use(cuda.Context(device, Arena(device, 1 << 40))) as context:
         p = models.tree_map(lambda spec: context.empty(spec.shape), layout(config))
         x, t = context.empty((4, *config.shape)), context.empty((4,), "int32")
-        y, saved = models.forward(cuda, config, p, x, t)
+        y, saved = networks.forward(cuda, config, p, x, t)
         device.launches.clear()
-        models.backward(cuda, config, y, saved, needs_dx)
+        networks.backward(cuda, config, y, saved, needs_dx)
     return [kernel.name for kernel, _, _ in device.launches]
 
 

@@ -1,13 +1,13 @@
 """How many parameters there are, and their first values."""
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff import models
 from refdiff.engines import reference as engine
-from refdiff.models import MODELS, MLPConfig, Spec, UNetConfig, count, flatten, initialise, layout
+from refdiff.models import MODELS, MLPConfig, Parameter, UNetConfig, count, flatten, initialise, layout
 from refdiff.models.parameters import conv_layout, linear_layout, norm_layout
 
 seeds = st.integers(0, 2**64 - 1)
@@ -54,12 +54,15 @@ def test_what_is_allocated_is_what_was_counted(config):
 def test_layouts(c_in, c_out, k):
     """fan is the mean of what a number of y is the sum of and what a number of x goes into."""
     linear, conv = linear_layout(c_in, c_out), conv_layout(k, c_in, c_out)
-    assert linear == {"weight": Spec((c_in, c_out), fan=(c_in + c_out) / 2), "bias": Spec((c_out,))}
-    assert conv == {"weight": Spec((k, k, c_in, c_out), fan=k**2 * (c_in + c_out) / 2), "bias": Spec((c_out,))}
-    assert norm_layout(c_in) == {"weight": Spec((c_in,), value=1), "bias": Spec((c_in,))}
-    assert linear_layout(c_in, 3 * c_out, parts=3)["weight"] == Spec((c_in, 3 * c_out), fan=(c_in + c_out) / 2)
-    assert linear_layout(c_in, c_out, zero=True)["weight"] == Spec((c_in, c_out))
-    assert conv_layout(k, c_in, c_out, zero=True)["weight"] == Spec((k, k, c_in, c_out))
+    assert linear == {"weight": Parameter((c_in, c_out), fan=(c_in + c_out) / 2), "bias": Parameter((c_out,))}
+    assert conv == {
+        "weight": Parameter((k, k, c_in, c_out), fan=k**2 * (c_in + c_out) / 2),
+        "bias": Parameter((c_out,)),
+    }
+    assert norm_layout(c_in) == {"weight": Parameter((c_in,), value=1), "bias": Parameter((c_in,))}
+    assert linear_layout(c_in, 3 * c_out, parts=3)["weight"] == Parameter((c_in, 3 * c_out), fan=(c_in + c_out) / 2)
+    assert linear_layout(c_in, c_out, zero=True)["weight"] == Parameter((c_in, c_out))
+    assert conv_layout(k, c_in, c_out, zero=True)["weight"] == Parameter((k, k, c_in, c_out))
     assert count({"a": linear, "b": {"c": conv}}) == (c_in + 1) * c_out + (k * k * c_in + 1) * c_out
 
 
@@ -99,7 +102,7 @@ def test_the_first_prediction_is_exactly_zero(config):
     rng = np.random.default_rng(0)
     p = initialise(layout(config), 3)
     x = rng.standard_normal((2, *config.shape)).astype(np.float32)
-    y, _ = models.forward(engine, config, p, x, np.array([1, 900]))
+    y, _ = networks.forward(engine, config, p, x, np.array([1, 900]))
     assert y.dtype == np.float32
     assert y.shape == x.shape
     assert not y.any()

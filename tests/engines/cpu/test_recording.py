@@ -6,6 +6,7 @@ import tracemalloc
 from importlib import import_module
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 from engines.cpu.operation_cases import CASES, both
@@ -127,9 +128,9 @@ def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, hal
 
     def f(x, t, wanted, step):
         own = tree_map(followed, p)
-        y, saved = models.forward(cpu, config, own, x, t, Sequence(0, 1 << 16, step, 5))
+        y, saved = networks.forward(cpu, config, own, x, t, Sequence(0, 1 << 16, step, 5))
         loss, difference = cpu.mean_squared_error(y, wanted)
-        dx, g = models.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.once(saved))
+        dx, g = networks.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.once(saved))
         return joined(y, loss, dx, *flatten(g).values())
 
     repeated = Repeated(f)

@@ -1,0 +1,17 @@
+"""A network as a function of (p, x, t), for the tests that ask for the gradients of x and p alone."""
+
+from refdiff import models
+
+
+def forward(engine, config, p, x, t, key=None):
+    return models.forward(engine, models.Network(config, p), {"x": x, "t": t}, key)
+
+
+def predict(engine, config, p, x, t):
+    return models.predict(engine, models.Network(config, p), {"x": x, "t": t})
+
+
+def backward(engine, config, dy, saved, needs_dx=True):
+    """-> dx, None unless needs_dx, and the gradients of p."""
+    dinputs, g = models.backward(engine, models.Network(config, {}), dy, saved, ("x",) if needs_dx else ())
+    return dinputs.get("x"), g
