@@ -16,9 +16,12 @@ from .embedding import *
 from .linear import *
 from .loss import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
 from .softmax import *
 from .structure import *
+from .variational import *
 
 _missing = [name for name, value in vars(reference).items()
             if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip
