@@ -70,5 +70,5 @@ def test_training_asks_for_no_gradient_of_data(monkeypatch, preset):
 
         monkeypatch.setattr(reference, name, spied)
     x0 = np.random.default_rng(0).standard_normal((2, *config.model.shape), dtype=np.float32)
-    train_step(config, config.schedule.build(), State.first(config), x0)
+    train_step(config, State.first(config), {"x": x0})
     assert sorted(width for width, needs_dx in asked if not needs_dx) == [config.model.shape[-1], 8], "image, sinusoids"

@@ -12,11 +12,11 @@ from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
 from refdiff.models.unet import decoder, encoder
-from refdiff.random import Sequence, Stream
+from refdiff.random import Key
 from refdiff.testing.derivatives import check_backward, complex_step, relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
-KEY = Sequence(5, Stream.DROPOUT, 2)
+KEY = Key(5, 2)
 OPTIONS = {
     "plain": TINY,
     "one level": replace(TINY, multipliers=(1,), blocks=2, attention=(8,), heads=2),
@@ -27,6 +27,8 @@ OPTIONS = {
     "pooled": replace(TINY, downsampling="pooled", channels=3),
     "adm": replace(TINY, time="adm", attention=(8,)),
     "dropout": replace(TINY, dropout=0.4, attention=(4,)),
+    "labels, twice as much": replace(TINY, classes=1, outputs=2),
+    "not square": replace(TINY, size=(4, 8), attention=(4,), heads=2),
 }
 seeds = st.integers(0, 2**32 - 1)
 
@@ -177,11 +179,11 @@ def test_dropout_is_on_with_a_key_and_off_without(drawn):
     plain, _ = networks.forward(engine, replace(config, dropout=0.0), p, x, t, KEY)
     assert np.array_equal(networks.forward(engine, config, p, x, t)[0], plain)
     assert not np.array_equal(plain, y)
-    # Each block has a stream of its own, the first the key's: no two masks are equal.
+    # The mask of each block is named after it: no two are equal.
     masks = [saved[name]["residual"]["dropout"] for name in p if "block" in name]
     assert len({mask.tobytes() for mask in masks}) == len(masks)
     first = saved["down0_block0"]["residual"]["dropout"]
-    assert np.array_equal(engine.dropout(np.ones_like(first), config.dropout, KEY)[0], first)
+    assert np.array_equal(engine.dropout(np.ones_like(first), config.dropout, KEY("down0_block0/dropout"))[0], first)
 
 
 # ---- the plan
