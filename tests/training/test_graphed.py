@@ -257,7 +257,7 @@ def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(ti
 
 def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(tiny, tmp_path, monkeypatch):
     from refdiff import engines
-    from refdiff.engines.cuda import context
+    from refdiff.engines.cuda.runtime import context
     from refdiff.sampling import sample
     from refdiff.training import train
 

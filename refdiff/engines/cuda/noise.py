@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...random import Sequence, Stream
-from .array import Array
-from .context import THREADS, blocks, current
+from .runtime.context import THREADS, Array, blocks, current
 
 __all__ = ["advance", "integers", "key_arguments", "noised", "normal"]
 

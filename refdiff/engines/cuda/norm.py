@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import blocks
 from .rows import ENOUGH, MOST, TOTAL, Tiling, expect, tiling
+from .runtime.context import Array, blocks
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",

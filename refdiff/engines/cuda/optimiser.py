@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .array import Array
-from .context import THREADS, blocks, host
+from .runtime.context import THREADS, Array, blocks
 from .structure import cast, zeros
+from .transfer import host
 
 __all__ = ["PIECE", "FlatState", "OptimiserSettings", "adamw", "flat_state", "gather", "piece_rows", "scalars"]
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...random import Sequence, Stream
-from .array import Array
-from .context import THREADS, blocks, current
 from .noise import advance, key_arguments, normal
+from .runtime.context import THREADS, Array, blocks, current
 from .structure import cast
 
 __all__ = ["METHODS", "SamplerState", "SamplerTables", "sampler_state", "sampler_step"]

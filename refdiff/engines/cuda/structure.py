@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...random import Sequence, least_word
-from .array import ITEMSIZE, Array, dtype_name
-from .context import THREADS, blocks, current, host
 from .noise import key_arguments
+from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
+from .transfer import host
 
 __all__ = [
     "Gradients", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "cast", "concat",

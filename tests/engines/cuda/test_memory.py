@@ -8,11 +8,12 @@ from emulator import COMPILER, Emulator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda.activation import silu
-from refdiff.engines.cuda.array import ITEMSIZE, Array, dtype_name
-from refdiff.engines.cuda.context import Context, current, host, use
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import ALIGNMENT, Arena, Separate
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import ITEMSIZE, Array, Context, current, dtype_name, use
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import ALIGNMENT, PerArrayAllocator
 
 
 class Addresses:
@@ -118,7 +119,7 @@ def test_too_little_memory_is_said_in_numbers():
 
 
 def test_an_array_lives_as_long_as_its_last_view():
-    for memory in (Arena, Separate):
+    for memory in (Arena, PerArrayAllocator):
         device = Addresses()
         context = Context(device, memory(device))
         x = context.empty((4, 6), "bfloat16")
@@ -170,7 +171,7 @@ def test_bfloat16_is_the_nearest(words):
     ties = [w & 0xFFFF0000 | tail for w in words for tail in (0x7FFF, 0x8000, 0x8001)]
     x = np.array([*words, *ties, 0x7F7FFFFF, 0x7F7F7FFF, 0xFF7F8000, 0x80000001], np.uint32).view(np.float32)
     device = Emulator()
-    came = host(Context(device, Separate(device)).array(x, "bfloat16"))
+    came = host(Context(device, PerArrayAllocator(device)).array(x, "bfloat16"))
     finite = np.isfinite(x)
     np.testing.assert_array_equal(came[finite].view(np.uint32), nearest_bfloat16(x[finite]).view(np.uint32))
     np.testing.assert_array_equal(np.isnan(came), np.isnan(x))
