@@ -26,7 +26,9 @@ def test_places_of_an_arena_do_not_overlap_and_come_back(steps):
     assert own.bytes <= 2 * most + 4096 * len(steps)
     a = None
     held.clear()
-    assert [start for _, start, _ in own.free] == [0] * len({region for region, _, _ in own.free}), "free neighbours are one"
+    assert [start for _, start, _ in own.free] == [0] * len({region for region, _, _ in own.free}), (
+        "free neighbours are one"
+    )
     assert bool(own.free) == bool(own.bytes)
 
 
