@@ -19,8 +19,16 @@ from ..engines.cuda.array import Array
 from ..engines.cuda.device import Device, Graph
 from ..engines.cuda.dry import Dry
 from ..engines.cuda.memory import Arena, enough
-from ..engines.cuda.noise import advance, noised
-from ..engines.cuda.optimiser import PIECE, OptimiserSettings, adamw, flat_state, gather, piece_rows
+from ..engines.cuda.noise import advance, diffuse_batch
+from ..engines.cuda.optimiser import (
+    COPY_CHUNK,
+    SCALARS,
+    OptimiserSettings,
+    adamw,
+    copy_segments,
+    copy_table,
+    flat_state,
+)
 from ..errors import TrainingError
 from ..models import Tree, flatten, unflatten
 from ..process import Schedule, q_sample, target
@@ -60,7 +68,8 @@ def room(config: Config, schedule: Schedule, device: Device | None = None) -> in
     return enough(device, memory_needed(config, schedule), "training needs", advice)
 
 
-RESULT = np.dtype([("scalars", "f4", 8), ("loss", "f4"), ("number", "i4"), ("bad", "i4")])  # of a step, read at once
+# Of a step, read at once.
+RESULT = np.dtype([("scalars", "f4", len(SCALARS)), ("loss", "f4"), ("number", "i4"), ("bad", "i4")])
 
 
 class Slot(NamedTuple):
@@ -131,7 +140,7 @@ class Graphed:
 
     def state(self) -> State:
         self._settle()
-        flats = (self.flat.p, self.flat.average, self.flat.m, self.flat.v)
+        flats = (self.flat.p, self.flat.ema, self.flat.m, self.flat.v)
         p, average, m, v = (self.packing.unpack(cuda.host(flat)) for flat in flats)
         return State(self.done, p, average, m, v, self.seen)
 
@@ -149,7 +158,7 @@ class Graphed:
         arrived()
         result = slot.result[0]
         number, bad, loss = int(result["number"]), int(result["bad"]), float(result["loss"])
-        rate, norm = float(result["scalars"][0]), float(result["scalars"][6])
+        rate, norm = (float(result["scalars"][SCALARS.index(name)]) for name in ("rate", "norm"))
         if bad:
             self._settle_quietly()
             check_finite(number, loss, norm)
@@ -168,10 +177,10 @@ class Graphed:
         config = self.config
         with cuda.use(self.context):
             advance(self.number)
-            x_t, t, wanted = noised(self.x0, self.table, config.seed, self.number, self.dtype)
+            x_t, t, goal = diffuse_batch(self.x0, self.table, config.seed, self.number, self.dtype)
             key = Sequence(config.seed, Stream.DROPOUT, self.number)  # type: ignore[arg-type]
             y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
-            loss, saved_loss = cuda.mean_squared_error(y, wanted)
+            loss, saved_loss = cuda.mean_squared_error(y, goal)
             dy = cuda.mean_squared_error_backward(1.0, saved_loss)
             _, g = models.backward(cuda, config.model, dy, models.once(saved), needs_dx=False)
             self._collect(g, loss)
@@ -184,12 +193,12 @@ class Graphed:
         """
         places, base = self.packing.places, self.gradient.pointer
         copies = [(leaf, base + 4 * places[name][0]) for name, leaf in flatten(g).items()] + [(loss, self.loss.pointer)]
-        sources = np.concatenate([piece_rows(leaf, to) for leaf, to in copies])
+        sources = np.concatenate([copy_table(leaf, to) for leaf, to in copies])
         if self.sources is None:
             self.sources = sources
             self.device.write(self.pieces.pointer, sources)
         assert np.array_equal(sources, self.sources), "a step found other addresses than the one before"
-        gather(self.pieces)
+        copy_segments(self.pieces)
 
     @staticmethod
     def _first(step: int) -> np.ndarray:
@@ -225,4 +234,4 @@ class Graphed:
         })  # fmt: skip
 
     def _piece_count(self) -> int:
-        return 1 + sum(-(-prod(shape) // PIECE) for _, shape in self.packing.places.values())
+        return 1 + sum(-(-prod(shape) // COPY_CHUNK) for _, shape in self.packing.places.values())

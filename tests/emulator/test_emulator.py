@@ -12,10 +12,11 @@ import pytest
 import emulator.device
 from emulator import COMPILER, Emulator
 from emulator.sanitized import environment
-from refdiff.engines.cuda.context import Context, host
+from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.tensor_ops import host
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 zeros = np.zeros(64, np.float32)
@@ -347,7 +348,8 @@ import ctypes, sys, pathlib
 import numpy as np
 import emulator.device
 from emulator import Emulator
-from refdiff.engines.cuda.context import Context, host
+from refdiff.engines.cuda.context import Context
+from refdiff.engines.cuda.tensor_ops import host
 from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.memory import Separate
 emulator.device.KERNELS = pathlib.Path(sys.argv[1])

@@ -15,11 +15,12 @@ from refdiff.benchmark.conventions import launch_of
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda import nvrtc
 from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context, host
+from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.tensor_ops import host
 from refdiff.testing.derivatives import check_backward, relative_error
 from refdiff.training import Config
 from refdiff.training.graphed import Graphed

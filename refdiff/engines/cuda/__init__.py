@@ -18,7 +18,7 @@ from .loss import *
 from .norm import *
 from .resample import *
 from .softmax import *
-from .structure import *
+from .tensor_ops import *
 
 _missing = [name for name, value in vars(reference).items()
             if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip

@@ -17,7 +17,7 @@ from .array import ITEMSIZE, Array, Buffer, dtype_name
 from .device import Device, Graph, Kernel
 from .memory import Arena, Memory
 
-__all__ = ["Context", "current", "host", "use"]
+__all__ = ["Context", "current", "use"]
 
 THREADS = 256  # of a block, unless a kernel says otherwise
 MOST = (1 << 31) - (1 << 16)  # elements of an array: an index may go past the end by what a block takes
@@ -63,7 +63,7 @@ class Context:
         **defines: int,
     ) -> None:
         """Queue kernel `name` of kernels/<source>, compiled for dtype. arguments: arrays, integers (int), floats (float),
-        or ctypes values; None is the null pointer. shared: bytes of dynamic shared memory."""
+        or ctypes values, structs among them; None is the null pointer. shared: bytes of dynamic shared memory."""
         if dtype == "bfloat16":
             defines["BF16"] = 1
         kernel = Kernel(source, name, tuple(sorted(defines.items())))
@@ -86,21 +86,6 @@ class Context:
         return graph
 
 
-def host(x: Array) -> np.ndarray:
-    """The values as NumPy's; bfloat16 comes as float32."""
-    dense = x if x.dense else _dense(x)
-    y = np.empty(x.shape, np.uint16 if x.dtype == "bfloat16" else x.dtype)
-    if y.size:
-        x.context.device.read(dense.pointer, y)
-    return _from_bfloat16(y) if x.dtype == "bfloat16" else y
-
-
-def _dense(x: Array) -> Array:
-    from .structure import dense
-
-    return dense(x)
-
-
 def _argument(a: Any) -> Any:
     if isinstance(a, Array):
         return ctypes.c_void_p(a.pointer)
@@ -119,10 +104,6 @@ def _to_bfloat16(x: np.ndarray) -> np.ndarray:
     bits = x.view(np.uint32)
     rounded = ((bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16).astype(np.uint16)
     return np.where(np.isnan(x), np.uint16(0x7FFF), rounded)
-
-
-def _from_bfloat16(x: np.ndarray) -> np.ndarray:
-    return (x.astype(np.uint32) << 16).view(np.float32)
 
 
 _current: ContextVar[Context | None] = ContextVar("refdiff_cuda_context", default=None)

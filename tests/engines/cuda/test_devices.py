@@ -15,9 +15,10 @@ from refdiff.engines.cuda import context as contexts
 from refdiff.engines.cuda import nvrtc
 from refdiff.engines.cuda.activation import silu
 from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context, host
+from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.cupy_device import CupyDevice
 from refdiff.engines.cuda.device import DeviceError, DeviceLost, Kernel
+from refdiff.engines.cuda.tensor_ops import host
 
 
 class CudaError(RuntimeError):
@@ -292,11 +293,11 @@ def test_errors_while_it_works(cupy):
         device.launch(kernel, (1,), (32,), [])
 
     def does_not_compile(*_):
-        raise DeviceError("structure.cu does not compile")
+        raise DeviceError("tensor_ops.cu does not compile")
 
     cupy.compiler.compile = does_not_compile
     with pytest.raises(DeviceError, match="does not compile"):
-        device.launch(Kernel("structure.cu", "add"), (1,), (32,), [])
+        device.launch(Kernel("tensor_ops.cu", "add"), (1,), (32,), [])
 
 
 @pytest.mark.parametrize(("status", "lost"), [(700, True), (719, True), (716, True), (1, False), (701, False)])

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from refdiff.engines.cuda.activation import silu
 from refdiff.engines.cuda.array import ITEMSIZE, Array, dtype_name
-from refdiff.engines.cuda.context import Context, current, host, use
+from refdiff.engines.cuda.context import Context, current, use
 from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.memory import ALIGNMENT, Arena, Separate
+from refdiff.engines.cuda.tensor_ops import host
 
 
 class Addresses:

@@ -14,10 +14,11 @@ from refdiff import FormatError, models
 from refdiff.benchmark.cases import operations
 from refdiff.engines import cuda
 from refdiff.engines.cuda import product, tile_table
-from refdiff.engines.cuda.context import Context, host
+from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.product import MULTIPROCESSORS, PART, TILES, choose_tile, chosen_by, guess, rates, split
+from refdiff.engines.cuda.tensor_ops import host
 from refdiff.engines.cuda.tile_table import Problem
 from refdiff.models import MODELS, layout
 from refdiff.training import PRESETS
