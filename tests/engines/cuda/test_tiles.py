@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from refdiff import FormatError, models
 from refdiff.benchmark.cases import operations
+from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import product, tile_table
 from refdiff.engines.cuda.context import Context
@@ -21,7 +22,6 @@ from refdiff.engines.cuda.product import MULTIPROCESSORS, PART, TILES, choose_ti
 from refdiff.engines.cuda.tensor_ops import host
 from refdiff.engines.cuda.tile_table import Problem
 from refdiff.models import MODELS, layout
-from refdiff.training import PRESETS
 
 BIG, WIDE, SMALL = TILES["bfloat16"]
 PLACES = 2 * MULTIPROCESSORS
