@@ -160,10 +160,10 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     The backward of an addition is none. The network is walked on a device that runs nothing: no time, no memory.
     """
     from ..engines import cuda
-    from ..engines.cuda.dry import Dry
-    from ..engines.cuda.memory import Arena
+    from ..engines.cuda.runtime.arena import Arena
+    from ..engines.cuda.runtime.dry_run import DryRunDevice
 
-    config, device = network(model), Dry()
+    config, device = network(model), DryRunDevice()
     recording = _Recording(cuda)
     with cuda.use(cuda.Context(device, Arena(device, 1 << 50))) as context:
         p = models.tree_map(

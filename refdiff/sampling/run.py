@@ -46,7 +46,7 @@ def denoiser(config: Config, p: Tree) -> Any:
         halves.packing.pack(p, halves.buffers["p"])
         return lambda x_t, t: halves.predict(x_t, np.broadcast_to(t, (len(x_t),)))
     if engines.resolve(config.engine) == "cuda":
-        from ..training.graphed_sampling import on_device
+        from .cuda import on_device
 
         p = on_device(p, dtype)
 
@@ -70,10 +70,10 @@ def walker(config: Config, p: Tree) -> Walk:
     x_t (len(index), ...) float32; without `every` the states on the way may be None. `config.sample` chooses the sampler.
     """
     if engines.resolve(config.engine) == "cuda":
-        from ..training.graphed_sampling import METHODS, GraphedSampler
+        from .cuda import METHODS, CUDASampler
 
         if config.sample.method in METHODS:
-            return GraphedSampler(config, p)
+            return CUDASampler(config, p)
     model = denoiser(config, p)
     return lambda index, seed=0, every=True: _walk(config, model, index, seed)
 

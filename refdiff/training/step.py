@@ -126,9 +126,9 @@ def ready(config: Config) -> None:
     engines.check_dtype(config.engine, config.dtype)
     engine = engines.resolve(config.engine)
     if engine == "cuda":
-        from .graphed import room
+        from .trainers.cuda import check_memory
 
-        room(config, config.schedule.build())
+        check_memory(config, config.schedule.build())
     if engine == "cpu":
         from ..engines import cpu
 
@@ -139,9 +139,9 @@ def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
     """Who trains with the engine of this configuration, from this state on. DeviceError where there is no such engine."""
     engine = engines.resolve(config.engine)
     if engine == "cuda":
-        from .graphed import Graphed
+        from .trainers.cuda import CUDATrainer
 
-        return Graphed(config, schedule, state)
+        return CUDATrainer(config, schedule, state)
     if engine == "cpu":
         from .flat import Flat
 

@@ -13,7 +13,7 @@ from refdiff.config import PRESETS
 from refdiff.config.config import METHODS as SAMPLERS
 from refdiff.data import load
 from refdiff.engines.cpu import recording, winograd
-from refdiff.engines.cuda.device import Device
+from refdiff.engines.cuda.runtime.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
 from refdiff.testing.scheduler import METHODS

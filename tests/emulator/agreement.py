@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context
+from refdiff.engines.cuda.runtime.context import Array, Context
 from refdiff.testing.derivatives import relative_error
 
 EPS32 = 2.0**-24

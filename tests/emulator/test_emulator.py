@@ -12,11 +12,11 @@ import pytest
 import emulator.device
 from emulator import COMPILER, Emulator
 from emulator.sanitized import environment
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import Separate
-from refdiff.engines.cuda.sources import KERNELS
-from refdiff.engines.cuda.tensor_ops import host
+from refdiff.engines.cuda import host
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 zeros = np.zeros(64, np.float32)
@@ -43,7 +43,7 @@ def run(folder, monkeypatch, request):
     """run(name, x, grid, block, *arguments): what a kernel, whose first argument is x, makes of x."""
     monkeypatch.setattr(emulator.device, "KERNELS", folder)
     device = Emulator(request.param)
-    context = Context(device, Separate(device))
+    context = Context(device, PerArrayAllocator(device))
 
     def run(name, x, grid=1, block=64, *arguments, shared=0):
         array = context.array(x, x.dtype)
@@ -348,13 +348,13 @@ import ctypes, sys, pathlib
 import numpy as np
 import emulator.device
 from emulator import Emulator
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.tensor_ops import host
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import Separate
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda import host
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 emulator.device.KERNELS = pathlib.Path(sys.argv[1])
 device = Emulator(0)
-context = Context(device, Separate(device))
+context = Context(device, PerArrayAllocator(device))
 x = context.array(np.zeros(61))
 try:
     context.launch("k.cu", "k", 1, 64, x, 3, 0)

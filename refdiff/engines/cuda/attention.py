@@ -9,8 +9,7 @@ from __future__ import annotations
 from math import e, log2
 from typing import Any, NamedTuple
 
-from .array import Array
-from .context import blocks
+from .runtime.context import Array, blocks
 from .structs import constant, struct, table
 
 __all__ = ["attention", "attention_backward"]

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .array import ITEMSIZE, Array
-from .context import THREADS, Context, blocks, current
+from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
 from .tensor_ops import Gradients
 
 __all__ = ["embedding", "embedding_backward", "time_embedding"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
 from .product import choose_tile, packed, weight_gradient
+from .runtime.context import Array
 from .structs import Struct, pitched, struct
 from .tile_table import Problem
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import THREADS, blocks
 from .rows import FILL_BLOCKS, expect
+from .runtime.context import THREADS, Array, blocks
 
 __all__ = ["mean_squared_error", "mean_squared_error_backward"]
 

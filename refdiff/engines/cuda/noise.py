@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...random import Sequence, Stream
-from .array import Array
-from .context import THREADS, blocks, current
+from .runtime.context import THREADS, Array, blocks, current
 from .structs import Struct, struct
 
 __all__ = ["advance", "diffuse_batch", "integers", "normal", "sequence"]

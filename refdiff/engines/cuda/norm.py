@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import blocks
 from .rows import FILL_BLOCKS, MAX_THREADS, TOTAL_CHANNELS, Tiling, expect, tiling
+from .runtime.context import Array, blocks
 from .structs import struct
 
 __all__ = [

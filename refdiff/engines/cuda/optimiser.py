@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .array import Array
-from .context import THREADS, blocks
+from .runtime.context import THREADS, Array, blocks
 from .structs import struct
-from .tensor_ops import cast, host, zeros
+from .tensor_ops import cast, zeros
+from .transfer import host
 
 __all__ = [
     "COPY_CHUNK", "SCALARS", "FlatState", "OptimiserSettings", "adamw", "copy_segments", "copy_table", "flat_state",

@@ -10,8 +10,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from . import tile_table
-from .array import ITEMSIZE, Array
-from .context import Context, blocks
+from .runtime.context import ITEMSIZE, Array, Context, blocks
 from .structs import Struct, constant, struct
 from .tile_table import Problem, Tiles
 

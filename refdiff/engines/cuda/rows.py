@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .array import ITEMSIZE, Array
-from .context import blocks
+from .runtime.context import ITEMSIZE, Array, blocks
 from .structs import constant
 
 __all__ = ["FILL_BLOCKS", "MAX_THREADS", "TOTAL_CHANNELS", "Tiling", "expect", "tiling"]

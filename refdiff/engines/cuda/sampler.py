@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...random import Sequence, Stream
-from .array import Array
-from .context import THREADS, blocks, current
 from .noise import advance, normal, sequence
+from .runtime.context import THREADS, Array, blocks, current
 from .structs import struct
 from .tensor_ops import cast
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import blocks
 from .rows import MAX_THREADS, expect, tiling
+from .runtime.context import Array, blocks
 
 __all__ = ["softmax", "softmax_backward"]
 

@@ -16,8 +16,8 @@ import re
 from functools import cache
 from typing import Any
 
-from .array import Array
-from .sources import KERNELS
+from .runtime.context import Array
+from .runtime.sources import KERNELS
 
 __all__ = ["Struct", "constant", "pitched", "struct", "table"]
 

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...random import Sequence, uniform_threshold
-from .array import ITEMSIZE, Array, dtype_name
-from .context import THREADS, blocks, current
 from .noise import sequence
+from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
 from .structs import constant
+from .transfer import host
 
 __all__ = [
     "Gradients", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "cast", "concat",
@@ -28,15 +28,6 @@ SUM_THREADS = constant("tensor_ops.cu", "SUM_THREADS")
 def array(x: Any, dtype: Any = np.float32) -> Array:
     """x, from the host or of this engine, as an array of dtype."""
     return cast(x, dtype) if isinstance(x, Array) else current().array(x, dtype)
-
-
-def host(x: Array) -> np.ndarray:
-    """The values as NumPy's; bfloat16 comes as float32. Waits for the device."""
-    x = dense(x)
-    y = np.empty(x.shape, np.uint16 if x.dtype == "bfloat16" else x.dtype)
-    if y.size:
-        x.context.device.read(x.pointer, y)
-    return (y.astype(np.uint32) << 16).view(np.float32) if x.dtype == "bfloat16" else y
 
 
 def cast(x: Array, dtype: Any) -> Array:

@@ -5,8 +5,8 @@ import pytest
 from emulator.agreement import bound
 
 from refdiff.engines import reference
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda import loss as losses
-from refdiff.engines.cuda.tensor_ops import host
 from refdiff.testing.derivatives import relative_error
 
 

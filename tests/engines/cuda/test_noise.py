@@ -7,12 +7,12 @@ from emulator.agreement import bound
 from refdiff import random
 from refdiff.engines import cuda
 from refdiff.engines.cuda import noise
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
 from refdiff.random import Sequence, Stream
 from refdiff.testing.derivatives import relative_error
-from refdiff.training.graphed import noise_table
+from refdiff.training.trainers.cuda import noise_table
 
 SEED = (5 << 32) + 0xFFFFFFFF
 

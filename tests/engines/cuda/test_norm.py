@@ -5,9 +5,8 @@ import pytest
 from emulator.agreement import EPS32, check_agreement
 
 from refdiff.engines import reference
-from refdiff.engines.cuda import norm
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.tensor_ops import host
+from refdiff.engines.cuda import host, norm
+from refdiff.engines.cuda.runtime.context import Array
 from refdiff.testing.derivatives import relative_error
 
 

@@ -6,9 +6,8 @@ from emulator.agreement import check_agreement
 
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda import tensor_ops
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Array, Context
 from refdiff.random import Sequence, Stream
 
 SHAPES = [(1,), (3, 5), (2, 3, 3, 8), (1, 7, 9, 24), (2, 513)]

@@ -1,26 +1,101 @@
-"""A device with its memory: where arrays come from, and how a kernel is launched.
+"""A device with its memory, and arrays in it: where they come from, and how a kernel is launched on them.
 
 `use(context)` makes a context the one that new arrays belong to, in this thread; without it the first GPU is taken.
+Nothing is ever written in place but by the optimiser.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from .array import ITEMSIZE, Array, Buffer, dtype_name
+from .arena import Arena
+from .bfloat16 import to_bfloat16
 from .device import Device, Graph, Kernel
-from .memory import Arena, Memory
+from .memory import Memory
 
-__all__ = ["Context", "current", "use"]
+__all__ = ["ITEMSIZE", "THREADS", "Array", "Buffer", "Context", "blocks", "current", "dtype_name", "use"]
 
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8}
 THREADS = 256  # of a block, unless a kernel says otherwise
-MOST = (1 << 31) - (1 << 16)  # elements of an array: an index may go past the end by what a block takes
+MAX_ELEMENTS = (1 << 31) - (1 << 16)  # of an array: an index may go past the end by what a block takes
+
+
+def dtype_name(dtype: Any) -> str:
+    """ "float32" of np.float32, "float32", np.dtype("float32"); "bfloat16" is known by its name alone."""
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in ITEMSIZE:
+        raise ValueError(f"dtype: expected one of {', '.join(ITEMSIZE)}, got {name}")
+    return name
+
+
+class Buffer:
+    """Memory that is given back when the last array in it is gone."""
+
+    __slots__ = ("memory", "pointer")
+
+    def __init__(self, memory: Memory, nbytes: int) -> None:
+        self.memory, self.pointer = memory, memory.allocate(nbytes)
+
+    def __del__(self) -> None:
+        pointer = getattr(self, "pointer", None)
+        if pointer is not None:
+            self.memory.free(pointer)
+
+
+class Array:
+    """shape, dtype (a name), pointer. Dense but for `pitch`, the elements from one row (last axis) to the next: the parts
+    of a split share their rows, and a kernel that takes a pitch reads them where they are."""
+
+    __slots__ = ("buffer", "dtype", "offset", "pitch", "shape")
+
+    def __init__(self, buffer: Buffer, shape: tuple[int, ...], dtype: str, offset: int = 0, pitch: int = 0) -> None:
+        """offset: elements from the buffer's beginning; pitch 0: dense."""
+        self.buffer, self.shape, self.dtype, self.offset = buffer, tuple(int(n) for n in shape), dtype, offset
+        self.pitch = pitch or (self.shape[-1] if self.shape else 1)
+
+    @property
+    def context(self) -> Context:
+        """One of the same memory as the array's."""
+        return Context(self.buffer.memory.device, self.buffer.memory)
+
+    @property
+    def pointer(self) -> int:
+        return self.buffer.pointer + self.offset * ITEMSIZE[self.dtype]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * ITEMSIZE[self.dtype]
+
+    @property
+    def dense(self) -> bool:
+        return not self.shape or self.pitch == self.shape[-1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Array({self.shape}, {self.dtype}, {self.context.device.name})"
+
+    def view(self, shape: tuple[int, ...]) -> Array:
+        """The same values in another shape; both must be dense."""
+        assert self.dense, f"view: {self!r} is not dense"
+        assert prod(shape) == self.size, f"view: {self.shape} as {shape}"
+        return Array(self.buffer, shape, self.dtype, self.offset)
 
 
 def blocks(n: int, each: int) -> int:
@@ -29,18 +104,22 @@ def blocks(n: int, each: int) -> int:
 
 
 class Context:
-    """memory: an Arena unless given."""
+    """A pair of a device and a memory of it, and no more. memory: a new Arena unless given."""
+
+    __slots__ = ("device", "memory")
 
     def __init__(self, device: Device, memory: Memory | None = None) -> None:
         self.device = device
-        self.memory = memory or Arena(device)
+        self.memory = Arena(device) if memory is None else memory
 
     def empty(self, shape: tuple[int, ...], dtype: Any = "float32") -> Array:
         """An array with whatever is there."""
         name = dtype_name(dtype)
         count = int(np.prod(shape, dtype=np.int64))
-        assert count <= MOST, f"an array of {shape} has more than {MOST} elements, which kernels count in 32 bits"
-        return Array(Buffer(self, count * ITEMSIZE[name]), shape, name)
+        assert count <= MAX_ELEMENTS, (
+            f"an array of {shape} has more than {MAX_ELEMENTS} elements, which kernels count in 32 bits"
+        )
+        return Array(Buffer(self.memory, count * ITEMSIZE[name]), shape, name)
 
     def array(self, x: Any, dtype: Any = "float32") -> Array:
         """x from the host, as dtype."""
@@ -48,7 +127,7 @@ class Context:
         given = np.array(x, np.float32 if name == "bfloat16" else name, order="C", ndmin=0)
         y = self.empty(given.shape, name)
         if given.size:
-            self.device.write(y.pointer, _to_bfloat16(given) if name == "bfloat16" else given)
+            self.device.write(y.pointer, to_bfloat16(given) if name == "bfloat16" else given)
         return y
 
     def launch(
@@ -76,7 +155,7 @@ class Context:
         each = THREADS * (16 // ITEMSIZE[dtype])
         self.launch(source, name, blocks(n, each), THREADS, *arguments, n, dtype=dtype, **defines)
 
-    def capture(self, step: Any) -> Graph:
+    def capture(self, step: Callable[[], object]) -> Graph:
         """What step() launches, to be replayed. It must have run once before, so that all memory is there."""
         self.device.begin_capture()
         try:
@@ -97,13 +176,6 @@ def _argument(a: Any) -> Any:
     if isinstance(a, float | np.floating):
         return ctypes.c_float(float(a))
     return a
-
-
-def _to_bfloat16(x: np.ndarray) -> np.ndarray:
-    """The nearest, ties to even, as uint16."""
-    bits = x.view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(x), np.uint16(0x7FFF), rounded)
 
 
 _current: ContextVar[Context | None] = ContextVar("refdiff_cuda_context", default=None)

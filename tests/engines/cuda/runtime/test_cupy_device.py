@@ -11,14 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from refdiff.engines.cuda import context as contexts
-from refdiff.engines.cuda import nvrtc
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda.activation import silu
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.cupy_device import CupyDevice
-from refdiff.engines.cuda.device import DeviceError, DeviceLost, Kernel
-from refdiff.engines.cuda.tensor_ops import host
+from refdiff.engines.cuda.runtime import context as contexts
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.context import Array, Context
+from refdiff.engines.cuda.runtime.cupy_device import CupyDevice
+from refdiff.engines.cuda.runtime.device import DeviceError, DeviceLost, Kernel
 
 
 class CudaError(RuntimeError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import extra, option
+from ....errors import extra, option
 from . import nvrtc
 from .device import DeviceError, DeviceLost, Graph, Kernel
 from .sources import KERNELS

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import extra, option
+from ....errors import extra, option
 from .device import DeviceError
 
 __all__ = ["OLDEST", "Compiled", "Nvrtc", "cache_folder", "candidates", "find"]

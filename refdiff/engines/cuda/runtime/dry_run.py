@@ -9,10 +9,10 @@ import numpy as np
 
 from .device import Graph, Kernel
 
-__all__ = ["Dry"]
+__all__ = ["DryRunDevice"]
 
 
-class Dry:
+class DryRunDevice:
     """Addresses without memory. launches: (kernel, grid, block) of each launch, in order."""
 
     name, architecture = "a dry run", "none"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ...errors import DeviceError as DeviceError
+from ....errors import DeviceError as DeviceError
 
 __all__ = ["Device", "DeviceError", "DeviceLost", "Graph", "Kernel", "is_lost"]
 

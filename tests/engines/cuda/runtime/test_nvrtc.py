@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.device import DeviceError
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.device import DeviceError
 
 SOURCE = """#include <own.cuh>
 extern "C" __global__ void k(float* x) {

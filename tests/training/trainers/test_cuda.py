@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from refdiff.training.graphed import Graphed, memory_needed, noise_table
+from refdiff.training.graphed_sampling import METHODS, GraphedSampler
 
 from refdiff import DeviceError, TrainingError, models
 from refdiff.config import Config
@@ -12,8 +14,6 @@ from refdiff.data import load
 from refdiff.models import flatten
 from refdiff.sampling import trajectory
 from refdiff.training import State, train_step
-from refdiff.training.graphed import Graphed, memory_needed, noise_table
-from refdiff.training.graphed_sampling import METHODS, GraphedSampler
 from refdiff.training.packing import Packing
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
@@ -257,7 +257,7 @@ def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(ti
 
 def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(tiny, tmp_path, monkeypatch):
     from refdiff import engines
-    from refdiff.engines.cuda import context
+    from refdiff.engines.cuda.runtime import context
     from refdiff.sampling import sample
     from refdiff.training import train
 
