@@ -40,6 +40,22 @@ def small():
 
 
 @pytest.fixture
+def tiny():
+    """Smaller still, for the emulator: batches of 2."""
+    from refdiff.config import Config
+
+    changes = [
+        "model.width=8",
+        "model.groups=4",
+        "train.batch=2",
+        "train.steps=20",
+        "train.warmup=2",
+        "engine=reference",
+    ]
+    return Config.resolve("digits", changes=changes)
+
+
+@pytest.fixture
 def two_processes(monkeypatch, use_threads):
     """With two threads or more, however little the work is."""
     from refdiff.training import halves, partner

@@ -79,3 +79,16 @@ def test_what_is_not_taken_cannot_be_given_back():
     assert (places.free, places.used, places.peak) == ((), 0, 4)
     with pytest.raises(AssertionError, match="at least 1"):
         places.take(0)
+
+
+@pytest.mark.parametrize("order", [(0, 10), (10, 0)])
+def test_regions_that_touch_stay_apart(order):
+    """Both are taken whole and given back in either order: no place lies in two regions."""
+    places = Places()
+    for start in (0, 10):
+        places.add_region(start, 10)
+        assert places.take(10) == start
+    for start in order:
+        places.give_back(start)
+    assert places.free == ((0, 10), (10, 10))
+    assert places.take(11) is None

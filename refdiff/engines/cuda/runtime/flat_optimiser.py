@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from ..optimiser import COPY_CHUNK, OptimiserSettings, adamw, copy_segments, copy_table, flat_state
-from .context import Array, Context
+from .context import Array, Context, use
 
 __all__ = ["FlatOptimiser", "OptimiserSettings"]
 
@@ -43,7 +43,9 @@ class FlatOptimiser:
             context.empty((size,)) if values is None else context.array(values[name])
             for name in ("p", "average", "m", "v")
         )
-        self.state = flat_state(p, average, m, v, bfloat16=dtype == "bfloat16")._replace(scalars=scalars, bad=bad)
+        with use(context):
+            state = flat_state(p, average, m, v, bfloat16=dtype == "bfloat16")
+        self.state = state._replace(scalars=scalars, bad=bad)
         self.gradient = context.empty((size,)) if values is None else context.array(np.zeros(size, np.float32))
         self.parameters = {name: self._parameter(name, dtype) for name in places}
         segments = 1 + sum(-(-prod(shape) // COPY_CHUNK) for _, shape in places.values())
