@@ -1,4 +1,4 @@
-// Rows of a table, and the sinusoids that tell a network the time [Attention] section 3.5.
+// Rows of a table, and the sinusoidal timestep embedding [Attention] section 3.5.
 //
 //   embedding        y[i] = weight[index[i]]            dweight[r] = the sum of dy[i] over all i with index[i] = r
 //   time_embedding   angle = t 10000^(-i / last), sin and cos side by side, in float64

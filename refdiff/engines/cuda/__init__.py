@@ -21,7 +21,7 @@ from .runtime.context import current as current
 from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
 from .softmax import *
-from .structure import *
+from .tensor_ops import *
 
 _missing = [name for name, value in vars(reference).items()
             if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of a table, and the sinusoids that tell a network the time: kernels/embedding.cu."""
+"""Rows of a table, and the sinusoidal timestep embedding: kernels/embedding.cu."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
-from .structure import Gradients
+from .tensor_ops import Gradients
 
 __all__ = ["embedding", "embedding_backward", "time_embedding"]
 
@@ -15,7 +15,7 @@ __all__ = ["embedding", "embedding_backward", "time_embedding"]
 def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
     """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C).
 
-    An index on the device is int32, and nothing looks whether it lies in the table.
+    An index on the device is int32, and nothing checks that it lies in the table.
     """
     rows, c = weight.shape
     index = _integers(index, weight.context, 0, rows - 1)
@@ -58,12 +58,12 @@ def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any =
     return y
 
 
-def _integers(x: Any, context: Context, least: int, most: int) -> Array:
+def _integers(x: Any, context: Context, low: int, high: int) -> Array:
     """x as an int32 array of the device; what comes from the host is checked."""
     if isinstance(x, Array):
         assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, got {x}"
         return x
     x = np.asarray(x)
     assert x.dtype.kind in "iu", f"expected integers, got {x.dtype}"
-    assert np.all((x >= least) & (x <= most)), f"expected integers from {least} to {most}"
+    assert np.all((x >= low) & (x <= high)), f"expected integers from {low} to {high}"
     return context.array(x, "int32")

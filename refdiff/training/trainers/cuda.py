@@ -12,7 +12,8 @@ import numpy as np
 from ... import models
 from ...config import Config
 from ...engines import cuda
-from ...engines.cuda.noise import noised
+from ...engines.cuda.noise import diffuse_batch
+from ...engines.cuda.optimiser import SCALARS
 from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
@@ -55,7 +56,8 @@ def check_memory(config: Config, schedule: Schedule, device: Device | None = Non
     return require_memory(device, memory_needed(config, schedule), "training needs", advice)
 
 
-RECORD = [("scalars", "f4", 8), ("loss", "f4"), ("bad", "i4")]  # what a step leaves, beside its number; read at once
+# What a step leaves, beside its number; read at once.
+RECORD = [("scalars", "f4", len(SCALARS)), ("loss", "f4"), ("bad", "i4")]
 
 
 class CUDATrainer:
@@ -96,7 +98,7 @@ class CUDATrainer:
     def state(self) -> State:
         self._check(self.captured.settle())
         flat = self.optimiser.state
-        p, average, m, v = (self.packing.unpack(cuda.host(x)) for x in (flat.p, flat.average, flat.m, flat.v))
+        p, average, m, v = (self.packing.unpack(cuda.host(x)) for x in (flat.p, flat.ema, flat.m, flat.v))
         return State(self.done, p, average, m, v, self.samples_seen)
 
     def launch(self) -> None:
@@ -106,7 +108,7 @@ class CUDATrainer:
     def body(self) -> None:
         """What one step launches: [DDPM] algorithm 1 on the batch, then the optimiser."""
         config, number, loss_place = self.config, self.captured.number, self.captured.field("loss")
-        x_t, t, goal = noised(self.captured.inputs["x"], self.table, config.seed, number, config.dtype)
+        x_t, t, goal = diffuse_batch(self.captured.inputs["x"], self.table, config.seed, number, config.dtype)
         key = Sequence(config.seed, Stream.DROPOUT, number)  # type: ignore[arg-type]
         y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
         loss, saved_loss = cuda.mean_squared_error(y, goal)
@@ -121,7 +123,7 @@ class CUDATrainer:
         if record is None:
             return None
         number, bad, loss = int(record["number"]), int(record["bad"]), float(record["loss"])
-        rate, norm = float(record["scalars"][0]), float(record["scalars"][6])
+        rate, norm = (float(record["scalars"][SCALARS.index(name)]) for name in ("rate", "norm"))
         if bad:
             self.captured.settle()
             check_finite(number, loss, norm)

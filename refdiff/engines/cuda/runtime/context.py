@@ -143,7 +143,7 @@ class Context:
         **defines: int,
     ) -> None:
         """Queue kernel `name` of kernels/<source>, compiled for dtype. arguments: arrays, integers (int), floats (float),
-        or ctypes values; None is the null pointer. shared: bytes of dynamic shared memory."""
+        or ctypes values, structs among them; None is the null pointer. shared: bytes of dynamic shared memory."""
         if dtype == "bfloat16":
             defines["BF16"] = 1
         kernel = Kernel(source, name, tuple(sorted(defines.items())))

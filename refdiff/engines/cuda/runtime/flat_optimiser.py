@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..optimiser import PIECE, OptimiserSettings, adamw, flat_state, gather, piece_rows
+from ..optimiser import COPY_CHUNK, OptimiserSettings, adamw, copy_segments, copy_table, flat_state
 from .context import Array, Context, use
 
 __all__ = ["FlatOptimiser", "OptimiserSettings"]
@@ -48,8 +48,9 @@ class FlatOptimiser:
         self.state = state._replace(scalars=scalars, bad=bad)
         self.gradient = context.empty((size,)) if values is None else context.array(np.zeros(size, np.float32))
         self.parameters = {name: self._parameter(name, dtype) for name in places}
-        self._pieces = context.empty((1 + sum(-(-prod(shape) // PIECE) for _, shape in places.values()), 3), np.int64)
-        self._sources: np.ndarray | None = None
+        segments = 1 + sum(-(-prod(shape) // COPY_CHUNK) for _, shape in places.values())
+        self._segments = context.empty((segments, 3), np.int64)
+        self._table: np.ndarray | None = None
 
     def collect(self, gradients: Mapping[str, Array], loss: Array, loss_place: Array) -> None:
         """The gradients, each where its operation left it, into the flat buffer, and the loss to its place, in one launch.
@@ -59,12 +60,12 @@ class FlatOptimiser:
         assert gradients.keys() == self.places.keys(), "collect: expected one gradient a parameter"
         base = self.gradient.pointer
         copies = [(g, base + 4 * self.places[name][0]) for name, g in gradients.items()] + [(loss, loss_place.pointer)]
-        sources = np.concatenate([piece_rows(x, to) for x, to in copies])
-        if self._sources is None:
-            self._sources = sources
-            self.context.device.write(self._pieces.pointer, sources)
-        assert np.array_equal(sources, self._sources), "a step found other addresses than the one before"
-        gather(self._pieces)
+        table = np.concatenate([copy_table(x, to) for x, to in copies])
+        if self._table is None:
+            self._table = table
+            self.context.device.write(self._segments.pointer, table)
+        assert np.array_equal(table, self._table), "a step found other addresses than the one before"
+        copy_segments(self._segments)
 
     def update(self, number: Array, loss: Array) -> None:
         """Step `number` (int32 on the device, from 1) on what was collected, in place. Where the loss or the gradient's norm

@@ -81,7 +81,7 @@ def test_a_host_that_waits_for_nothing_changes_no_bit(dtype):
     actual = [*actual[1:], late.captured.settle()]
     assert [a.tobytes() for a in actual] == [e.tobytes() for e in expected]
     assert len({float(e["loss"]) for e in expected}) == 6
-    for name in ("p", "average", "m", "v"):
+    for name in ("p", "ema", "m", "v"):
         x, y = (cuda.host(getattr(rows.optimiser.state, name)) for rows in (waiting, late))
         assert np.array_equal(x, y)
         assert x[:12].all()

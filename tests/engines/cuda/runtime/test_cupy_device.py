@@ -292,11 +292,11 @@ def test_errors_while_it_works(cupy):
         device.launch(kernel, (1,), (32,), [])
 
     def does_not_compile(*_):
-        raise DeviceError("structure.cu does not compile")
+        raise DeviceError("tensor_ops.cu does not compile")
 
     cupy.compiler.compile = does_not_compile
     with pytest.raises(DeviceError, match="does not compile"):
-        device.launch(Kernel("structure.cu", "add"), (1,), (32,), [])
+        device.launch(Kernel("tensor_ops.cu", "add"), (1,), (32,), [])
 
 
 @pytest.mark.parametrize(("status", "lost"), [(700, True), (719, True), (716, True), (1, False), (701, False)])

@@ -1,4 +1,4 @@
-"""Sums, joins, splits, shapes, fan-out and dropout: kernels/structure.cu. Where values are only passed on, nothing is
+"""Sums, joins, splits, shapes, fan-out and dropout: kernels/tensor_ops.cu. Where values are only passed on, nothing is
 launched: the result is the same array or a view of it."""
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...random import Sequence, least_word
-from .noise import key_arguments
+from ...random import Sequence, uniform_threshold
+from .noise import sequence
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
+from .structs import constant
 from .transfer import host
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, Array]
+SUM_THREADS = constant("tensor_ops.cu", "SUM_THREADS")
 
 
 def array(x: Any, dtype: Any = np.float32) -> Array:
@@ -36,7 +38,7 @@ def cast(x: Array, dtype: Any) -> Array:
     assert {name, x.dtype} == {"float32", "bfloat16"}, f"cast: expected float32 and bfloat16, got {x.dtype} to {name}"
     x, y = dense(x), x.context.empty(x.shape, name)
     x.context.map(
-        "structure.cu", "from_float32" if x.dtype == "float32" else "to_float32", x.size, x, y, dtype="bfloat16"
+        "tensor_ops.cu", "from_float32" if x.dtype == "float32" else "to_float32", x.size, x, y, dtype="bfloat16"
     )
     return y
 
@@ -53,7 +55,7 @@ def dense(x: Array) -> Array:
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     """An array of zeros, float32 or bfloat16."""
     y = current().empty(shape, dtype)
-    y.context.map("structure.cu", "fill", y.size, y, 0.0, dtype=y.dtype)
+    y.context.map("tensor_ops.cu", "fill", y.size, y, 0.0, dtype=y.dtype)
     return y
 
 
@@ -75,7 +77,7 @@ def broadcast_add(x: Array, e: Array) -> tuple[Array, Any]:
     x, e = dense(x), dense(e)
     y = x.context.empty(x.shape, x.dtype)
     grid = blocks(x.size, THREADS * _pack(x, c))
-    x.context.launch("structure.cu", "broadcast_add", grid, THREADS, x, e, y, x.size // n, c, x.size, dtype=x.dtype)
+    x.context.launch("tensor_ops.cu", "broadcast_add", grid, THREADS, x, e, y, x.size // n, c, x.size, dtype=x.dtype)
     return y, None
 
 
@@ -88,7 +90,9 @@ def broadcast_add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
     de = dy.context.empty((n, c), dy.dtype)
     pack = _pack(dy, c)
     grid = (blocks(c, 8 * pack if pack > 1 else 32), n)
-    dy.context.launch("structure.cu", "broadcast_add_backward", grid, 512, dy, de, positions, c, dtype=dy.dtype)
+    dy.context.launch(
+        "tensor_ops.cu", "broadcast_add_backward", grid, SUM_THREADS, dy, de, positions, c, dtype=dy.dtype
+    )
     return dy, de
 
 
@@ -154,8 +158,8 @@ def fan_out_backward(*dys: Array) -> Array:
 def dropout(x: Array, rate: float, key: Sequence) -> tuple[Array, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]
 
-    x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step: an integer or an int32 Array
-    of shape (), see `noise.key_arguments`. The mask is not kept: the backward draws it again.
+    x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step, key.first: integers or int32
+    Arrays of shape (), see `noise.sequence`. The mask is not saved: the backward draws it again.
     """
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     return _dropout(x, rate, key), (rate, key)
@@ -172,9 +176,8 @@ def _dropout(x: Array, rate: float, key: Sequence) -> Array:
     n = x.shape[0]
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]
     x.context.launch(
-        "structure.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
-        ctypes.c_ulonglong(least_word(rate)), 1 / (1 - rate), *key_arguments(key._replace(first=0)), key.first,
-        dtype=x.dtype,
+        "tensor_ops.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
+        ctypes.c_ulonglong(uniform_threshold(rate)), 1 / (1 - rate), sequence(key), dtype=x.dtype,
     )  # fmt: skip
     return y
 
@@ -183,7 +186,7 @@ def _sum(a: Array, b: Array, c: Array | None = None, d: Array | None = None) -> 
     assert all(x is None or (x.dtype == a.dtype and x.size == a.size) for x in (b, c, d)), "a sum of arrays that differ"
     a, b, c, d = (None if x is None else dense(x) for x in (a, b, c, d))  # type: ignore[assignment]
     y = a.context.empty(a.shape, a.dtype)
-    a.context.map("structure.cu", "add", a.size, a, b, c, d, y, dtype=a.dtype)
+    a.context.map("tensor_ops.cu", "add", a.size, a, b, c, d, y, dtype=a.dtype)
     return y
 
 
@@ -193,7 +196,7 @@ def _copy(x: Array, y: Array) -> None:
     if width % pack or x.pitch % pack or y.pitch % pack or x.pointer % 16 or y.pointer % 16:
         pack = 1
     x.context.launch(
-        "structure.cu", "copy", blocks(x.size, THREADS * pack), THREADS, x, y, x.size // max(width, 1), width, x.pitch,
+        "tensor_ops.cu", "copy", blocks(x.size, THREADS * pack), THREADS, x, y, x.size // max(width, 1), width, x.pitch,
         y.pitch, dtype=x.dtype,
     )  # fmt: skip
 
@@ -201,7 +204,7 @@ def _copy(x: Array, y: Array) -> None:
 def _join(name: str, arrays: tuple[Array, ...], A: int, B: int, n: int) -> None:
     x = arrays[0]
     each = _pack(x, A) if _pack(x, B) > 1 else 1
-    x.context.launch("structure.cu", name, blocks(n, THREADS * each), THREADS, *arrays, A, B, n, dtype=x.dtype)
+    x.context.launch("tensor_ops.cu", name, blocks(n, THREADS * each), THREADS, *arrays, A, B, n, dtype=x.dtype)
 
 
 def _pack(x: Array, c: int) -> int:

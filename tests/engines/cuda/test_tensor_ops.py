@@ -5,7 +5,7 @@ import pytest
 from emulator.agreement import check_agreement
 
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda import structure
+from refdiff.engines.cuda import tensor_ops
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Array, Context
 from refdiff.random import Sequence, Stream
@@ -86,7 +86,7 @@ def test_fan_out_reads_the_parts_of_a_split(context, dtype):
     assert np.array_equal(one, cuda.host(cuda.array(context.array(values[:, :5] + 1, "float32"), dtype)))
     assert isinstance(b, Array)
     assert not b.dense
-    assert np.array_equal(cuda.host(structure.dense(b)), values[:, 5:])
+    assert np.array_equal(cuda.host(tensor_ops.dense(b)), values[:, 5:])
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 4097])
@@ -96,9 +96,9 @@ def test_array_cast_and_zeros(context, dtype, n):
     came = cuda.array(on_device, dtype)
     assert came.dtype == dtype
     assert np.array_equal(cuda.host(came), cuda.host(context.array(x, dtype)))  # the host rounds as the device
-    assert np.array_equal(cuda.host(structure.cast(came, "float32")), cuda.host(came))
+    assert np.array_equal(cuda.host(tensor_ops.cast(came, "float32")), cuda.host(came))
     assert cuda.array(came, dtype) is came
-    assert np.array_equal(cuda.host(structure.zeros((n, 2), dtype)), np.zeros((n, 2)))
+    assert np.array_equal(cuda.host(tensor_ops.zeros((n, 2), dtype)), np.zeros((n, 2)))
 
 
 # ---- dropout

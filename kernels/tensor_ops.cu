@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256)
         broadcast_add_of<1>(x, e, y, n, sample, C);
 }
 
-constexpr int SUM_THREADS = 512;
+constexpr int SUM_THREADS = 512;  // engines/cuda/tensor_ops.py reads it
 
 // LANES threads side by side take V channels each; 32 / LANES rows a warp.
 template <int V, int LANES>
@@ -105,16 +105,16 @@ __device__ __forceinline__ void sum_positions(const Real* dy, Real* de, int posi
         if (threadIdx.x % WARP < LANES) scratch[threadIdx.x / WARP * LANES * V + lane * V + j] = sum[j];
     }
     __syncthreads();
-    int first = blockIdx.x * LANES * V, own = threadIdx.x;
-    if (own < LANES * V && first + own < C) {
+    int first = blockIdx.x * LANES * V, i = threadIdx.x;
+    if (i < LANES * V && first + i < C) {
         float total = 0;
-        for (int w = 0; w < WARPS; w++) total += scratch[w * LANES * V + own];
-        store(de + blockIdx.y * C + first + own, total);
+        for (int w = 0; w < WARPS; w++) total += scratch[w * LANES * V + i];
+        store(de + blockIdx.y * C + first + i, total);
     }
 }
 
 // grid: (slices of 8 PACK channels, or of 32 where PACK does not divide C; samples)
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(SUM_THREADS)
     broadcast_add_backward(const Real* dy, Real* de, int positions, int C) {
     __shared__ float scratch[SUM_THREADS / WARP * 8 * 8];
     if (C % N == 0)
@@ -215,19 +215,19 @@ extern "C" __global__ void __launch_bounds__(256) to_float32(const Real* x, floa
     }
 }
 
-// sample: the elements of one; first: the number of the first. threshold: what a word must reach to be kept, 0 .. 2^32.
-// A thread takes PACK elements of one sample.
+// sample: the elements of one. An element stays where its word reaches the threshold, 0 .. 2^32. A thread takes PACK
+// elements of one sample.
 extern "C" __global__ void __launch_bounds__(256)
-    dropout(const Real* x, Real* y, int samples, int sample, unsigned long long threshold, float scale, unsigned low,
-            unsigned high, unsigned stream, const int* step_at, int step, int first) {
+    dropout(const Real* x, Real* y, int samples, int sample, unsigned long long threshold, float scale,
+            Sequence sequence) {
     int packs = (sample + N - 1) / N;
     if (thread_index() >= (long long)samples * packs) return;
     int place = (int)thread_index(), index = place / packs, e = place % packs * N;
-    Key key = key_of(low, high, stream, step_at, step);
+    Key key = key_of(sequence);
     float mask[N];
 #pragma unroll
     for (int j = 0; j < N; j += 4) {
-        uint4 w = philox(key, (e + j) / 4, first + index);
+        uint4 w = philox(key, (e + j) / 4, index);
         mask[j] = w.x >= threshold ? scale : 0;
         mask[j + 1] = w.y >= threshold ? scale : 0;
         mask[j + 2] = w.z >= threshold ? scale : 0;
