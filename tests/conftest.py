@@ -24,4 +24,6 @@ def library():
 @pytest.fixture
 def use_threads(monkeypatch) -> Callable[[int], None]:
     """use_threads(8), also on a machine with fewer cores."""
-    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
+    return lambda n: monkeypatch.setattr(
+        import_module("refdiff.engines.cpu.runtime.thread_pool").settings, "threads", n
+    )

@@ -77,7 +77,7 @@ def measured(found: dict[str, Any]) -> bool:
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     """Where the time of one training step of the cpu engine goes, by operation, shape and form."""
-    from ..engines.cpu.profile import profile
+    from ..engines.cpu.runtime.profiler import profile
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..engines.cpu.memory import trim_heap
+from ..engines.cpu.runtime.blocks import trim_heap
 from ..process import Schedule
 from .config import Config
 from .halves import Halves

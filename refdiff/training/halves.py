@@ -21,13 +21,14 @@ import numpy as np
 
 from .. import models
 from ..engines import cpu
-from ..engines.cpu.blas import held
 from ..engines.cpu.division import halves, undivided
 from ..engines.cpu.optimiser import squares, update
-from ..engines.cpu.placing import address, gradients_at
-from ..engines.cpu.recording import Repeated, followed
+from ..engines.cpu.runtime.blas import single_threaded_blas
+from ..engines.cpu.runtime.captured import Captured
+from ..engines.cpu.runtime.context import using
+from ..engines.cpu.runtime.gradient_buffer import GradientBuffer, address
+from ..engines.cpu.runtime.traced_array import graph_input
 from ..engines.cpu.winograd import generation
-from ..engines.cpu.workers import limited
 from ..models import flatten
 from ..process import Schedule
 from . import partner
@@ -51,7 +52,7 @@ class Half:
         self.config, self.schedule, self.buffers, self.threads = config, schedule, buffers, threads
         self.packing = Packing.of(models.layout(config.model))
         self.p = self.packing.unpack(buffers["p"])
-        self._predicting = Repeated(partial(models.predict, cpu, config.model, self.p), after=3, state=generation)
+        self._predicting = Captured(partial(models.predict, cpu, config.model, self.p), after=3, state=generation)
         self._passing: tuple[Any, Callable[..., np.ndarray]] = None, _pass
         cpu.forget_weights()
 
@@ -61,21 +62,21 @@ class Half:
         place = i, first, share
         if place != self._passing[0]:
             own = self.buffers["p"], self.buffers[f"g{i}"]
-            self._passing = place, Repeated(partial(_pass, self.config, self.packing, *own, first, share))
+            self._passing = place, Captured(partial(_pass, self.config, self.packing, *own, first, share))
         x_t, t, wanted = noised(self.config, self.schedule, x0, step, first)
         with self._running(share < 1):
             return float(self._passing[1](x_t, t, wanted, np.asarray(step)))
 
     def squares(self, i: int, both: bool) -> list[float]:
         """g0 += g1 if both are there, in half i of the weights, and the sums of squares of its parts."""
-        with limited(self.threads):
+        with using(threads=self.threads):
             return squares(self.buffers["g0"], self.buffers["g1"] if both else None, (i, 2))
 
     def update(self, i: int, step: int, rate: float, scale: float) -> None:
         """Weights, moments and average of half i of the weights, for the gradient scale * g0."""
         s = self.config.train
         p, g, m, v, average = (self.buffers[name] for name in ("p", "g0", "m", "v", "average"))
-        with limited(self.threads):
+        with using(threads=self.threads):
             update(p, g, m, v, average, step, rate, s.weight_decay, scale=scale, decay=s.average, share=(i, 2))
 
     def predict(self, x_t: np.ndarray, t: np.ndarray, half: bool) -> np.ndarray:
@@ -85,7 +86,7 @@ class Half:
 
     @contextmanager
     def _running(self, half: bool) -> Iterator[None]:
-        with limited(self.threads), held(), undivided() if half else nullcontext():
+        with using(threads=self.threads), single_threaded_blas, undivided() if half else nullcontext():
             yield
 
 
@@ -94,8 +95,8 @@ def _pass(
     x_t: np.ndarray, t: np.ndarray, wanted: np.ndarray, step: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """The loss with the weights in buffer p; share times its gradient is then in buffer g."""
-    p, g = followed(p), followed(g)
-    with gradients_at(p, g):
+    p, g = graph_input(p), graph_input(g)
+    with using(gradients=GradientBuffer(p, g)):
         loss, tree = there_and_back(config, packing.unpack(p), x_t, t, wanted, step, first, share)
     for name, leaf in flatten(tree).items():
         offset, _ = packing.places[name]

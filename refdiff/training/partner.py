@@ -130,7 +130,7 @@ def give_back(partner: Partner) -> None:
 
 def serve(descriptor: int) -> None:
     """The second process: methods of a `Half`, one after another."""
-    from ..engines.cpu.memory import release
+    from ..engines.cpu.runtime.memory import release
     from .halves import Half
 
     for number in (signal.SIGINT, signal.SIGTERM):

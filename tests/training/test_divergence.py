@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refdiff import DoubtWarning, TrainingError
-from refdiff.engines.cpu.workers import each
+from refdiff.engines.cpu.runtime.thread_pool import parallel_for
 from refdiff.training import State, sample, train
 from refdiff.training.divergence import Overflows
 from refdiff.training.halves import Halves
@@ -78,7 +78,7 @@ def test_other_threads_note_too(use_threads):
             large * large
 
     with overflows.watched("step 1"):
-        each(2, task)
+        parallel_for(2, task)
     with pytest.warns(DoubtWarning, match="step 1"):
         overflows.tell()
 

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from . import direct, taps, winograd
 from .division import halves
-from .memory import empty
-from .placing import gradient
-from .profile import form, operation
+from .runtime.memory import empty, gradient_out
+from .runtime.profiler import algorithm, operation
 
 __all__ = ["conv2d", "conv2d_backward"]
 
@@ -58,7 +57,7 @@ def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tu
             parts[0] = _Part(kind, tiles, slice(0, half.stop), [*parts[0].halves, half])
         else:
             parts.append(_Part(kind, tiles, half, [slice(0, n)]))
-    form(" and ".join(f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts))
+    algorithm(" and ".join(f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts))
     return parts
 
 
@@ -95,7 +94,7 @@ def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
     needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
-    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient_out(weight)
     for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
         part, above, out, add = x[own], dy[own], None if dx is None else dx[own], own.start > 0
         if tiles is not None:

@@ -5,29 +5,23 @@ So a result has the same bits when two processes do a half each (`refdiff.traini
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
+from .runtime.context import current, using
+
 __all__ = ["halves", "parts", "rows", "undivided"]
-
-
-class _Division(threading.local):
-    parts = 2
-
-
-_division = _Division()
 
 
 def parts() -> int:
     """How many of them a batch is divided into: 1 inside `undivided`."""
-    return _division.parts
+    return current().split
 
 
 def halves(n: int) -> list[slice]:
     """Of n samples: the first half, which is not the smaller one, and the second if there is more than one sample."""
-    middle = -(-n // _division.parts)
+    middle = -(-n // current().split)
     return [slice(0, n)] if middle == n else [slice(0, middle), slice(middle, n)]
 
 
@@ -40,8 +34,5 @@ def rows(shape: tuple[int, ...]) -> list[slice]:
 @contextmanager
 def undivided() -> Iterator[None]:
     """Inside, on this thread, what operations get is itself a half."""
-    before, _division.parts = _division.parts, 1
-    try:
+    with using(split=1):
         yield
-    finally:
-        _division.parts = before

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from .activation import times_slope
 from .division import halves
-from .memory import empty, scratch
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
-from .memory import scratch
+from .runtime.memory import scratch
+from .runtime.thread_pool import parallel_for
 from .winograd import forget_weights
-from .workers import each
 
 __all__ = ["squares", "update"]
 
@@ -39,7 +39,7 @@ def squares(g: np.ndarray, more: np.ndarray | None = None, share: tuple[int, int
             part += more[parts[i]]
         sums[i] = float(np.dot(part, part))
 
-    each(len(parts), task)
+    parallel_for(len(parts), task)
     return sums
 
 
@@ -94,5 +94,5 @@ def update(
         a *= d
         np.add(own_p, a, out=own_average)
 
-    each(len(parts), task)
+    parallel_for(len(parts), task)
     forget_weights()

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-arena = import_module("refdiff.engines.cpu.arena")
+arena = import_module("refdiff.engines.cpu.runtime.arena")
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40_000)), max_size=60))

@@ -1,23 +1,20 @@
 """Every operation does a batch in two halves: what it gives has the bits of what both halves give alone."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 from engines.cpu.operation_cases import CASES, both, draw
 
 from refdiff.engines import cpu
+from refdiff.engines.cpu import linear_ops, winograd
 from refdiff.engines.cpu.division import halves, rows, undivided
 from refdiff.random import Sequence
-
-linear, winograd = (import_module(f"refdiff.engines.cpu.{name}") for name in ("linear", "winograd"))
 
 
 @pytest.mark.parametrize(("block", "together"), [(8 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_is_its_two_halves_to_the_bit(name, block, together, monkeypatch):
-    monkeypatch.setattr(winograd, "_BLOCK", block)
-    monkeypatch.setattr(winograd, "_TOGETHER", together)
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(winograd, "TOGETHER", together)
     operation, shapes, sizes, options = CASES[name]
     forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
@@ -60,9 +57,9 @@ def assert_halves_of_the_loss(loss, dx, inputs):
 @pytest.mark.parametrize("block", [8 << 20, 1 << 14], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_halves_that_are_done_at_once_have_the_same_bits(use_threads, name, block, monkeypatch):
-    monkeypatch.setattr(winograd, "_BLOCK", block)
-    monkeypatch.setattr(winograd, "_LARGE", 0)
-    monkeypatch.setattr(linear, "_WORK", 0)
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    monkeypatch.setattr(linear_ops, "WORK", 0)
     _, shapes, sizes, _ = CASES[name]
     inputs = [draw(shape, i) for i, shape in enumerate(shapes)]
     parameters = {key: draw(size, 5 + i) for i, (key, size) in enumerate(sizes.items())}

@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from .direct import sum_rows
 from .division import rows
-from .memory import contiguous, empty
-from .placing import gradient
 from .products import product
-from .profile import operation
-from .workers import each
+from .runtime.memory import contiguous, empty, gradient_out
+from .runtime.profiler import operation
+from .runtime.thread_pool import parallel_for
 
 __all__ = ["linear", "linear_backward"]
 
-_WORK = 1 << 25  # multiplications; fewer are not worth dividing
+WORK = 1 << 25  # multiplications; fewer are not worth dividing
 _SMALL = 1 << 14  # elements of a weight
 _ROWS = 512  # of a task, least
 
@@ -25,7 +24,7 @@ _ROWS = 512  # of a task, least
 def _parts(half: slice, weight: np.ndarray) -> list[slice]:
     """Rows of a task: all or half of them, for as often the matrix library packs the weight."""
     count = half.stop - half.start
-    size = count if count * weight.size < _WORK else max(_ROWS, -(-count // 2))
+    size = count if count * weight.size < WORK else max(_ROWS, -(-count // 2))
     return [slice(i, min(i + size, half.stop)) for i in range(half.start, half.stop, max(size, 1))]
 
 
@@ -48,7 +47,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
         _product(flat[parts[i]], weight, out[parts[i]])
         out[parts[i]] += bias
 
-    each(len(parts), task, alone=x.size * weight.shape[1] < _WORK)
+    parallel_for(len(parts), task, serial=x.size * weight.shape[1] < WORK)
     return y, (x, weight)
 
 
@@ -56,7 +55,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
 def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
     """dx = dy W^T,  dW = x^T dy,  db = sum dy.   needs_dx: as of conv2d_backward."""
     x, weight = saved
-    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient_out(weight)
     flat, above = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     if dx is not None:
         out = dx.reshape(-1, x.shape[-1])
@@ -74,7 +73,7 @@ def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
         else:
             np.matmul(flat[own].T, above[own], out=dw)
 
-    each(len(tasks), task, alone=x.size * weight.shape[1] < _WORK)
+    parallel_for(len(tasks), task, serial=x.size * weight.shape[1] < WORK)
     for _, dw in tasks[1:]:
         if dw is not None:
             dweight += dw

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["at_once", "available", "each", "limited", "threads"]
+from .context import current, using
+from .fork import after_fork
+
+__all__ = ["Settings", "available", "parallel_for", "parallel_sections", "settings", "threads"]
 
 
 def _cores() -> int:
@@ -48,7 +51,14 @@ def _from_environment() -> int:
     return _checked("REFDIFF_THREADS", n)
 
 
-_threads: int | None = None
+@dataclass
+class Settings:
+    """threads: that an operation may use; None until it is asked for the first time."""
+
+    threads: int | None = None
+
+
+settings = Settings()
 _workers: list[threading.Thread] = []
 _queue: SimpleQueue[tuple[Context, _Job]] = SimpleQueue()
 _starting = threading.Lock()
@@ -60,34 +70,17 @@ def threads(n: int | None = None) -> int:
     At first REFDIFF_THREADS of the environment, or else every core this process may use. ValueError for fewer than one
     or more than there are cores.
     """
-    global _threads
     if n is not None:
-        _threads = _checked("threads", n)
-    elif _threads is None:
-        _threads = _from_environment()
-    return _threads
-
-
-class _Limit(threading.local):
-    most: int | None = None
-
-
-_limit = _Limit()
-
-
-@contextmanager
-def limited(n: int) -> Iterator[None]:
-    """Inside, operations that this thread begins use at most n threads."""
-    before, _limit.most = _limit.most, n
-    try:
-        yield
-    finally:
-        _limit.most = before
+        settings.threads = _checked("threads", n)
+    elif settings.threads is None:
+        settings.threads = _from_environment()
+    return settings.threads
 
 
 def available() -> int:
     """How many threads an operation that this thread begins may use."""
-    return threads() if _limit.most is None else min(threads(), _limit.most)
+    most = current().threads
+    return threads() if most is None else min(threads(), most)
 
 
 class _Job:
@@ -120,13 +113,13 @@ class _Job:
                 self.finished.release()
 
 
-def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
+def parallel_for(n: int, task: Callable[[int], Any], serial: bool = False) -> None:
     """task(0) ... task(n - 1), in any order, on this thread and the pool's. The first error is raised when all stopped.
 
-    alone: by this thread only. Several threads of the program may call this at once: each does its own tasks, with
+    serial: by this thread only. Several threads of the program may call this at once: each does its own tasks, with
     whatever help is free.
     """
-    helpers = 0 if alone or n < 2 else min(available(), n) - 1
+    helpers = 0 if serial or n < 2 else min(available(), n) - 1
     if helpers <= 0:
         for i in range(n):
             task(i)
@@ -143,18 +136,18 @@ def each(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
         raise job.error
 
 
-def at_once(n: int, task: Callable[[int], Any], alone: bool = False) -> None:
-    """`each` of a few large tasks, which divide the threads among themselves."""
+def parallel_sections(n: int, task: Callable[[int], Any], serial: bool = False) -> None:
+    """`parallel_for` of a few large tasks, which divide the threads among themselves."""
     threads = available()
-    if alone or n < 2 or threads < 2:
-        each(n, task, alone=True)
+    if serial or n < 2 or threads < 2:
+        parallel_for(n, task, serial=True)
         return
 
     def run(i: int) -> None:
-        with limited(max(1, threads // n)):
+        with using(threads=max(1, threads // n)):
             task(i)
 
-    each(n, run)
+    parallel_for(n, run)
 
 
 def _start(n: int) -> None:
@@ -172,12 +165,9 @@ def _work(queue: SimpleQueue[tuple[Context, _Job]]) -> None:
         del context, job  # or they would wait here with all that they hold
 
 
-def _forget() -> None:
+@after_fork
+def _reset() -> None:
     """A child process of fork has none of its parent's threads."""
     global _queue, _starting
     _workers.clear()
     _queue, _starting = SimpleQueue(), threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

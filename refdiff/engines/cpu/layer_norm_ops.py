@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from .direct import sum_rows
 from .elementwise import over_samples
-from .memory import empty, scratch
 from .products import times_column
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
 
 __all__ = ["layer_norm", "layer_norm_backward"]
 

@@ -8,15 +8,16 @@ and taken back when the last one ends. NumPy built with another library than Ope
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["controlled", "enter", "held", "leave"]
+from .fork import after_fork
+
+__all__ = ["single_threaded_blas"]
 
 
 def _library() -> tuple[Callable[[], int], Callable[[int], None]] | None:
@@ -47,48 +48,44 @@ def _library() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     return None
 
 
-_functions = _library()
-controlled = _functions is not None
-_lock = threading.Lock()
-_users = 0
-_before = 1
+class _SingleThreadedBlas:
+    """`with single_threaded_blas:` keep the matrix library at one thread, across several operations where it stands around
+    them. Blocks of all threads may overlap: the first makes the setting, the last takes it back. users: blocks entered."""
+
+    def __init__(self) -> None:
+        self._functions = _library()
+        self._lock = threading.Lock()
+        self.users = 0
+        self._before = 1
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads the library uses now; None where it is another than OpenBLAS."""
+        return self._functions[0]() if self._functions else None
+
+    @threads.setter
+    def threads(self, n: int) -> None:
+        if self._functions:
+            self._functions[1](n)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self.users and self._functions:
+                self._before = self._functions[0]()
+                if self._before != 1:
+                    self._functions[1](1)
+            self.users += 1
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self.users -= 1
+            if not self.users and self._functions and self._before != 1:
+                self._functions[1](self._before)
+
+    def reset(self) -> None:
+        """In a child process of fork, where no operation runs."""
+        self._lock, self.users = threading.Lock(), 0
 
 
-def enter() -> None:
-    """An operation begins."""
-    global _users, _before
-    with _lock:
-        if not _users and _functions:
-            _before = _functions[0]()
-            if _before != 1:
-                _functions[1](1)
-        _users += 1
-
-
-def leave() -> None:
-    """An operation ends."""
-    global _users
-    with _lock:
-        _users -= 1
-        if not _users and _functions and _before != 1:
-            _functions[1](_before)
-
-
-@contextmanager
-def held() -> Iterator[None]:
-    """Many operations, between which nobody else is let in."""
-    enter()
-    try:
-        yield
-    finally:
-        leave()
-
-
-def _forget() -> None:
-    """A child process of fork runs no operation."""
-    global _lock, _users
-    _lock, _users = threading.Lock(), 0
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+single_threaded_blas = _SingleThreadedBlas()
+after_fork(single_threaded_blas.reset)

@@ -1,4 +1,4 @@
-"""Memory for calls that are written down: results lie close together, at the lowest place that was free.
+"""Memory for captured calls: results lie close together, at the lowest place that was free.
 
 Where a pool keeps blocks of a size for arrays of that size, here what is free joins its neighbours: a step of training takes
 a fifth less. Finding a place takes longer, which does not matter for calls whose places are found once.
@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from .memory import Lease, pages
+from .blocks import BlockFinalizer, pages
 
 __all__ = ["Arena"]
 
@@ -25,7 +25,7 @@ class Arena:
     def __init__(self) -> None:
         self._regions: list[mmap.mmap] = []
         self._free: list[tuple[int, int, int]] = []  # region, start, end; in order, and no two touch
-        self._leases: dict[int, Lease] = {}
+        self._finalizers: dict[int, BlockFinalizer] = {}
         self._tops: list[int] = []
 
     @property
@@ -44,9 +44,9 @@ class Arena:
             insort(self._free, (region, start + size, end))
         self._tops[region] = max(self._tops[region], start + size)
         a = kind(shape, np.float32, self._regions[region], start)
-        lease = Lease(a, self._give_back)
-        lease.place = region, start, start + size
-        self._leases[id(lease)] = lease
+        finalizer = BlockFinalizer(a, self._take_back)
+        finalizer.block = region, start, start + size
+        self._finalizers[id(finalizer)] = finalizer
         return a
 
     def _find(self, size: int) -> tuple[int, int, int]:
@@ -60,9 +60,9 @@ class Arena:
         insort(self._free, place)
         return place
 
-    def _give_back(self, lease: Lease) -> None:
-        del self._leases[id(lease)]
-        region, start, end = lease.place
+    def _take_back(self, finalizer: BlockFinalizer) -> None:
+        del self._finalizers[id(finalizer)]
+        region, start, end = finalizer.block
         for place in [place for place in self._free if place[0] == region and (place[2] == start or place[1] == end)]:
             self._free.remove(place)
             start, end = min(start, place[1]), max(end, place[2])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .structure import Gradients
+from .tensor_ops import Gradients
 
 __all__ = ["embedding", "embedding_backward", "time_embedding"]
 

@@ -1,9 +1,7 @@
-"""What is played back has the bits of what is called, for every operation and for networks; what cannot be written down is
-an error."""
+"""A replay has the bits of a call, for every operation and for networks; what cannot be captured is an error."""
 
 import re
 import tracemalloc
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,16 @@ from engines.cpu.operation_cases import CASES, both
 
 from refdiff import models
 from refdiff.engines import cpu, reference
-from refdiff.engines.cpu.division import undivided
-from refdiff.engines.cpu.memory import empty, pool, scratch
-from refdiff.engines.cpu.recording import Repeated, Written, followed
+from refdiff.engines.cpu import Captured, graph_input
+from refdiff.engines.cpu.division import halves
+from refdiff.engines.cpu.runtime import captured
+from refdiff.engines.cpu.runtime.arena import Arena
+from refdiff.engines.cpu.runtime.blocks import pool
+from refdiff.engines.cpu.runtime.context import using
+from refdiff.engines.cpu.runtime.memory import empty, scratch
+from refdiff.engines.cpu.runtime.traced_array import TracedArray
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Sequence
-
-arena, recording = (import_module(f"refdiff.engines.cpu.{name}") for name in ("arena", "recording"))
 
 
 def draw(rng, shape):
@@ -34,7 +35,7 @@ def joined(*arrays):
     return y
 
 
-def there_and_back(name):
+def forward_and_backward(name):
     """inputs, parameters, dy -> y and all gradients, joined; and the arguments that it takes, drawn."""
     _, shapes, sizes, _ = CASES[name]
 
@@ -49,23 +50,23 @@ def there_and_back(name):
 
 
 def assert_same_bits(f, drawn, calls=5, after=2):
-    rng, repeated = np.random.default_rng(1), Repeated(f, after)
+    rng, graph = np.random.default_rng(1), Captured(f, after)
     for _ in range(calls):
         arguments = drawn(rng)
         before = [a.tobytes() for a in arguments]
-        assert repeated(*arguments).tobytes() == f(*arguments).tobytes()
+        assert graph(*arguments).tobytes() == f(*arguments).tobytes()
         assert [a.tobytes() for a in arguments] == before
-    assert repeated._recording is not None
+    assert graph.capture is not None
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_operation_played_back_has_the_bits_of_one_called(use_threads, name):
+def test_an_operation_replayed_has_the_bits_of_one_called(use_threads, name):
     use_threads(1)
-    assert_same_bits(*there_and_back(name))
+    assert_same_bits(*forward_and_backward(name))
 
 
 def test_every_operation_is_among_these_or_below():
-    others = {"dropout", "split", "embedding", "gelu", "fan_out", "time_embedding"}
+    others = {"dropout", "split", "embedding", "gelu", "time_embedding"}
     known = {operation for operation, *_ in CASES.values()} | others
     backwards = {name.removesuffix("_backward") for name in vars(cpu) if name.endswith("_backward")}
     assert backwards | {"time_embedding"} == known
@@ -89,9 +90,63 @@ def test_split_fan_out_and_time(use_threads):
     def f(x, t):
         (a, b), saved = cpu.split(x, 2)
         e = cpu.time_embedding(t, 9, "adm")
-        return joined(cpu.split_backward((b, a), saved), cpu.fan_out_backward(a, b, a), e)
+        return joined(cpu.split_backward((b, a), saved), cpu.accumulate(a, b, a), e)
 
     assert_same_bits(f, lambda rng: [draw(rng, (4, 6, 8)), rng.integers(1, 1000, 4)])
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (1,)])
+def test_an_embedding_reads_other_rows_in_each_replay(use_threads, shape):
+    use_threads(1)
+    dy_shape = *shape, 300
+
+    def f(index, weight, dy):
+        y, saved = cpu.embedding(index, weight)
+        return joined(y, cpu.embedding_backward(dy, saved)["weight"])
+
+    def drawn(rng):
+        return [rng.integers(0, 7, shape), draw(rng, (7, 300)), draw(rng, dy_shape)]
+
+    assert_same_bits(f, drawn)
+    index, weight, dy = drawn(np.random.default_rng(5))
+    y = reference.embedding(index, weight)[0]
+    dweight = np.zeros_like(weight)
+    for half in halves(len(index)):  # the order of sums is what makes their bits
+        dweight += reference.embedding_backward(dy[half], (index[half], weight.shape))["weight"]
+    assert f(index, weight, dy).tobytes() == joined(y, dweight).tobytes()
+
+
+def test_a_replay_refuses_a_row_that_is_not_there(use_threads):
+    use_threads(1)
+    weight = np.ones((4, 3), np.float32)
+    graph = Captured(lambda index: cpu.embedding(index, weight)[0])
+    for _ in range(3):
+        graph(np.array([0, 3]))
+    assert graph.capture is not None
+    for index in (-1, 4):
+        with pytest.raises(AssertionError, match="embedding: expected rows from 0 to 3"):
+            graph(np.array([0, index]))
+
+
+CHOICES = {
+    "where": lambda x, y: np.where(x > y, x, y),
+    "where, with numbers": lambda x, y: np.where(np.less_equal(x, 0), np.float32(0), y[:, :1]),
+    "where, of a number": lambda x, y: np.where(True, x, y),
+    "where, of integers": lambda x, y: np.where((x > 0).view(np.int8), y, x),
+    "where, into integers": lambda x, y: x + np.where(x > y, 1, 2),
+    "comparisons": lambda x, y: x * (x < y) + y * (x >= y) + ((x == y) | (x != 0)),
+    "where, outside an array": lambda x, y: np.where(np.array([True, False, True, False]), x, y),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_are_made_anew_in_each_replay(use_threads, name):
+    use_threads(1)
+
+    def f(x, y):
+        return joined(CHOICES[name](x, y))
+
+    assert_same_bits(f, lambda rng: [draw(rng, (3, 4)), draw(rng, (3, 4))])
 
 
 def test_the_times_of_both_engines_agree():
@@ -113,20 +168,20 @@ CONFIGS = {
 
 @pytest.mark.parametrize("half", [False, True], ids=["whole", "half"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, half):
+def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
     use_threads(1)
     config = CONFIGS[name]
     rng = np.random.default_rng(2)
     p = tree_map(lambda spec: draw(rng, spec.shape) / 4, layout(config))
 
     def f(x, t, wanted, step):
-        own = tree_map(followed, p)
+        own = tree_map(graph_input, p)
         y, saved = models.forward(cpu, config, own, x, t, Sequence(0, 1 << 16, step, 5))
         loss, difference = cpu.mean_squared_error(y, wanted)
         dx, g = models.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.once(saved))
         return joined(y, loss, dx, *flatten(g).values())
 
-    repeated = Repeated(f)
+    graph = Captured(f)
     for step in range(5):
         x, wanted = draw(rng, (2, 5, *config.shape))
         for leaf in flatten(p).values():
@@ -134,12 +189,12 @@ def test_a_network_played_back_has_the_bits_of_one_called(use_threads, name, hal
         cpu.forget_weights()
         arguments = x, rng.integers(1, 1000, 5), wanted, np.asarray(step)
         if half:
-            with undivided():
-                came, called = repeated(*arguments), f(*arguments)
+            with using(split=1):
+                came, called = graph(*arguments), f(*arguments)
         else:
-            came, called = repeated(*arguments), f(*arguments)
+            came, called = graph(*arguments), f(*arguments)
         assert came.tobytes() == called.tobytes()
-    assert len(repeated._recording.calls) > 30
+    assert len(graph.capture.calls) > 30
 
 
 def test_the_example_of_the_guide(use_threads):
@@ -150,16 +205,16 @@ def test_the_example_of_the_guide(use_threads):
     rng = np.random.default_rng(0)
     for _ in range(4):
         arguments = draw(rng, (3, 8, 8, 1)), rng.integers(1, 1000, 3), draw(rng, (3, 8, 8, 1))
-        came = names["repeated"](*arguments), names["bias"].copy()
+        came = names["captured"](*arguments), names["bias"].copy()
         assert came == (names["loss_and_gradient"](*arguments), names["bias"])
         for leaf in flatten(names["p"]).values():
             leaf *= np.float32(1.01)
         cpu.forget_weights()
-    assert names["repeated"]._recording is not None
+    assert names["captured"].capture is not None
 
 
 REFUSED = {
-    "an unknown function": (lambda x: np.sort(x), "sort with such arguments cannot be written down"),
+    "an unknown function": (lambda x: np.sort(x), "sort with such arguments cannot be captured"),
     "known, with another argument": (lambda x: np.copyto(empty(x.shape), x, where=x > 0), "copyto with such arguments"),
     "a copy": (lambda x: x.copy(), "a copy that no call makes"),
     "a copy by reshaping": (lambda x: x.T.reshape(-1), "a copy that no call makes"),
@@ -168,60 +223,60 @@ REFUSED = {
     "a view by choosing": (lambda x: x[0, 0], "float32 by index"),
     "a condition": (lambda x: x if x[:1, 0] > 1 else x + 1, "a number cannot be read"),
     "a number read": (lambda x: x + float(x[:1, 0]), "a number cannot be read"),
-    "a number": (lambda x: np.add.reduce(x, axis=None), "expected an array to write down, got the number"),
+    "a number": (lambda x: np.add.reduce(x, axis=None), "expected an array to capture, got the number"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_written_down_is_an_error_and_leaves_no_trace(use_threads, name):
+def test_what_cannot_be_captured_is_an_error_and_leaves_no_trace(use_threads, name):
     use_threads(1)
     f, message = REFUSED[name]
     x = np.ones((3, 4), np.float32)
     with pytest.raises(TypeError, match=message):
-        Repeated(f, after=1)(x)
+        Captured(f, after=1)(x)
     assert type(empty((3, 4))) is type(scratch("of a test", 3, 4)) is np.ndarray
     assert_same_bits(lambda x: cpu.silu(x)[0], lambda rng: [draw(rng, (3, 4))])
 
 
-def test_an_array_of_a_recording_means_nothing_outside_it(use_threads):
+def test_an_array_of_a_capture_means_nothing_outside_it(use_threads):
     use_threads(1)
     kept = []
-    Repeated(lambda x: kept.append(x) or cpu.silu(x)[0], after=1)(np.ones(3, np.float32))
-    assert isinstance(kept[0], Written)
+    Captured(lambda x: kept.append(x) or cpu.silu(x)[0], after=1)(np.ones(3, np.float32))
+    assert isinstance(kept[0], TracedArray)
     with pytest.raises(TypeError, match="used outside it"):
         kept[0] + 1
 
 
-def test_a_recording_takes_no_more_memory_than_the_calls(use_threads):
+def test_a_capture_takes_no_more_memory_than_the_calls(use_threads):
     use_threads(1)
     arenas = []
 
-    class Watched(arena.Arena):
+    class Watched(Arena):
         def __init__(self):
             super().__init__()
             arenas.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "Arena", Watched)
-        f, drawn = there_and_back("group norm in bands")
-        repeated = Repeated(f)
+        patch.setattr(captured, "Arena", Watched)
+        f, drawn = forward_and_backward("group norm in bands")
+        graph = Captured(f)
         for _ in range(3):
-            repeated(*drawn(np.random.default_rng(0)))
-    called, written = arenas
-    assert 0 < written.bytes <= 1.02 * called.bytes
+            graph(*drawn(np.random.default_rng(0)))
+    called, replayed = arenas
+    assert 0 < replayed.bytes <= 1.02 * called.bytes
     largest = 4 * 3 * 48 * 48 * 64
-    assert written.bytes < 7 * largest  # y, dx, what f joins (twice as large) and little else
+    assert replayed.bytes < 7 * largest  # y, dx, what f joins (twice as large) and little else
 
 
-def test_playing_back_asks_for_next_to_no_memory(use_threads):
+def test_a_replay_asks_for_next_to_no_memory(use_threads):
     use_threads(1)
-    f, drawn = there_and_back("winograd 4x4")
-    repeated, arguments = Repeated(f), drawn(np.random.default_rng(0))
+    f, drawn = forward_and_backward("winograd 4x4")
+    graph, arguments = Captured(f), drawn(np.random.default_rng(0))
     for _ in range(3):
-        size = repeated(*arguments).nbytes
+        size = graph(*arguments).nbytes
     before = pool.fresh
     tracemalloc.start()
-    repeated(*arguments)
+    graph(*arguments)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most <= size + 50_000

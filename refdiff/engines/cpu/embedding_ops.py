@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from .division import halves
-from .memory import empty, scratch
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
+from .runtime.traced_array import call
 
 __all__ = [
     "embedding", "embedding_backward", "mean_squared_error", "mean_squared_error_backward", "time_embedding",
 ]  # fmt: skip
-
-embedding = operation(reference.embedding)
 
 
 @lru_cache(maxsize=16)
@@ -41,13 +40,33 @@ def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype
 
 
 @operation
+def embedding(index: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C)."""
+    y = empty((*index.shape, weight.shape[1]))
+    call(_read_rows, index, weight, y)
+    return y, (index, weight.shape)
+
+
+def _read_rows(index: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
+    y[...] = reference.embedding(index, weight)[0]
+
+
+@operation
 def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from. An index has no gradient."""
     index, shape = saved
-    first, *more = (reference.embedding_backward(dy[half], (index[half], shape)) for half in halves(len(dy)))
-    for part in more:
-        first["weight"] += part["weight"]
-    return first
+    dweight = empty(shape)
+    for half in halves(len(dy)):
+        out = empty(shape) if half.start else dweight
+        call(_add_rows, index[half], dy[half], out)
+        if half.start:
+            dweight += out
+    return {"weight": dweight}
+
+
+def _add_rows(index: np.ndarray, dy: np.ndarray, dweight: np.ndarray) -> None:
+    dweight[...] = 0
+    np.add.at(dweight, index, dy)
 
 
 @operation

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from .elementwise import over_samples
-from .memory import empty, scratch
 from .products import times_column
-from .profile import operation
-from .workers import each
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
+from .runtime.thread_pool import parallel_for
 
 __all__ = ["attention", "attention_backward", "softmax", "softmax_backward"]
 
@@ -58,7 +58,7 @@ def _heads(x: np.ndarray, heads: int) -> np.ndarray:
 def _each(n: int, size: int, task: Any) -> None:
     """task(samples i .. j) over all of them, as many in a task as make some 512 kB of scores."""
     together = max(1, min(n, _PART // max(1, size)))
-    each(-(-n // together), lambda i: task(slice(i * together, min((i + 1) * together, n))))
+    parallel_for(-(-n // together), lambda i: task(slice(i * together, min((i + 1) * together, n))))
 
 
 @operation

@@ -12,9 +12,9 @@ import numpy as np
 
 from ...random import Sequence, least_word
 from .elementwise import by_rows
-from .memory import empty, scratch
-from .profile import operation
-from .recording import call
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
+from .runtime.traced_array import call
 
 __all__ = ["dropout", "dropout_backward"]
 

@@ -1,4 +1,4 @@
-"""Where the time goes: each operation by its shape and the form it took.
+"""Where the time goes: each operation by its shape and its algorithm.
 
     with profile() as record:
         y, saved = models.forward(cpu, config, p, x, t)
@@ -15,34 +15,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import blas
+from .blas import single_threaded_blas
+from .capture import Capture
+from .context import current
 
-if TYPE_CHECKING:
-    from .recording import Recording
-
-__all__ = ["Line", "Record", "current", "form", "operation", "profile", "profiled", "written_down"]
+__all__ = ["Line", "Record", "algorithm", "operation", "profile", "profiled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FLOAT32 = np.dtype(np.float32)
 
 
 class Line(NamedTuple):
-    """An operation on arrays of given shapes in a given form ("" where it has but one): calls and seconds in all."""
+    """An operation on arrays of given shapes by a given algorithm ("" where it has but one): calls and seconds in all."""
 
     operation: str
     shapes: str
-    form: str
+    algorithm: str
     calls: int
     seconds: float
 
 
 @dataclass
 class Record:
-    """What ran, by (operation, shapes, form)."""
+    """What ran, by (operation, shapes, algorithm)."""
 
     calls: dict[tuple[str, str, str], int] = field(default_factory=dict)
     seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -58,22 +57,18 @@ class Record:
         return [Line(*key, self.calls[key], s) for key, s in sorted(self.seconds.items(), key=lambda item: -item[1])]
 
     def table(self, most: int = 40) -> str:
-        """As text: share of the time, milliseconds, calls, operation, form, shapes."""
+        """As text: share of the time, milliseconds, calls, operation, algorithm, shapes."""
         total = sum(self.seconds.values()) or 1.0
-        rows = [f"{'share':>6} {'ms':>9} {'calls':>6}  {'operation':34} {'form':18} shapes"]
+        rows = [f"{'share':>6} {'ms':>9} {'calls':>6}  {'operation':34} {'algorithm':18} shapes"]
         for line in self.lines()[:most]:
             share, ms = line.seconds / total, 1e3 * line.seconds
-            rows.append(f"{share:6.1%} {ms:9.2f} {line.calls:6d}  {line.operation:34} {line.form:18} {line.shapes}")
+            rows.append(
+                f"{share:6.1%} {ms:9.2f} {line.calls:6d}  {line.operation:34} {line.algorithm:18} {line.shapes}"
+            )
         return "\n".join([*rows, f"{1:6.0%} {1e3 * total:9.2f} {sum(self.calls.values()):6d}  in all"])
 
 
-class _Local(threading.local):
-    form = ""
-    recording: Recording | None = None
-
-
 _records: list[Record] = []
-_local = _Local()
 
 
 @contextmanager
@@ -87,47 +82,31 @@ def profile() -> Iterator[Record]:
         _records.remove(record)
 
 
-def form(name: str) -> None:
-    """The operation that runs on this thread takes this form: what `--profile` shows beside its shape."""
-    if _records or _local.recording is not None:
-        _local.form = name
+def algorithm(name: str) -> None:
+    """The operation that runs on this thread takes this algorithm: what `--profile` shows beside its shape."""
+    current().algorithm = name
 
 
-@contextmanager
-def written_down(recording: Recording) -> Iterator[None]:
-    """Inside, on this thread, calls of NumPy are written down, and which of them are an operation's."""
-    _local.recording = recording
-    try:
-        yield
-    finally:
-        _local.recording = None
-
-
-def current() -> Recording | None:
-    """Where this thread's calls are written down, if they are."""
-    return _local.recording
-
-
-def profiled(recording: Recording, play: Callable[[int, int], None]) -> bool:
-    """Whether somebody records; then all calls of the recording are played, and their time goes to their operations."""
+def profiled(capture: Capture) -> bool:
+    """True if a profiler is active; then all calls of the capture are made, and their time goes to their operations."""
     records, done = list(_records), 0
     if not records:
         return False
-    for first, last, key in recording.spans:
+    for first, last, key in capture.spans:
         if first < done:  # inside an operation that is done
             continue
-        play(done, first)
+        capture.run(done, first)
         start = time.perf_counter()
-        play(first, last)
+        capture.run(first, last)
         for record in records:
             record.add(key, time.perf_counter() - start)
         done = last
-    play(done, len(recording.calls))
+    capture.run(done, len(capture.calls))
     return True
 
 
 def operation(f: F) -> F:
-    """An operation of the engine: float32 alone, the matrix library at one thread, recorded by `profile`."""
+    """An operation of the engine: float32 alone, the matrix library at one thread, timed by `profile`."""
 
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -137,22 +116,20 @@ def operation(f: F) -> F:
         for a in kwargs.values():
             if isinstance(a, np.ndarray) and a.dtype is not _FLOAT32:
                 _check(f, a)
-        records, recording = list(_records), _local.recording
-        blas.enter()
-        try:
-            if not records and recording is None:
+        records, context = list(_records), current()
+        capture = context.capture
+        with single_threaded_blas:
+            if not records and capture is None:
                 return f(*args, **kwargs)
-            first = len(recording.calls) if recording else 0
-            _local.form, start = "", time.perf_counter()
+            first = len(capture.calls) if capture else 0
+            context.algorithm, start = "", time.perf_counter()
             result = f(*args, **kwargs)
-            key = (f.__name__, _shapes(args, kwargs), _local.form)
+            key = (f.__name__, _shapes(args, kwargs), context.algorithm)
             for record in records:
                 record.add(key, time.perf_counter() - start)
-            if recording is not None:
-                recording.spans.append((first, len(recording.calls), key))
+            if capture is not None:
+                capture.spans.append((first, len(capture.calls), key))
             return result
-        finally:
-            blas.leave()
 
     return run  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""What holds a network together. Where a gradient is only passed on, it is the same array: nobody writes to one."""
+"""Sums, joins, splits and shapes. Where a gradient is only passed on, it is the same array: nobody writes to one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .memory import empty
-from .profile import operation
+from .runtime.memory import empty
+from .runtime.profiler import operation
 
 __all__ = [
-    "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
-    "fan_out_backward", "host", "reshape", "reshape_backward", "split", "split_backward",
+    "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
+    "host", "reshape", "reshape_backward", "split", "split_backward",
 ]  # fmt: skip
 
 host = reference.host
@@ -114,8 +114,8 @@ def reshape_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
 
 @operation
-def fan_out_backward(*dys: np.ndarray) -> np.ndarray:
-    """dx of a value that several operations used: the sum of what they send back."""
+def accumulate(*dys: np.ndarray) -> np.ndarray:
+    """dx of a value that several operations used: the sum of their gradients."""
     dx = empty(dys[0].shape)
     if len(dys) == 1:
         np.copyto(dx, dys[0])

@@ -78,13 +78,13 @@ def test_fan_out(shape, uses, seed):
     """The adjoint of x -> (x, ..., x) is the sum."""
     check_backward(
         lambda x: ((x,) * uses, None),
-        lambda dys, _: engine.fan_out_backward(*dys),
+        lambda dys, _: engine.accumulate(*dys),
         (normal(seed, *shape),),
         np.random.default_rng(seed),
     )
     dys = list(normal(seed, uses, *shape))
     before = [dy.copy() for dy in dys]
-    dx = engine.fan_out_backward(*dys)
+    dx = engine.accumulate(*dys)
     assert relative_error(dx, sum(before)) <= 1e-15
     assert all(map(np.array_equal, dys, before))
     assert not any(np.shares_memory(dx, dy) for dy in dys)

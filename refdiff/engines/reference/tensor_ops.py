@@ -1,4 +1,4 @@
-"""What holds a network together: sums, joins, splits, shapes, fan-out and dropout."""
+"""Sums, joins, splits, shapes, fan-out and dropout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from ...random import Sequence, uniform
 
 __all__ = [
-    "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward", "dropout",
-    "dropout_backward", "fan_out_backward", "host", "reshape", "reshape_backward", "split", "split_backward",
+    "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
+    "dropout", "dropout_backward", "host", "reshape", "reshape_backward", "split", "split_backward",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, np.ndarray]
@@ -78,8 +78,8 @@ def reshape_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     return dy.reshape(saved).copy()
 
 
-def fan_out_backward(*dys: np.ndarray) -> np.ndarray:
-    """dx of a value that several operations used: the sum of what they send back."""
+def accumulate(*dys: np.ndarray) -> np.ndarray:
+    """dx of a value that several operations used: the sum of their gradients."""
     dx = dys[0].copy()
     for dy in dys[1:]:
         dx += dy
