@@ -8,7 +8,7 @@ setup(
     package_data={
         "refdiff": ["py.typed"],
         "refdiff.engines.cuda": ["tiles/*.json"],
-        "refdiff.training.data": ["digits.npz", "digits.LICENSE.md"],
+        "refdiff.data": ["digits.npz", "digits.LICENSE.md"],
         "refdiff._kernels": ["*.cu", "*.cuh", "README.md"],
     },
 )

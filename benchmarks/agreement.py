@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.refdiff_cuda import open_device
+from refdiff.config import Config
+from refdiff.data import load
 from refdiff.models import flatten
-from refdiff.training import Config, State
-from refdiff.training.data import load
+from refdiff.training import State
 from refdiff.training.graphed import Graphed
 from refdiff.training.loop import batch_indices
 from refdiff.training.step import train_step

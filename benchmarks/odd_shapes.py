@@ -64,8 +64,9 @@ def check(device: Any, dtype: str, one: Check) -> None:
 
 def steps(device: Any, dtype: str) -> None:
     """Two training steps of a small network, the second captured."""
-    from refdiff.training import Config, State
-    from refdiff.training.data import load
+    from refdiff.config import Config
+    from refdiff.data import load
+    from refdiff.training import State
     from refdiff.training.graphed import Graphed
 
     config = Config.resolve("digits", changes=["model.width=8", "model.groups=4", "train.batch=2", "engine=cuda",

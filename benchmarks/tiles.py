@@ -27,6 +27,7 @@ from benchmarks.suite import Suite
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
 from refdiff.benchmark.device import captured
+from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
 from refdiff.engines.cuda.array import Array
@@ -41,7 +42,6 @@ from refdiff.engines.cuda.sources import KERNELS
 from refdiff.engines.cuda.tile_table import Problem, Table
 from refdiff.random import Sequence
 from refdiff.storage.atomic import replace_file
-from refdiff.training import PRESETS
 
 DX = {"conv2d": conv2d_dx, "linear": linear_dx}
 NETWORKS = ("cifar10", "digits", "mnist", "celebahq256")

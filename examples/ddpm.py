@@ -194,7 +194,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--out", default="digits.png")
     options, rng = parser.parse_args(), np.random.default_rng(0)
-    digits = np.load(Path(__file__).parents[1] / "refdiff/training/data/digits.npz")["train"][..., None]
+    digits = np.load(Path(__file__).parents[1] / "refdiff/data/digits.npz")["train"][..., None]
     x = sample(train(initialise(rng), digits.astype("f4") / 8 - 1, options.steps, rng), 64, rng)[..., 0].clip(-1, 1)
     x = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-1).reshape(8, 8, 10, 10).swapaxes(1, 2).reshape(80, 80)
     Path(options.out).write_bytes(png((127.5 * (x + 1)).astype(np.uint8).repeat(4, 0).repeat(4, 1)))

@@ -3,7 +3,11 @@
 process    the mathematics: schedules, forward process, posterior, predictions, objectives, samplers, exact data
 engines    the operations, forward and backward
 models     the U-Net and the MLP, written once against an engine
-training   data sets, optimiser, loop, evaluation
+data       data sets
+config     what decides a run
+training   optimiser, loop, the folder of a run
+sampling   samples of a trained model
+evaluation how good they are
 storage    checkpoints and images
 random     counter-based noise
 testing    the claims, for our tests and everybody else's
@@ -20,8 +24,12 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import benchmark as benchmark
+    from . import config as config
+    from . import data as data
     from . import engines as engines
+    from . import evaluation as evaluation
     from . import models as models
+    from . import sampling as sampling
     from . import storage as storage
     from . import testing as testing
     from . import training as training
@@ -29,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["DeviceError", "DoubtWarning", "FormatError", "TrainingError", "__version__", "process", "random"]
 
 # What `import refdiff` leaves out, since it takes time; the first use of `refdiff.training` imports it.
-_LATER = ("benchmark", "engines", "models", "storage", "testing", "training")
+_LATER = (
+    "benchmark", "config", "data", "engines", "evaluation", "models", "sampling", "storage", "testing", "training",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -24,9 +24,9 @@ def train(options: argparse.Namespace) -> None:
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set
     sample.method, sample.steps and sample.spacing choose how; refdiff info lists them."""
+    from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
     from .training import load_state
-    from .training import sample as draw
     from .training.demo import save_trajectory
 
     config, state = load_state(options.checkpoint)
@@ -57,11 +57,11 @@ def sample(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
     eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
-    from .training import evaluate as measure
+    from .data import load
+    from .evaluation import evaluate as measure
+    from .evaluation.metrics import check_evaluable
+    from .sampling import sample as draw
     from .training import load_state
-    from .training import sample as draw
-    from .training.data import load
-    from .training.evaluation import check_evaluable
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> None:
     x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
     metrics = {"step": state.step, **measure(config, state.average, x, data, options.seed)}
     if options.nll:
-        from .training.likelihood import nll, plot_nll
+        from .evaluation.likelihood import nll, plot_nll
 
         bound = nll(
             config, state.average, data.held_out, options.seed, bins=bins,
@@ -93,9 +93,9 @@ def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
         return None
+    from .evaluation.likelihood import levels
     from .plotting import new_figure
     from .storage import check_file
-    from .training.likelihood import levels
 
     if options.plot:
         check_file("--plot", options.plot, [".png", ".pdf", ".svg"])
@@ -111,9 +111,9 @@ def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
 def info(options: argparse.Namespace) -> None:
     """What a preset or a run is; without a name, what there is to choose from."""
     from . import engines, models
+    from .config.config import METHODS, PRESETS
     from .process import SCHEDULES, SPACINGS
-    from .training import PRESETS, load_state
-    from .training.config import METHODS
+    from .training import load_state
 
     if options.name is None:
         presets = {name: models.count(models.layout(config.model)) for name, config in PRESETS.items()}
@@ -198,7 +198,8 @@ def bench(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
-    from .training import Config, load_state
+    from .config import Config
+    from .training import load_state
     from .training.run import resumable
 
     changes = list(options.set)

@@ -27,3 +27,26 @@ def use_threads(monkeypatch) -> Callable[[int], None]:
     return lambda n: monkeypatch.setattr(
         import_module("refdiff.engines.cpu.runtime.thread_pool").settings, "threads", n
     )
+
+
+SMALL = ["model.width=8", "train.batch=8", "train.steps=20", "train.warmup=5", "train.grid_every=0",
+         "train.checkpoint_every=10", "train.log_every=1", "sample.steps=4"]  # fmt: skip
+
+
+@pytest.fixture
+def small():
+    """A run small enough for a test: a U-Net of width 8, batches of 8 digits."""
+    from refdiff.config import Config
+
+    return Config.resolve("digits", changes=SMALL)
+
+
+@pytest.fixture
+def two_processes(monkeypatch, use_threads):
+    """With two threads or more, however little the work is."""
+    from refdiff.training import halves, partner
+
+    if not partner.available:
+        pytest.skip("this system has no second process for the cpu engine")
+    monkeypatch.setattr(halves, "_WORTH", 0)
+    use_threads(2)

@@ -227,8 +227,8 @@ def test_the_place_of_a_result_is_looked_at_before_the_work(run, tmp_path, capsy
     def work(*args, **kwargs):
         raise AssertionError("the work began")
 
-    for name in ("sample", "train"):
-        monkeypatch.setattr(f"refdiff.training.{name}", work)
+    for name in ("sampling.sample", "training.train"):
+        monkeypatch.setattr(f"refdiff.{name}", work)
     monkeypatch.setattr("refdiff.training.demo.train", work)
     (tmp_path / "file").write_text("")
     (tmp_path / "others").mkdir()

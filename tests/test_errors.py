@@ -9,8 +9,9 @@ import pytest
 
 import refdiff
 from refdiff.cli import main
+from refdiff.config import Config
 from refdiff.errors import argument, at_the_command_line, extra, option, setting
-from refdiff.training import Config, train
+from refdiff.training import train
 
 PACKAGE = Path(refdiff.__file__).parent
 
@@ -83,8 +84,9 @@ def test_claims_without_their_libraries_name_the_extra(command, missing):
 def test_every_part_is_there_after_import_refdiff_and_none_is_loaded_before():
     program = (
         "import sys, refdiff; assert 'refdiff.training' not in sys.modules; assert 'tqdm' not in sys.modules; "
-        "assert {'engines', 'models', 'storage', 'testing', 'training', 'benchmark'} <= set(dir(refdiff)); "
-        "assert refdiff.training.Config().seed == 0; assert 'refdiff.training' in sys.modules; "
+        "assert {'engines', 'models', 'storage', 'testing', 'training', 'benchmark', 'config'} <= set(dir(refdiff)); "
+        "assert {'data', 'sampling', 'evaluation'} <= set(dir(refdiff)); "
+        "assert refdiff.config.Config().seed == 0; assert 'refdiff.training' not in sys.modules; "
         "assert refdiff.models is sys.modules['refdiff.models']; print(hasattr(refdiff, 'trainig'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

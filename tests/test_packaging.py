@@ -43,7 +43,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_carries_data_types_kernels_and_licences(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"refdiff/py.typed", "refdiff/training/data/digits.npz", "refdiff/training/data/digits.LICENSE.md",
+    assert {"refdiff/py.typed", "refdiff/data/digits.npz", "refdiff/data/digits.LICENSE.md",
             "refdiff/_kernels/README.md", "refdiff/process/posterior.py"} <= names  # fmt: skip
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "kernels/"))]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from .. import models
+from ..config import Config, SampleConfig, TrainConfig
 from ..engines import reference
 from ..models import MODELS, Tree, UNetConfig, flatten, unflatten
-from ..training.config import Config, SampleConfig, TrainConfig
 
 __all__ = ["NETWORKS", "config_of", "draw", "label", "network", "operands", "operations", "weights"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models import flatten
-from ..training.sampling import denoiser, walker
+from ..sampling.run import denoiser, walker
 from .cases import config_of, draw, network, operands, weights
 from .machine import versions
 from .protocol import serve

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Config
+from ..data import load
+from ..evaluation.metrics import check_evaluable, evaluate
+from ..sampling.run import sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
-from .config import Config
-from .data import load
-from .evaluation import check_evaluable, evaluate
 from .loop import train
 from .plots import plot_loss
-from .sampling import sample, trajectory
 
 __all__ = ["demo", "save_trajectory"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..config import Config
 from ..engines.cpu.runtime.blocks import trim_heap
 from ..process import Schedule
-from .config import Config
 from .halves import Halves
 from .optimiser import learning_rate
 from .state import State

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import models
+from ..config import Config
 from ..engines import cuda
 from ..engines.cuda.array import Array
 from ..engines.cuda.device import Device, Graph
@@ -25,7 +26,6 @@ from ..errors import TrainingError
 from ..models import Tree, flatten, unflatten
 from ..process import Schedule, q_sample, target
 from ..random import Sequence, Stream
-from .config import Config
 from .packing import Packing
 from .state import State
 from .step import Step, check_finite

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from .. import models
+from ..config import Config, SampleConfig
 from ..engines import cuda
 from ..engines.cuda.device import Device
 from ..engines.cuda.dry import Dry
@@ -15,8 +16,7 @@ from ..engines.cuda.memory import Arena, enough
 from ..engines.cuda.sampler import METHODS, SamplerState, SamplerTables, sampler_state, sampler_step
 from ..models import Tree, tree_map
 from ..process import SPACINGS, Schedule, convert, eps_from_x0
-from .config import Config, SampleConfig
-from .sampling import walk
+from ..sampling.run import walk
 
 __all__ = ["METHODS", "GraphedSampler", "on_device", "tables"]
 

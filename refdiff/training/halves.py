@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import models
+from ..config import Config
 from ..engines import cpu
 from ..engines.cpu.division import halves, undivided
 from ..engines.cpu.optimiser import squares, update
@@ -32,7 +33,6 @@ from ..engines.cpu.winograd import generation
 from ..models import flatten
 from ..process import Schedule
 from . import partner
-from .config import Config
 from .packing import Packing
 from .shared import Shared
 from .step import noised, there_and_back

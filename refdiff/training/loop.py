@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Config
+from ..config.fitting import check_fit, doubt_prediction, doubt_schedule
+from ..data import Dataset, load
+from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
 from ..random import Sequence, Stream, permutation
-from .config import Config
-from .data import Dataset, load
-from .divergence import Overflows
-from .fitting import check_fit, doubt_prediction, doubt_schedule
 from .run import Run
 from .state import State
 from .step import Step, ready, trainer

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..config import Config
 from ..errors import TrainingError, argument, option
+from ..sampling.run import NotFiniteError, sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
-from .config import Config
-from .sampling import NotFiniteError, sample
 from .state import CHECKPOINT, State, load_state, save_state
 
 __all__ = ["Run", "resumable"]

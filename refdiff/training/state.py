@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import Config
 from ..errors import FormatError
 from ..models import Tree, flatten, initialise, layout, unflatten
 from ..storage import load_checkpoint, save_checkpoint
-from .config import Config
 from .optimiser import zeros_like
 
 __all__ = ["CHECKPOINT", "State", "load_state", "save_state"]

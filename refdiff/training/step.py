@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .. import engines, models
+from ..config import Config
 from ..errors import TrainingError
 from ..models import Tree
 from ..process import Schedule, q_sample, target
 from ..random import Sequence, Stream, integers, normal
-from .config import Config
 from .optimiser import adamw, clip, global_norm, learning_rate, moving_average
 from .state import State
 

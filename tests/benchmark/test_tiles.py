@@ -14,6 +14,7 @@ from benchmarks.suite import Suite
 from refdiff import models
 from refdiff.benchmark import Budget, PeerProcess
 from refdiff.benchmark.cases import NETWORKS
+from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
 from refdiff.engines.cuda.context import Context
@@ -21,7 +22,6 @@ from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.product import TILES, chosen_by, guess
 from refdiff.engines.cuda.tile_table import Problem
-from refdiff.training import PRESETS
 
 FAKE = """
 import os, sys

@@ -16,8 +16,8 @@ import numpy as np
 from documents.reading import ROOT, Block, Command
 
 from refdiff.cli import _parser, main
+from refdiff.data import load
 from refdiff.storage import save_folder
-from refdiff.training.data import load
 
 # What would take minutes takes a second: options added to the end of a command.
 SMALL_MODEL = (

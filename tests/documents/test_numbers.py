@@ -9,15 +9,15 @@ from documents.reading import ROOT, documents
 
 from refdiff import models
 from refdiff.benchmark import harness
+from refdiff.config import PRESETS
+from refdiff.config.config import METHODS as SAMPLERS
+from refdiff.data import load
 from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.runtime import captured
 from refdiff.engines.cuda.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
 from refdiff.testing.scheduler import METHODS
-from refdiff.training import PRESETS
-from refdiff.training.config import METHODS as SAMPLERS
-from refdiff.training.data import load
 
 TEXTS = {name: " ".join(text.split()) for name, text in (documents() | {"CHANGELOG.md": ""}).items()}
 TEXTS["CHANGELOG.md"] = " ".join((ROOT / "CHANGELOG.md").read_text().split())

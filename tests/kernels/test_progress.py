@@ -12,6 +12,7 @@ from emulator.agreement import check_agreement
 
 from kernels.catalogue import CACHE
 from refdiff.benchmark.conventions import launch_of
+from refdiff.config import Config
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda import nvrtc
 from refdiff.engines.cuda.array import Array
@@ -21,7 +22,6 @@ from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.sources import KERNELS
 from refdiff.testing.derivatives import check_backward, relative_error
-from refdiff.training import Config
 from refdiff.training.graphed import Graphed
 
 STEPS = sorted(path.name for path in (KERNELS / "progress").glob("*.cu"))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from refdiff import engines, models
+from refdiff.config import Config
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Arena
 from refdiff.models import MODELS, MLPConfig, UNetConfig, flatten, layout
-from refdiff.training import Config, State, train_step
+from refdiff.training import State, train_step
 
 CONFIGS = {"unet": UNetConfig(8, 3, 8, (1, 2), 1, (4,), groups=4), "mlp": MLPConfig(width=8)}
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 
-from refdiff.training.data import load
-from refdiff.training.evaluation import frechet_distance
+from refdiff.data import load
+from refdiff.evaluation.metrics import frechet_distance
 
 
 def test_the_digits_are_scikit_learns_split_as_their_licence_says():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from refdiff import TrainingError
+from refdiff.data import load
 from refdiff.engines.cpu.runtime import thread_pool
 from refdiff.models import flatten
 from refdiff.training import State, train, train_step
-from refdiff.training.data import load
 from refdiff.training.flat import Flat
 
 

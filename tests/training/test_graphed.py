@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from refdiff import DeviceError, TrainingError, models
+from refdiff.config import Config
+from refdiff.data import load
 from refdiff.models import flatten
-from refdiff.training import Config, State, train_step, trajectory
-from refdiff.training.data import load
+from refdiff.sampling import trajectory
+from refdiff.training import State, train_step
 from refdiff.training.graphed import Graphed, memory_needed, noise_table
 from refdiff.training.graphed_sampling import METHODS, GraphedSampler
 from refdiff.training.packing import Packing
@@ -256,7 +258,8 @@ def test_too_little_memory_is_refused_with_the_numbers_before_anything_starts(ti
 def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(tiny, tmp_path, monkeypatch):
     from refdiff import engines
     from refdiff.engines.cuda import context
-    from refdiff.training import sample, train
+    from refdiff.sampling import sample
+    from refdiff.training import train
 
     monkeypatch.setattr(engines, "_has_gpu", lambda: False)
     (tmp_path / "config.toml").write_text("a former run")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from refdiff import DeviceError, models
+from refdiff.data import load
 from refdiff.engines import cpu
 from refdiff.engines.cpu.division import undivided
 from refdiff.models import flatten
 from refdiff.training import State, halves, train_step
-from refdiff.training.data import load
 from refdiff.training.flat import Flat
 from refdiff.training.halves import Halves
 

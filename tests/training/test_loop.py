@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refdiff import TrainingError, engines, models
+from refdiff.data import load
 from refdiff.models import flatten
 from refdiff.process import convert, q_sample
 from refdiff.random import Sequence, Stream, integers, normal
 from refdiff.training import State, batch_indices, load_state, train, train_step
-from refdiff.training.data import load
 
 
 def same(a, b):

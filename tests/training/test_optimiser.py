@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.data import Dataset
 from refdiff.models import leaves
 from refdiff.training import adamw, clip, global_norm, learning_rate, moving_average, train, zeros_like
-from refdiff.training.data import Dataset
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 from hypothesis import strategies as st
 
-from ...training.evaluation import frechet_distance
+from ...evaluation.metrics import frechet_distance
 from ..claim import claim
 from ..measures import relative
 from ..strategies import seeds

@@ -11,11 +11,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ... import models
+from ...config import Config, DataConfig, SampleConfig, ScheduleConfig, TrainConfig
 from ...engines import reference
 from ...models import MLPConfig
 from ...process import SCHEDULES, Schedule
 from ...random import Sequence, Stream, normal
-from ...training.config import Config, DataConfig, SampleConfig, ScheduleConfig, TrainConfig
 from ...training.step import loss_and_gradient, noised
 from ..claim import claim
 from ..derivatives import complex_step

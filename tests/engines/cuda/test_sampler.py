@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from refdiff.config import SampleConfig
 from refdiff.engines import cuda
 from refdiff.engines.cuda import sampler
 from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
+from refdiff.sampling import run as sampling
 from refdiff.testing.derivatives import relative_error
-from refdiff.training import SampleConfig, sampling
 from refdiff.training.graphed_sampling import tables
 
 SEED = (1 << 40) + 3

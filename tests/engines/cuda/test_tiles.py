@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from refdiff import FormatError, models
 from refdiff.benchmark.cases import operations
+from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import product, tile_table
 from refdiff.engines.cuda.context import Context, host
@@ -20,7 +21,6 @@ from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.product import MULTIPROCESSORS, PART, TILES, choose_tile, chosen_by, guess, rates, split
 from refdiff.engines.cuda.tile_table import Problem
 from refdiff.models import MODELS, layout
-from refdiff.training import PRESETS
 
 BIG, WIDE, SMALL = TILES["bfloat16"]
 PLACES = 2 * MULTIPROCESSORS

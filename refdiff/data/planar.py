@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ...random import Sequence, Stream, normal, uniform
+from ..random import Sequence, Stream, normal, uniform
 from .dataset import Dataset
 
 TRAIN, HELD_OUT = 8192, 2048

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from refdiff.data import load
 from refdiff.errors import FormatError
-from refdiff.training.data import load
 
 RNG = np.random.default_rng(0)
 PIXELS, LABELS = RNG.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), RNG.integers(0, 10, 20, dtype=np.uint8)

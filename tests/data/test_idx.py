@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.data import load
+from refdiff.data.idx import read_idx
 from refdiff.errors import FormatError
-from refdiff.training.data import load
-from refdiff.training.data.idx import read_idx
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (20, 5, 4), dtype=np.uint8), RNG.integers(0, 7, 20, dtype=np.uint8)

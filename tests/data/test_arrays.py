@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refdiff.data import load
+from refdiff.data.arrays import _SMALL
 from refdiff.errors import FormatError
 from refdiff.storage import save_npz
-from refdiff.training.data import load
-from refdiff.training.data.arrays import _SMALL
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (20, 4, 5, 3)).astype(np.float32)
@@ -239,7 +239,7 @@ def test_bomb_is_refused_unread(tmp_path, monkeypatch):
 
 def test_declared_size_is_limited(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", x=X, labels=LABELS)
-    monkeypatch.setattr("refdiff.training.data.arrays.MAX_BYTES", X.nbytes)
+    monkeypatch.setattr("refdiff.data.arrays.MAX_BYTES", X.nbytes)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(FormatError, match=line("at most 8 GiB", "split")):
         load(tmp_path / "a.npz")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import Dataset, shape_of
 from ..errors import DoubtWarning, setting
 from ..models.unet import level_sizes
-from .data import Dataset, shape_of
 
 if TYPE_CHECKING:
     from .config import Config, ScheduleConfig

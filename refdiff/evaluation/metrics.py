@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Config
+from ..data import MIXTURE_COVARIANCES, MIXTURE_MEANS, MIXTURE_WEIGHTS, Dataset, mixture
 from ..models import Tree
 from ..process import GaussianMixture, convert, q_sample
 from ..random import Sequence, Stream, integers, normal
-from .config import Config
-from .data import MIXTURE_COVARIANCES, MIXTURE_MEANS, MIXTURE_WEIGHTS, Dataset, mixture
-from .sampling import denoiser
+from ..sampling.run import denoiser
 
 __all__ = ["check_evaluable", "class_counts", "classes_covered", "eps_error", "evaluate", "frechet_distance"]
 

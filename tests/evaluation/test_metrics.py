@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.training import (
-    Config,
-    State,
-    class_counts,
-    classes_covered,
-    eps_error,
-    evaluate,
-    evaluation,
-    frechet_distance,
-)
-from refdiff.training.data import Dataset, load, mixture
+from refdiff.config import Config
+from refdiff.data import Dataset, load, mixture
+from refdiff.evaluation import class_counts, classes_covered, eps_error, evaluate, frechet_distance, metrics
+from refdiff.training import State
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -106,7 +99,7 @@ def test_the_nearest_mean_is_that_of_the_definition(seed, n, m, most):
     data = Dataset("any", x, labels, x[:0], labels[:0])
     expected = {label: nearest.count(label) for label in present.tolist()}
     assert class_counts(samples, data) == expected
-    with mock.patch.object(evaluation, "_AT_ONCE", 13):  # in small parts
+    with mock.patch.object(metrics, "_AT_ONCE", 13):  # in small parts
         assert class_counts(samples, data) == expected
 
 
@@ -114,7 +107,7 @@ def test_the_mean_of_a_class_is_that_of_float64():
     x = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
     members = np.arange(0, 3000, 2)
     expected = [math.fsum(column) / len(members) for column in x[members].T.tolist()]
-    np.testing.assert_allclose(evaluation._mean(x, members, 7), expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics._mean(x, members, 7), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("classes", [10, 400])

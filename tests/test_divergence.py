@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from refdiff import DoubtWarning, TrainingError
+from refdiff.divergence import Overflows
 from refdiff.engines.cpu.runtime.thread_pool import parallel_for
-from refdiff.training import State, sample, train
-from refdiff.training.divergence import Overflows
+from refdiff.sampling import sample
+from refdiff.training import State, train
 from refdiff.training.halves import Halves
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import FormatError
+from ..errors import FormatError
 from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 _RECORD = 1 + 3 * 32 * 32

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from refdiff import DoubtWarning, engines, models
+from refdiff.config import PRESETS, Config, SampleConfig, ScheduleConfig
+from refdiff.config.config import METHODS
+from refdiff.config.fitting import doubt_prediction, doubt_schedule
+from refdiff.data import Dataset, load, shape_of
 from refdiff.models import UNetConfig
 from refdiff.process import SCHEDULES
-from refdiff.training import PRESETS, Config, SampleConfig, ScheduleConfig, State, sample, train
-from refdiff.training.config import METHODS
-from refdiff.training.data import Dataset, load, shape_of
-from refdiff.training.fitting import doubt_prediction, doubt_schedule
+from refdiff.sampling import sample
+from refdiff.training import State, train
 
 
 def folder_of(path, size, channels, n=3):

@@ -19,14 +19,14 @@ from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS, ModelConfig
 from ..process import SCHEDULES, SPACINGS, Schedule
 from .fitting import attention_fits, follow_data
-from .tables import build, is_text, keys, lines, merge, positive, table_of, toml_value
+from .toml import build, is_text, keys, lines, merge, positive, table_of, toml_value
 
 __all__ = ["PRESETS", "Config", "DataConfig", "SampleConfig", "ScheduleConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """source: a known data set or a path. See `refdiff.training.data.load`."""
+    """source: a known data set or a path. See `refdiff.data.load`."""
 
     source: str = "digits"
 

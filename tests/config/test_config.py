@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.config import PRESETS, Config
 from refdiff.models import MLPConfig, UNetConfig
-from refdiff.training import PRESETS, Config
 
 
 @pytest.mark.parametrize("name", PRESETS)

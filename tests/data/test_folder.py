@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refdiff.data import load
 from refdiff.errors import FormatError
-from refdiff.training.data import load
 
 RNG = np.random.default_rng(0)
 GREY, COLOUR = RNG.integers(0, 256, (20, 5, 4), dtype=np.uint8), RNG.integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
@@ -187,6 +187,6 @@ def test_missing_pillow_is_named(tmp_path, monkeypatch):
 def test_too_many_pixels(tmp_path, monkeypatch):
     for i in range(3):
         write(tmp_path / f"{i}.png", GREY[i])
-    monkeypatch.setattr("refdiff.training.data.folder.MAX_BYTES", 3 * 20 - 1)
+    monkeypatch.setattr("refdiff.data.folder.MAX_BYTES", 3 * 20 - 1)
     with pytest.raises(FormatError, match=line("8 GiB", "3 images of 4x5 grey", "shrink")):
         load(tmp_path)

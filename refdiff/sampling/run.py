@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import engines, models
+from ..config import Config, SampleConfig
+from ..config.fitting import lost_in_noise
+from ..divergence import Overflows
 from ..models import Tree
 from ..process import (
     SPACINGS,
@@ -26,9 +29,6 @@ from ..process import (
 from ..process.samplers import Predict, Trajectory
 from ..progress import Progress
 from ..random import Sequence, Stream, normal
-from .config import Config, SampleConfig
-from .divergence import Overflows
-from .fitting import lost_in_noise
 
 __all__ = ["denoiser", "sample", "trajectory"]
 
@@ -40,13 +40,13 @@ def denoiser(config: Config, p: Tree) -> Any:
     engine, dtype = engines.get(config.engine), config.dtype
     engines.check_dtype(config.engine, dtype)
     if engines.resolve(config.engine) == "cpu":
-        from .halves import Halves
+        from ..training.halves import Halves
 
         halves = Halves(config, config.schedule.build(), ("p",))
         halves.packing.pack(p, halves.buffers["p"])
         return lambda x_t, t: halves.predict(x_t, np.broadcast_to(t, (len(x_t),)))
     if engines.resolve(config.engine) == "cuda":
-        from .graphed_sampling import on_device
+        from ..training.graphed_sampling import on_device
 
         p = on_device(p, dtype)
 
@@ -70,7 +70,7 @@ def walker(config: Config, p: Tree) -> Walk:
     x_t (len(index), ...) float32; without `every` the states on the way may be None. `config.sample` chooses the sampler.
     """
     if engines.resolve(config.engine) == "cuda":
-        from .graphed_sampling import METHODS, GraphedSampler
+        from ..training.graphed_sampling import METHODS, GraphedSampler
 
         if config.sample.method in METHODS:
             return GraphedSampler(config, p)

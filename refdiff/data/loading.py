@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ...errors import FormatError
+from ..errors import FormatError
 from . import arrays, cifar, folder, idx, planar
 from .dataset import Dataset
 from .digits import load_digits

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from refdiff.config import Config
+from refdiff.data import load
+from refdiff.evaluation.likelihood import _LAWS, estimate_bound, levels, nll, plot_nll, samples_a_step
 from refdiff.process import (
     SCHEDULES,
     GaussianMixture,
@@ -18,9 +21,7 @@ from refdiff.process import (
     predictor,
     step_log_variance,
 )
-from refdiff.training import Config, State
-from refdiff.training.data import load
-from refdiff.training.likelihood import _LAWS, estimate_bound, levels, nll, plot_nll, samples_a_step
+from refdiff.training import State
 
 MEAN, VARIANCE = np.array([0.3, -0.8, 0.1]), np.array([0.05, 0.4, 1.5])
 

@@ -11,7 +11,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from ...errors import FormatError
+from ..errors import FormatError
 from .dataset import MAX_BYTES, Dataset, check_samples, from_uint8, hold_out_tenth
 
 T = TypeVar("T")

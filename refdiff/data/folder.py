@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import FormatError
+from ..errors import FormatError
 from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ...errors import FormatError
+from ..errors import FormatError
 from .dataset import MAX_BYTES, Dataset, from_uint8, hold_out_tenth
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..config import Config
 from ..errors import argument, one_of
 from ..models import Tree
 from ..plotting import new_figure
@@ -29,8 +30,7 @@ from ..process import (
 from ..process.likelihood import ReverseStep
 from ..progress import Progress
 from ..random import Sequence, Stream, integers, normal
-from .config import Config
-from .sampling import denoiser
+from ..sampling.run import denoiser
 
 __all__ = ["estimate_bound", "levels", "nll", "plot_nll", "samples_a_step"]
 

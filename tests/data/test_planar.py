@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.training.data import (
+from refdiff.data import (
     MIXTURE_COVARIANCES,
     MIXTURE_MEANS,
     MIXTURE_WEIGHTS,

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from refdiff import models
-from refdiff.training import State, sample
+from refdiff.sampling import sample
+from refdiff.sampling.run import denoiser, trajectory
+from refdiff.training import State
 from refdiff.training.graphed_sampling import tables
-from refdiff.training.sampling import denoiser, trajectory
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.data import Dataset, load
+from refdiff.data.dataset import from_uint8, hold_out_tenth
 from refdiff.errors import FormatError
 from refdiff.storage import to_uint8
-from refdiff.training.data import Dataset, load
-from refdiff.training.data.dataset import from_uint8, hold_out_tenth
 
 
 def line(*words):
@@ -62,7 +62,7 @@ def test_digits_parts_share_no_image():
 
 
 def test_digits_licence_names_the_source():
-    import refdiff.training.data as package
+    import refdiff.data as package
 
     text = (Path(package.__file__).parent / "digits.LICENSE.md").read_text()
     for words in ("Alpaydin", "Kaynak", "10.24432/C50P49", "creativecommons.org/licenses/by/4.0", "What was changed"):
@@ -126,7 +126,7 @@ def test_resolution_is_checked_not_made(tmp_path):
 def test_import_needs_numpy_alone():
     code = (
         "import sys; sys.modules['PIL'] = sys.modules['safetensors'] = None; "
-        "import refdiff.storage, refdiff.training.data as d; print(d.load('digits').classes)"
+        "import refdiff.storage, refdiff.data as d; print(d.load('digits').classes)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

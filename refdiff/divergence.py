@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DoubtWarning
+from .errors import DoubtWarning
 
 __all__ = ["Overflows"]
 

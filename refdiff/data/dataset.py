@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import DoubtWarning
+from ..errors import DoubtWarning
 
 # More than this, unpacked, is taken for a corrupt header or a decompression bomb, and refused before it is read.
 MAX_BYTES = 8 << 30
