@@ -42,11 +42,16 @@ def small():
 
 
 @pytest.fixture
-def two_processes(monkeypatch, use_threads):
-    """With two threads or more, however little the work is."""
-    from refdiff.training import halves, partner
+def some_processes(monkeypatch, use_threads) -> Callable[[int], None]:
+    """some_processes(4): with as many threads, a batch is split between up to 4 processes, however little the work is."""
+    from refdiff.engines.cpu.runtime import data_parallel
 
-    if not partner.available:
-        pytest.skip("this system has no second process for the cpu engine")
-    monkeypatch.setattr(halves, "_WORTH", 0)
-    use_threads(2)
+    if not data_parallel.available:
+        pytest.skip("this system has no worker process for the cpu engine")
+    monkeypatch.setattr(data_parallel, "WORTH", 0)
+    return use_threads
+
+
+@pytest.fixture
+def two_processes(some_processes):
+    some_processes(2)

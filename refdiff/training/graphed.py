@@ -24,9 +24,9 @@ from ..engines.cuda.noise import advance, noised
 from ..engines.cuda.optimiser import PIECE, OptimiserSettings, adamw, flat_state, gather, piece_rows
 from ..errors import TrainingError
 from ..models import Tree, flatten, unflatten
+from ..models.packing import Packing
 from ..process import Schedule, q_sample, target
 from ..random import Sequence, Stream
-from .packing import Packing
 from .state import State
 from .step import Step, check_finite
 

@@ -14,7 +14,6 @@ from refdiff.sampling import trajectory
 from refdiff.training import State, train_step
 from refdiff.training.graphed import Graphed, memory_needed, noise_table
 from refdiff.training.graphed_sampling import METHODS, GraphedSampler
-from refdiff.training.packing import Packing
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 TINY = ["model.width=8", "model.groups=4", "train.batch=2", "train.steps=20", "train.warmup=2", "engine=reference"]
@@ -306,17 +305,6 @@ def test_captured_sampling_steps_do_what_the_samplers_do(tiny, method):
     last = list(GraphedSampler(config, p, device())(index, 7, every=False))
     assert [x is None for _, x in last] == [False, True, True, False]
     assert np.array_equal(last[-1][1], came[-1][1])
-
-
-def test_a_packing_holds_each_parameter_once_and_aligned(tiny):
-    packing, p = Packing.of(models.layout(tiny.model)), State.first(tiny).p
-    flat = packing.pack(p)
-    assert flat.size == packing.size
-    assert all(offset % 64 == 0 for offset, _ in packing.places.values())
-    again = flatten(packing.unpack(flat))
-    assert all(np.array_equal(again[name], leaf) for name, leaf in flatten(p).items())
-    again["conv_in/weight"][0, 0, 0, 0] = 7.0
-    assert (flat == 7.0).sum() == 1
 
 
 def test_the_table_of_noise_has_a_row_a_step(tiny):

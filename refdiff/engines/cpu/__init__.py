@@ -1,9 +1,9 @@
 """The CPU engine: NumPy alone, float32, the names and the contract of the reference engine, fast.
 
-Winograd convolutions, large products divided among threads of our own, memory that is used again. Each operation does its
-batch in two halves, so that two processes can do one each (`refdiff.training.halves`); the bits of a result do not depend on
-that, nor on the number of threads. Arrays are never written to once an operation has returned them, so a gradient that is
-only passed on is the same array. Besides the operations:
+Winograd convolutions, large products divided among threads of our own, memory that is used again. Each operation computes
+its batch shard by shard, so that several processes can compute a group of shards each (`runtime.data_parallel`); the bits
+of a result do not depend on that, nor on the number of threads. Arrays are never written to once an operation has returned
+them, so a gradient that is only passed on is the same array. Besides the operations:
 
 threads(n)          how many threads; at first REFDIFF_THREADS of the environment, or every core
 profile()           where the time goes

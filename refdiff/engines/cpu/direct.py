@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .division import rows
 from .runtime.memory import contiguous, empty, scratch
+from .runtime.shards import shard_rows, tree_sum
 from .runtime.thread_pool import parallel_for
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "output", "planes", "sum_rows"]
@@ -207,7 +207,7 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.nda
 def sum_rows(x: np.ndarray) -> np.ndarray:
     """The sum over all axes but the last, as products with ones, part after part.   (N, ..., C) -> (C,), fresh."""
     flat = x.reshape(-1, x.shape[-1])
-    return sum(_sum_rows(flat[own]) for own in rows(x.shape))  # type: ignore[return-value]
+    return tree_sum(_sum_rows(flat[own]) for own in shard_rows(x.shape))
 
 
 def _sum_rows(x: np.ndarray) -> np.ndarray:

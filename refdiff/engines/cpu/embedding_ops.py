@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import reference
 from ..reference.tensor_ops import Gradients
-from .division import halves
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
+from .runtime.shards import shards, tree_sum
 from .runtime.traced_array import call
 
 __all__ = [
@@ -55,13 +55,10 @@ def _read_rows(index: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
 def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from. An index has no gradient."""
     index, shape = saved
-    dweight = empty(shape)
-    for half in halves(len(dy)):
-        out = empty(shape) if half.start else dweight
-        call(_add_rows, index[half], dy[half], out)
-        if half.start:
-            dweight += out
-    return {"weight": dweight}
+    parts = [(own, empty(shape)) for own in shards(len(dy))]
+    for own, dweight in parts:
+        call(_add_rows, index[own], dy[own], dweight)
+    return {"weight": tree_sum(dweight for _, dweight in parts)}
 
 
 def _add_rows(index: np.ndarray, dy: np.ndarray, dweight: np.ndarray) -> None:
@@ -73,16 +70,17 @@ def _add_rows(index: np.ndarray, dy: np.ndarray, dweight: np.ndarray) -> None:
 def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
     """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
     assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
-    difference, parts = empty(x.shape), halves(len(x))
+    difference, parts = empty(x.shape), shards(len(x))
     np.subtract(x, target, out=difference)
     means, shares = empty((len(parts),)), np.empty(len(parts))
-    for i, half in enumerate(parts):
-        d = difference[half]
+    for i, own in enumerate(parts):
+        d = difference[own]
         square = np.multiply(d, d, out=scratch("u", *d.shape))
         np.add.reduce(square, axis=None, out=means[i : i + 1].reshape(()))
         means[i : i + 1] /= np.float32(d.size)
         shares[i] = len(d) / len(x)
-    return np.add.reduce(means * shares, keepdims=True).reshape(()), difference
+    weighted = means * shares
+    return tree_sum(weighted[i : i + 1] for i in range(len(parts))).reshape(()), difference
 
 
 @operation
@@ -90,7 +88,7 @@ def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
     """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
     difference = saved
     dx = empty(difference.shape)
-    for half in halves(len(dx)):
-        share = len(dx[half]) / len(dx)
-        np.multiply(difference[half], np.float32(float(dloss) * share * (2 / dx[half].size)), out=dx[half])
+    for own in shards(len(dx)):
+        share = len(dx[own]) / len(dx)
+        np.multiply(difference[own], np.float32(float(dloss) * share * (2 / dx[own].size)), out=dx[own])
     return dx

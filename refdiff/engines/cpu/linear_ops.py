@@ -8,10 +8,10 @@ import numpy as np
 
 from ..reference.tensor_ops import Gradients
 from .direct import sum_rows
-from .division import rows
 from .products import product
 from .runtime.memory import contiguous, empty, gradient_out
 from .runtime.profiler import operation
+from .runtime.shards import shard_rows, tree_sum
 from .runtime.thread_pool import parallel_for
 
 __all__ = ["linear", "linear_backward"]
@@ -21,11 +21,11 @@ _SMALL = 1 << 14  # elements of a weight
 _ROWS = 512  # of a task, least
 
 
-def _parts(half: slice, weight: np.ndarray) -> list[slice]:
+def _parts(shard: slice, weight: np.ndarray) -> list[slice]:
     """Rows of a task: all or half of them, for as often the matrix library packs the weight."""
-    count = half.stop - half.start
+    count = shard.stop - shard.start
     size = count if count * weight.size < WORK else max(_ROWS, -(-count // 2))
-    return [slice(i, min(i + size, half.stop)) for i in range(half.start, half.stop, max(size, 1))]
+    return [slice(i, min(i + size, shard.stop)) for i in range(shard.start, shard.stop, max(size, 1))]
 
 
 def _product(x: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
@@ -41,7 +41,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndar
     """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out)."""
     y = empty((*x.shape[:-1], weight.shape[1]))
     flat, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, weight.shape[1])
-    parts = [part for half in rows(x.shape) for part in _parts(half, weight)]
+    parts = [part for shard in shard_rows(x.shape) for part in _parts(shard, weight)]
 
     def task(i: int) -> None:
         _product(flat[parts[i]], weight, out[parts[i]])
@@ -61,10 +61,10 @@ def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
         out = dx.reshape(-1, x.shape[-1])
         turned = contiguous(weight.T) if weight.size <= _SMALL else weight.T
     tasks: list[tuple[slice, np.ndarray | None]] = []  # rows, and where they give the weight its gradient, or else x
-    for half in rows(x.shape):
-        tasks.append((half, dweight if half.start == 0 else empty(weight.shape)))
+    for shard in shard_rows(x.shape):
+        tasks.append((shard, dweight if shard.start == 0 else empty(weight.shape)))
         if needs_dx:
-            tasks += [(part, None) for part in _parts(half, weight)]
+            tasks += [(part, None) for part in _parts(shard, weight)]
 
     def task(i: int) -> None:
         own, dw = tasks[i]
@@ -74,7 +74,5 @@ def linear_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
             np.matmul(flat[own].T, above[own], out=dw)
 
     parallel_for(len(tasks), task, serial=x.size * weight.shape[1] < WORK)
-    for _, dw in tasks[1:]:
-        if dw is not None:
-            dweight += dw
+    tree_sum(dw for _, dw in tasks if dw is not None)
     return dx, {"weight": dweight, "bias": sum_rows(dy)}

@@ -101,8 +101,8 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
 # ---- the convolution and its gradients
 
 
-class _Half(NamedTuple):
-    """How half a batch is divided: samples, those of a block, and whether it is so little that one thread does it all."""
+class _Plan(NamedTuple):
+    """How a shard is divided: samples, those of a block, and whether it is so little that one thread does it all."""
 
     form: Form
     own: slice
@@ -111,7 +111,7 @@ class _Half(NamedTuple):
     alone: bool
 
     @classmethod
-    def of(cls, form: Form, own: slice, x: tuple[int, ...], c: int, k: int) -> _Half:
+    def of(cls, form: Form, own: slice, x: tuple[int, ...], c: int, k: int) -> _Plan:
         """x: the shape of the images, (N, H, W, any)."""
         n, grid, places = own.stop - own.start, form.grid(*x[1:3]), form.p**2
         tiles = n * grid[0] * grid[1]
@@ -174,10 +174,10 @@ def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
 
 
 def convolve(
-    form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+    form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray, shards: list[slice]
 ) -> None:
     """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
-    _convolve(form, contiguous(x), _straight(form, weight), bias, y, halves)
+    _convolve(form, contiguous(x), _straight(form, weight), bias, y, shards)
 
 
 def gradients(
@@ -186,54 +186,54 @@ def gradients(
     weight: np.ndarray,
     dy: np.ndarray,
     dx: np.ndarray | None,
-    dweight: np.ndarray,
-    halves: list[slice],
-    add: bool,
+    shards: list[slice],
+    into: list[tuple[np.ndarray, bool]],
 ) -> None:
     """dx (unless it is None), the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
-    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
+    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), and into[shard]: an array (3, 3, C, K), and whether dg is added
+    to it.
     """
     x, dy = contiguous(x), contiguous(dy)
     if dx is not None:
-        _convolve(form, dy, _turned(form, weight), None, dx, halves)
-    plans = [_Half.of(form, own, x.shape, *dweight.shape[2:]) for own in halves]
+        _convolve(form, dy, _turned(form, weight), None, dx, shards)
+    plans = [_Plan.of(form, own, x.shape, *weight.shape[2:]) for own in shards]
     if len(plans) > 1 and available() > 1 and not plans[0].alone:
-        totals = [empty(dweight.shape) if add or i else dweight for i in range(len(plans))]
-        parallel_sections(len(plans), lambda i: _correlate_all(plans[i], x, dy, totals[i], False))
-        for total in totals[0 if add else 1 :]:
-            dweight += total
+        dweights = [empty(weight.shape) if add else total for total, add in into]
+        parallel_sections(len(plans), lambda i: _correlate_all(plans[i], x, dy, dweights[i], False))
+        for dweight, (total, add) in zip(dweights, into, strict=True):
+            if add:
+                total += dweight
         return
-    for half in plans:
-        if add and len(half.blocks()) > 1:  # the sum of this half first: the order of sums is what makes their bits
-            total = empty(dweight.shape)
-            _correlate_all(half, x, dy, total, False)
-            dweight += total
+    for plan, (total, add) in zip(plans, into, strict=True):
+        if add and len(plan.blocks()) > 1:  # the sum of this shard first: the order of sums is what makes their bits
+            dweight = empty(weight.shape)
+            _correlate_all(plan, x, dy, dweight, False)
+            total += dweight
         else:
-            _correlate_all(half, x, dy, dweight, add)
-        add = True
+            _correlate_all(plan, x, dy, total, add)
 
 
-def _correlate_all(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
-    """The sum of all blocks of a half, into dweight or added to it."""
-    for images in half.blocks():
-        _correlate(half, x[images], dy[images], dweight, add)
+def _correlate_all(plan: _Plan, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+    """The sum of all blocks of a shard, into dweight or added to it."""
+    for images in plan.blocks():
+        _correlate(plan, x[images], dy[images], dweight, add)
         add = True
 
 
 def _convolve(
-    form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+    form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, shards: list[slice]
 ) -> None:
-    """y = A' (U * B' d B) A + bias. Halves go through the places of a tile together where U is large: it is read once."""
+    """y = A' (U * B' d B) A + bias. Shards go through the places of a tile together where U is large: it is read once."""
     _, c, k = u.shape
-    plans = [_Half.of(form, own, x.shape, c, k) for own in halves]
-    if len(halves) > 1 and (u.nbytes < TOGETHER or available() > 1):
-        parallel_sections(len(halves), lambda i: _convolve(form, x, u, bias, y, [halves[i]]), plans[0].alone)
+    plans = [_Plan.of(form, own, x.shape, c, k) for own in shards]
+    if len(shards) > 1 and (u.nbytes < TOGETHER or available() > 1):
+        parallel_sections(len(shards), lambda i: _convolve(form, x, u, bias, y, [shards[i]]), plans[0].alone)
         return
-    for blocks in zip_longest(*(half.blocks() for half in plans)):
+    for blocks in zip_longest(*(plan.blocks() for plan in plans)):
         those = [(i, plans[i], images) for i, images in enumerate(blocks) if images is not None]
-        v = [half.spread(input_tiles, x[images], f"v{i}") for i, half, images in those]
-        products = [half.tiles(f"products{i}", images.stop - images.start, k) for i, half, images in those]
+        v = [plan.spread(input_tiles, x[images], f"v{i}") for i, plan, images in those]
+        products = [plan.tiles(f"products{i}", images.stop - images.start, k) for i, plan, images in those]
         flat = [a.reshape(form.p**2, -1, k) for a in products]
 
         def multiply(places: slice, v: Any = v, flat: Any = flat) -> None:
@@ -241,21 +241,21 @@ def _convolve(
                 product(a[places], u[places], out[places])
 
         plans[0].by_place(multiply, len(those) == 1)
-        for a, (_, half, images) in zip(products, those, strict=True):
-            _gather(half, a, bias, y[images])
+        for a, (_, plan, images) in zip(products, those, strict=True):
+            _gather(plan, a, bias, y[images])
 
 
-def _gather(half: _Half, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+def _gather(plan: _Plan, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """y = A' products A + bias.   products (p, p, rows, N, columns, K) -> into y (N, H, W, K)."""
-    half.by_image(lambda own: from_tiles(half.form, products[:, :, :, own], bias, y[own]), y)
+    plan.by_image(lambda own: from_tiles(plan.form, products[:, :, :, own], bias, y[own]), y)
 
 
-def _correlate(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+def _correlate(plan: _Plan, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
     """dg = G' (sum over all tiles V * A dy A') G.   x (N, H, W, C), dy (N, H, W, K) of a block -> dweight (3, 3, C, K)."""
-    form, (c, k) = half.form, dweight.shape[2:]
-    v, d = half.spread(input_tiles, x, "v0").swapaxes(1, 2), half.spread(gradient_tiles, dy, "products0")
+    form, (c, k) = plan.form, dweight.shape[2:]
+    v, d = plan.spread(input_tiles, x, "v0").swapaxes(1, 2), plan.spread(gradient_tiles, dy, "products0")
     du, dg = scratch("u", form.p**2, c, k), dweight.reshape(9, c, k)
-    half.by_place(lambda own: product(v[own], d[own], du[own]), True)
+    plan.by_place(lambda own: product(v[own], d[own], du[own]), True)
 
     def task(own: slice) -> None:
         if add:

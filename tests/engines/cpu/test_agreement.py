@@ -56,7 +56,7 @@ def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride,
      ((2, 12, 12, 16), (3, 3, 16, 16), 3, {"columns"})],
 )  # fmt: skip
 def test_the_algorithm_of_a_convolution(shape, weight, stride, algorithms):
-    """The profile says which one was taken, and both where the halves differ."""
+    """The profile says which one was taken, and both where the shards differ."""
     x, w, b = (a.astype(np.float32) for a in normal(0, shape, weight, weight[3]))
     with cpu.profile() as record:
         _, saved = cpu.conv2d(x, w, b, stride)

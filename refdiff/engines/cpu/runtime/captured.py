@@ -62,7 +62,7 @@ class Captured:
 
     def _call(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         several = available() > 1
-        like = self.state(), current().split, several, *((a.shape, a.dtype) for a in arrays)
+        like = self.state(), current().shards, several, *((a.shape, a.dtype) for a in arrays)
         if like != self._like:
             self._like, self._calls, self._seconds = like, 0, math.inf
             self._forget()

@@ -1,6 +1,6 @@
 """What is so for the calling thread while it runs operations, as one value.
 
-    with using(threads=1, split=1):
+    with using(threads=1, shards=1):
         ...
 
 Inside, these fields are replaced, and afterwards all are as before; blocks nest in any order. A thread begins with the
@@ -26,13 +26,15 @@ __all__ = ["Context", "current", "using"]
 
 @dataclass(slots=True)
 class Context:
-    """threads: most that an operation may use, None as many as `cpu.threads()`. split: parts of a batch that an operation
-    does each as if the other were not there. allocator, kind: where results come from, as arrays of which class. workspace:
-    where working space does. gradients: where the gradients of parameters go, None to fresh memory. capture: where calls of
-    NumPy are captured, None where they are only made. algorithm: that the operation which runs has chosen, see `profile`."""
+    """threads: most that an operation may use, None as many as `cpu.threads()`.
+    shards: what operations get consists of so many, a power of two; each is computed as if the others were not there.
+    allocator, kind: where results come from, as arrays of which class. workspace: where working space comes from.
+    gradients: where the gradients of parameters go, None to fresh memory.
+    capture: where calls of NumPy are captured, None where they are only made.
+    algorithm: that the operation which runs has chosen, for `profile`."""
 
     threads: int | None = None
-    split: int = 2
+    shards: int = 2
     allocator: Allocator = pool
     kind: type[np.ndarray] = np.ndarray
     workspace: Workspace = field(default_factory=Workspace)

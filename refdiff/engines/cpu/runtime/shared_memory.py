@@ -1,4 +1,4 @@
-"""Memory that two processes see: an unnamed file that both map."""
+"""Memory that several processes see: an unnamed file that each of them maps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tempfile
 
 import numpy as np
 
-__all__ = ["Shared"]
+__all__ = ["SharedMemory"]
 
 
-class Shared:
+class SharedMemory:
     """`count` numbers of float32 for each name, zero at first. descriptor: of the file, open as long as this is."""
 
     def __init__(self, names: tuple[str, ...], count: int, descriptor: int | None = None) -> None:
-        """descriptor: of another process's Shared of the same names and count, which is then seen; it is taken over."""
+        """descriptor: of the file of another process's SharedMemory of the same names and count. It is closed with this."""
         self.names, self.count = names, count
         size = max(4 * count * len(names), mmap.PAGESIZE)
         self.descriptor = _unnamed(size) if descriptor is None else descriptor

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from refdiff.engines import cpu
-from refdiff.engines.cpu.division import halves
 from refdiff.engines.cpu.runtime import thread_pool
 from refdiff.engines.cpu.runtime.arena import Arena
 from refdiff.engines.cpu.runtime.blas import single_threaded_blas
@@ -16,6 +15,7 @@ from refdiff.engines.cpu.runtime.blocks import Workspace, pool
 from refdiff.engines.cpu.runtime.context import Context, current, using
 from refdiff.engines.cpu.runtime.gradient_buffer import GradientBuffer
 from refdiff.engines.cpu.runtime.memory import empty, scratch
+from refdiff.engines.cpu.runtime.shards import shards
 
 
 class Kind(np.ndarray):
@@ -24,13 +24,13 @@ class Kind(np.ndarray):
 
 def observed():
     """What operations of this thread would find."""
-    return thread_pool.available(), len(halves(4)), type(empty((2,))), current().allocator, current().gradients
+    return thread_pool.available(), len(shards(4)), type(empty((2,))), current().allocator, current().gradients
 
 
 def test_fields_of_a_context_may_be_set_in_any_order(use_threads):
     use_threads(8)
     arena, buffer = Arena(), GradientBuffer(np.zeros(4, np.float32), np.zeros(4, np.float32))
-    changes = ({"threads": 3}, {"split": 1}, {"kind": Kind}, {"allocator": arena}, {"gradients": buffer})
+    changes = ({"threads": 3}, {"shards": 1}, {"kind": Kind}, {"allocator": arena}, {"gradients": buffer})
     before = observed()
     assert before == (8, 2, np.ndarray, pool, None)
     for a, b, c, d, e in permutations(changes):
@@ -41,7 +41,7 @@ def test_fields_of_a_context_may_be_set_in_any_order(use_threads):
 
 def test_an_error_inside_restores_what_was_before():
     before = current()
-    with pytest.raises(KeyError), using(threads=1, split=1):
+    with pytest.raises(KeyError), using(threads=1, shards=1):
         raise KeyError
     assert current() is before
 
@@ -54,10 +54,10 @@ def test_a_field_that_there_is_not_is_an_error_and_changes_nothing():
 
 
 def test_an_inner_block_gives_way_to_the_outer_one():
-    with using(split=1, threads=1):
-        with using(split=4):
-            assert (current().split, current().threads) == (4, 1)
-        assert (current().split, current().threads) == (1, 1)
+    with using(shards=1, threads=1):
+        with using(shards=4):
+            assert (current().shards, current().threads) == (4, 1)
+        assert (current().shards, current().threads) == (1, 1)
 
 
 def test_a_thread_begins_with_the_defaults_and_its_own_working_space():
@@ -66,7 +66,7 @@ def test_a_thread_begins_with_the_defaults_and_its_own_working_space():
     def look():
         seen.append((observed(), current().workspace, scratch("of a test", 5)))
 
-    with using(threads=1, split=1, kind=Kind, gradients=GradientBuffer(*np.zeros((2, 4), np.float32))):
+    with using(threads=1, shards=1, kind=Kind, gradients=GradientBuffer(*np.zeros((2, 4), np.float32))):
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()

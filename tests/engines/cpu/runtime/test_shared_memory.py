@@ -1,4 +1,4 @@
-"""Memory that two processes see."""
+"""Memory that several processes see."""
 
 import os
 import tempfile
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refdiff.training.shared import Shared
+from refdiff.engines.cpu.runtime.shared_memory import SharedMemory
 
 NAMES = ("p", "g0", "g1")
 
 
 @pytest.fixture(params=["memfd", "temporary file"])
-def way(request, monkeypatch, tmp_path):
+def file(request, monkeypatch, tmp_path):
     """An unnamed file of the system, or one in the folder for temporary files where there is no such call."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if request.param == "temporary file":
@@ -24,16 +24,16 @@ def way(request, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 1000, 700_000])
-def test_every_number_is_zero_at_first(way, count):
-    shared = Shared(NAMES, count)
+def test_every_number_is_zero_at_first(file, count):
+    shared = SharedMemory(NAMES, count)
     assert all(shared[name].shape == (count,) and shared[name].dtype == np.float32 for name in NAMES)
     assert not any(shared[name].any() for name in NAMES)
 
 
 @pytest.mark.parametrize("count", [1, 1000, 700_000])
-def test_what_one_side_writes_the_other_reads(way, count):
-    here = Shared(NAMES, count)
-    there = Shared(NAMES, count, os.dup(here.descriptor))
+def test_what_one_side_writes_the_other_reads(file, count):
+    here = SharedMemory(NAMES, count)
+    there = SharedMemory(NAMES, count, os.dup(here.descriptor))
     for i, name in enumerate(NAMES):
         here[name][...] = i + 1
     assert all((there[name] == i + 1).all() for i, name in enumerate(NAMES))
@@ -41,20 +41,20 @@ def test_what_one_side_writes_the_other_reads(way, count):
     assert here["g0"][-1] == 7
 
 
-def test_two_that_are_not_told_of_each_other_share_nothing(way):
-    one, other = Shared(NAMES, 10), Shared(NAMES, 10)
+def test_two_that_are_not_told_of_each_other_share_nothing(file):
+    one, other = SharedMemory(NAMES, 10), SharedMemory(NAMES, 10)
     one["p"][...] = 1
     assert not other["p"].any()
 
 
-def test_the_file_has_no_name(way):
-    kept = Shared(NAMES, 10)
-    assert kept["p"].size == 10
-    assert list(Path(way).iterdir()) == []
+def test_the_file_has_no_name(file):
+    memory = SharedMemory(NAMES, 10)
+    assert memory["p"].size == 10
+    assert list(Path(file).iterdir()) == []
 
 
-def test_its_descriptor_is_closed_with_it(way):
-    shared = Shared(NAMES, 10)
+def test_its_descriptor_is_closed_with_it(file):
+    shared = SharedMemory(NAMES, 10)
     descriptor = shared.descriptor
     os.fstat(descriptor)
     del shared
@@ -62,7 +62,7 @@ def test_its_descriptor_is_closed_with_it(way):
         os.fstat(descriptor)
 
 
-def test_an_array_of_it_may_outlive_it(way):
-    array = Shared(NAMES, 10)["g1"]
+def test_an_array_of_it_may_outlive_it(file):
+    array = SharedMemory(NAMES, 10)["g1"]
     array[...] = 3
     assert (array == 3).all()

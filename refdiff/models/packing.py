@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..models import Tree, flatten, leaves, unflatten
+from .trees import Tree, flatten, leaves, unflatten
 
 __all__ = ["Packing"]
 

@@ -11,12 +11,12 @@ from engines.cpu.operation_cases import CASES, both
 from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.engines.cpu import Captured, graph_input
-from refdiff.engines.cpu.division import halves
 from refdiff.engines.cpu.runtime import captured
 from refdiff.engines.cpu.runtime.arena import Arena
 from refdiff.engines.cpu.runtime.blocks import pool
 from refdiff.engines.cpu.runtime.context import using
 from refdiff.engines.cpu.runtime.memory import empty, scratch
+from refdiff.engines.cpu.runtime.shards import shards
 from refdiff.engines.cpu.runtime.traced_array import TracedArray
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Sequence
@@ -111,8 +111,8 @@ def test_an_embedding_reads_other_rows_in_each_replay(use_threads, shape):
     index, weight, dy = drawn(np.random.default_rng(5))
     y = reference.embedding(index, weight)[0]
     dweight = np.zeros_like(weight)
-    for half in halves(len(index)):  # the order of sums is what makes their bits
-        dweight += reference.embedding_backward(dy[half], (index[half], weight.shape))["weight"]
+    for own in shards(len(index)):  # the order of sums is what makes their bits
+        dweight += reference.embedding_backward(dy[own], (index[own], weight.shape))["weight"]
     assert f(index, weight, dy).tobytes() == joined(y, dweight).tobytes()
 
 
@@ -189,7 +189,7 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
         cpu.forget_weights()
         arguments = x, rng.integers(1, 1000, 5), wanted, np.asarray(step)
         if half:
-            with using(split=1):
+            with using(shards=1):
                 came, called = graph(*arguments), f(*arguments)
         else:
             came, called = graph(*arguments), f(*arguments)
@@ -199,7 +199,7 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
 
 def test_the_example_of_the_guide(use_threads):
     use_threads(1)
-    guide = Path(__file__).parents[3] / "docs" / "cpu.md"
+    guide = Path(__file__).parents[4] / "docs" / "cpu.md"
     names = {}
     exec(re.search(r"```python\n(.*?)```", guide.read_text(), re.S).group(1), names)
     rng = np.random.default_rng(0)

@@ -30,7 +30,7 @@ def test_it_is_captured_at_the_call_that_was_said(use_threads):
     assert kinds == [np.ndarray, np.ndarray, TracedArray]
 
 
-@pytest.mark.parametrize("change", ["shape", "dtype", "state", "split"])
+@pytest.mark.parametrize("change", ["shape", "dtype", "state", "shards"])
 def test_it_begins_anew_when_something_changes(use_threads, change):
     use_threads(1)
     state, kinds = [0], []
@@ -44,8 +44,8 @@ def test_it_begins_anew_when_something_changes(use_threads, change):
     def again():
         return [graph(other) for _ in range(3)]
 
-    if change == "split":
-        with using(split=1):
+    if change == "shards":
+        with using(shards=1):
             again()
     else:
         again()

@@ -8,7 +8,7 @@ from refdiff.data import load
 from refdiff.engines.cpu.runtime import thread_pool
 from refdiff.models import flatten
 from refdiff.training import State, train, train_step
-from refdiff.training.flat import Flat
+from refdiff.training.trainers.cpu import CPUTrainer
 
 
 @pytest.fixture
@@ -30,37 +30,37 @@ def test_five_steps_are_those_of_the_pure_step(small, changes):
     config = small.changed(changes)
     schedule, x = config.schedule.build(), load("digits").x
     state = State.first(config)
-    worker = Flat(config, schedule, state)
+    worker = CPUTrainer(config, schedule, state)
     for i in range(5):
-        came = worker.step(x[8 * i : 8 * i + 8])
-        state, wanted = train_step(config, schedule, state, x[8 * i : 8 * i + 8])
-        assert (came.step, came.learning_rate) == (wanted.step, wanted.learning_rate)
-        assert came.loss == pytest.approx(wanted.loss, rel=1e-5)
-        assert came.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-4)
-    came = worker.state()
-    assert (came.step, came.seen) == (5, 40)
+        result = worker.step(x[8 * i : 8 * i + 8])
+        state, expected = train_step(config, schedule, state, x[8 * i : 8 * i + 8])
+        assert (result.step, result.learning_rate) == (expected.step, expected.learning_rate)
+        assert result.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
+    result = worker.state()
+    assert (result.step, result.seen) == (5, 40)
     for name in ("m", "v", "p", "average"):
-        assert difference(getattr(came, name), getattr(state, name)) <= 1e-3
+        assert difference(getattr(result, name), getattr(state, name)) <= 1e-3
 
 
 def test_a_state_is_not_changed_by_later_steps(small):
     x = load("digits").x
-    worker = Flat(small, small.schedule.build(), first := State.first(small))
+    worker = CPUTrainer(small, small.schedule.build(), first := State.first(small))
     before = {name: leaf.copy() for name, leaf in flatten(first.p).items()}
     worker.step(x[:8])
     state = worker.state()
-    kept = {name: leaf.copy() for name, leaf in flatten(state.p).items()}
+    before_step = {name: leaf.copy() for name, leaf in flatten(state.p).items()}
     worker.step(x[8:16])
-    assert all(np.array_equal(leaf, kept[name]) for name, leaf in flatten(state.p).items())
+    assert all(np.array_equal(leaf, before_step[name]) for name, leaf in flatten(state.p).items())
     assert all(np.array_equal(leaf, before[name]) for name, leaf in flatten(first.p).items())
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(small):
-    worker = Flat(small, small.schedule.build(), State.first(small))
-    before = {name: worker.halves.buffers[name].copy() for name in ("p", "average", "m", "v")}
+    worker = CPUTrainer(small, small.schedule.build(), State.first(small))
+    before = {name: worker.buffers[name].copy() for name in ("p", "average", "m", "v")}
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="step 1: expected a finite loss"):
         worker.step(np.full((8, 8, 8, 1), 1e38, np.float32))
-    assert all(np.array_equal(worker.halves.buffers[name], buffer) for name, buffer in before.items())
+    assert all(np.array_equal(worker.buffers[name], buffer) for name, buffer in before.items())
     assert (worker.state().step, worker.state().seen) == (0, 0)
 
 
