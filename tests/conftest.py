@@ -24,7 +24,9 @@ def library():
 @pytest.fixture
 def use_threads(monkeypatch) -> Callable[[int], None]:
     """use_threads(8), also on a machine with fewer cores."""
-    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
+    return lambda n: monkeypatch.setattr(
+        import_module("refdiff.engines.cpu.runtime.thread_pool").settings, "threads", n
+    )
 
 
 SMALL = ["model.width=8", "train.batch=8", "train.steps=20", "train.warmup=5", "train.grid_every=0",
@@ -56,11 +58,16 @@ def tiny():
 
 
 @pytest.fixture
-def two_processes(monkeypatch, use_threads):
-    """With two threads or more, however little the work is."""
-    from refdiff.training import halves, partner
+def some_processes(monkeypatch, use_threads) -> Callable[[int], None]:
+    """some_processes(4): with as many threads, a batch is split between up to 4 processes, however little the work is."""
+    from refdiff.engines.cpu.runtime import data_parallel
 
-    if not partner.available:
-        pytest.skip("this system has no second process for the cpu engine")
-    monkeypatch.setattr(halves, "_WORTH", 0)
-    use_threads(2)
+    if not data_parallel.available:
+        pytest.skip("this system has no worker process for the cpu engine")
+    monkeypatch.setattr(data_parallel, "WORTH", 0)
+    return use_threads
+
+
+@pytest.fixture
+def two_processes(some_processes):
+    some_processes(2)

@@ -9,10 +9,10 @@ import pytest
 
 from refdiff import DoubtWarning, TrainingError
 from refdiff.divergence import Overflows
-from refdiff.engines.cpu.workers import each
+from refdiff.engines.cpu.runtime.thread_pool import parallel_for
 from refdiff.sampling import sample
 from refdiff.training import State, train
-from refdiff.training.halves import Halves
+from refdiff.training.trainers.cpu import CPUTrainer
 
 
 @pytest.mark.parametrize("engine", ["reference", "cpu", "two processes"])
@@ -79,17 +79,18 @@ def test_other_threads_note_too(use_threads):
             large * large
 
     with overflows.watched("step 1"):
-        each(2, task)
+        parallel_for(2, task)
     with pytest.warns(DoubtWarning, match="step 1"):
         overflows.tell()
 
 
-def test_the_second_process_notes_too(small, two_processes):
-    halves = Halves(small, small.schedule.build(), ("p", "average", "m", "v", "g0", "g1"))
-    g = halves.buffers["g0"]
-    g[len(g) // 2 + 100 :] = 1e30  # whose squares overflow, in what the second process updates
+def test_a_worker_process_notes_too(small, two_processes):
+    config = small.changed(["engine=cpu"])
+    worker = CPUTrainer(config, config.schedule.build(), State.first(config))
+    g = worker.buffers["g0"]
+    g[len(g) // 2 + 100 :] = 1e30  # whose squares overflow, in what the worker process updates
     overflows = Overflows("advice")
     with overflows.watched("step 1"):
-        halves.update(1, 1e-3, 1.0, 8)
+        worker.parallel.update(8, 1, 1e-3, 0.0, 1.0, 0.0)
     with pytest.warns(DoubtWarning, match="step 1: .* overflow"):
         overflows.tell()

@@ -77,7 +77,7 @@ def measured(found: dict[str, Any]) -> bool:
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     """Where the time of one training step of the cpu engine goes, by operation, shape and form."""
-    from ..engines.cpu.profile import profile
+    from ..engines.cpu.runtime.profiler import profile
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
@@ -88,8 +88,11 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
         worker.step(x0)
     lines = [line._asdict() for line in record.lines()]
     text = record.table()
-    if worker.halves.two(batch):
-        text += "\nThis is the first half of the batch; a second process does the other half at the same time."
+    processes = worker.parallel.processes(batch)
+    if processes > 1:
+        text += (
+            f"\nThis is one of {processes} equal parts of the batch; worker processes do the others at the same time."
+        )
     return {"model": model, "batch": batch, "operations": lines}, text
 
 

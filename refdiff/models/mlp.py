@@ -88,7 +88,7 @@ def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved, needs
         dembs.append(demb)
         dr, q["linear1"] = engine.linear_backward(dr, s["linear1"])
         dr = engine.silu_backward(dr, s["silu1"])
-        dh = engine.fan_out_backward(dh, dr)
+        dh = engine.accumulate(dh, dr)
     dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx)
-    g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])
+    g["time"] = blocks.time_backward(engine, engine.accumulate(*dembs), saved["time"])
     return dx, g

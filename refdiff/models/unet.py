@@ -228,13 +228,13 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, need
     dh = block_backward("middle_block1", dh)
     dh = block_backward("middle_block0", dh)
     for layer in reversed(encoder(config)):
-        dh = engine.fan_out_backward(dh, dkept.pop())
+        dh = engine.accumulate(dh, dkept.pop())
         if layer.kind == "block":
             dh = block_backward(layer.name, dh)
         else:
             dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
             g |= {layer.name: own} if own else {}
-    dh = engine.fan_out_backward(dh, dkept.pop())
+    dh = engine.accumulate(dh, dkept.pop())
     dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx)
-    g["time"] = blocks.time_backward(engine, engine.fan_out_backward(*dembs), saved["time"])
+    g["time"] = blocks.time_backward(engine, engine.accumulate(*dembs), saved["time"])
     return dx, g

@@ -40,11 +40,10 @@ def denoiser(config: Config, p: Tree) -> Any:
     engine, dtype = engines.get(config.engine), config.dtype
     engines.check_dtype(config.engine, dtype)
     if engines.resolve(config.engine) == "cpu":
-        from ..training.halves import Halves
+        from .cpu import data_parallel
 
-        halves = Halves(config, config.schedule.build(), ("p",))
-        halves.packing.pack(p, halves.buffers["p"])
-        return lambda x_t, t: halves.predict(x_t, np.broadcast_to(t, (len(x_t),)))
+        parallel = data_parallel(config.model, p)
+        return lambda x_t, t: parallel.predict(x_t, np.broadcast_to(t, (len(x_t),)))
     if engines.resolve(config.engine) == "cuda":
         from .cuda import on_device
 

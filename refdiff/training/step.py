@@ -143,7 +143,7 @@ def trainer(config: Config, schedule: Schedule, state: State) -> Trainer:
 
         return CUDATrainer(config, schedule, state)
     if engine == "cpu":
-        from .flat import Flat
+        from .trainers.cpu import CPUTrainer
 
-        return Flat(config, schedule, state)
+        return CPUTrainer(config, schedule, state)
     return Functional(config, schedule, state)

@@ -8,16 +8,16 @@ planes     3x3, stride 1, few output channels          `direct.py`
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from . import direct, taps, winograd
-from .division import halves
-from .memory import empty
-from .placing import gradient
-from .profile import form, operation
+from .runtime.memory import empty, gradient_out
+from .runtime.profiler import algorithm, operation
+from .runtime.shards import destinations, shards, tree_sum
 
 __all__ = ["conv2d", "conv2d_backward"]
 
@@ -26,16 +26,16 @@ _PIXELS = 128  # fewer than this in y: reading the weights is what takes time
 
 
 class _Part(NamedTuple):
-    """Samples that are convolved in one form: a half or, where both take the same, all; and the halves among them."""
+    """Samples that are convolved in one form: neighbouring shards that take the same; and the shards among them."""
 
     kind: str
     tiles: winograd.Form | None
     own: slice
-    halves: list[slice]
+    shards: list[slice]
 
 
 def _kind(pixels: int, weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> str:
-    """Which form a convolution takes to so many pixels. A function of the shapes of a half alone."""
+    """Which form a convolution takes to so many pixels. A function of the shapes of a shard alone."""
     kh, kw, c_in, c_out = weight
     plain = (kh, kw, stride, padding) == (3, 3, 1, (1, 1))
     if c_in <= _FEW:
@@ -50,15 +50,18 @@ def _kind(pixels: int, weight: tuple[int, ...], stride: int, padding: tuple[int,
 def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> list[_Part]:
     """y: the shape of the output."""
     parts: list[_Part] = []
-    for half in halves(y[0]):
-        n = half.stop - half.start
+    for shard in shards(y[0]):
+        n = shard.stop - shard.start
         kind = _kind(n * y[1] * y[2], weight, stride, padding)
         tiles = winograd.choose(n, y[1], y[2]) if kind == "winograd" else None
-        if parts and parts[0][:2] == (kind, tiles):
-            parts[0] = _Part(kind, tiles, slice(0, half.stop), [*parts[0].halves, half])
+        if parts and parts[-1][:2] == (kind, tiles):
+            _, _, own, those = parts[-1]
+            those.append(slice(shard.start - own.start, shard.stop - own.start))
+            parts[-1] = _Part(kind, tiles, slice(own.start, shard.stop), those)
         else:
-            parts.append(_Part(kind, tiles, half, [slice(0, n)]))
-    form(" and ".join(f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts))
+            parts.append(_Part(kind, tiles, shard, [slice(0, n)]))
+    kinds = [f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts]
+    algorithm(" and ".join(dict.fromkeys(kinds)))
     return parts
 
 
@@ -80,11 +83,11 @@ def conv2d(
         elif kind == "taps":
             taps.forward(part, weight, bias, stride, padding, out, those)
         else:
-            for half in those:
+            for shard in those:
                 if kind == "planes":
-                    direct.planes(part[half], weight, bias, out[half])
+                    direct.planes(part[shard], weight, bias, out[shard])
                 else:
-                    direct.columns_forward(part[half], weight, bias, stride, padding, out[half])
+                    direct.columns_forward(part[shard], weight, bias, stride, padding, out[shard])
     return y, (x, weight, stride, padding)
 
 
@@ -95,23 +98,26 @@ def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
     needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
-    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient_out(weight)
+    dweights = destinations(dweight, len(shards(len(dy))))
+    each_shard = iter(dweights)
     for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
-        part, above, out, add = x[own], dy[own], None if dx is None else dx[own], own.start > 0
+        part, above, out, into = x[own], dy[own], None if dx is None else dx[own], list(islice(each_shard, len(those)))
         if tiles is not None:
-            winograd.gradients(tiles, part, weight, above, out, dweight, those, add)
+            winograd.gradients(tiles, part, weight, above, out, those, into)
         elif kind == "taps":
             if out is not None:
                 taps.gradient_x(above, weight, stride, padding, out, those)
-            taps.gradient_weight(part, above, stride, padding, dweight, those, add)
+            taps.gradient_weight(part, above, stride, padding, those, into)
         else:
-            for half in those:
-                dw = empty(weight.shape) if add else dweight
-                dx_half = None if out is None else out[half]
-                _direct(kind, part[half], weight, above[half], stride, padding, dx_half, dw)
+            for shard, (total, add) in zip(those, into, strict=True):
+                dw = empty(weight.shape) if add else total
+                _direct(
+                    kind, part[shard], weight, above[shard], stride, padding, None if out is None else out[shard], dw
+                )
                 if add:
-                    dweight += dw
-                add = True
+                    total += dw
+    tree_sum(total for total, add in dweights if not add)
     return dx, {"weight": dweight, "bias": direct.sum_rows(dy)}
 
 
@@ -125,7 +131,7 @@ def _direct(
     dx: np.ndarray | None,
     dweight: np.ndarray,
 ) -> None:
-    """Both gradients of a convolution by columns or planes, of a half; the weight's alone where dx is None."""
+    """Both gradients of a convolution by columns or planes, of a shard; the weight's alone where dx is None."""
     kh, kw, c_in, c_out = weight.shape
     if kind == "planes":  # few channels in dy: its windows serve both gradients
         if dx is not None:

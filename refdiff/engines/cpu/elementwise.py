@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .division import rows
+from .runtime.shards import shard_rows
 
 __all__ = ["by_rows", "over_rows", "over_samples"]
 
@@ -28,8 +28,8 @@ def over_rows(count: int, size: int, task: Callable[[slice], Any]) -> None:
 
 def over_samples(shape: tuple[int, ...], task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over the rows of an array (N, ..., C), where what comes of a row may depend on the others."""
-    for half in rows(shape):
-        for own in _parts(half, shape[-1]):
+    for shard in shard_rows(shape):
+        for own in _parts(shard, shape[-1]):
             task(own)
 
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from .activation import times_slope
-from .division import halves
-from .memory import empty, scratch
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
+from .runtime.shards import shards, tree_sum
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",
@@ -55,13 +55,13 @@ class _Saved(NamedTuple):
 def _planned(x: np.ndarray, groups: int) -> _Plan:
     n, c = len(x), x.shape[-1]
     assert c % groups == 0, f"group_norm: {c} channels do not divide into {groups} groups"
-    ends = tuple(half.stop for half in halves(n))
+    ends = tuple(own.stop for own in shards(n))
     return _plan(ends, x.size // (n * c) if x.size else 1, c, groups)
 
 
 @lru_cache(maxsize=256)
 def _plan(ends: tuple[int, ...], positions: int, channels: int, groups: int) -> _Plan:
-    """ends: of each half."""
+    """ends: of each shard."""
     fold = 1
     while positions % (2 * fold) == 0 and 2 * fold * channels <= _LONG:
         fold *= 2
@@ -195,7 +195,7 @@ def _parameters(da: np.ndarray, db: np.ndarray) -> Gradients:
 
 def _over_samples(x: np.ndarray) -> np.ndarray:
     """(N, C) -> (C,)"""
-    return sum(np.add.reduce(x[half], axis=0) for half in halves(len(x)))
+    return tree_sum(np.add.reduce(x[own], axis=0) for own in shards(len(x)))
 
 
 @operation

@@ -10,12 +10,14 @@ share = (i, n) does the i-th of n parts of the buffers; together the n parts do 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from .memory import scratch
+from .runtime.memory import scratch
+from .runtime.shards import tree_sum
+from .runtime.thread_pool import parallel_for
 from .winograd import forget_weights
-from .workers import each
 
 __all__ = ["squares", "update"]
 
@@ -27,19 +29,17 @@ def _parts(size: int, share: tuple[int, int]) -> list[slice]:
     return [slice(k * _PART, (k + 1) * _PART) for k in range(count * i // n, count * (i + 1) // n)]
 
 
-def squares(g: np.ndarray, more: np.ndarray | None = None, share: tuple[int, int] = (0, 1)) -> list[float]:
-    """g += more, and the sum of squares of each part of the result; their sum does not depend on how it was shared when
-    it is exact, as `math.fsum` is."""
+def squares(g: np.ndarray, more: Sequence[np.ndarray] = (), share: tuple[int, int] = (0, 1)) -> list[float]:
+    """g <- the sum of g and more, neighbours first, and the sum of squares of each part of it; their sum does not depend on
+    how it was shared when it is exact, as `math.fsum` is."""
     parts = _parts(g.size, share)
     sums = [0.0] * len(parts)
 
     def task(i: int) -> None:
-        part = g[parts[i]]
-        if more is not None:
-            part += more[parts[i]]
+        part = tree_sum(buffer[parts[i]] for buffer in (g, *more))
         sums[i] = float(np.dot(part, part))
 
-    each(len(parts), task)
+    parallel_for(len(parts), task)
     return sums
 
 
@@ -94,5 +94,5 @@ def update(
         a *= d
         np.add(own_p, a, out=own_average)
 
-    each(len(parts), task)
+    parallel_for(len(parts), task)
     forget_weights()

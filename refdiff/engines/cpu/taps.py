@@ -1,6 +1,6 @@
 """Convolution of few pixels, where reading the weights is what takes time: a product for each tap of the filter.
 
-The weights are read once, where they lie, for both halves of a batch. A tap takes the pixels (M, C) that it sees, M pixels
+The weights are read once, where they lie, for all shards of a batch. A tap takes the pixels (M, C) that it sees, M pixels
 that come out, to (M, K); y is the sum over taps. The other way a tap gives (C, M), for its weights stay the left factor,
 and what all taps give is added up where they saw it by one product with a matrix of zeros and ones.
 """
@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .memory import scratch
 from .products import product
-from .workers import each
+from .runtime.memory import scratch
+from .runtime.thread_pool import parallel_for
 
 __all__ = ["forward", "gradient_weight", "gradient_x"]
 
@@ -39,7 +39,7 @@ def forward(
     stride: int,
     padding: tuple[int, int],
     y: np.ndarray,
-    halves: list[slice],
+    shards: list[slice],
 ) -> None:
     """y = sum over taps of seen_t W_t + b.   x (N, H, W, C) -> into y (N, h, w, K)."""
     kh, kw, c, k = weight.shape
@@ -48,11 +48,11 @@ def forward(
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)
-        for half in halves:
-            rows = slice(half.start * pixels, half.stop * pixels)
+        for own in shards:
+            rows = slice(own.start * pixels, own.stop * pixels)
             product(seen[taps, rows], w[taps], products[taps, rows])
 
-    each(kh, task)
+    parallel_for(kh, task)
     np.add.reduce(products, axis=0, out=y.reshape(-1, k))
     y += bias
 
@@ -72,13 +72,13 @@ def _back(
 
 
 def gradient_x(
-    dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int], dx: np.ndarray, halves: list[slice]
+    dy: np.ndarray, weight: np.ndarray, stride: int, padding: tuple[int, int], dx: np.ndarray, shards: list[slice]
 ) -> None:
     """Each tap's gradient W_t dy' is added where the tap saw it.   dy (N, h, w, K) -> into dx (N, H, W, C)."""
     kh, kw, c, k = weight.shape
     w, each_tap = weight.reshape(-1, c, k), []
-    for i, half in enumerate(halves):
-        above = dy[half].reshape(-1, k)
+    for i, shard in enumerate(shards):
+        above = dy[shard].reshape(-1, k)
         turned = scratch(f"turned{i}", k, len(above))
         np.copyto(turned, above.T)
         each_tap.append((np.broadcast_to(turned, (kw, *turned.shape)), scratch(f"products{i}", c, kh * kw, len(above))))
@@ -88,10 +88,10 @@ def gradient_x(
         for turned, products in each_tap:
             product(w[taps], turned, products.swapaxes(0, 1)[taps])
 
-    each(kh, task)
+    parallel_for(kh, task)
     back = _back(dx.shape[1:3], dy.shape[1:3], kh, kw, stride, padding)
-    for half, (_, products) in zip(halves, each_tap, strict=True):
-        images = dx[half].reshape(half.stop - half.start, -1, c)
+    for shard, (_, products) in zip(shards, each_tap, strict=True):
+        images = dx[shard].reshape(shard.stop - shard.start, -1, c)
         taken = products.reshape(c, kh * kw, len(images), -1)
         own = scratch("windows", c, kh * kw, taken.shape[3])
         for i, image in enumerate(images):
@@ -104,23 +104,22 @@ def gradient_weight(
     dy: np.ndarray,
     stride: int,
     padding: tuple[int, int],
-    dweight: np.ndarray,
-    halves: list[slice],
-    add: bool,
+    shards: list[slice],
+    into: list[tuple[np.ndarray, bool]],
 ) -> None:
-    """dW_t = seen_t' dy, half after half.   x (N, H, W, C), dy (N, h, w, K) -> into dweight (kh, kw, C, K), to which it is
-    added if `add`."""
-    kh, kw, c, k = dweight.shape
+    """dW_t = seen_t' dy of each shard.   x (N, H, W, C), dy (N, h, w, K) -> into[shard]: an array (kh, kw, C, K), and
+    whether dW is added to it."""
+    kh, kw, c, k = into[0][0].shape
     seen, above = _seen(x, dy.shape, kh, kw, stride, padding).swapaxes(1, 2), dy.reshape(-1, k)
-    dw, pixels = dweight.reshape(-1, c, k), dy.shape[1] * dy.shape[2]
+    pixels = dy.shape[1] * dy.shape[2]
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)
-        for half in halves:
-            rows, more = slice(half.start * pixels, half.stop * pixels), add or half.start > 0
-            out = scratch("product", kw, c, k) if more else dw[taps]
+        for own, (dweight, add) in zip(shards, into, strict=True):
+            rows, dw = slice(own.start * pixels, own.stop * pixels), dweight.reshape(-1, c, k)
+            out = scratch("product", kw, c, k) if add else dw[taps]
             np.matmul(seen[taps, :, rows], above[rows], out=out)
-            if more:
+            if add:
                 dw[taps] += out
 
-    each(kh, task)
+    parallel_for(kh, task)

@@ -15,21 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import contiguous, empty, pool, scratch
 from .products import product, transposed
-from .recording import Written, writing
+from .runtime.blocks import pool
+from .runtime.memory import contiguous, empty, scratch
+from .runtime.thread_pool import available, parallel_for, parallel_sections
+from .runtime.traced_array import TracedArray, is_capturing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
-from .workers import at_once, available, each
 
 __all__ = ["choose", "convolve", "forget_weights", "generation", "gradients"]
 
-_LARGE = 1 << 25  # multiplications; fewer are done by one thread
-_BLOCK = 8 << 20  # bytes of tiles at a time, about: most
+LARGE = 1 << 25  # multiplications; fewer are done by one thread
+BLOCK = 8 << 20  # bytes of tiles at a time, about: most
 _SMALL = 1 << 20  # and where U is small, which is read again for each block
-_TOGETHER = 4 << 20  # bytes of U, least
+TOGETHER = 4 << 20  # bytes of U, least
 _IMAGES = 1 << 17  # elements of the images of a task, about
 _CHANNELS = 64  # of a task
-_KEPT = 128 << 20  # bytes of U that are kept, most
+KEPT = 128 << 20  # bytes of U that are kept, most
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
 
@@ -48,7 +49,7 @@ class _Kept(NamedTuple):
     u: np.ndarray | None  # None: seen once
 
 
-_kept: dict[tuple[int, int], _Kept] = {}
+transformed_weights: dict[tuple[int, int], _Kept] = {}
 _generation = 0
 _lock = threading.Lock()
 
@@ -72,36 +73,36 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
     The same: the same array, `forget_weights` not called since, and a few numbers of it unchanged, so that an optimiser in
     place that calls no `forget_weights` is noticed.
     """
-    if isinstance(weight, Written):  # which will have changed when the calls are made again
+    if isinstance(weight, TracedArray):  # which will have changed when the calls are made again
         return None
     name = id(weight), form.m
     c, k = weight.shape[2:]
     state = _generation, weight[1, 1, :: max(1, c // 8), :: max(1, k // 8)].tobytes()
-    kept = _kept.get(name)
+    kept = transformed_weights.get(name)
     seen = kept is not None and kept.weight() is weight and kept.state == state
-    if writing() or (seen and kept.u is not None):  # type: ignore[union-attr]
+    if is_capturing() or (seen and kept.u is not None):  # type: ignore[union-attr]
         return kept.u if seen else None  # type: ignore[union-attr]
-    u, held = None, sum(other.u.nbytes for other in list(_kept.values()) if other.u is not None)
-    if seen and held + 4 * form.p**2 * c * k <= _KEPT:
+    u, held = None, sum(other.u.nbytes for other in list(transformed_weights.values()) if other.u is not None)
+    if seen and held + 4 * form.p**2 * c * k <= KEPT:
         u = pool.empty((form.p**2, c, k))
         filters(form.u_of_g, contiguous(weight).reshape(9, c, k), u)
         u.flags.writeable = False
 
     def drop(reference: Any) -> None:
         with _lock:
-            if name in _kept and _kept[name].weight is reference:
-                del _kept[name]
+            if name in transformed_weights and transformed_weights[name].weight is reference:
+                del transformed_weights[name]
 
     with _lock:
-        _kept[name] = _Kept(weakref.ref(weight, drop), state, u)
+        transformed_weights[name] = _Kept(weakref.ref(weight, drop), state, u)
     return u
 
 
 # ---- the convolution and its gradients
 
 
-class _Half(NamedTuple):
-    """How half a batch is divided: samples, those of a block, and whether it is so little that one thread does it all."""
+class _Plan(NamedTuple):
+    """How a shard is divided: samples, those of a block, and whether it is so little that one thread does it all."""
 
     form: Form
     own: slice
@@ -110,13 +111,13 @@ class _Half(NamedTuple):
     alone: bool
 
     @classmethod
-    def of(cls, form: Form, own: slice, x: tuple[int, ...], c: int, k: int) -> _Half:
+    def of(cls, form: Form, own: slice, x: tuple[int, ...], c: int, k: int) -> _Plan:
         """x: the shape of the images, (N, H, W, any)."""
         n, grid, places = own.stop - own.start, form.grid(*x[1:3]), form.p**2
         tiles = n * grid[0] * grid[1]
-        size = min(_BLOCK, max(_SMALL, 8 * places * c * k))
+        size = min(BLOCK, max(_SMALL, 8 * places * c * k))
         blocks = max(1, min(n, -(-4 * places * tiles * (c + k) // size)))
-        return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < _LARGE)
+        return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < LARGE)
 
     def blocks(self) -> list[slice]:
         """Samples of each block."""
@@ -130,7 +131,7 @@ class _Half(NamedTuple):
         """task(images i .. j), as many as stay in cache.   images (N, H, W, C)"""
         n = len(images)
         some = max(1, _IMAGES * n // max(1, images.size))
-        each(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), alone=self.alone)
+        parallel_for(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), serial=self.alone)
 
     def by_place(self, task: Callable[[slice], Any], together: bool) -> None:
         """task(places i .. j) over those of a tile: all together, or those of a column of it."""
@@ -138,7 +139,7 @@ class _Half(NamedTuple):
         if self.alone or (together and available() == 1):
             task(slice(0, p * p))
         else:
-            each(p, lambda i: task(slice(i * p, (i + 1) * p)))
+            parallel_for(p, lambda i: task(slice(i * p, (i + 1) * p)))
 
     def spread(self, transform: Callable[[Form, np.ndarray, np.ndarray], None], x: np.ndarray, name: str) -> np.ndarray:
         """The tiles of images.   x (N, H, W, C) -> (p^2, tiles, C), working space."""
@@ -169,14 +170,14 @@ def _turned(form: Form, weight: np.ndarray) -> np.ndarray:
 
 def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
     """task(channels i .. j) over all of them."""
-    each(-(-channels // _CHANNELS), lambda i: task(slice(i * _CHANNELS, min((i + 1) * _CHANNELS, channels))))
+    parallel_for(-(-channels // _CHANNELS), lambda i: task(slice(i * _CHANNELS, min((i + 1) * _CHANNELS, channels))))
 
 
 def convolve(
-    form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+    form: Form, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.ndarray, shards: list[slice]
 ) -> None:
     """The convolution with zeros around.   x (N, H, W, C) -> into y (N, H, W, K)."""
-    _convolve(form, contiguous(x), _straight(form, weight), bias, y, halves)
+    _convolve(form, contiguous(x), _straight(form, weight), bias, y, shards)
 
 
 def gradients(
@@ -185,54 +186,54 @@ def gradients(
     weight: np.ndarray,
     dy: np.ndarray,
     dx: np.ndarray | None,
-    dweight: np.ndarray,
-    halves: list[slice],
-    add: bool,
+    shards: list[slice],
+    into: list[tuple[np.ndarray, bool]],
 ) -> None:
     """dx (unless it is None), the convolution of dy with the filters turned, and dg = G' (sum over all tiles V * A dy A') G.
 
-    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), dweight (3, 3, C, K), to which it is added if `add`.
+    x (N, H, W, C), dy (N, H, W, K) -> into dx (N, H, W, C), and into[shard]: an array (3, 3, C, K), and whether dg is added
+    to it.
     """
     x, dy = contiguous(x), contiguous(dy)
     if dx is not None:
-        _convolve(form, dy, _turned(form, weight), None, dx, halves)
-    plans = [_Half.of(form, own, x.shape, *dweight.shape[2:]) for own in halves]
+        _convolve(form, dy, _turned(form, weight), None, dx, shards)
+    plans = [_Plan.of(form, own, x.shape, *weight.shape[2:]) for own in shards]
     if len(plans) > 1 and available() > 1 and not plans[0].alone:
-        totals = [empty(dweight.shape) if add or i else dweight for i in range(len(plans))]
-        at_once(len(plans), lambda i: _correlate_all(plans[i], x, dy, totals[i], False))
-        for total in totals[0 if add else 1 :]:
-            dweight += total
+        dweights = [empty(weight.shape) if add else total for total, add in into]
+        parallel_sections(len(plans), lambda i: _correlate_all(plans[i], x, dy, dweights[i], False))
+        for dweight, (total, add) in zip(dweights, into, strict=True):
+            if add:
+                total += dweight
         return
-    for half in plans:
-        if add and len(half.blocks()) > 1:  # the sum of this half first: the order of sums is what makes their bits
-            total = empty(dweight.shape)
-            _correlate_all(half, x, dy, total, False)
-            dweight += total
+    for plan, (total, add) in zip(plans, into, strict=True):
+        if add and len(plan.blocks()) > 1:  # the sum of this shard first: the order of sums is what makes their bits
+            dweight = empty(weight.shape)
+            _correlate_all(plan, x, dy, dweight, False)
+            total += dweight
         else:
-            _correlate_all(half, x, dy, dweight, add)
-        add = True
+            _correlate_all(plan, x, dy, total, add)
 
 
-def _correlate_all(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
-    """The sum of all blocks of a half, into dweight or added to it."""
-    for images in half.blocks():
-        _correlate(half, x[images], dy[images], dweight, add)
+def _correlate_all(plan: _Plan, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+    """The sum of all blocks of a shard, into dweight or added to it."""
+    for images in plan.blocks():
+        _correlate(plan, x[images], dy[images], dweight, add)
         add = True
 
 
 def _convolve(
-    form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, halves: list[slice]
+    form: Form, x: np.ndarray, u: np.ndarray, bias: np.ndarray | None, y: np.ndarray, shards: list[slice]
 ) -> None:
-    """y = A' (U * B' d B) A + bias. Halves go through the places of a tile together where U is large: it is read once."""
+    """y = A' (U * B' d B) A + bias. Shards go through the places of a tile together where U is large: it is read once."""
     _, c, k = u.shape
-    plans = [_Half.of(form, own, x.shape, c, k) for own in halves]
-    if len(halves) > 1 and (u.nbytes < _TOGETHER or available() > 1):
-        at_once(len(halves), lambda i: _convolve(form, x, u, bias, y, [halves[i]]), plans[0].alone)
+    plans = [_Plan.of(form, own, x.shape, c, k) for own in shards]
+    if len(shards) > 1 and (u.nbytes < TOGETHER or available() > 1):
+        parallel_sections(len(shards), lambda i: _convolve(form, x, u, bias, y, [shards[i]]), plans[0].alone)
         return
-    for blocks in zip_longest(*(half.blocks() for half in plans)):
+    for blocks in zip_longest(*(plan.blocks() for plan in plans)):
         those = [(i, plans[i], images) for i, images in enumerate(blocks) if images is not None]
-        v = [half.spread(input_tiles, x[images], f"v{i}") for i, half, images in those]
-        products = [half.tiles(f"products{i}", images.stop - images.start, k) for i, half, images in those]
+        v = [plan.spread(input_tiles, x[images], f"v{i}") for i, plan, images in those]
+        products = [plan.tiles(f"products{i}", images.stop - images.start, k) for i, plan, images in those]
         flat = [a.reshape(form.p**2, -1, k) for a in products]
 
         def multiply(places: slice, v: Any = v, flat: Any = flat) -> None:
@@ -240,21 +241,21 @@ def _convolve(
                 product(a[places], u[places], out[places])
 
         plans[0].by_place(multiply, len(those) == 1)
-        for a, (_, half, images) in zip(products, those, strict=True):
-            _gather(half, a, bias, y[images])
+        for a, (_, plan, images) in zip(products, those, strict=True):
+            _gather(plan, a, bias, y[images])
 
 
-def _gather(half: _Half, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+def _gather(plan: _Plan, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """y = A' products A + bias.   products (p, p, rows, N, columns, K) -> into y (N, H, W, K)."""
-    half.by_image(lambda own: from_tiles(half.form, products[:, :, :, own], bias, y[own]), y)
+    plan.by_image(lambda own: from_tiles(plan.form, products[:, :, :, own], bias, y[own]), y)
 
 
-def _correlate(half: _Half, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
+def _correlate(plan: _Plan, x: np.ndarray, dy: np.ndarray, dweight: np.ndarray, add: bool) -> None:
     """dg = G' (sum over all tiles V * A dy A') G.   x (N, H, W, C), dy (N, H, W, K) of a block -> dweight (3, 3, C, K)."""
-    form, (c, k) = half.form, dweight.shape[2:]
-    v, d = half.spread(input_tiles, x, "v0").swapaxes(1, 2), half.spread(gradient_tiles, dy, "products0")
+    form, (c, k) = plan.form, dweight.shape[2:]
+    v, d = plan.spread(input_tiles, x, "v0").swapaxes(1, 2), plan.spread(gradient_tiles, dy, "products0")
     du, dg = scratch("u", form.p**2, c, k), dweight.reshape(9, c, k)
-    half.by_place(lambda own: product(v[own], d[own], du[own]), True)
+    plan.by_place(lambda own: product(v[own], d[own], du[own]), True)
 
     def task(own: slice) -> None:
         if add:

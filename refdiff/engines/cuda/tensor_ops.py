@@ -16,9 +16,9 @@ from .structs import constant
 from .transfer import host
 
 __all__ = [
-    "Gradients", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "cast", "concat",
-    "concat_backward", "dense", "dropout", "dropout_backward", "fan_out_backward", "host", "reshape",
-    "reshape_backward", "split", "split_backward", "zeros",
+    "Gradients", "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "cast", "concat",
+    "concat_backward", "dense", "dropout", "dropout_backward", "host", "reshape", "reshape_backward", "split",
+    "split_backward", "zeros",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, Array]
@@ -146,9 +146,9 @@ def reshape_backward(dy: Array, saved: Any) -> Array:
     return dense(dy).view(saved)
 
 
-def fan_out_backward(*dys: Array) -> Array:
-    """dx of a value that several operations used: the sum of what they send back, four at a time."""
-    assert all(dy.shape == dys[0].shape for dy in dys), f"fan_out_backward: {[dy.shape for dy in dys]}"
+def accumulate(*dys: Array) -> Array:
+    """dx of a value that several operations used: the sum of their gradients, four at a time."""
+    assert all(dy.shape == dys[0].shape for dy in dys), f"accumulate: {[dy.shape for dy in dys]}"
     dx, rest = dys[0], dys[1:]
     while rest:
         dx, rest = _sum(dx, *rest[:3]), rest[3:]

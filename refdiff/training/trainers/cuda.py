@@ -22,9 +22,9 @@ from ...engines.cuda.runtime.flat_optimiser import FlatOptimiser, OptimiserSetti
 from ...engines.cuda.runtime.memory import require_memory
 from ...errors import TrainingError
 from ...models import flatten, unflatten
+from ...models.packing import Packing
 from ...process import Schedule, q_sample, target
 from ...random import Sequence, Stream
-from ..packing import Packing
 from ..state import State
 from ..step import Step, check_finite
 

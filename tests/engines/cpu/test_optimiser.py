@@ -62,8 +62,8 @@ def test_two_shares_give_the_bits_of_one_call(size):
     assert update(0, size, [(0, 2), (1, 2)], weight_decay=0.1) == update(0, size, weight_decay=0.1)
     _, g, more, *_ = buffers(0, size)
     shared, whole = g.copy(), g.copy()
-    sums = [optimiser.squares(shared, more, (i, 2)) for i in range(2)]
-    assert sums[0] + sums[1] == optimiser.squares(whole, more)
+    sums = [optimiser.squares(shared, [more], (i, 2)) for i in range(2)]
+    assert sums[0] + sums[1] == optimiser.squares(whole, [more])
     assert shared.tobytes() == whole.tobytes()
 
 
@@ -80,10 +80,17 @@ def test_a_share_leaves_the_rest_alone(size):
 def test_more_is_added_to_the_gradient_before_it_is_squared():
     _, g, more, *_ = buffers(0, 100_001)
     kept, total = more.copy(), g + more
-    sums = optimiser.squares(g, more)
+    sums = optimiser.squares(g, [more])
     np.testing.assert_array_equal(g, total)
     np.testing.assert_array_equal(more, kept)
     assert sums == optimiser.squares(total)
+
+
+def test_gradients_of_four_processes_are_added_up_neighbours_first():
+    a, b, c, d = np.random.default_rng(0).standard_normal((4, 1001), dtype=np.float32)
+    total = (a + b) + (c + d)
+    optimiser.squares(a, [b, c, d])
+    np.testing.assert_array_equal(a, total)
 
 
 def test_bits_do_not_depend_on_threads(use_threads):
@@ -91,7 +98,7 @@ def test_bits_do_not_depend_on_threads(use_threads):
     for count in (1, 8):
         use_threads(count)
         _, g, more, *_ = buffers(0, 260_003)
-        results.append((update(0, 260_003), optimiser.squares(g, more), g.tobytes()))
+        results.append((update(0, 260_003), optimiser.squares(g, [more]), g.tobytes()))
     assert results[0] == results[1]
 
 

@@ -1,0 +1,205 @@
+"""Splits each batch between this process and worker processes.
+
+In one process two threads of Python wait for each other at every small operation; two processes do not. The shards of a
+batch (`shards.py`) are the same whatever the number of processes, so the bits of a result are too: a process computes a
+group of neighbouring shards in one pass, and writes its gradient to a buffer of its own. Then each process adds up, clips
+and updates an equal part of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import optimiser
+from ..winograd import forget_weights
+from .blas import single_threaded_blas
+from .captured import Captured
+from .context import using
+from .gradient_buffer import GradientBuffer, address
+from .shards import split, tree_sum
+from .shared_memory import SharedMemory
+from .thread_pool import threads
+from .traced_array import graph_input
+from .worker_process import WorkerProcess, acquire, available, release
+
+__all__ = ["WORTH", "DataParallel", "ShardWorker", "gradient_buffers"]
+
+WORTH = 1 << 20  # weights times samples that each doubling of the processes takes: with fewer it would not pay
+
+LossAndGradients: TypeAlias = Callable[..., tuple[Any, Iterable[tuple[int, np.ndarray]]]]
+
+
+def gradient_buffers(shards: int) -> tuple[str, ...]:
+    """Names of the buffers that `ShardWorker.differentiate` writes to: one a process, of which there may be `shards`."""
+    return tuple(f"g{i}" for i in range(shards))
+
+
+class ShardWorker:
+    """What one process computes: a subclass says what, in methods that `DataParallel` calls; how is here.
+
+    buffers: p, and for training also average, m, v and those of `gradient_buffers`, all (size,).
+    """
+
+    def __init__(self, buffers: SharedMemory) -> None:
+        self.buffers = buffers
+        self._key: Any = None
+        self._pass: Callable[..., np.ndarray]
+        forget_weights()
+
+    def call(self, count: int, name: str, *args: Any) -> Any:
+        """self.name(*args), with at most count threads."""
+        with using(threads=count):
+            return getattr(self, name)(*args)
+
+    def differentiate(self, i: int, shards: int, key: Any, f: LossAndGradients, *arrays: np.ndarray) -> float:
+        """The loss that f(p, *arrays) gives for this many shards; its gradients are then in buffer g<i>.
+
+        f -> loss and, for each parameter, its offset in the buffer p and its gradient. It is captured, and again only when
+        the key is another: what f uses besides p and the arrays must be the same for the same key.
+        """
+        if (i, key) != self._key:
+            self._key = i, key
+            self._pass = Captured(partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"]))
+        with self.running(shards):
+            return float(self._pass(*arrays))
+
+    def squares(self, i: int, processes: int) -> list[float]:
+        """g0 <- the sum of the gradients of all processes, in part i of the weights, and its sums of squares."""
+        first, *others = (self.buffers[name] for name in gradient_buffers(processes))
+        return optimiser.squares(first, others, (i, processes))
+
+    def update(
+        self, i: int, processes: int, step: int, rate: float, weight_decay: float, scale: float, decay: float
+    ) -> None:
+        """Weights, moments and average of part i of the weights, for the gradient scale * g0."""
+        p, g, m, v, average = (self.buffers[name] for name in ("p", "g0", "m", "v", "average"))
+        optimiser.update(
+            p, g, m, v, average, step, rate, weight_decay, scale=scale, decay=decay, share=(i, processes)
+        )  # fmt: skip
+
+    @contextmanager
+    def running(self, shards: int) -> Iterator[None]:
+        """Inside, operations get so many shards."""
+        with single_threaded_blas, using(shards=shards):
+            yield
+
+
+def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays: np.ndarray) -> Any:
+    """The loss; the gradients are then in g, where most were written in the first place."""
+    p, g = graph_input(p), graph_input(g)
+    with using(gradients=GradientBuffer(p, g)):
+        loss, gradients = f(p, *arrays)
+    for offset, leaf in gradients:
+        place = g[offset : offset + leaf.size]
+        if address(leaf) != address(place):
+            place[...] = leaf.reshape(-1)
+    return loss
+
+
+class DataParallel:
+    """A `ShardWorker` in this process and in each worker process, and their methods that take a batch.
+
+    factory(*args) makes the worker of a process; both are pickled. size: of a buffer, as the cost of a sample. shards: of a
+    batch, a power of two (ValueError otherwise). local: this process's worker; others: the worker processes, which start
+    when they are first used.
+    """
+
+    def __init__(self, factory: Callable[..., ShardWorker], args: tuple[Any, ...], size: int, shards: int = 2) -> None:
+        if shards < 1 or shards & (shards - 1):
+            raise ValueError(f"shards: expected a power of two, got {shards}; set 1, 2, 4 or 8")
+        self.shards, self.size = shards, size
+        self.local, self.others = factory(*args), list[WorkerProcess]()
+        self._open = "open", factory, *args
+        self._lock = threading.Lock()
+
+    def processes(self, n: int) -> int:
+        """How many compute n samples: a power of two, at most the shards, samples and threads, and only what pays."""
+        count = 1
+        while available and 2 * count <= min(threads(), self.shards, n) and n * self.size >= count * WORTH:
+            count *= 2
+        return count
+
+    def gradient(self, step: int, batch: np.ndarray) -> tuple[float, float]:
+        """The loss of the batch (N, ...) and the norm of its gradient, which is then in buffer g0.
+
+        What the workers' `gradient(i, shards, step, first, share, part)` give: the loss of the part of the batch that begins
+        with sample `first`, and share times its gradient in g<i>. ValueError where more than two shards do not divide N.
+        """
+        n = len(batch)
+        if self.shards > 2 and n % self.shards:
+            raise ValueError(
+                f"batch: expected a multiple of the {self.shards} shards, got {n} samples; change one of the two"
+            )
+        count = self.processes(n)
+        parts = split(n, count)
+        shares = [(part.stop - part.start) / n for part in parts]
+        losses = self.run([
+            ("gradient", i, self.shards // count, step, part.start, share, batch[part])
+            for i, (part, share) in enumerate(zip(parts, shares, strict=True))
+        ])  # fmt: skip
+        sums = self.run([("squares", i, count) for i in range(count)])
+        loss = tree_sum(share * loss for share, loss in zip(shares, losses, strict=True))
+        return float(loss), math.sqrt(math.fsum(chain.from_iterable(sums)))
+
+    def update(self, n: int, *args: Any) -> None:
+        """`ShardWorker.update(i, processes, *args)` of all parts; n: samples of the batch."""
+        count = self.processes(n)
+        self.run([("update", i, count, *args) for i in range(count)])
+
+    def predict(self, *arrays: np.ndarray) -> np.ndarray:
+        """What the workers' `predict(shards, *arrays)` gives for all samples.   arrays (N, ...) -> (N, ...)."""
+        count = self.processes(len(arrays[0]))
+        if count == 1 or not self._lock.acquire(blocking=False):  # the other processes are busy
+            return self.run([("predict", self.shards, *arrays)])[0]
+        try:
+            parts = split(len(arrays[0]), count)
+            calls = [("predict", self.shards // count, *(a[part] for a in arrays)) for part in parts]
+            return np.concatenate(self.run(calls))
+        finally:
+            self._lock.release()
+
+    def run(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        """What each call (name, *args) of a worker's method returns: the first is made here, the others at the same time in
+        a process each."""
+        count, others = max(1, threads() // len(calls)), self._processes(len(calls) - 1)
+        try:
+            for process, call in zip(others, calls[1:], strict=True):
+                process.send("call", count, *call)
+            return [self.local.call(count, *calls[0]), *(process.receive() for process in others)]
+        except BaseException:  # whatever the others are doing now, nobody waits for it
+            if others:
+                self._close()
+            raise
+
+    def _processes(self, count: int) -> list[WorkerProcess]:
+        """The first count worker processes; those that are missing start at the same time."""
+        if self.others and self.others[0].owner != os.getpid():
+            self.others = []
+        started = len(self.others)
+        try:
+            while len(self.others) < count:
+                process = acquire()
+                self.others.append(process)
+                process.send(*self._open)
+                weakref.finalize(self, release, process)
+            for process in self.others[started:]:
+                process.receive()
+        except BaseException:
+            self._close()
+            raise
+        return self.others[:count]
+
+    def _close(self) -> None:
+        others, self.others = self.others, []
+        for process in others:
+            process.close()
