@@ -24,7 +24,9 @@ def library():
 @pytest.fixture
 def use_threads(monkeypatch) -> Callable[[int], None]:
     """use_threads(8), also on a machine with fewer cores."""
-    return lambda n: monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", n)
+    return lambda n: monkeypatch.setattr(
+        import_module("refdiff.engines.cpu.runtime.thread_pool").settings, "threads", n
+    )
 
 
 SMALL = ["model.width=8", "train.batch=8", "train.steps=20", "train.warmup=5", "train.grid_every=0",
@@ -37,6 +39,22 @@ def small():
     from refdiff.config import Config
 
     return Config.resolve("digits", changes=SMALL)
+
+
+@pytest.fixture
+def tiny():
+    """Smaller still, for the emulator: batches of 2."""
+    from refdiff.config import Config
+
+    changes = [
+        "model.width=8",
+        "model.groups=4",
+        "train.batch=2",
+        "train.steps=20",
+        "train.warmup=2",
+        "engine=reference",
+    ]
+    return Config.resolve("digits", changes=changes)
 
 
 @pytest.fixture

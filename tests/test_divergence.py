@@ -9,9 +9,9 @@ import pytest
 
 from refdiff import DoubtWarning, TrainingError
 from refdiff.divergence import Overflows
-from refdiff.engines.cpu.workers import each
+from refdiff.engines.cpu.runtime.thread_pool import parallel_for
 from refdiff.sampling import sample
-from refdiff.training import State, train
+from refdiff.training import State, train, trained
 from refdiff.training.trainers.cpu import CPUTrainer
 
 
@@ -79,7 +79,7 @@ def test_other_threads_note_too(use_threads):
             large * large
 
     with overflows.watched("step 1"):
-        each(2, task)
+        parallel_for(2, task)
     with pytest.warns(DoubtWarning, match="step 1"):
         overflows.tell()
 

@@ -83,7 +83,7 @@ def average_pool(x):
     return F.avg_pool2d(x, 2)
 
 
-def fan_out_backward(*dys):
+def accumulate(*dys):
     total = dys[0]
     for dy in dys[1:]:
         total = total + dy

@@ -125,7 +125,7 @@ class _Recording:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.engine, name)
-        known = (hasattr(reference, f"{name}_backward") or name == "fan_out_backward") and name not in _SKIPPED
+        known = (hasattr(reference, f"{name}_backward") or name == "accumulate") and name not in _SKIPPED
         if not known:
             return function
 
@@ -136,7 +136,7 @@ class _Recording:
             self.calls[key] += 1
             return function(*args, **kwargs)
 
-        return record if not name.endswith("_backward") or name == "fan_out_backward" else function
+        return record if not name.endswith("_backward") else function
 
 
 def _case(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
@@ -160,10 +160,10 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     The backward of an addition is none. The network is walked on a device that runs nothing: no time, no memory.
     """
     from ..engines import cuda
-    from ..engines.cuda.dry import Dry
-    from ..engines.cuda.memory import Arena
+    from ..engines.cuda.runtime.arena import Arena
+    from ..engines.cuda.runtime.dry_run import DryRunDevice
 
-    config, device = network(model), Dry()
+    config, device = network(model), DryRunDevice()
     recording = _Recording(cuda)
     with cuda.use(cuda.Context(device, Arena(device, 1 << 50))) as context:
         p = models.tree_map(
@@ -176,6 +176,6 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     cases = []
     for key, case in recording.cases.items():
         common = {**case, "dtype": dtype, "seed": 0, "count": recording.calls[key]}
-        directions = ["forward"] if case["operation"] in ("fan_out_backward", "add") else ["forward", "backward"]
+        directions = ["forward"] if case["operation"] in ("accumulate", "add") else ["forward", "backward"]
         cases += [{**common, "direction": direction} for direction in directions]
     return cases

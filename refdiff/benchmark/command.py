@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..engines.cuda.device import DeviceError
+from ..engines.cuda.runtime.device import DeviceError
 from ..errors import one_of
 from .cases import config_of, draw, network, operations
 from .harness import Budget, measure
@@ -77,7 +77,7 @@ def measured(found: dict[str, Any]) -> bool:
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     """Where the time of one training step of the cpu engine goes, by operation, shape and form."""
-    from ..engines.cpu.profile import profile
+    from ..engines.cpu.runtime.profiler import profile
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
@@ -101,7 +101,7 @@ def kernel(text: str, operation: str | None, dtype: str) -> tuple[dict[str, Any]
     path, name, operation = parse(text, operation)
     compiled = compile_alone(path, name, dtype)
     try:
-        from ..engines.cuda.cupy_device import CupyDevice
+        from ..engines.cuda.runtime.cupy_device import CupyDevice
 
         device = CupyDevice()
     except DeviceError as error:

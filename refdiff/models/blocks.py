@@ -119,7 +119,7 @@ def residual_backward(engine: ModuleType, dy: Any, saved: Saved) -> tuple[Any, A
     demb, g["time"] = engine.linear_backward(de, saved["time"])
     dh, g["conv1"] = engine.conv2d_backward(dh, saved["conv1"])
     dh, g["norm1"] = engine.group_norm_silu_backward(dh, saved["norm1"])
-    return engine.fan_out_backward(dx, dh), demb, g
+    return engine.accumulate(dx, dh), demb, g
 
 
 # ---- attention block: x + projection(attention(q, k, v)), q, k, v = three products of norm(x)
@@ -159,7 +159,7 @@ def attention_backward(engine: ModuleType, dy: Any, saved: Saved) -> tuple[Any, 
     dh, g["qkv"] = engine.linear_backward(dh, saved["qkv"])
     dh = engine.reshape_backward(dh, saved["reshape"])
     dh, g["norm"] = engine.group_norm_backward(dh, saved["norm"])
-    return engine.fan_out_backward(dx, dh), g
+    return engine.accumulate(dx, dh), g
 
 
 # ---- down- and upsampling

@@ -99,8 +99,8 @@ def backward(
         dembs.append(demb)
         dr, q["linear1"] = engine.linear_backward(dr, s["linear1"])
         dr = engine.silu_backward(dr, s["silu1"])
-        dh = engine.fan_out_backward(dh, dr)
+        dh = engine.accumulate(dh, dr)
     dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx="x" in wrt)
-    demb = engine.fan_out_backward(*dembs)
+    demb = engine.accumulate(*dembs)
     dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
     return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

@@ -253,14 +253,14 @@ def backward(
     dh = block_backward("middle_block1", dh)
     dh = block_backward("middle_block0", dh)
     for layer in reversed(encoder(config)):
-        dh = engine.fan_out_backward(dh, dskips.pop())
+        dh = engine.accumulate(dh, dskips.pop())
         if layer.kind == "block":
             dh = block_backward(layer.name, dh)
         else:
             dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
             g |= {layer.name: own} if own else {}
-    dh = engine.fan_out_backward(dh, dskips.pop())
+    dh = engine.accumulate(dh, dskips.pop())
     dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx="x" in wrt)
-    demb = engine.fan_out_backward(*dembs)
+    demb = engine.accumulate(*dembs)
     dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
     return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import models
 from ..engines import cpu
-from ..engines.cpu.recording import Repeated
+from ..engines.cpu.runtime.captured import Captured
 from ..engines.cpu.runtime.data_parallel import DataParallel, ShardWorker
 from ..engines.cpu.runtime.shared_memory import SharedMemory
 from ..engines.cpu.winograd import generation
@@ -25,7 +25,7 @@ class PredictionWorker(ShardWorker):
         super().__init__(buffers)
         self.entries = models.inputs(config)
         self._network = Network(config, Packing.of(models.layout(config)).unpack(buffers["p"]))
-        self._predict = Repeated(self._plain, after=3, state=generation)
+        self._predict = Captured(self._plain, after=3, state=generation)
 
     def predict(self, shards: int, *arrays: np.ndarray) -> np.ndarray:
         """The network's prediction for this many shards.   arrays (N, ...), in the order of the network's inputs."""

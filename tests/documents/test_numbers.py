@@ -12,8 +12,9 @@ from refdiff.benchmark import harness
 from refdiff.config import PRESETS
 from refdiff.config.config import METHODS as SAMPLERS
 from refdiff.data import load
-from refdiff.engines.cpu import recording, winograd
-from refdiff.engines.cuda.device import Device
+from refdiff.engines.cpu import winograd
+from refdiff.engines.cpu.runtime import captured
+from refdiff.engines.cuda.runtime.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
 from refdiff.testing.scheduler import METHODS
@@ -33,12 +34,12 @@ def said():
     yield "README.md", f"trains on {len(digits.x):,} handwritten digits"
     yield "CHANGELOG.md", f"{WORDS[len(METHODS)]} methods"
     yield "docs/verify-your-own.md", f"at most {WORDS[len(METHODS)]} methods"
-    yield "docs/kernels.md", f"(`refdiff/engines/cuda/device.py`, {WORDS[len(public(Device))]} methods)"
+    yield "docs/kernels.md", f"(`refdiff/engines/cuda/runtime/device.py`, {WORDS[len(public(Device))]} methods)"
     yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
     yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"
-    yield "docs/cpu.md", f"up to {winograd._KEPT >> 20} MiB"
+    yield "docs/cpu.md", f"up to {winograd.KEPT >> 20} MiB"
     yield "docs/cpu.md", f"a buffer of {np.getbufsize():,} numbers"
-    yield "docs/cpu.md", f"it is {recording._BUFFER:,}"
+    yield "docs/cpu.md", f"it is {captured.BUFFER:,}"
     for name in ("cifar10", "celebahq256"):
         yield "CHANGELOG.md", f"({models.count(models.layout(PRESETS[name].model)):,}"
     for name in [*SPACINGS, *SAMPLERS]:

@@ -7,8 +7,8 @@ import pytest
 from refdiff import engines, models
 from refdiff.config import Config
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.dry import Dry
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.models import MODELS, MLPConfig, UNetConfig, flatten, layout
 from refdiff.training import State, train_step
 
@@ -33,7 +33,7 @@ def test_without_dx_the_gradients_are_the_same_bits(drawn, name, engine):
 
 def launches(config, needs_dx):
     """The kernels of a backward, on a device that runs nothing."""
-    device = Dry()
+    device = DryRunDevice()
     with cuda.use(cuda.Context(device, Arena(device, 1 << 40))) as context:
         p = models.tree_map(lambda spec: context.empty(spec.shape), layout(config))
         x, t = context.empty((4, *config.shape)), context.empty((4,), "int32")

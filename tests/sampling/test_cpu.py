@@ -8,7 +8,7 @@ import pytest
 
 from refdiff import models
 from refdiff.engines import cpu
-from refdiff.engines.cpu.runtime.shards import sharded
+from refdiff.engines.cpu.runtime.context import using
 from refdiff.sampling.cpu import data_parallel
 
 MODEL = models.UNetConfig(size=8, channels=1, width=8)
@@ -26,7 +26,7 @@ T = np.arange(1, 9) * 100
 
 
 def test_a_prediction_is_that_of_the_network_for_each_shard(two_processes, p):
-    with sharded(1):
+    with using(shards=1):
         parts = [networks.forward(cpu, MODEL, p, X[own], T[own])[0] for own in (slice(0, 4), slice(4, 7))]
     np.testing.assert_array_equal(data_parallel(MODEL, p).predict(X[:7], T[:7]), np.concatenate(parts))
 

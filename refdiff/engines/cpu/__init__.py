@@ -8,25 +8,25 @@ them, so a gradient that is only passed on is the same array. Besides the operat
 threads(n)          how many threads; at first REFDIFF_THREADS of the environment, or every core
 profile()           where the time goes
 forget_weights()    to be called after weights were changed in place
-Repeated(f)         f, whose calls of NumPy are written down once and played back
-followed(a)         inside such an f: an array whose values may change between its calls
+Captured(f)         f, whose calls of NumPy are captured once and replayed
+graph_input(a)      inside such an f: an array whose values may change between its calls
 """
 
 from .activation import *
-from .attention import *
+from .attention_ops import *
 from .convolution import *
-from .dropout import *
-from .embedding import *
-from .layer_norm import *
-from .linear import *
+from .dropout_ops import *
+from .embedding_ops import *
+from .layer_norm_ops import *
+from .linear_ops import *
 from .norm import *
 from .per_sample import *
-from .profile import profile as profile
 from .random_numbers import *
-from .recording import Repeated as Repeated
-from .recording import followed as followed
 from .resample import *
-from .structure import *
+from .runtime.captured import Captured as Captured
+from .runtime.profiler import profile as profile
+from .runtime.thread_pool import threads as threads
+from .runtime.traced_array import graph_input as graph_input
+from .tensor_ops import *
 from .variational import *
 from .winograd import forget_weights as forget_weights
-from .workers import threads as threads

@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import reference
 from .elementwise import by_rows
-from .memory import empty, scratch
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
 
 __all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
 

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.structure import Gradients
+from ..reference.tensor_ops import Gradients
 from . import direct, taps, winograd
-from .memory import empty
-from .placing import gradient
-from .profile import form, operation
+from .runtime.memory import empty, gradient_out
+from .runtime.profiler import algorithm, operation
 from .runtime.shards import destinations, shards, tree_sum
 
 __all__ = ["conv2d", "conv2d_backward"]
@@ -62,7 +61,7 @@ def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tu
         else:
             parts.append(_Part(kind, tiles, shard, [slice(0, n)]))
     kinds = [f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts]
-    form(" and ".join(dict.fromkeys(kinds)))
+    algorithm(" and ".join(dict.fromkeys(kinds)))
     return parts
 
 
@@ -99,7 +98,7 @@ def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[
     needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
-    dx, dweight = empty(x.shape) if needs_dx else None, gradient(weight)
+    dx, dweight = empty(x.shape) if needs_dx else None, gradient_out(weight)
     dweights = destinations(dweight, len(shards(len(dy))))
     each_shard = iter(dweights)
     for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .memory import contiguous, empty, scratch
+from .runtime.memory import contiguous, empty, scratch
 from .runtime.shards import shard_rows, tree_sum
-from .workers import each
+from .runtime.thread_pool import parallel_for
 
 __all__ = ["columns_forward", "columns_gradient_x", "columns_gradients_weight", "flip", "output", "planes", "sum_rows"]
 
@@ -65,7 +65,7 @@ def _windows(
 def _by_columns(columns: int, work: int, task: Callable[[slice], Any]) -> None:
     """task(columns i .. j) over all of them, in 4 parts when there is work for several threads."""
     size = -(-columns // 4) if work >= _WORK else columns
-    each(-(-columns // size), lambda i: task(slice(i * size, min((i + 1) * size, columns))))
+    parallel_for(-(-columns // size), lambda i: task(slice(i * size, min((i + 1) * size, columns))))
 
 
 def columns_forward(
@@ -94,7 +94,7 @@ def columns_forward(
         if bias is not None:
             out += bias
 
-    each(len(bands), task)
+    parallel_for(len(bands), task)
 
 
 def columns_gradients_weight(
@@ -125,7 +125,7 @@ def columns_gradients_weight(
             else:
                 parts[i] += np.matmul(windows.T, own, out=scratch("product", *parts[i].shape))
 
-    each(len(groups), task)
+    parallel_for(len(groups), task)
     np.add.reduce(parts, axis=0, out=dweight)
 
 
@@ -164,7 +164,7 @@ def columns_gradient_x(
                     whole[:, first:last:stride, b : b + stride * (width - 1) + 1 : stride] += dwindows[:, :, :, a, b]
         dx[own] = whole[:, before : before + h, before : before + w]
 
-    each(-(-n // images), task)
+    parallel_for(-(-n // images), task)
 
 
 def flip(weight: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.nda
         if bias is not None:
             y[own] += bias
 
-    each(-(-n // images), task)
+    parallel_for(-(-n // images), task)
 
 
 def sum_rows(x: np.ndarray) -> np.ndarray:
@@ -222,5 +222,5 @@ def _sum_rows(x: np.ndarray) -> np.ndarray:
         for i in range(count):
             task(i)
     else:
-        each(count, task)
+        parallel_for(count, task)
     return np.add.reduce(parts, axis=0)

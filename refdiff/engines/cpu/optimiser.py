@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .memory import scratch
+from .runtime.memory import scratch
 from .runtime.shards import tree_sum
+from .runtime.thread_pool import parallel_for
 from .winograd import forget_weights
-from .workers import each
 
 __all__ = ["parts", "squares", "update"]
 
@@ -40,7 +40,7 @@ def squares(g: np.ndarray, more: Sequence[np.ndarray] = (), share: tuple[int, in
         part = tree_sum(buffer[pieces[i]] for buffer in (g, *more))
         sums[i] = float(np.dot(part, part))
 
-    each(len(pieces), task)
+    parallel_for(len(pieces), task)
     return sums
 
 
@@ -95,5 +95,5 @@ def update(
         a *= d
         np.add(own_p, a, out=own_average)
 
-    each(len(pieces), task)
+    parallel_for(len(pieces), task)
     forget_weights()

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .memory import empty, scratch
-from .profile import operation
-from .recording import call, followed
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
+from .runtime.traced_array import call, graph_input
 
 __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
 
@@ -85,7 +85,7 @@ def where(condition: np.ndarray, a: Any, b: np.ndarray) -> np.ndarray:
     assert shape in ((), b.shape), f"where: {shape} and {b.shape}"
     assert b.dtype == np.float32 or b.dtype.kind in "iu", f"where: expected float32 or integers, got {b.dtype}"
     assert np.can_cast(kind, b.dtype, "same_kind"), f"where: {kind} among {b.dtype}"
-    out = empty(b.shape) if b.dtype == np.float32 else followed(np.empty(b.shape, b.dtype))
+    out = empty(b.shape) if b.dtype == np.float32 else graph_input(np.empty(b.shape, b.dtype))
     call(_choose, condition, a, b, out)
     return out
 

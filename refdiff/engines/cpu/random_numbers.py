@@ -6,7 +6,7 @@ import numpy as np
 
 from ...random import Sequence
 from .. import reference
-from .recording import writing
+from .runtime.traced_array import is_capturing
 
 __all__ = ["bernoulli", "integers", "normal", "uniform"]
 
@@ -36,7 +36,7 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> np.ndarray:
 
 
 def _outside(name: str) -> None:
-    if writing():
+    if is_capturing():
         raise TypeError(
             f"{name}: expected a call outside of a capture, got one inside; draw first, and pass the numbers"
         )

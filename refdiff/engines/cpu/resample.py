@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .elementwise import over_rows
-from .memory import empty, scratch
-from .profile import operation
+from .runtime.memory import empty, scratch
+from .runtime.profiler import operation
 
 __all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsample_nearest_backward"]
 

@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .memory import scratch
 from .products import product
-from .workers import each
+from .runtime.memory import scratch
+from .runtime.thread_pool import parallel_for
 
 __all__ = ["forward", "gradient_weight", "gradient_x"]
 
@@ -52,7 +52,7 @@ def forward(
             rows = slice(own.start * pixels, own.stop * pixels)
             product(seen[taps, rows], w[taps], products[taps, rows])
 
-    each(kh, task)
+    parallel_for(kh, task)
     np.add.reduce(products, axis=0, out=y.reshape(-1, k))
     y += bias
 
@@ -88,7 +88,7 @@ def gradient_x(
         for turned, products in each_tap:
             product(w[taps], turned, products.swapaxes(0, 1)[taps])
 
-    each(kh, task)
+    parallel_for(kh, task)
     back = _back(dx.shape[1:3], dy.shape[1:3], kh, kw, stride, padding)
     for shard, (_, products) in zip(shards, each_tap, strict=True):
         images = dx[shard].reshape(shard.stop - shard.start, -1, c)
@@ -122,4 +122,4 @@ def gradient_weight(
             if add:
                 dw[taps] += out
 
-    each(kh, task)
+    parallel_for(kh, task)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .memory import scratch
+from .runtime.memory import scratch
 
 __all__ = ["FOUR", "TWO", "Form", "filters", "from_tiles", "gradient_tiles", "input_tiles"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...process import kl_gaussian, kl_gaussian_backward
 from .. import reference
-from .memory import empty
-from .profile import operation
-from .recording import call
+from .runtime.memory import empty
+from .runtime.profiler import operation
+from .runtime.traced_array import call
 
 __all__ = ["variational_term", "variational_term_backward"]
 

@@ -15,21 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import contiguous, empty, pool, scratch
 from .products import product, transposed
-from .recording import Written, writing
+from .runtime.blocks import pool
+from .runtime.memory import contiguous, empty, scratch
+from .runtime.thread_pool import available, parallel_for, parallel_sections
+from .runtime.traced_array import TracedArray, is_capturing
 from .tiles import FOUR, TWO, Form, filters, from_tiles, gradient_tiles, input_tiles
-from .workers import at_once, available, each
 
 __all__ = ["choose", "convolve", "forget_weights", "generation", "gradients"]
 
-_LARGE = 1 << 25  # multiplications; fewer are done by one thread
-_BLOCK = 8 << 20  # bytes of tiles at a time, about: most
+LARGE = 1 << 25  # multiplications; fewer are done by one thread
+BLOCK = 8 << 20  # bytes of tiles at a time, about: most
 _SMALL = 1 << 20  # and where U is small, which is read again for each block
-_TOGETHER = 4 << 20  # bytes of U, least
+TOGETHER = 4 << 20  # bytes of U, least
 _IMAGES = 1 << 17  # elements of the images of a task, about
 _CHANNELS = 64  # of a task
-_KEPT = 128 << 20  # bytes of U that are kept, most
+KEPT = 128 << 20  # bytes of U that are kept, most
 _TILES = 16  # fewer than this: m = 4 reads more weights than it saves
 
 
@@ -48,7 +49,7 @@ class _Kept(NamedTuple):
     u: np.ndarray | None  # None: seen once
 
 
-_kept: dict[tuple[int, int], _Kept] = {}
+transformed_weights: dict[tuple[int, int], _Kept] = {}
 _generation = 0
 _lock = threading.Lock()
 
@@ -72,28 +73,28 @@ def _transformed(form: Form, weight: np.ndarray) -> np.ndarray | None:
     The same: the same array, `forget_weights` not called since, and a few numbers of it unchanged, so that an optimiser in
     place that calls no `forget_weights` is noticed.
     """
-    if isinstance(weight, Written):  # which will have changed when the calls are made again
+    if isinstance(weight, TracedArray):  # which will have changed when the calls are made again
         return None
     name = id(weight), form.m
     c, k = weight.shape[2:]
     state = _generation, weight[1, 1, :: max(1, c // 8), :: max(1, k // 8)].tobytes()
-    kept = _kept.get(name)
+    kept = transformed_weights.get(name)
     seen = kept is not None and kept.weight() is weight and kept.state == state
-    if writing() or (seen and kept.u is not None):  # type: ignore[union-attr]
+    if is_capturing() or (seen and kept.u is not None):  # type: ignore[union-attr]
         return kept.u if seen else None  # type: ignore[union-attr]
-    u, held = None, sum(other.u.nbytes for other in list(_kept.values()) if other.u is not None)
-    if seen and held + 4 * form.p**2 * c * k <= _KEPT:
+    u, held = None, sum(other.u.nbytes for other in list(transformed_weights.values()) if other.u is not None)
+    if seen and held + 4 * form.p**2 * c * k <= KEPT:
         u = pool.empty((form.p**2, c, k))
         filters(form.u_of_g, contiguous(weight).reshape(9, c, k), u)
         u.flags.writeable = False
 
     def drop(reference: Any) -> None:
         with _lock:
-            if name in _kept and _kept[name].weight is reference:
-                del _kept[name]
+            if name in transformed_weights and transformed_weights[name].weight is reference:
+                del transformed_weights[name]
 
     with _lock:
-        _kept[name] = _Kept(weakref.ref(weight, drop), state, u)
+        transformed_weights[name] = _Kept(weakref.ref(weight, drop), state, u)
     return u
 
 
@@ -114,9 +115,9 @@ class _Plan(NamedTuple):
         """x: the shape of the images, (N, H, W, any)."""
         n, grid, places = own.stop - own.start, form.grid(*x[1:3]), form.p**2
         tiles = n * grid[0] * grid[1]
-        size = min(_BLOCK, max(_SMALL, 8 * places * c * k))
+        size = min(BLOCK, max(_SMALL, 8 * places * c * k))
         blocks = max(1, min(n, -(-4 * places * tiles * (c + k) // size)))
-        return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < _LARGE)
+        return cls(form, own, -(-n // blocks), grid, places * tiles * c * k < LARGE)
 
     def blocks(self) -> list[slice]:
         """Samples of each block."""
@@ -130,7 +131,7 @@ class _Plan(NamedTuple):
         """task(images i .. j), as many as stay in cache.   images (N, H, W, C)"""
         n = len(images)
         some = max(1, _IMAGES * n // max(1, images.size))
-        each(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), alone=self.alone)
+        parallel_for(-(-n // some), lambda i: task(slice(i * some, min((i + 1) * some, n))), serial=self.alone)
 
     def by_place(self, task: Callable[[slice], Any], together: bool) -> None:
         """task(places i .. j) over those of a tile: all together, or those of a column of it."""
@@ -138,7 +139,7 @@ class _Plan(NamedTuple):
         if self.alone or (together and available() == 1):
             task(slice(0, p * p))
         else:
-            each(p, lambda i: task(slice(i * p, (i + 1) * p)))
+            parallel_for(p, lambda i: task(slice(i * p, (i + 1) * p)))
 
     def spread(self, transform: Callable[[Form, np.ndarray, np.ndarray], None], x: np.ndarray, name: str) -> np.ndarray:
         """The tiles of images.   x (N, H, W, C) -> (p^2, tiles, C), working space."""
@@ -169,7 +170,7 @@ def _turned(form: Form, weight: np.ndarray) -> np.ndarray:
 
 def _by_channels(channels: int, task: Callable[[slice], Any]) -> None:
     """task(channels i .. j) over all of them."""
-    each(-(-channels // _CHANNELS), lambda i: task(slice(i * _CHANNELS, min((i + 1) * _CHANNELS, channels))))
+    parallel_for(-(-channels // _CHANNELS), lambda i: task(slice(i * _CHANNELS, min((i + 1) * _CHANNELS, channels))))
 
 
 def convolve(
@@ -199,7 +200,7 @@ def gradients(
     plans = [_Plan.of(form, own, x.shape, *weight.shape[2:]) for own in shards]
     if len(plans) > 1 and available() > 1 and not plans[0].alone:
         dweights = [empty(weight.shape) if add else total for total, add in into]
-        at_once(len(plans), lambda i: _correlate_all(plans[i], x, dy, dweights[i], False))
+        parallel_sections(len(plans), lambda i: _correlate_all(plans[i], x, dy, dweights[i], False))
         for dweight, (total, add) in zip(dweights, into, strict=True):
             if add:
                 total += dweight
@@ -226,8 +227,8 @@ def _convolve(
     """y = A' (U * B' d B) A + bias. Shards go through the places of a tile together where U is large: it is read once."""
     _, c, k = u.shape
     plans = [_Plan.of(form, own, x.shape, c, k) for own in shards]
-    if len(shards) > 1 and (u.nbytes < _TOGETHER or available() > 1):
-        at_once(len(shards), lambda i: _convolve(form, x, u, bias, y, [shards[i]]), plans[0].alone)
+    if len(shards) > 1 and (u.nbytes < TOGETHER or available() > 1):
+        parallel_sections(len(shards), lambda i: _convolve(form, x, u, bias, y, [shards[i]]), plans[0].alone)
         return
     for blocks in zip_longest(*(plan.blocks() for plan in plans)):
         those = [(i, plans[i], images) for i, images in enumerate(blocks) if images is not None]

@@ -1,4 +1,4 @@
-"""Rows of a table, and the sinusoids that tell a network the time: kernels/embedding.cu and time.cu."""
+"""Rows of a table, and the sinusoidal timestep embedding: kernels/embedding.cu and time.cu."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .array import ITEMSIZE, Array
-from .context import THREADS, Context, blocks, current
-from .structure import Gradients, dense
+from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
+from .tensor_ops import Gradients, dense
 
 __all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_backward"]
 
@@ -16,7 +15,7 @@ __all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_
 def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
     """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C).
 
-    An index on the device is int32, and nothing looks whether it lies in the table.
+    An index on the device is int32, and nothing checks that it lies in the table.
     """
     rows, c = weight.shape
     index = _integers(index, weight.context, 0, rows - 1)
@@ -72,12 +71,12 @@ def time_embedding_backward(dy: Array, saved: Any) -> Array:
     return dt
 
 
-def _integers(x: Any, context: Context, least: int, most: int) -> Array:
+def _integers(x: Any, context: Context, low: int, high: int) -> Array:
     """x as an int32 array of the device; what comes from the host is checked."""
     if isinstance(x, Array):
         assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, got {x}"
         return x
     x = np.asarray(x)
     assert x.dtype.kind in "iu", f"expected integers, got {x.dtype}"
-    assert np.all((x >= least) & (x <= most)), f"expected integers from {least} to {most}"
+    assert np.all((x >= low) & (x <= high)), f"expected integers from {low} to {high}"
     return context.array(x, "int32")

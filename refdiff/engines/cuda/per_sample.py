@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from .array import ITEMSIZE, Array
-from .context import THREADS, Context, blocks, current
+from .runtime.context import ITEMSIZE, Array
+from .runtime.context import THREADS, Context, blocks, current
 from .embedding import _integers
-from .memory import Separate
-from .rows import ENOUGH, expect
-from .structure import dense
+from .runtime.memory import PerArrayAllocator
+from .rows import FILL_BLOCKS, expect
+from .tensor_ops import dense
 
 __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
 
@@ -110,7 +110,7 @@ def stop(x: Array) -> Array:
 
 def parts_of(samples: int, packs: int) -> int:
     """How many blocks share a sample of so many packs of 16 bytes: few if there are many samples."""
-    return max(1, min(blocks(packs, 2 * THREADS), ENOUGH // samples))
+    return max(1, min(blocks(packs, 2 * THREADS), FILL_BLOCKS // samples))
 
 
 def add_parts(partial: Array, weight: Array | None, loss: Array, scale: float) -> None:
@@ -149,7 +149,7 @@ def _word(value: Any, dtype: str) -> int:
     bits = int(np.float32(value).view(np.uint32))
     if dtype == "float32":
         return bits
-    from .context import _to_bfloat16
+    from .runtime.context import _to_bfloat16
 
     return int(_to_bfloat16(np.array([value], np.float32))[0]) * 0x10001
 
@@ -167,6 +167,6 @@ def _copy_of(table: np.ndarray, context: Context) -> Array:
     """The table on the device, float32: sent there once."""
     copies, name = copies_of(context), id(table)
     if name not in copies:
-        copy = Context(context.device, Separate(context.device)).array(table)
+        copy = Context(context.device, PerArrayAllocator(context.device)).array(table)
         copies[name] = ref(table, lambda _: copies.pop(name, None)), copy
     return copies[name][1]

@@ -10,9 +10,9 @@ import ctypes
 from math import prod
 from typing import Any
 
-from ...random import Sequence, least_word
-from .array import Array
-from .context import THREADS, Context, blocks, current
+from ...random import Sequence, uniform_threshold
+from .runtime.context import Array
+from .runtime.context import THREADS, Context, blocks, current
 
 __all__ = ["bernoulli", "integers", "normal", "uniform"]
 
@@ -39,7 +39,7 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> Array:
     -> (n,) int32.
     """
     assert 0 <= rate <= 1, f"bernoulli: expected a rate in [0, 1], got {rate}"
-    return _one_a_sample("bernoulli", sequence, n, ctypes.c_ulonglong(least_word(rate)))
+    return _one_a_sample("bernoulli", sequence, n, ctypes.c_ulonglong(uniform_threshold(rate)))
 
 
 def _elements(name: str, sequence: Sequence, n: int, shape: tuple[int, ...]) -> Array:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .array import Array
-from .context import THREADS, blocks
+from .runtime.context import Array
+from .runtime.context import THREADS, blocks
 from .per_sample import add_parts, parts_of, scalar_or_array
 from .rows import expect
-from .structure import dense
+from .tensor_ops import dense
 
 __all__ = ["variational_term", "variational_term_backward"]
 

@@ -7,14 +7,14 @@ Images are (N, H, W, C), weights (kh, kw, C_in, C_out) and (in, out).
 """
 
 from .activation import *
-from .attention import *
+from .attention_ops import *
 from .convolution import *
-from .embedding import *
-from .linear import *
+from .embedding_ops import *
+from .linear_ops import *
 from .loss import *
 from .norm import *
 from .per_sample import *
 from .random_numbers import *
 from .resample import *
-from .structure import *
+from .tensor_ops import *
 from .variational import *

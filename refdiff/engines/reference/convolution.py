@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .structure import Gradients
+from .tensor_ops import Gradients
 
 __all__ = ["conv2d", "conv2d_backward"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .activation import silu, silu_backward
-from .structure import Gradients
+from .tensor_ops import Gradients
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",

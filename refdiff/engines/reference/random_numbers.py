@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import random
-from ...random import Sequence, least_word
+from ...random import Sequence, uniform_threshold
 
 __all__ = ["bernoulli", "integers", "normal", "uniform"]
 
@@ -35,4 +35,4 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> np.ndarray:
     """
     assert 0 <= rate <= 1, f"bernoulli: expected a rate in [0, 1], got {rate}"
     words = random.bits(sequence, np.arange(n), 1)[:, 0]
-    return (words < np.uint64(least_word(rate))).astype(np.int64)
+    return (words < np.uint64(uniform_threshold(rate))).astype(np.int64)

@@ -11,9 +11,9 @@ from ... import models
 from ...config import RULES, Config, NetworkConfig, TrainConfig, learns
 from ...engines import cpu
 from ...engines.cpu import optimiser
-from ...engines.cpu.memory import trim_heap
+from ...engines.cpu.runtime.blocks import trim_heap
 from ...engines.cpu.runtime.data_parallel import DataParallel, ShardWorker, gradient_buffers
-from ...engines.cpu.runtime.shards import sharded
+from ...engines.cpu.runtime.context import using
 from ...engines.cpu.runtime.shared_memory import SharedMemory
 from ...errors import TrainingError
 from ...models import Batch, Network, Tree, flatten
@@ -65,7 +65,7 @@ class DataParallelWorker(ShardWorker):
     def gather(self, objective: Objective, data: Batch, key: Key, memory: Tree, shards: int) -> list[Batch]:
         """What `gather` finds in each shard."""
         networks = self._networks(self.buffers["p"])
-        with sharded(1):
+        with using(shards=1):
             return [
                 objective.gather(cpu, networks, objective.draw(cpu, part, k, memory), k) or {}
                 for part, k in zip(*_shards(data, key, shards), strict=True)

@@ -47,7 +47,7 @@ def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride,
 
 
 @pytest.mark.parametrize(
-    ("shape", "weight", "stride", "forms"),
+    ("shape", "weight", "stride", "algorithms"),
     [((2, 16, 16, 16), (3, 3, 16, 16), 1, {"winograd 4x4"}), ((2, 12, 12, 16), (3, 3, 16, 16), 1, {"winograd 2x2"}),
      ((4, 4, 4, 16), (3, 3, 16, 16), 1, {"taps"}), ((3, 8, 8, 16), (3, 3, 16, 16), 1, {"winograd 2x2 and taps"}),
      ((2, 16, 16, 16), (3, 3, 16, 16), 2, {"taps"}), ((2, 32, 32, 16), (3, 3, 16, 16), 2, {"columns"}),
@@ -55,13 +55,13 @@ def test_conv2d_of_any_size_stride_and_padding(agree, image, c, k, size, stride,
      ((2, 16, 16, 16), (5, 5, 16, 16), 1, {"columns"}), ((2, 8, 8, 16), (5, 5, 16, 16), 1, {"columns"}),
      ((2, 12, 12, 16), (3, 3, 16, 16), 3, {"columns"})],
 )  # fmt: skip
-def test_the_form_of_a_convolution(shape, weight, stride, forms):
+def test_the_algorithm_of_a_convolution(shape, weight, stride, algorithms):
     """The profile says which one was taken, and both where the shards differ."""
     x, w, b = (a.astype(np.float32) for a in normal(0, shape, weight, weight[3]))
     with cpu.profile() as record:
         _, saved = cpu.conv2d(x, w, b, stride)
         cpu.conv2d_backward(cpu.conv2d(x, w, b, stride)[0], saved)
-    assert {line.form for line in record.lines()} == forms
+    assert {line.algorithm for line in record.lines()} == algorithms
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_structure(agree, shape, seed):
     agree("split", normal(seed, shape), seed=seed, parts=4)
     agree("reshape", normal(seed, shape), seed=seed, shape=(-1,))
     parts = [a.astype(np.float32) for a in normal(seed, shape, shape, shape)]
-    assert np.array_equal(cpu.fan_out_backward(*parts), reference.fan_out_backward(*parts))
-    assert np.array_equal(cpu.fan_out_backward(parts[0]), parts[0])
+    assert np.array_equal(cpu.accumulate(*parts), reference.accumulate(*parts))
+    assert np.array_equal(cpu.accumulate(parts[0]), parts[0])
 
 
 def test_structure_in_parts(agree):

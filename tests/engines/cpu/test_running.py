@@ -3,19 +3,22 @@
 import gc
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 
 import networks
 import numpy as np
 import pytest
 
 from refdiff.engines import cpu, reference
+from refdiff.engines.cpu import winograd
+from refdiff.engines.cpu.runtime import blocks, thread_pool
+from refdiff.engines.cpu.runtime.blas import single_threaded_blas
+from refdiff.engines.cpu.runtime.blocks import pool
+from refdiff.engines.cpu.runtime.context import current
+from refdiff.engines.cpu.runtime.memory import scratch
 from refdiff.models import MODELS, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Sequence
 from refdiff.testing.derivatives import relative_error
 
-workers, blas = (import_module(f"refdiff.engines.cpu.{name}") for name in ("workers", "blas"))
-pool = import_module("refdiff.engines.cpu.memory").pool
 CONFIG = MODELS["digits"]
 # 16x16 and 8x8 images, enough channels for every form of a convolution and for work divided among threads.
 WIDE = UNetConfig(size=16, channels=3, width=64, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.1)
@@ -95,17 +98,16 @@ def test_a_steady_step_asks_for_no_memory(use_threads, count):
 
 
 def test_working_space_is_the_same_until_more_is_asked_for(monkeypatch):
-    memory = import_module("refdiff.engines.cpu.memory")
-    monkeypatch.setattr(memory, "_MOST", 5)
-    a = memory.scratch("of a test", 3, 4)
-    assert memory.scratch("of a test", 3, 4) is a
-    assert np.shares_memory(memory.scratch("of a test", 2, 3), a)
-    assert not np.shares_memory(memory.scratch("of another", 3, 4), a)
-    assert memory.scratch("of a test", 100, 1000).shape == (100, 1000)
-    assert not np.shares_memory(memory.scratch("of a test", 3, 4), a)
+    monkeypatch.setattr(blocks, "MAX_ARRAYS", 5)
+    a = scratch("of a test", 3, 4)
+    assert scratch("of a test", 3, 4) is a
+    assert np.shares_memory(scratch("of a test", 2, 3), a)
+    assert not np.shares_memory(scratch("of another", 3, 4), a)
+    assert scratch("of a test", 100, 1000).shape == (100, 1000)
+    assert not np.shares_memory(scratch("of a test", 3, 4), a)
     for n in range(1, 20):
-        memory.scratch("of a test", n)
-        assert len(memory._own.arrays) <= 7
+        scratch("of a test", n)
+        assert len(current().workspace.arrays) <= 7
 
 
 def test_memory_is_not_used_again_while_a_view_of_it_lives():
@@ -147,7 +149,7 @@ def test_weights_that_change_are_transformed_again():
             assert relative_error(y.astype(np.float64), wanted) <= 1e-5
             dx, _ = cpu.conv2d_backward(y, saved)
             assert relative_error(dx.astype(np.float64), reference.conv2d_backward(wanted, saved64)[0]) <= 1e-5
-    kept = import_module("refdiff.engines.cpu.winograd")._kept
+    kept = winograd.transformed_weights
     assert any(name == id(weight) for name, _ in kept)
     name = id(weight)
     del weight, saved
@@ -168,48 +170,49 @@ def test_a_wrong_number_of_threads_is_refused(n):
 @pytest.mark.parametrize("text", ["0", "many", "1000000", ""])
 def test_a_wrong_environment_is_refused(monkeypatch, text):
     monkeypatch.setenv("REFDIFF_THREADS", text)
-    monkeypatch.setattr(workers, "_threads", None)
+    monkeypatch.setattr(thread_pool.settings, "threads", None)
     with pytest.raises(ValueError, match="REFDIFF_THREADS: expected"):
         cpu.threads()
     monkeypatch.setenv("REFDIFF_THREADS", "1")
     assert cpu.threads() == 1
 
 
-@pytest.mark.skipif(not blas.controlled, reason="NumPy uses another matrix library")
+@pytest.mark.skipif(single_threaded_blas.threads is None, reason="NumPy uses another matrix library")
 def test_the_matrix_library_is_left_as_it_was():
-    get, put = blas._functions
-    original, seen = get(), []
+    original, seen = single_threaded_blas.threads, []
     product = np.matmul
     try:
         for n in (1, 3):
-            put(n)
-            np.matmul = lambda *args, **options: (seen.append(get()), product(*args, **options))[1]
+            single_threaded_blas.threads = n
+            np.matmul = lambda *args, **options: (seen.append(single_threaded_blas.threads), product(*args, **options))[
+                1
+            ]
             try:
                 cpu.linear(np.ones((2, 3), np.float32), np.ones((3, 4), np.float32), np.ones(4, np.float32))
                 with pytest.raises(ValueError, match=r"matmul|size|shape"):
                     cpu.linear(np.ones((2, 3), np.float32), np.ones((5, 4), np.float32), np.ones(4, np.float32))
             finally:
                 np.matmul = product
-            assert get() == n
+            assert single_threaded_blas.threads == n
         assert seen
         assert set(seen) == {1}
     finally:
-        put(original)
+        single_threaded_blas.threads = original
 
 
 def test_large_tasks_divide_the_threads_among_themselves(use_threads):
     seen = {}
 
     def task(i):
-        seen[i] = workers.available()
+        seen[i] = thread_pool.available()
 
     for count, shares in ((1, 1), (2, 1), (5, 2), (8, 4)):
         use_threads(count)
-        workers.at_once(2, task)
+        thread_pool.parallel_sections(2, task)
         assert seen == {0: shares, 1: shares}
-        assert workers.available() == count
-    workers.at_once(1, task)
-    workers.at_once(2, lambda i: task(i + 5), alone=True)
+        assert thread_pool.available() == count
+    thread_pool.parallel_sections(1, task)
+    thread_pool.parallel_sections(2, lambda i: task(i + 5), serial=True)
     assert seen == {0: 8, 1: 4, 5: 8, 6: 8}
 
 
@@ -222,13 +225,13 @@ def test_an_error_in_a_task_is_raised_and_the_threads_go_on(use_threads):
 
     for _ in range(3):
         with pytest.raises(KeyError):
-            workers.each(20, task)
+            thread_pool.parallel_for(20, task)
     done = []
-    workers.each(50, done.append)
+    thread_pool.parallel_for(50, done.append)
     assert sorted(done) == list(range(50))
 
 
-def test_the_profile_names_operation_shape_form_and_time():
+def test_the_profile_names_operation_shape_algorithm_and_time():
     x, weight, bias = np.ones((4, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32), np.ones(16, np.float32)
     cpu.conv2d(x, weight, bias)  # outside: not recorded
     with cpu.profile() as record:
@@ -236,7 +239,7 @@ def test_the_profile_names_operation_shape_form_and_time():
             y, saved = cpu.conv2d(x, weight, bias)
             cpu.conv2d_backward(y, saved)
         cpu.conv2d(x, weight, bias, stride=2, padding=(0, 1))
-    lines = {(line.operation, line.form): line for line in record.lines()}
+    lines = {(line.operation, line.algorithm): line for line in record.lines()}
     assert {name: line.calls for name, line in lines.items()} == {
         ("conv2d", "winograd 2x2"): 2, ("conv2d_backward", "winograd 2x2"): 2, ("conv2d", "taps"): 1
     }  # fmt: skip

@@ -1,14 +1,13 @@
 """The trainer that writes in place: it computes what the pure step computes."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
 from refdiff import TrainingError
+from refdiff.data import load
+from refdiff.engines.cpu.runtime import thread_pool
 from refdiff.models import flatten
 from refdiff.training import State, train, train_step
-from refdiff.training.data import load
 from refdiff.training.trainers.cpu import CPUTrainer
 
 
@@ -66,7 +65,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(small):
 
 
 def test_threads_that_there_are_not_are_an_error_before_anything_is_written(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("refdiff.engines.cpu.workers"), "_threads", None)
+    monkeypatch.setattr(thread_pool.settings, "threads", None)
     monkeypatch.setenv("REFDIFF_THREADS", "0")
     with pytest.raises(ValueError, match="REFDIFF_THREADS: expected a number of threads from 1"):
         train(small.changed(["engine=cpu"]), out=tmp_path / "run", progress=False)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from refdiff import DeviceError
+from refdiff.data import load
 from refdiff.engines.cpu.runtime import data_parallel
 from refdiff.models import flatten
 from refdiff.training import State, train_step
-from refdiff.training.data import load
 from refdiff.training.trainers.cpu import CPUTrainer
 
 DIGITS = load("digits").x

@@ -21,13 +21,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import optimiser
-from ..blas import held
-from ..placing import address, gradients_at
-from ..recording import CaptureError, Repeated, followed
 from ..winograd import forget_weights
-from ..workers import limited, threads
-from .shards import sharded, split
+from .blas import single_threaded_blas
+from .captured import Captured
+from .context import using
+from .gradient_buffer import GradientBuffer, address
+from .shards import split
 from .shared_memory import SharedMemory
+from .thread_pool import threads
+from .traced_array import CaptureError, graph_input
 from .worker_process import WorkerProcess, acquire, available, release
 
 __all__ = ["WORTH", "DataParallel", "ShardWorker", "gradient_buffers"]
@@ -57,7 +59,7 @@ class ShardWorker:
 
     def call(self, count: int, name: str, *args: Any) -> Any:
         """self.name(*args), with at most count threads."""
-        with limited(count):
+        with using(threads=count):
             return getattr(self, name)(*args)
 
     def differentiate(self, i: int, shards: int, key: Any, f: LossAndGradients, *arrays: np.ndarray) -> np.ndarray:
@@ -72,7 +74,7 @@ class ShardWorker:
             if len(self._passes) >= MOST_PASSES:
                 self._passes.clear()
             plain: Callable[..., np.ndarray] = partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"])
-            self._passes[place] = Repeated(plain), plain
+            self._passes[place] = Captured(plain), plain
         captured, plain = self._passes[place]
         with self.running(shards):
             try:
@@ -89,7 +91,7 @@ class ShardWorker:
     @contextmanager
     def running(self, shards: int) -> Iterator[None]:
         """Inside, operations get so many shards."""
-        with held(), sharded(shards):
+        with single_threaded_blas, using(shards=shards):
             yield
 
 
@@ -100,8 +102,8 @@ def _first_and_others(buffers: list[np.ndarray], region: slice) -> tuple[np.ndar
 
 def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays: np.ndarray) -> Any:
     """What f gives; the gradients are then in g, where most were written in the first place."""
-    p, g = followed(p), followed(g)
-    with gradients_at(p, g):
+    p, g = graph_input(p), graph_input(g)
+    with using(gradients=GradientBuffer(p, g)):
         result, gradients = f(p, *arrays)
     for offset, leaf in gradients:
         place = g[offset : offset + leaf.size]

@@ -7,9 +7,7 @@ group each (`data_parallel.py`).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache, reduce
 from itertools import accumulate
 from math import prod
@@ -18,36 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ..memory import empty
+from .context import current
+from .memory import empty
 
-__all__ = ["destinations", "shard_count", "shard_rows", "sharded", "shards", "split", "tree_sum"]
-
-
-class _Setting(threading.local):
-    count = 2
-
-
-_setting = _Setting()
-
-
-def shard_count() -> int:
-    """How many shards what operations get consists of: 2, or what `sharded` says."""
-    return _setting.count
-
-
-@contextmanager
-def sharded(count: int) -> Iterator[None]:
-    """Inside, on this thread, what operations get consists of so many shards, a power of two."""
-    before, _setting.count = _setting.count, count
-    try:
-        yield
-    finally:
-        _setting.count = before
+__all__ = ["destinations", "shard_rows", "shards", "split", "tree_sum"]
 
 
 def shards(n: int) -> list[slice]:
     """Of n samples, those of each shard, as `split` cuts them."""
-    return list(split(n, _setting.count))
+    return list(split(n, current().shards))
 
 
 @lru_cache(maxsize=1024)

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....errors import DeviceError
-from .. import memory
+from . import memory
+from .fork import after_fork
 from .shared_memory import SharedMemory
 
 __all__ = ["WorkerProcess", "acquire", "available", "release", "serve"]
@@ -190,7 +191,8 @@ def _close_idle() -> None:
         _idle.pop().close()
 
 
-def _forget() -> None:
+@after_fork
+def _reset() -> None:
     """A child process of fork has no worker processes: they are its parent's."""
     global _lock
     _lock = threading.RLock()
@@ -198,5 +200,3 @@ def _forget() -> None:
 
 
 atexit.register(_close_idle)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

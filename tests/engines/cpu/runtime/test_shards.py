@@ -1,7 +1,5 @@
 """Every operation does a batch shard by shard: what it gives has the bits of what groups of shards give alone."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 from engines.cpu.operation_cases import CASES, both, draw
@@ -9,18 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import cpu
+from refdiff.engines.cpu import linear_ops, winograd
+from refdiff.engines.cpu.runtime.context import current, using
 from refdiff.engines.cpu.runtime.shards import (
     destinations,
-    shard_count,
     shard_rows,
-    sharded,
     shards,
     split,
     tree_sum,
 )  # fmt: skip
 from refdiff.random import Sequence
 
-linear, winograd = (import_module(f"refdiff.engines.cpu.{name}") for name in ("linear", "winograd"))
 counts = st.sampled_from([1, 2, 4, 8])
 
 
@@ -44,7 +41,7 @@ def assert_groups(name, n, count, processes):
     operation, *_, options = CASES[name]
     forward, backward = getattr(cpu, operation), getattr(cpu, f"{operation}_backward")
     inputs, parameters = drawn(name, n)
-    with sharded(count):
+    with using(shards=count):
         y, dx, g = both(name, inputs, parameters)
     if operation == "mean_squared_error":
         assert_groups_of_the_loss(y, dx, inputs, count, processes)
@@ -52,7 +49,7 @@ def assert_groups(name, n, count, processes):
     dy, ys, dxs, gs = draw((9, *y.shape[1:]), 9), [], [], []
     for own in split(len(inputs[0]), processes):
         rows = slice(own.start * len(y) // len(inputs[0]), own.stop * len(y) // len(inputs[0]))
-        with sharded(count // processes):
+        with using(shards=count // processes):
             part, saved = forward(*(x[own] for x in inputs), **parameters, **options)
             result = backward(dy[rows], saved)
         *dx_part, g_part = result if isinstance(result, tuple) else (result,)
@@ -71,7 +68,7 @@ def assert_groups_of_the_loss(loss, dx, inputs, count, processes):
     losses, parts = [], []
     for own in split(len(inputs[0]), processes):
         share = len(inputs[0][own]) / len(inputs[0])
-        with sharded(count // processes):
+        with using(shards=count // processes):
             part, saved = cpu.mean_squared_error(*(x[own] for x in inputs))
             parts.append(cpu.mean_squared_error_backward(share, saved))
         losses.append(share * float(part))
@@ -82,8 +79,8 @@ def assert_groups_of_the_loss(loss, dx, inputs, count, processes):
 @pytest.mark.parametrize(("block", "together"), [(8 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_of_any_size_is_its_two_halves_to_the_bit(name, block, together, monkeypatch):
-    monkeypatch.setattr(winograd, "_BLOCK", block)
-    monkeypatch.setattr(winograd, "_TOGETHER", together)
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(winograd, "TOGETHER", together)
     assert_groups(name, None, 2, 2)
 
 
@@ -112,11 +109,11 @@ def test_eight_shards_have_the_bits_of_their_groups(name):
 
 def test_rows_of_a_table_are_added_up_neighbours_first():
     index, dy = np.array([2, 1, 2, 2, 0, 2, 2, 2]), draw((8, 5))
-    with sharded(4):
+    with using(shards=4):
         whole = cpu.embedding_backward(dy, (index, (3, 5)))["weight"]
     parts = []
     for own in split(8, 4):
-        with sharded(1):
+        with using(shards=1):
             parts.append(cpu.embedding_backward(dy[own], (index[own], (3, 5)))["weight"])
     np.testing.assert_array_equal(whole, neighbours_first(parts))
 
@@ -125,14 +122,14 @@ def test_rows_of_a_table_are_added_up_neighbours_first():
 @pytest.mark.parametrize("block", [8 << 20, 1 << 14], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_shards_that_are_done_at_once_have_the_same_bits(use_threads, name, block, count, monkeypatch):
-    monkeypatch.setattr(winograd, "_BLOCK", block)
-    monkeypatch.setattr(winograd, "_LARGE", 0)
-    monkeypatch.setattr(linear, "_WORK", 0)
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    monkeypatch.setattr(linear_ops, "WORK", 0)
     inputs, parameters = drawn(name)
     results = []
     for threads in (1, 2, 3, 8):
         use_threads(threads)
-        with sharded(count):
+        with using(shards=count):
             y, dx, g = both(name, inputs, parameters)
         results.append([a.tobytes() for a in (y, *dx, *g.values())])
     assert all(result == results[0] for result in results[1:])
@@ -153,7 +150,7 @@ def test_the_first_half_is_never_the_smaller_one():
 
 @given(st.integers(0, 70), counts)
 def test_shards_are_all_samples_in_order_and_nearly_equal(n, count):
-    with sharded(count):
+    with using(shards=count):
         parts = shards(n)
     sizes = [part.stop - part.start for part in parts]
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
@@ -195,9 +192,9 @@ def test_destinations_are_the_places_of_a_tree_sum(n):
 
 
 def test_the_number_of_shards_is_restored():
-    assert shard_count() == 2
-    with sharded(1):
+    assert current().shards == 2
+    with using(shards=1):
         assert shards(4) == [slice(0, 4)]
-    with pytest.raises(ZeroDivisionError), sharded(4):
+    with pytest.raises(ZeroDivisionError), using(shards=4):
         1 / 0  # noqa: B018
-    assert len(shards(4)) == shard_count() == 2
+    assert len(shards(4)) == current().shards == 2

@@ -1,0 +1,126 @@
+"""Sums, joins, splits and shapes. Where a gradient is only passed on, it is the same array: nobody writes to one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import reference
+from .runtime.memory import empty
+from .runtime.profiler import operation
+
+__all__ = [
+    "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
+    "host", "reshape", "reshape_backward", "split", "split_backward",
+]  # fmt: skip
+
+host = reference.host
+
+
+def array(x: Any, dtype: Any = np.float32) -> np.ndarray:
+    """x from the host as an array of this engine. ValueError for a dtype other than float32."""
+    if np.dtype(dtype) != np.float32:
+        raise ValueError(
+            f"dtype: expected float32, the one type of the cpu engine, got {np.dtype(dtype)}; leave it out, or use the "
+            f"reference engine"
+        )
+    return np.asarray(x, np.float32)
+
+
+@operation
+def add(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = a + b, of one shape."""
+    assert a.shape == b.shape, f"add: {a.shape} and {b.shape}"
+    y = empty(a.shape)
+    return np.add(a, b, out=y), None
+
+
+@operation
+def add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
+    """da = dy,  db = dy."""
+    return dy, dy
+
+
+@operation
+def broadcast_add(x: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
+    assert e.shape == (len(x), x.shape[-1]), f"broadcast_add: {x.shape} and {e.shape}"
+    y = empty(x.shape)
+    np.add(x.reshape(len(x), -1, x.shape[-1]), e[:, None], out=y.reshape(len(x), -1, x.shape[-1]))
+    return y, None
+
+
+@operation
+def broadcast_add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
+    """dx = dy,  de = the sum of dy over all positions."""
+    rows = dy.reshape(len(dy), -1, dy.shape[-1])
+    de = empty((len(dy), dy.shape[-1]))
+    np.matmul(np.ones((1, rows.shape[1]), np.float32), rows, out=de[:, None])
+    return dy, de
+
+
+@operation
+def concat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = [a, b] along the last axis.   a (..., A), b (..., B) -> y (..., A + B)."""
+    return _join(a, b), a.shape[-1]
+
+
+@operation
+def concat_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
+    """da and db are the parts of dy, where they lie."""
+    return dy[..., :saved], dy[..., saved:]
+
+
+@operation
+def split(x: np.ndarray, parts: int) -> tuple[tuple[np.ndarray, ...], Any]:
+    """x cut into equal parts along the last axis.   x (..., parts C) -> parts times (..., C)."""
+    c = x.shape[-1] // parts
+    assert parts * c == x.shape[-1], f"split: {x.shape[-1]} channels do not divide into {parts} parts"
+    return tuple(x[..., i * c : (i + 1) * c] for i in range(parts)), None
+
+
+@operation
+def split_backward(dys: tuple[np.ndarray, ...], saved: Any) -> np.ndarray:
+    """dx joins the gradients of the parts: as they lie where `attention_backward` has put them side by side."""
+    base, c = dys[0].base, dys[0].shape[-1]
+    if isinstance(base, np.ndarray) and base.shape == (*dys[0].shape[:-1], len(dys) * c) and base.dtype == np.float32:
+        start = base.ctypes.data
+        whole = all(
+            dy.base is base and dy.shape[-1] == c and dy.strides == base.strides and dy.ctypes.data == start + 4 * i * c
+            for i, dy in enumerate(dys)
+        )
+        if whole:
+            return base
+    return _join(*dys)
+
+
+def _join(*arrays: np.ndarray) -> np.ndarray:
+    first = arrays[0]
+    y = empty((*first.shape[:-1], sum(a.shape[-1] for a in arrays)))
+    return np.concatenate(arrays, axis=-1, out=y)
+
+
+@operation
+def reshape(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
+    """The same values in another shape."""
+    return x.reshape(shape), x.shape
+
+
+@operation
+def reshape_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx has the shape that x had."""
+    return dy.reshape(saved)
+
+
+@operation
+def accumulate(*dys: np.ndarray) -> np.ndarray:
+    """dx of a value that several operations used: the sum of their gradients."""
+    dx = empty(dys[0].shape)
+    if len(dys) == 1:
+        np.copyto(dx, dys[0])
+    else:
+        np.add(dys[0], dys[1], out=dx)
+    for dy in dys[2:]:
+        dx += dy
+    return dx
