@@ -8,11 +8,10 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from .runtime.context import ITEMSIZE, Array
-from .runtime.context import THREADS, Context, blocks, current
 from .embedding import _integers
-from .runtime.memory import PerArrayAllocator
 from .rows import FILL_BLOCKS, expect
+from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
+from .runtime.memory import PerArrayAllocator
 from .tensor_ops import dense
 
 __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]

@@ -11,8 +11,7 @@ from math import prod
 from typing import Any
 
 from ...random import Sequence, uniform_threshold
-from .runtime.context import Array
-from .runtime.context import THREADS, Context, blocks, current
+from .runtime.context import THREADS, Array, Context, blocks, current
 
 __all__ = ["bernoulli", "integers", "normal", "uniform"]
 

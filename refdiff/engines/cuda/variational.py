@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .runtime.context import Array
-from .runtime.context import THREADS, blocks
 from .per_sample import add_parts, parts_of, scalar_or_array
 from .rows import expect
+from .runtime.context import THREADS, Array, blocks
 from .tensor_ops import dense
 
 __all__ = ["variational_term", "variational_term_backward"]

@@ -12,8 +12,8 @@ from ...config import RULES, Config, NetworkConfig, TrainConfig, learns
 from ...engines import cpu
 from ...engines.cpu import optimiser
 from ...engines.cpu.runtime.blocks import trim_heap
-from ...engines.cpu.runtime.data_parallel import DataParallel, ShardWorker, gradient_buffers
 from ...engines.cpu.runtime.context import using
+from ...engines.cpu.runtime.data_parallel import DataParallel, ShardWorker, gradient_buffers
 from ...engines.cpu.runtime.shared_memory import SharedMemory
 from ...errors import TrainingError
 from ...models import Batch, Network, Tree, flatten
