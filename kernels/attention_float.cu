@@ -20,7 +20,7 @@
 #define HEAD 64
 #endif
 
-constexpr int ROWS = 64;      // engines/cuda/attention.py reads these three
+constexpr int ROWS = 64;      // engines/cuda/attention_ops.py reads these three
 constexpr int CHUNK = 32;     // columns at a time
 constexpr int THREADS = 256;  // of a block
 constexpr int STRIDE = ROWS + 4;

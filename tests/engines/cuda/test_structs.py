@@ -14,7 +14,7 @@ from kernels.test_oldest_compiler import oldest
 
 import refdiff
 from refdiff.engines.cuda import noise, norm, product, rows, structs, tensor_ops
-from refdiff.engines.cuda.attention import CHUNK, CUTS, ROWS, THREADS
+from refdiff.engines.cuda.attention_ops import CHUNK, CUTS, ROWS, THREADS
 from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.sources import KERNELS
