@@ -6,11 +6,11 @@ class Addresses:
 
     name = "addresses"
 
-    def __init__(self, room=1 << 40):
-        self.room, self.next, self.given = room, 16, {}
+    def __init__(self, capacity=1 << 40):
+        self.capacity, self.next, self.given = capacity, 16, {}
 
     def free_bytes(self):
-        return self.room - sum(self.given.values())
+        return self.capacity - sum(self.given.values())
 
     def reserve(self, nbytes):
         pointer, self.next = self.next, self.next + -(-nbytes // 16) * 16 + 48

@@ -35,14 +35,14 @@ def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") 
     given = [of_before.copy()]
 
     def predict(x: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-        given[-1][:] = of_before  # what a multistep sampler kept of the step before
+        given[-1][:] = of_before  # what a multistep sampler remembers of the step before
         given.append(of_x0.copy())
         return given[-1], eps_from_x0(schedule, x, t, of_x0)
 
     timesteps = SPACINGS[settings.spacing](schedule, settings.steps).tolist()
-    way = walk(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
+    trajectory = walk(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
     rows = []
-    for t, (_, now) in zip(timesteps[::-1], way, strict=True):
+    for t, (_, now) in zip(timesteps[::-1], trajectory, strict=True):
         conversion = convert(schedule, np.array([1.0, 0.0]), t, np.array([0.0, 1.0]), prediction, "x0")
         rows.append([*conversion, *now, 0, 0])
         now[:] = of_x

@@ -1,4 +1,4 @@
-"""The emulator as a device of the CUDA engine (see refdiff/engines/cuda/device.py)."""
+"""The emulator as a device of the CUDA engine (see refdiff/engines/cuda/runtime/device.py)."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def gpu():
             self.launches = []
 
         def launch(self, kernel, *arguments):
-            if self._captured is None:
+            if not self.is_capturing:
                 self.launches.append(kernel)
             super().launch(kernel, *arguments)
 

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -20,7 +21,7 @@ from .bfloat16 import to_bfloat16
 from .device import Device, Graph, Kernel
 from .memory import Memory
 
-__all__ = ["ITEMSIZE", "THREADS", "Array", "Buffer", "Context", "blocks", "current", "dtype_name", "use"]
+__all__ = ["ITEMSIZE", "THREADS", "Array", "Buffer", "Context", "blocks", "current", "dtype_name", "first_gpu", "use"]
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8}
 THREADS = 256  # of a block, unless a kernel says otherwise
@@ -179,19 +180,19 @@ def _argument(a: Any) -> Any:
 
 
 _current: ContextVar[Context | None] = ContextVar("refdiff_cuda_context", default=None)
-_first_gpu: list[Context] = []
 
 
 def current() -> Context:
     """The context in use. DeviceError, which says what to do, where there is none and no GPU."""
-    context = _current.get()
-    if context is not None:
-        return context
-    if not _first_gpu:
-        from .cupy_device import CupyDevice
+    return _current.get() or first_gpu()
 
-        _first_gpu.append(Context(CupyDevice()))
-    return _first_gpu[0]
+
+@cache
+def first_gpu() -> Context:
+    """The context of the first GPU, made once. DeviceError, which says what to do, where there is none."""
+    from .cupy_device import CupyDevice
+
+    return Context(CupyDevice())
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class CupyDevice:
         self._allowed: dict[int, int] = {}  # function -> bytes of dynamic shared memory it may have
         self._captured: int | None = None  # launches since begin_capture
 
+    @property
+    def is_capturing(self) -> bool:
+        return self._captured is not None
+
     def free_bytes(self) -> int:
         with self._explained("asking for the free memory"):
             return int(self._runtime.memGetInfo()[0])

@@ -18,7 +18,7 @@ class DeviceLost(DeviceError):
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether it, or what it came of, is DeviceLost."""
+    """Whether it, or a cause of it, is DeviceLost."""
     while error is not None and not isinstance(error, DeviceLost):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -165,7 +165,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: refdiff/kernels in XDG_CACHE_HOME, or in ~/.cache."""
+    """Where compiled kernels lie: refdiff/kernels in XDG_CACHE_HOME, or in ~/.cache."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path("~/.cache").expanduser()) / "refdiff" / "kernels"
 

@@ -70,7 +70,7 @@ def test_the_first_that_fits():
     arena.free(a)
     arena.free(c)
     assert arena.allocate(257) == a
-    assert arena.allocate(513) == d + 256, "neither hole has room"
+    assert arena.allocate(513) == d + 256, "neither hole is large enough"
     assert arena.allocate(512) == a + 512
     assert arena.allocate(512) == c
 
@@ -88,7 +88,7 @@ def test_an_arena_closes_with_its_last_array():
 
 
 def test_too_little_memory_is_said_in_numbers():
-    arena = Arena(Addresses(room=200 << 20))
+    arena = Arena(Addresses(capacity=200 << 20))
     arena.allocate(1)
     with pytest.raises(DeviceError, match=r"on addresses: 64 MiB .*, 150 MiB more .*, 135 MiB are free; lower"):
         arena.allocate(150 << 20)
@@ -111,7 +111,7 @@ def test_an_arena_that_goes_with_its_arrays_in_a_cycle(monkeypatch):
 
 
 def test_more_than_there_is_is_refused_in_numbers():
-    device = Addresses(room=3 << 30)
+    device = Addresses(capacity=3 << 30)
     assert require_memory(device, 1 << 30, "this needs", "take less") == (1 << 30) + ALIGNMENT
     match = r"on addresses: this needs 3.00 GiB, 3.00 GiB are free; take less, take dtype=.bfloat16. or engine=.cpu"
     with pytest.raises(DeviceError, match=match):

@@ -220,7 +220,7 @@ def refused(match):
 def test_no_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     refused(r'needs CuPy: pip install "\.\[cuda13\]" in a checkout of refdiff \(driver 580.* or cuda12 in its place')
-    monkeypatch.setattr(contexts, "_first_gpu", [])
+    contexts.first_gpu.cache_clear()
     with pytest.raises(DeviceError, match="needs CuPy"):
         contexts.current()
 

@@ -56,12 +56,14 @@ def test_an_error_names_file_and_line(compiler, source):
 
 def test_the_cache_gives_what_the_same_text_made(compiler, source, tmp_path, monkeypatch):
     cache = tmp_path / "a" / "cache"
-    compiled, compile_ = [], nvrtc.Nvrtc._compile
-    monkeypatch.setattr(nvrtc.Nvrtc, "_compile", lambda *a: compiled.append(a) or compile_(*a))
+
+    def entries():
+        """What was written, each time a file of its own."""
+        return {(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in cache.glob("*")}
 
     def make(defines=(("SCALE", 3),), architecture="sm_80"):
-        before = len(compiled)
-        return compiler.compile(source, defines, architecture, cache), len(compiled) - before
+        before = entries()
+        return compiler.compile(source, defines, architecture, cache), len(entries() - before)
 
     first, times = make()
     assert times == 1
@@ -79,17 +81,17 @@ def test_the_cache_gives_what_the_same_text_made(compiler, source, tmp_path, mon
 
 def test_a_bad_cache_does_no_harm(compiler, source, tmp_path):
     cache = tmp_path / "cache"
-    wanted = compiler.compile(source, [("SCALE", 3)], "sm_80", cache)
+    expected = compiler.compile(source, [("SCALE", 3)], "sm_80", cache)
     (entry,) = cache.iterdir()
     whole = entry.read_bytes()
     for broken in (b"", whole[:20], whole[:-1], whole[:100] + b"?" + whole[101:], whole + b"\0"):
         entry.write_bytes(broken)
-        assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == wanted.cubin
+        assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == expected.cubin
         assert entry.read_bytes()[:4] == nvrtc.hashlib.sha256(entry.read_bytes()[32:]).digest()[:4], "mended"
     entry.unlink()
     entry.mkdir()
-    assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == wanted.cubin
-    assert compiler.compile(source, [("SCALE", 3)], "sm_80", source / "not a folder").cubin == wanted.cubin
+    assert compiler.compile(source, [("SCALE", 3)], "sm_80", cache).cubin == expected.cubin
+    assert compiler.compile(source, [("SCALE", 3)], "sm_80", source / "not a folder").cubin == expected.cubin
 
 
 def test_the_cache_is_the_users(monkeypatch, tmp_path):
