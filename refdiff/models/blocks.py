@@ -35,7 +35,7 @@ def time(engine: ModuleType, p: Tree, t: Any, convention: str) -> tuple[Any, Sav
     """emb = silu(W2 silu(W1 sinusoids(t))).   t (N,) -> (N, E). The last SiLU is the one each residual block begins with."""
     saved: Saved = {}
     weight = p["linear1"]["weight"]
-    h = engine.time_embedding(t, weight.shape[0], convention, weight.dtype)
+    h, _ = engine.time_embedding(t, weight.shape[0], convention, weight.dtype)
     h, saved["linear1"] = engine.linear(h, **p["linear1"])
     h, saved["silu1"] = engine.silu(h)
     h, saved["linear2"] = engine.linear(h, **p["linear2"])

@@ -44,7 +44,7 @@ def test_time(drawn, n, width, convention, seed):
         seed,
     )
     emb, _ = blocks.time(engine, p, t, convention)
-    h = engine.time_embedding(t, width, convention, np.float64)
+    h, _ = engine.time_embedding(t, width, convention, np.float64)
     for layer in ("linear1", "linear2"):
         h = h @ p[layer]["weight"] + p[layer]["bias"]
         h = h / (1 + np.exp(-h))

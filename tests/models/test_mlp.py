@@ -51,7 +51,7 @@ def test_forward_is_what_the_docstring_says(drawn, config, seed):
 
     p, x, t = case(drawn, config, seed)
     y, _ = models.forward(engine, config, p, x, t)
-    emb = engine.time_embedding(t, config.width, config.time, np.float64)
+    emb, _ = engine.time_embedding(t, config.width, config.time, np.float64)
     emb = silu(dense(silu(dense(emb, p["time"]["linear1"])), p["time"]["linear2"]))
     h = dense(x, p["linear_in"])
     for i in range(config.layers):

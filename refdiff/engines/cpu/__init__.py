@@ -20,10 +20,13 @@ from .embedding import *
 from .layer_norm import *
 from .linear import *
 from .norm import *
+from .per_sample import *
 from .profile import profile as profile
+from .random_numbers import *
 from .recording import Repeated as Repeated
 from .recording import followed as followed
 from .resample import *
 from .structure import *
+from .variational import *
 from .winograd import forget_weights as forget_weights
 from .workers import threads as threads

@@ -14,6 +14,8 @@ from .embedding_ops import *
 from .linear_ops import *
 from .loss import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
 from .runtime.context import Array as Array
 from .runtime.context import Context as Context
@@ -22,6 +24,7 @@ from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
 from .softmax_ops import *
 from .tensor_ops import *
+from .variational import *
 
 _missing = [name for name, value in vars(reference).items()
             if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip

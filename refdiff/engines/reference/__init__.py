@@ -13,5 +13,8 @@ from .embedding import *
 from .linear import *
 from .loss import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
 from .structure import *
+from .variational import *
