@@ -8,10 +8,10 @@ from inspect import isfunction
 
 from .. import reference
 from .activation import *
-from .attention import *
+from .attention_ops import *
 from .convolution import *
-from .embedding import *
-from .linear import *
+from .embedding_ops import *
+from .linear_ops import *
 from .loss import *
 from .norm import *
 from .per_sample import *
@@ -22,7 +22,7 @@ from .runtime.context import Context as Context
 from .runtime.context import current as current
 from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
-from .softmax import *
+from .softmax_ops import *
 from .tensor_ops import *
 from .variational import *
 

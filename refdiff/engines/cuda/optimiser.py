@@ -23,9 +23,9 @@ __all__ = [
 COPY_CHUNK = 4096  # numbers that a block of `copy_segments` copies
 
 CopySegment = np.dtype(struct("optimiser.cu", "CopySegment"))
-StepSettings, Coefficients, Parameters = (
-    struct("optimiser.cu", name) for name in ("StepSettings", "Coefficients", "Parameters")
-)
+StepSettings = struct("optimiser.cu", "StepSettings")
+Coefficients = struct("optimiser.cu", "Coefficients")
+Parameters = struct("optimiser.cu", "Parameters")
 SCALARS = tuple(np.dtype(struct("optimiser.cu", "Scalars")).names or ())  # what each of a step's scalars is
 
 _PARTIALS = 1024  # at most so many blocks sum squares

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from emulator.agreement import bound
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
 
 from refdiff.engines import cuda, reference
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import (
     learned_log_variance,
     learned_log_variance_backward,
