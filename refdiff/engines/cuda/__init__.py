@@ -13,6 +13,7 @@ from .convolution import *
 from .embedding import *
 from .linear import *
 from .loss import *
+from .noise import diffuse_batch as diffuse_batch
 from .norm import *
 from .resample import *
 from .runtime.context import Array as Array

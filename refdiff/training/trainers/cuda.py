@@ -12,13 +12,11 @@ import numpy as np
 from ... import models
 from ...config import Config
 from ...engines import cuda
-from ...engines.cuda.noise import diffuse_batch
-from ...engines.cuda.optimiser import SCALARS
 from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
 from ...engines.cuda.runtime.device import Device
-from ...engines.cuda.runtime.flat_optimiser import FlatOptimiser, OptimiserSettings
+from ...engines.cuda.runtime.flat_optimiser import SCALARS, FlatOptimiser, OptimiserSettings
 from ...engines.cuda.runtime.memory import require_memory
 from ...errors import TrainingError
 from ...models import flatten, unflatten
@@ -108,7 +106,7 @@ class CUDATrainer:
     def body(self) -> None:
         """What one step launches: [DDPM] algorithm 1 on the batch, then the optimiser."""
         config, number, loss_place = self.config, self.captured.number, self.captured.field("loss")
-        x_t, t, goal = diffuse_batch(self.captured.inputs["x"], self.table, config.seed, number, config.dtype)
+        x_t, t, goal = cuda.diffuse_batch(self.captured.inputs["x"], self.table, config.seed, number, config.dtype)
         key = Sequence(config.seed, Stream.DROPOUT, number)  # type: ignore[arg-type]
         y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
         loss, saved_loss = cuda.mean_squared_error(y, goal)
