@@ -11,7 +11,6 @@ from ..engines import cuda
 from ..engines.cuda.runtime.captured_sampler import METHODS, CapturedSampler, SamplerTables
 from ..engines.cuda.runtime.context import Array
 from ..engines.cuda.runtime.device import Device
-from ..engines.cuda.tensor_ops import dense
 from ..models import Batch, Network, Tree, tree_map
 from ..process import SPACINGS, Schedule, convert, eps_from_x0
 from .denoisers import unconditional
@@ -90,7 +89,7 @@ class CUDASampler:
         y = models.predict(cuda, self.network, {**conditions, "x": x_t, "t": t})
         if self.trained.objective.learned:
             (y, _), _ = cuda.split(y, 2)
-            y = dense(y)
+            y = cuda.dense(y)
         return y
 
     def __call__(

@@ -13,6 +13,7 @@ from .convolution import *
 from .embedding_ops import *
 from .linear_ops import *
 from .loss import *
+from .noise import diffuse_batch as diffuse_batch
 from .norm import *
 from .per_sample import *
 from .random_numbers import *
@@ -24,6 +25,8 @@ from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
 from .softmax_ops import *
 from .tensor_ops import *
+from .tensor_ops import cast as cast
+from .tensor_ops import dense as dense
 from .variational import *
 
 _missing = [name for name, value in vars(reference).items()

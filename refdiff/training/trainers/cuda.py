@@ -15,15 +15,13 @@ from ... import models
 from ...config import Config
 from ...data import Data
 from ...engines import cuda
-from ...engines.cuda.optimiser import SCALARS
 from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
 from ...engines.cuda.runtime.context import Array
 from ...engines.cuda.runtime.device import Device
-from ...engines.cuda.runtime.flat_optimiser import FlatOptimiser, OptimiserSettings
+from ...engines.cuda.runtime.flat_optimiser import SCALARS, FlatOptimiser, OptimiserSettings
 from ...engines.cuda.runtime.memory import require_memory
-from ...engines.cuda.tensor_ops import cast
 from ...errors import TrainingError, option
 from ...models import Batch, Network, Tree, flatten, unflatten
 from ...models.packing import Packing
@@ -168,7 +166,9 @@ class CUDATrainer:
         data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
         batch = objective.draw(cuda, data, key, {})
         if config.dtype == "bfloat16":
-            batch = {k: cast(a, "bfloat16") if a.dtype == "float32" and a.ndim > 1 else a for k, a in batch.items()}
+            batch = {
+                k: cuda.cast(a, "bfloat16") if a.dtype == "float32" and a.ndim > 1 else a for k, a in batch.items()
+            }
         terms, g = objective.loss_and_gradient(cuda, networks, batch, key)
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)

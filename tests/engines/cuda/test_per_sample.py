@@ -5,8 +5,6 @@ import gc
 import numpy as np
 import pytest
 from emulator.agreement import bound
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
 
 from refdiff.engines import cpu, cuda, reference
 from refdiff.engines.cuda import per_sample

@@ -7,10 +7,10 @@ from math import prod
 
 import numpy as np
 
-from ..optimiser import COPY_CHUNK, OptimiserSettings, apply, copy_segments, copy_table, flat_state, prepare
+from ..optimiser import COPY_CHUNK, SCALARS, OptimiserSettings, apply, copy_segments, copy_table, flat_state, prepare
 from .context import Array, Context, use
 
-__all__ = ["FlatOptimiser", "OptimiserSettings"]
+__all__ = ["SCALARS", "FlatOptimiser", "OptimiserSettings"]
 
 Places = Mapping[str, tuple[int, tuple[int, ...]]]
 
