@@ -26,7 +26,7 @@ from ..process import (
     q_sample,
     step_log_variance,
 )
-from ..process.likelihood import ReverseStep
+from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Sequence, Stream, integers, normal
 from .config import Config

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...models import initialise
 from ...models.parameters import conv_layout, linear_layout
-from ...process.normal import scaled_tail
+from ...process.gaussian_mass import scaled_tail
 from ...random import Sequence, Stream, bits, normal, philox
 from ..claim import claim
 from ..measures import relative

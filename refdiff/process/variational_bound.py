@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import one_of
 from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
 from .forward import q_moments, q_sample
-from .normal import interval, real, tail
+from .gaussian_mass import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
 from .schedules import Schedule
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, steps
 from .forward import q_sample
-from .likelihood import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
-from .normal import real
+from .gaussian_mass import real
 from .objectives import l_simple, l_simple_backward, target
 from .posterior import posterior_log_variance, posterior_mean
 from .predictions import convert, predictor
 from .samplers import asked
 from .schedules import Schedule
+from .variational_bound import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
 
 __all__ = [
     "fixed_reverse", "l_hybrid", "l_hybrid_backward", "learned_log_variance", "learned_log_variance_backward",

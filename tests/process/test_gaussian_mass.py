@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.process.normal import interval, real, scaled_tail, tail
+from refdiff.process.gaussian_mass import interval, real, scaled_tail, tail
 
 mpmath.mp.dps = 50
 
