@@ -68,29 +68,29 @@ def test_philox_gives_the_published_known_answers(counter, key, answer):
 
 @given(st.lists(st.tuples(words, words, words, words), min_size=1, max_size=5), words, words)
 def test_philox_is_the_papers_algorithm_on_any_counter_and_key(counters, low, high):
-    came = philox(np.array(counters).T, (low, high))
-    assert came.dtype == np.uint32
-    assert came.T.tolist() == [philox_by_integers(c, (low, high)) for c in counters]
+    actual = philox(np.array(counters).T, (low, high))
+    assert actual.dtype == np.uint32
+    assert actual.T.tolist() == [philox_by_integers(c, (low, high)) for c in counters]
 
 
 @given(keys(), indices(), st.integers(0, 19))
 def test_element_e_of_sample_i_is_word_e_mod_4_of_the_counter_that_names_it(key, index, count):
-    came = bits(key, index, count)
-    assert came.shape == (len(index), count)
-    assert came.dtype == np.uint32
+    actual = bits(key, index, count)
+    assert actual.shape == (len(index), count)
+    assert actual.dtype == np.uint32
     seed = (key.seed % 2**32, key.seed // 2**32)
-    for i, row in zip(index.tolist(), came.tolist(), strict=True):
+    for i, row in zip(index.tolist(), actual.tolist(), strict=True):
         assert row == [philox_by_integers((e // 4, i, key.step, key.stream), seed)[e % 4] for e in range(count)]
 
 
 @given(keys(), indices(), shapes(min_dims=0, max_dims=3))
 def test_uniform_and_normal_are_their_formulas_of_the_words(key, index, shape):
     count = math.prod(shape)
-    came, gauss = uniform(key, index, shape), normal(key, index, shape, np.float64)
-    assert came.shape == gauss.shape == (len(index), *shape)
-    assert came.dtype == gauss.dtype == np.float64
+    actual, gauss = uniform(key, index, shape), normal(key, index, shape, np.float64)
+    assert actual.shape == gauss.shape == (len(index), *shape)
+    assert actual.dtype == gauss.dtype == np.float64
     u = (2.0 * bits(key, index, count + count % 2) + 1) / 2**33
-    assert np.array_equal(came.reshape(len(index), count), u[:, :count])
+    assert np.array_equal(actual.reshape(len(index), count), u[:, :count])
     z = np.sqrt(-2 * np.log(u[:, ::2])) * np.exp(2j * np.pi * u[:, 1::2])  # radius and angle
     z = np.stack([z.real, z.imag], axis=-1).reshape(len(index), count + count % 2)[:, :count]
     assert np.all(abs(gauss.reshape(len(index), count) - z) <= 1e-14)
@@ -180,17 +180,17 @@ def test_uniform_excludes_both_ends_even_for_the_extreme_words(monkeypatch, word
 def test_numbers_are_computed_in_float64_and_cast_once(dtype):
     index = np.arange(50)
     for draw in (uniform, normal):
-        came = draw(Sequence(7, 5), index, (3,), dtype)
-        assert came.dtype == dtype
-        assert np.array_equal(came, draw(Sequence(7, 5), index, (3,), np.float64).astype(dtype))
+        actual = draw(Sequence(7, 5), index, (3,), dtype)
+        assert actual.dtype == dtype
+        assert np.array_equal(actual, draw(Sequence(7, 5), index, (3,), np.float64).astype(dtype))
     assert normal(Sequence(7, 5), index).dtype == np.float32
 
 
 def kolmogorov_smirnov(samples, cdf):
     """sqrt(n) times the largest distance of the samples' distribution from cdf; above 1.95 once in a thousand."""
     samples = np.sort(samples.ravel())
-    n, wanted = samples.size, cdf(samples)
-    return np.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - wanted), np.max(wanted - np.arange(n) / n))
+    n, expected = samples.size, cdf(samples)
+    return np.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - expected), np.max(expected - np.arange(n) / n))
 
 
 def test_uniform_numbers_are_uniform():
@@ -220,11 +220,11 @@ def test_neighbouring_elements_samples_steps_and_streams_are_uncorrelated():
 @given(keys(), st.integers(-(2**40), 2**40), st.integers(1, 2**32))
 def test_integers_lie_within_their_bounds_and_follow_the_words(key, low, count):
     index = np.arange(20)
-    came = integers(key, index, low, low + count - 1)
-    assert came.shape == (20,)
-    assert came.dtype == np.int64
-    assert came.tolist() == [low + word * count // 2**32 for word in bits(key, index, 1)[:, 0].tolist()]
-    assert low <= came.min() <= came.max() <= low + count - 1
+    actual = integers(key, index, low, low + count - 1)
+    assert actual.shape == (20,)
+    assert actual.dtype == np.int64
+    assert actual.tolist() == [low + word * count // 2**32 for word in bits(key, index, 1)[:, 0].tolist()]
+    assert low <= actual.min() <= actual.max() <= low + count - 1
 
 
 def test_integers_are_uniform_and_reach_both_bounds():
@@ -236,9 +236,9 @@ def test_integers_are_uniform_and_reach_both_bounds():
 
 @given(keys(), st.integers(0, 200))
 def test_a_permutation_holds_every_number_once(key, n):
-    came = permutation(key, n)
-    assert came.dtype == np.int64
-    assert sorted(came.tolist()) == list(range(n))
+    actual = permutation(key, n)
+    assert actual.dtype == np.int64
+    assert sorted(actual.tolist()) == list(range(n))
 
 
 def test_permutations_are_uniform_and_change_with_the_step():

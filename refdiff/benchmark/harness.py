@@ -103,15 +103,15 @@ def measure(
     return record
 
 
-def difference(came: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
+def difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
     """The largest |a - b| / |b| in norm of arrays of one name; and what keeps them from being compared, or ""."""
-    if came.keys() != wanted.keys():
-        return None, f"expected outputs {', '.join(sorted(wanted))}, got {', '.join(sorted(came)) or 'none'}"
-    if wrong := _not_finite(came):
+    if actual.keys() != expected.keys():
+        return None, f"expected outputs {', '.join(sorted(expected))}, got {', '.join(sorted(actual)) or 'none'}"
+    if wrong := _not_finite(actual):
         return None, wrong
     worst = 0.0
-    for name, b in wanted.items():
-        a = came[name]
+    for name, b in expected.items():
+        a = actual[name]
         if a.shape != b.shape or (a.size and a[0] != b[0]):
             return None, f"{name}: expected {_length(b)} numbers, got {_length(a)}"
         a, b = a[1:].astype(np.float64), b[1:].astype(np.float64)

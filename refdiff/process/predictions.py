@@ -214,7 +214,7 @@ def predictor(
     """predict(x_t, t) -> (x0_hat, eps_hat), what every sampler asks for, from a model of any kind of prediction.
 
     clip: x0_hat is held within (low, high), the range of the data, or becomes clip(x0_hat), for example
-    `dynamic_threshold`; eps_hat is derived anew from what came of it, so that the two always agree with
+    `dynamic_threshold`; eps_hat is derived anew from the result, so that the two always agree with
     x_t = a x0_hat + s eps_hat.
     """
     if clip is not None and not callable(clip):

@@ -36,20 +36,20 @@ class Difference(float):
 
 
 def difference(
-    what: str | Callable[[int], str], came: Any, expected: Any, scale: Any, slack: Any = 0.0, kind: str = ""
+    what: str | Callable[[int], str], actual: Any, expected: Any, scale: Any, slack: Any = 0.0, kind: str = ""
 ) -> Difference:
     """The largest (|came - expected| - slack) / scale over elements; 0 / 0 is 0.
 
     what: its name, or one for each sample i. slack: what is allowed for nothing, as the rounding of what is known.
     """
-    came, expected, scale, slack = np.broadcast_arrays(
-        *(np.asarray(v, np.float64) for v in (came, expected, scale, slack))
+    actual, expected, scale, slack = np.broadcast_arrays(
+        *(np.asarray(v, np.float64) for v in (actual, expected, scale, slack))
     )
-    off = np.maximum(np.abs(came - expected) - slack, 0)
+    off = np.maximum(np.abs(actual - expected) - slack, 0)
     error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)
     name = what if isinstance(what, str) else what(int(worst[0]))
-    pair = float(expected[worst]), float(came[worst])
+    pair = float(expected[worst]), float(actual[worst])
     digits = next(n for n in (6, 9, 12, 17) if n == 17 or len({f"{v:.{n}g}" for v in pair}) == len(set(pair)))
     text = f"{name}: expected {pair[0]:.{digits}g}, got {pair[1]:.{digits}g}"
     return Difference(float(error[worst]), text, kind)
@@ -66,9 +66,9 @@ def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str
     return lambda i: text.format(values[i])
 
 
-def same_dtype(name: str, came: np.ndarray, given: np.ndarray) -> Difference:
+def same_dtype(name: str, actual: np.ndarray, given: np.ndarray) -> Difference:
     """1 if what came has another dtype than what was given, else 0."""
-    return Difference(float(came.dtype != given.dtype), f"{name}: expected dtype {given.dtype}, got {came.dtype}")
+    return Difference(float(actual.dtype != given.dtype), f"{name}: expected dtype {given.dtype}, got {actual.dtype}")
 
 
 @contextmanager
@@ -112,9 +112,9 @@ class Asked:
     def alpha_bar(self) -> np.ndarray:
         """alpha_bar_0 .. alpha_bar_T in float64, asked once."""
         if self._alpha_bar is None:
-            came = _looked_at("alpha_bar()", self.scheduler.alpha_bar())
-            assert came.size > came.ndim == 1, f"alpha_bar(): expected shape (T+1,), got {came.shape}"
-            self._alpha_bar = came.astype(np.float64)
+            actual = _looked_at("alpha_bar()", self.scheduler.alpha_bar())
+            assert actual.size > actual.ndim == 1, f"alpha_bar(): expected shape (T+1,), got {actual.shape}"
+            self._alpha_bar = actual.astype(np.float64)
         return self._alpha_bar
 
     @property
@@ -174,17 +174,17 @@ class Asked:
 
     def timesteps(self, n: int) -> list[float]:
         """The steps of a run of n, which begins here."""
-        came = _looked_at(f"timesteps({n})", self.scheduler.timesteps(n))
-        assert came.size >= came.ndim == 1, f"timesteps({n}): expected {n} steps, got shape {came.shape}"
-        low, high = float(came.min()), float(came.max())
+        actual = _looked_at(f"timesteps({n})", self.scheduler.timesteps(n))
+        assert actual.size >= actual.ndim == 1, f"timesteps({n}): expected {n} steps, got shape {actual.shape}"
+        low, high = float(actual.min()), float(actual.max())
         assert 1 <= low <= high <= self.T, (
             f"timesteps({n}): expected steps within 1 .. {self.T}, got {low:g} .. {high:g}"
         )
-        return [int(t) if t == int(t) else float(t) for t in came]
+        return [int(t) if t == int(t) else float(t) for t in actual]
 
     def step(self, x_t: np.ndarray, t: float, t_prev: float, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        came = self.scheduler.step(x_t, t, t_prev, output, noise)
-        return _looked_at(f"step from t = {t:g} to {t_prev:g}", came, x_t.shape)
+        actual = self.scheduler.step(x_t, t, t_prev, output, noise)
+        return _looked_at(f"step from t = {t:g} to {t_prev:g}", actual, x_t.shape)
 
     def sample(
         self,
@@ -249,9 +249,9 @@ def _targets(a: Any, s: Any) -> dict[str, tuple[Any, Any]]:
         return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / np.asarray(s))}
 
 
-def _looked_at(name: str, came: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    array = np.asarray(came)
-    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, got {type(came).__name__}"
+def _looked_at(name: str, actual: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    array = np.asarray(actual)
+    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, got {type(actual).__name__}"
     assert shape is None or array.shape == shape, f"{name}: expected shape {shape}, got {array.shape}"
     wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
     assert not wrong, f"{name}: expected finite numbers, got NaN or infinity in {wrong} of {array.size}"

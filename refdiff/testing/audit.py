@@ -1,4 +1,4 @@
-"""Audit somebody's scheduler: run the claims it can be asked on it, and say of each that fails what came instead of what.
+"""Audit somebody's scheduler: run the claims it can be asked, and say of each failure what was expected and what it got.
 
 for verdict in audit(load("diffusers:DDIMScheduler", {"timestep_spacing": "trailing", "eta": 0.5})):
     print(verdict.claim.name, verdict.holds, verdict.kind, verdict.message)

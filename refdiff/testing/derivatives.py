@@ -38,9 +38,9 @@ def backward_errors(
     dy = _map(lambda a: rng.standard_normal(np.shape(a)), y)
     dx = backward(dy, saved)
     x, dx, dy = _leaves(inputs), _leaves(dx if isinstance(dx, tuple) else (dx,)), _leaves(dy)
-    expected, came = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
-    if came != expected:
-        raise ValueError(f"backward: expected gradients of the shapes {expected}, got {came}")
+    expected, actual = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
+    if actual != expected:
+        raise ValueError(f"backward: expected gradients of the shapes {expected}, got {actual}")
     direction = {name: rng.standard_normal(shape) for name, shape in expected.items()}
 
     def error(*names: str) -> float:
@@ -67,12 +67,12 @@ def check_backward(
     assert not wrong, f"backward: expected errors of at most {bound:g}, got {wrong}"
 
 
-def relative_error(came: Any, expected: Any) -> float:
-    """||came - expected|| / ||expected||, the largest of all arrays; NaN if one is. ValueError for different shapes."""
-    a, b = _leaves(came), _leaves(expected)
+def relative_error(actual: Any, expected: Any) -> float:
+    """||actual - expected|| / ||expected||, the largest of all arrays; NaN if one is. ValueError for different shapes."""
+    a, b = _leaves(actual), _leaves(expected)
     shapes = [{name: np.shape(leaf) for name, leaf in tree.items()} for tree in (a, b)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"came: expected the shapes {shapes[1]}, got {shapes[0]}")
+        raise ValueError(f"actual: expected the shapes {shapes[1]}, got {shapes[0]}")
     norms = [(np.linalg.norm(np.ravel(a[n] - b[n])), np.linalg.norm(np.ravel(b[n]))) for n in b]
     return float(np.max([_quotient(float(difference), float(scale)) for difference, scale in norms]))
 

@@ -10,10 +10,10 @@ import numpy as np
 __all__ = ["exact_alpha_bar", "gauss_hermite", "normal_logpdf", "relative", "standard_errors"]
 
 
-def relative(came: Any, expected: Any, scale: Any = None) -> float:
-    """||came - expected|| / ||scale||, scale the expected value unless given; 0 / 0 is 0, NaN stays NaN."""
-    came, expected = np.asarray(came, np.float64), np.asarray(expected, np.float64)
-    difference = float(np.linalg.norm(np.ravel(came - expected)))
+def relative(actual: Any, expected: Any, scale: Any = None) -> float:
+    """||actual - expected|| / ||scale||, scale the expected value unless given; 0 / 0 is 0, NaN stays NaN."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    difference = float(np.linalg.norm(np.ravel(actual - expected)))
     size = float(np.linalg.norm(np.ravel(np.asarray(expected if scale is None else scale, np.float64))))
     return difference / size if size else (0.0 if difference == 0 else difference * np.inf)
 

@@ -119,8 +119,8 @@ def solver_errors(solver: Callable[..., Any], numbers: Sequence[int] = NUMBERS) 
         start, end = _which_steps_to(x_1), start
     errors = []
     for n in numbers:
-        came = final(solver(schedule, predict, start, range(1, schedule.T + 1, (schedule.T - 1) // n)))
-        errors.append(float(np.sqrt(((came - end) ** 2).mean())))
+        actual = final(solver(schedule, predict, start, range(1, schedule.T + 1, (schedule.T - 1) // n)))
+        errors.append(float(np.sqrt(((actual - end) ** 2).mean())))
     return errors
 
 

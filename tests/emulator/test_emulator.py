@@ -74,11 +74,11 @@ for name, barrier in [("", "__syncthreads();"), ("_warp", "__syncwarp();"), ("_n
     }}"""
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("neighbour", (np.arange(64) + 1) % 64), ("reuse", np.full(64, 6))])
-def test_a_missing_barrier_gives_a_wrong_result(run, name, wanted):
-    np.testing.assert_array_equal(run(name, zeros), wanted)
-    assert not np.array_equal(run(name + "_none", zeros), wanted)
-    assert not np.array_equal(run(name + "_warp", zeros), wanted), "two warps"
+@pytest.mark.parametrize(("name", "expected"), [("neighbour", (np.arange(64) + 1) % 64), ("reuse", np.full(64, 6))])
+def test_a_missing_barrier_gives_a_wrong_result(run, name, expected):
+    np.testing.assert_array_equal(run(name, zeros), expected)
+    assert not np.array_equal(run(name + "_none", zeros), expected)
+    assert not np.array_equal(run(name + "_warp", zeros), expected), "two warps"
 
 
 def test_a_barrier_of_the_warp_is_enough_for_one_warp(run):
@@ -289,8 +289,8 @@ def test_ldmatrix(run, name):
     m = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8)  # 4 matrices; lane i names row i % 8 of matrix i / 8
     out = run(f"load_{name}", np.zeros(128, np.int32), 1, 32, m.reshape(32, 8).view(np.int32), shared=512)
     m = m.swapaxes(1, 2) if name.endswith("transposed") else m
-    wanted = np.concatenate([m[j][GROUP, WITHIN * 2 + [0, 1]] for j in range(4)], 1)
-    np.testing.assert_array_equal(out.reshape(32, 4).view(np.uint16), wanted)
+    expected = np.concatenate([m[j][GROUP, WITHIN * 2 + [0, 1]] for j in range(4)], 1)
+    np.testing.assert_array_equal(out.reshape(32, 4).view(np.uint16), expected)
 
 
 TEXTS["rounding"] = """(int* x) {
@@ -325,8 +325,8 @@ def test_shuffles_and_ballots(run):
     down = np.where(lane + 5 < 32, lane + 5, lane)  # past the end a lane gets its own
     y = run("warp", np.zeros(512, np.int32)).reshape(2, 32, 8)
     for warp in range(2):
-        for i, wanted in enumerate((lane ^ 9, down, lane // 4)):
-            np.testing.assert_array_equal(y[warp, :, i], wanted + 100 * warp)
+        for i, expected in enumerate((lane ^ 9, down, lane // 4)):
+            np.testing.assert_array_equal(y[warp, :, i], expected + 100 * warp)
         np.testing.assert_array_equal(y[warp, :, 3].view(np.uint32), sum(1 << i for i in range(0, 32, 3)))
         np.testing.assert_array_equal(y[warp, :, 4:], np.broadcast_to([1, 0, 1, 497], (32, 4)))
 

@@ -60,9 +60,9 @@ def test_each_step_is_the_convolution(folder, monkeypatch, step, dtype, seed):
         x = context.array(rng.standard_normal(shape), dtype)
         weight = context.array(rng.standard_normal((3, 3, shape[3], out)) / shape[3] ** 0.5, dtype)
         bias = context.array(rng.standard_normal(out))
-        wanted, _ = reference.conv2d(*(host(a).astype(np.float64) for a in (x, weight, bias)))
+        expected, _ = reference.conv2d(*(host(a).astype(np.float64) for a in (x, weight, bias)))
         error = relative_error(
-            host(convolve(context, folder / step, dtype, x, weight, bias)).astype(np.float64), wanted
+            host(convolve(context, folder / step, dtype, x, weight, bias)).astype(np.float64), expected
         )
         assert error <= (1.6e-2 if dtype == "bfloat16" else 4 * (9 * shape[3]) ** 0.5 * 2.0**-24), (shape, out)
 

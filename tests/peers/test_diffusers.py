@@ -67,8 +67,8 @@ def test_a_step_is_ours(name, given, eta, prediction):
         x_t = ours(kind, eta).add_noise(x0, eps, t)
         output = ours(kind, eta).target(x0, eps, t)
         theirs.timesteps(10)
-        came = theirs.step(x_t, t, t_prev, output, z)
-        assert np.abs(came - ours(kind, eta).step(x_t, t, t_prev, output, z)).max() < 2e-4
+        actual = theirs.step(x_t, t, t_prev, output, z)
+        assert np.abs(actual - ours(kind, eta).step(x_t, t, t_prev, output, z)).max() < 2e-4
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
@@ -76,9 +76,9 @@ def test_noise_is_ours(name):
     theirs = load(f"diffusers:{name}", {"beta_start": 1e-4, "beta_end": 0.02})
     x0, eps = np.random.default_rng(0).standard_normal((2, 3, 4, 4, 2)).astype(np.float32)
     t = np.array([1, 500, 1000])
-    came = theirs.add_noise(x0, eps, t)
-    assert came.dtype == np.float32
-    assert np.abs(came - ours("eps", 1.0).add_noise(x0, eps, t)).max() < 1e-5
+    actual = theirs.add_noise(x0, eps, t)
+    assert actual.dtype == np.float32
+    assert np.abs(actual - ours("eps", 1.0).add_noise(x0, eps, t)).max() < 1e-5
     assert np.abs(theirs.add_noise(x0, eps, 500) - ours("eps", 1.0).add_noise(x0, eps, 500)).max() < 1e-5
 
 
@@ -95,9 +95,9 @@ def test_noise_is_the_claims_and_the_generator_is_given_back():
     drawn = sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor
     steps = subject.timesteps(10)
     x = np.zeros((2, 3))
-    came = [subject.step(x, steps[5], steps[6], x, z) for z in (np.ones((2, 3)), np.zeros((2, 3)), np.ones((2, 3)))]
-    assert np.abs(came[0] - came[1]).min() > 0.05
-    assert np.array_equal(came[0], came[2])
+    actual = [subject.step(x, steps[5], steps[6], x, z) for z in (np.ones((2, 3)), np.zeros((2, 3)), np.ones((2, 3)))]
+    assert np.abs(actual[0] - actual[1]).min() > 0.05
+    assert np.array_equal(actual[0], actual[2])
     assert sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor is drawn
     with pytest.raises(AssertionError, match="noise: expected shape"):
         subject.step(x, steps[5], steps[6], x, np.ones((2, 2)))

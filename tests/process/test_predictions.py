@@ -66,11 +66,11 @@ def test_each_conversion_is_what_the_definitions_say_in_50_digits(source, target
     x, prediction = np.random.default_rng(seed).standard_normal((2, 4))
     of_x, of_prediction = factors(schedule, t, source, target)
     terms = abs(of_x) * norm(x) + abs(of_prediction) * norm(prediction)
-    wanted = of_x * exact(x) + of_prediction * exact(prediction)
-    came = convert(schedule, x, t, prediction, source, target)
-    assert mpmath.norm(exact(came) - wanted) <= 1e-14 * terms
+    expected = of_x * exact(x) + of_prediction * exact(prediction)
+    actual = convert(schedule, x, t, prediction, source, target)
+    assert mpmath.norm(exact(actual) - expected) <= 1e-14 * terms
     many = CONVERSIONS[source, target](schedule, x, np.full(4, t), prediction)
-    assert mpmath.norm(exact(many) - wanted) <= 1e-14 * terms
+    assert mpmath.norm(exact(many) - expected) <= 1e-14 * terms
 
 
 @pytest.mark.parametrize("source", PREDICTIONS)

@@ -79,12 +79,12 @@ def test_a_ddim_step_is_equation_12_in_50_digits(schedule, eta, seed, data):
     a2_s, a2_t = mpmath.fprod(alpha[: s + 1]), mpmath.fprod(alpha[: t + 1])
     sigma = mpmath.mpf(eta) * mpmath.sqrt((1 - a2_s) / (1 - a2_t)) * mpmath.sqrt(1 - a2_t / a2_s)
     along = mpmath.sqrt(max(0, 1 - a2_s - sigma**2))  # 0 for eta = 1 from pure noise, to 50 digits
-    wanted = mpmath.sqrt(a2_s) * exact(x0_hat) + along * exact(eps_hat) + sigma * exact(eps)
+    expected = mpmath.sqrt(a2_s) * exact(x0_hat) + along * exact(eps_hat) + sigma * exact(eps)
     terms = mpmath.sqrt(a2_s) * norm(x0_hat) + along * norm(eps_hat) + sigma * norm(eps)
-    came = ddim_step(schedule, x, t, s, x0_hat, eps_hat, eta, eps)
-    assert mpmath.norm(exact(came) - wanted) <= 1e-14 * terms
+    actual = ddim_step(schedule, x, t, s, x0_hat, eps_hat, eta, eps)
+    assert mpmath.norm(exact(actual) - expected) <= 1e-14 * terms
     if eta == 0:
-        assert np.array_equal(ddim_step(schedule, x, t, s, x0_hat, eps_hat), came)
+        assert np.array_equal(ddim_step(schedule, x, t, s, x0_hat, eps_hat), actual)
 
 
 @pytest.mark.parametrize("variance", [posterior_variance, step_variance])
@@ -94,8 +94,8 @@ def test_an_ancestral_step_is_the_mean_plus_noise_of_the_variance_asked_for(vari
     x, x0_hat, eps = draws(seed, shape, 3)
     x.flags.writeable = x0_hat.flags.writeable = eps.flags.writeable = False
     mean = posterior_mean(schedule, x, x0_hat, t, s)
-    wanted = mean + (s > 0) * np.sqrt(variance(schedule, t, s)) * eps
-    assert norm(ancestral_step(schedule, x, t, s, x0_hat, eps, variance) - wanted) <= 1e-14 * (norm(mean) + norm(eps))
+    expected = mean + (s > 0) * np.sqrt(variance(schedule, t, s)) * eps
+    assert norm(ancestral_step(schedule, x, t, s, x0_hat, eps, variance) - expected) <= 1e-14 * (norm(mean) + norm(eps))
     if variance is posterior_variance:
         assert np.array_equal(
             ancestral_step(schedule, x, t, s, x0_hat, eps), ancestral_step(schedule, x, t, s, x0_hat, eps, variance)
@@ -199,8 +199,8 @@ def test_a_run_may_start_where_alpha_bar_is_zero(kind):
         return x0 if kind == "x0" else (a * x - x0) / s
 
     for eta in (0.0, 0.6, 1.0):
-        came = final(ddim(schedule, predictor(schedule, model, kind), x, range(1, 11), noise_of(5, (2, 3)), eta))
-        assert norm(came - x0) <= 1e-14 * norm(x0)
+        actual = final(ddim(schedule, predictor(schedule, model, kind), x, range(1, 11), noise_of(5, (2, 3)), eta))
+        assert norm(actual - x0) <= 1e-14 * norm(x0)
 
 
 def linear_step(step):
@@ -457,8 +457,8 @@ def test_the_second_step_of_2m_draws_a_line_through_two_predictions():
     lam = np.log(schedule.snr[[5, 20, 50]]) / 2
     d = predict(first, 20)[0] + (lam[0] - lam[1]) / (lam[1] - lam[2]) / 2 * (predict(first, 20)[0] - predict(X, 50)[0])
     s, a = np.sqrt(schedule.one_minus_alpha_bar), np.sqrt(schedule.alpha_bar[5])
-    wanted = s[5] / s[20] * first + a * (1 - np.exp(lam[1] - lam[0])) * d
-    assert norm(second - wanted) <= 1e-13 * norm(wanted)
+    expected = s[5] / s[20] * first + a * (1 - np.exp(lam[1] - lam[0])) * d
+    assert norm(second - expected) <= 1e-13 * norm(expected)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -72,9 +72,9 @@ def beta_exact(name, arguments):
     return np.array([mpmath.mpf(0), *globals()[f"beta_{name}"](**{"T": 1000} | arguments)])
 
 
-def worst(computed, wanted):
+def worst(computed, expected):
     """The largest relative error of any element; mpf throughout, so NaN stays NaN and passes no bound."""
-    return max(abs(exact(computed) - wanted) / abs(wanted))
+    return max(abs(exact(computed) - expected) / abs(expected))
 
 
 @pytest.mark.parametrize("T", [21, 100, 250, 1000, 4000])
@@ -218,11 +218,11 @@ def test_a_respaced_schedule_has_the_products_of_the_original(law, data):
 
 def test_jumps_so_long_that_beta_rounds_to_one_keep_alpha():
     respaced = constant(1000, 0.5).respaced([100, 200, 1000])
-    wanted = np.array([mpmath.mpf(0.5) ** n for n in (0, 100, 200, 1000)])
+    expected = np.array([mpmath.mpf(0.5) ** n for n in (0, 100, 200, 1000)])
     # log alpha_bar = -693 is a float64: its rounding, 1e-13, is what alpha_bar = 1e-301 can be wrong by.
-    assert worst(respaced.alpha_bar, wanted) <= 2e-13
-    assert worst(respaced.alpha[1:], wanted[1:] / wanted[:-1]) <= 2e-13
-    assert worst([respaced.between(1, 2)[0]], wanted[1:2]) <= 2e-14
+    assert worst(respaced.alpha_bar, expected) <= 2e-13
+    assert worst(respaced.alpha[1:], expected[1:] / expected[:-1]) <= 2e-13
+    assert worst([respaced.between(1, 2)[0]], expected[1:2]) <= 2e-14
 
 
 @given(schedules(terminal=True), st.data())
@@ -230,9 +230,9 @@ def test_respacing_twice_is_respacing_once(schedule, data):
     first = data.draw(timesteps(schedule))
     once = schedule.respaced(first)
     second = data.draw(timesteps(once))
-    twice, wanted = once.respaced(second), schedule.respaced(first[second - 1])
+    twice, expected = once.respaced(second), schedule.respaced(first[second - 1])
     for name in ("beta", "alpha", "alpha_bar", "one_minus_alpha_bar", "timestep"):
-        assert np.array_equal(getattr(twice, name), getattr(wanted, name))
+        assert np.array_equal(getattr(twice, name), getattr(expected, name))
 
 
 @given(schedules(max_T=200, terminal=True))
@@ -419,10 +419,10 @@ def test_a_rescaled_schedules_alpha_is_the_ratio_of_its_alpha_bars_in_50_digits(
     for beta in schedule.beta[1:].tolist():
         root *= mpmath.sqrt(1 - mpmath.mpf(beta))
         roots.append(root)
-    wanted = [((roots[t] - roots[-1]) / (roots[t - 1] - roots[-1])) ** 2 for t in range(1, schedule.T)]
-    wanted = np.array([float(w) for w in [1, roots[0] ** 2, *wanted]])
-    assert np.all(np.abs(rescaled.alpha - wanted) <= 1e-13 * wanted)
-    assert np.all(np.abs(rescaled.beta - (1 - wanted)) <= 1e-15)
+    expected = [((roots[t] - roots[-1]) / (roots[t - 1] - roots[-1])) ** 2 for t in range(1, schedule.T)]
+    expected = np.array([float(w) for w in [1, roots[0] ** 2, *expected]])
+    assert np.all(np.abs(rescaled.alpha - expected) <= 1e-13 * expected)
+    assert np.all(np.abs(rescaled.beta - (1 - expected)) <= 1e-15)
     assert rescaled.alpha[-1] == rescaled.alpha_bar[-1] == 0
 
 

@@ -205,8 +205,8 @@ class WiderAtTheEnd(Unclipped, Doubles):
 )
 def test_gaussian_data_with_too_wide_a_spread_are_a_fault_on_any_schedule(beta):
     """Room for the discretisation is no room for anything else."""
-    came = found(WiderAtTheEnd(len(beta), beta), RUNS, examples=3)
-    assert came["gaussian data come back in many steps"] == "fault"
+    actual = found(WiderAtTheEnd(len(beta), beta), RUNS, examples=3)
+    assert actual["gaussian data come back in many steps"] == "fault"
 
 
 def test_one_for_float32_alone_can_say_so():
@@ -423,19 +423,19 @@ MISBUILT = {  # the claims that must fail, and whether others may
 @pytest.mark.parametrize("broken", MISBUILT, ids=lambda broken: broken.__name__)
 def test_one_fault_is_found_with_its_kind(broken):
     expected, others = MISBUILT[broken]
-    came = found(broken(), examples=6)
-    assert expected.items() <= came.items()
-    assert others or came == expected
-    assert broken is HiddenSingle or not came.items() & PRECISION.items()  # no other fault is one of precision
+    actual = found(broken(), examples=6)
+    assert expected.items() <= actual.items()
+    assert others or actual == expected
+    assert broken is HiddenSingle or not actual.items() & PRECISION.items()  # no other fault is one of precision
 
 
 @pytest.mark.parametrize("broken", [WrongConversion, WrongConversionAllSteps], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("beta", [rescaled(4000), np.linspace(1e-4, 0.02, 4000)], ids=["rescaled", "as for 1000"])
 def test_a_wrong_conversion_is_found_at_four_thousand_steps(broken, beta):
     """Each step changes so little that in units of x its error is small."""
-    came = found(broken(4000, beta), QUICK, examples=10)
-    assert came[MEAN] == "fault"
-    assert not came.items() & PRECISION.items()
+    actual = found(broken(4000, beta), QUICK, examples=10)
+    assert actual[MEAN] == "fault"
+    assert not actual.items() & PRECISION.items()
 
 
 def test_all_steps_only_is_told_once():

@@ -62,8 +62,8 @@ def the_log_density_of_a_mixture_is_its_formula(case: tuple[Schedule, int], seed
     (schedule, t), data = case, _mixture(seed, D)
     x = 1.5 * np.random.default_rng(seed).standard_normal(D)
     with mpmath.workdps(50):
-        wanted = float(_log_q(data, schedule, t, x))
-    return relative(data.log_density(schedule, x[None], t), wanted, scale=1 + abs(wanted))
+        expected = float(_log_q(data, schedule, t, x))
+    return relative(data.log_density(schedule, x[None], t), expected, scale=1 + abs(expected))
 
 
 @claim(
@@ -93,10 +93,10 @@ def the_score_of_a_mixture_is_the_gradient_of_its_log_density(case: tuple[Schedu
         exact = np.frompyfunc(mpmath.mpf, 1, 1)(x)
         axes = [np.array([h, 0 * h]), np.array([0 * h, h])]
         up_down = [(_log_q(data, schedule, t, exact + e), _log_q(data, schedule, t, exact - e)) for e in axes]
-        wanted = np.array([float((up - down) / (2 * h)) for up, down in up_down])
+        expected = np.array([float((up - down) / (2 * h)) for up, down in up_down])
         deviation = float(mpmath.sqrt(1 - exact_alpha_bar(schedule.beta, 0, t)))
-    score = relative(data.score(schedule, x[None], t)[0], wanted, scale=[1, *wanted])
-    return max(score, relative(data.eps(schedule, x[None], t)[0], -deviation * wanted, scale=[1, *wanted]))
+    score = relative(data.score(schedule, x[None], t)[0], expected, scale=[1, *expected])
+    return max(score, relative(data.eps(schedule, x[None], t)[0], -deviation * expected, scale=[1, *expected]))
 
 
 @claim(
@@ -134,9 +134,11 @@ def the_perfect_denoisers_are_expectations_over_the_data(case: tuple[Schedule, i
     weight = np.exp(log - log.max())
     weight /= weight.sum()
     mean = weight @ x0
-    came = [f(schedule, x_t, t).item() for f in (data.x0, data.v, data.x0_error)]
+    actual = [f(schedule, x_t, t).item() for f in (data.x0, data.v, data.x0_error)]
     eps = (where - a * mean) / s
-    return relative(came, [mean, a * eps - s * mean, weight @ (x0 - mean) ** 2], scale=[1, mean, (abs(where) + a) / s])
+    return relative(
+        actual, [mean, a * eps - s * mean, weight @ (x0 - mean) ** 2], scale=[1, mean, (abs(where) + a) / s]
+    )
 
 
 def _density_on_a_line(data: GaussianMixture, x: np.ndarray) -> np.ndarray:
@@ -267,14 +269,14 @@ def the_bound_of_a_mixture_is_that_of_quadrature_and_lies_above_the_entropy(sche
     data, T = _mixture(seed, 1, K=2), schedule.T
     runs = np.array([data.bound(schedule, n=120, seed=seed + i) for i in range(20)])
     x, width = np.linspace(-12, 12, 4001, retstep=True)
-    wanted = runs[0].copy()
+    expected = runs[0].copy()
     for t in range(1, T + 1):
         beta, s2, before = schedule.beta[t], schedule.one_minus_alpha_bar[t], schedule.alpha_bar[t - 1]
         density = np.exp(data.log_density(schedule, x[:, None], t))
         error = width * density @ data.x0_error(schedule, x[:, None], t)
         weight = before * beta / (2 * s2**2)
         ratio = schedule.one_minus_alpha_bar[t - 1] / s2
-        wanted[t - 1] = weight * error + 0.5 * (ratio - 1 - np.log(ratio) if t > 1 else np.log(2 * np.pi * beta))
+        expected[t - 1] = weight * error + 0.5 * (ratio - 1 - np.log(ratio) if t > 1 else np.log(2 * np.pi * beta))
     q = _density_on_a_line(data, x)
-    gap = wanted.sum() + width * q @ np.log(np.maximum(q, 1e-300))
-    return standard_errors(runs.sum(axis=1), wanted.sum()) if gap > 0 else np.inf
+    gap = expected.sum() + width * q @ np.log(np.maximum(q, 1e-300))
+    return standard_errors(runs.sum(axis=1), expected.sum()) if gap > 0 else np.inf

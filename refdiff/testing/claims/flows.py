@@ -219,5 +219,5 @@ def _end(
     solver: Any, schedule: Schedule, data: GaussianMixture, x: np.ndarray, chosen: Any, expected: np.ndarray
 ) -> float:
     """How far the run ends from what is expected, in units of the noise that it began with as that is in y = x / a."""
-    came = final(solver(schedule, predictor(schedule, partial(data.eps, schedule)), x, chosen))
-    return relative(came, expected, np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))
+    actual = final(solver(schedule, predictor(schedule, partial(data.eps, schedule)), x, chosen))
+    return relative(actual, expected, np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))

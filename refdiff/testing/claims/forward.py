@@ -105,8 +105,8 @@ def from_k_to_t_is_the_product_of_the_steps_between(case: tuple[Schedule, tuple[
     ratio = exact_alpha_bar(schedule.beta, k, t)
     mean, variance = q_between_moments(schedule, np.ones(1), k, t)
     with mpmath.workdps(50):
-        wanted = float(mpmath.sqrt(ratio)), float(1 - ratio)
-    return max(relative(mean[0], wanted[0]), relative(variance, wanted[1]))
+        expected = float(mpmath.sqrt(ratio)), float(1 - ratio)
+    return max(relative(mean[0], expected[0]), relative(variance, expected[1]))
 
 
 @claim(
@@ -150,9 +150,9 @@ def constant_beta_makes_alpha_bar_a_power(T: int, beta: float) -> float:
     """alpha_bar_T = (1 - beta)^T."""
     with mpmath.workdps(50):
         power = (1 - mpmath.mpf(beta)) ** T
-        wanted = float(power), float(1 - power)
+        expected = float(power), float(1 - power)
     schedule = constant(T, beta)
-    return max(relative(schedule.alpha_bar[T], wanted[0]), relative(schedule.one_minus_alpha_bar[T], wanted[1]))
+    return max(relative(schedule.alpha_bar[T], expected[0]), relative(schedule.one_minus_alpha_bar[T], expected[1]))
 
 
 @claim(
@@ -167,8 +167,8 @@ def the_reparameterised_sample_has_the_gaussians_characteristic_function(
     schedule, t = case
     mean, variance = q_moments(schedule, np.array([x]), t)
     waves = gauss_hermite(lambda e: np.exp(1j * frequency * q_sample(schedule, np.full_like(e, x), t, e)))
-    wanted = np.exp(1j * frequency * mean[0] - frequency**2 * variance / 2)
-    return relative([waves.real, waves.imag], [wanted.real, wanted.imag], scale=1)
+    expected = np.exp(1j * frequency * mean[0] - frequency**2 * variance / 2)
+    return relative([waves.real, waves.imag], [expected.real, expected.imag], scale=1)
 
 
 @claim(
@@ -181,14 +181,14 @@ def pathwise_and_score_function_gradients_agree_in_expectation(case: tuple[Sched
     """For f = sin both equal cos(mu) exp(-sigma^2 / 2); the second divides by sigma, so its error is taken times sigma."""
     schedule, t = case
     mean, variance = q_moments(schedule, np.array([x]), t)
-    wanted = np.cos(mean[0]) * np.exp(-variance / 2)
+    expected = np.cos(mean[0]) * np.exp(-variance / 2)
 
     def x_t(eps: np.ndarray) -> np.ndarray:
         return q_sample(schedule, np.full_like(eps, x), t, eps)
 
     pathwise = gauss_hermite(lambda eps: np.cos(x_t(eps)))
     score = gauss_hermite(lambda eps: np.sin(x_t(eps)) * eps) / np.sqrt(variance)
-    return max(relative(pathwise, wanted, scale=1), relative(score, wanted, scale=1) * np.sqrt(variance))
+    return max(relative(pathwise, expected, scale=1), relative(score, expected, scale=1) * np.sqrt(variance))
 
 
 @claim(
@@ -201,5 +201,5 @@ def knowing_the_data_never_widens_a_reverse_step(case: tuple[Schedule, int]) -> 
     with mpmath.workdps(50):
         before, now = (1 - exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         ratio = float(before / now)
-    came = float(posterior_variance(schedule, t) / schedule.beta[t])
-    return relative(came, ratio, scale=1) if came <= 1 else np.inf
+    actual = float(posterior_variance(schedule, t) / schedule.beta[t])
+    return relative(actual, ratio, scale=1) if actual <= 1 else np.inf

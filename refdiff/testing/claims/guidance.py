@@ -51,8 +51,8 @@ def rescaling_takes_the_terminal_signal_to_exactly_zero(schedule: Schedule, seed
         with mpmath.workdps(50):
             first, now, last = (mpmath.sqrt(exact_alpha_bar(schedule.beta, 0, s)) for s in (1, t, schedule.T))
             abar = (first * (now - last) / (first - last)) ** 2
-            wanted = [float(abar), float(1 - abar)]
-        worst = max(worst, *map(relative, (rescaled.alpha_bar[t], rescaled.one_minus_alpha_bar[t]), wanted))
+            expected = [float(abar), float(1 - abar)]
+        worst = max(worst, *map(relative, (rescaled.alpha_bar[t], rescaled.one_minus_alpha_bar[t]), expected))
     return worst
 
 
@@ -82,11 +82,11 @@ def classifier_guidance_at_scale_1_is_the_conditional_prediction(
     logs = np.log([0.3, 0.7]) - 0.5 * ((pull * away).sum(axis=-1) + np.log(np.linalg.det(spread)))
     other = 1 / (1 + np.exp(logs[:, 0] - logs[:, 1]))  # 1 - p(y = 0 | x_t)
     dlog_p = other[:, None] * (pull[:, 1] - pull[:, 0])
-    plain, wanted = (convert(schedule, x, t, d.eps(schedule, x, t), "eps", kind) for d in (both, one))
+    plain, expected = (convert(schedule, x, t, d.eps(schedule, x, t), "eps", kind) for d in (both, one))
     guided, same = (classifier_guidance(schedule, x, t, plain, dlog_p, scale, kind) for scale in (1.0, 0.0))
     at_0, at_1 = (convert(schedule, x, t, np.full_like(x, e), "eps", kind) for e in (0.0, 1.0))
-    scale = np.abs(wanted) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
-    return max(relative(guided, wanted, scale), relative(same, plain, scale))
+    scale = np.abs(expected) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
+    return max(relative(guided, expected, scale), relative(same, plain, scale))
 
 
 @claim(
@@ -184,10 +184,10 @@ def dynamic_thresholding_brings_a_sample_into_range(seed: int, quantile: float, 
     """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip` of a predictor, x_t is
     still sqrt(abar_t) x0_hat + sqrt(1 - abar_t) eps_hat."""
     x0 = size * np.random.default_rng(seed).standard_normal((4, n, 2))
-    came = dynamic_threshold(x0, quantile)
+    actual = dynamic_threshold(x0, quantile)
     limits = [max(1.0, np.quantile(np.abs(x), quantile)) for x in x0]
-    wanted = np.array([np.clip(x, -m, m) / m for x, m in zip(x0, limits, strict=True)])
+    expected = np.array([np.clip(x, -m, m) / m for x, m in zip(x0, limits, strict=True)])
     schedule = even_log_sigma(9)
     x0_hat, eps_hat = predictor(schedule, lambda x, t: x0, "x0", partial(dynamic_threshold, quantile=quantile))(x0, 5)
     whole = relative(q_sample(schedule, x0_hat, 5, eps_hat), x0, scale=2 * np.abs(x0) + 1)
-    return max(relative(came, wanted), relative(x0_hat, came), whole) if np.abs(came).max() <= 1 else np.inf
+    return max(relative(actual, expected), relative(x0_hat, actual), whole) if np.abs(actual).max() <= 1 else np.inf

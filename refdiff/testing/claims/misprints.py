@@ -77,9 +77,9 @@ def _mean_size(t: int) -> float:
 def the_posterior_mean_holds_sqrt_alpha_not_sqrt_alpha_bar(t: int) -> float:
     """Averaged over x_t the mean must be sqrt(alpha_bar_{t-1}) x_0; with sqrt(alpha_bar_t) in the second term it is not."""
     of_x0, of_xt = posterior_mean_coefficients(SCHEDULE, t)
-    wanted, wrong = np.sqrt(ABAR[t - 1]), of_xt * np.sqrt(ABAR[t] / (1 - SCHEDULE.beta[t]))
-    right_error = relative(of_x0 + of_xt * np.sqrt(ABAR[t]), wanted)
-    return refuted(right_error, min(_mean_size(t), relative(of_x0 + wrong * np.sqrt(ABAR[t]), wanted)), 1e-3)
+    expected, wrong = np.sqrt(ABAR[t - 1]), of_xt * np.sqrt(ABAR[t] / (1 - SCHEDULE.beta[t]))
+    right_error = relative(of_x0 + of_xt * np.sqrt(ABAR[t]), expected)
+    return refuted(right_error, min(_mean_size(t), relative(of_x0 + wrong * np.sqrt(ABAR[t]), expected)), 1e-3)
 
 
 def _eps_size(t: int) -> float:
@@ -111,8 +111,8 @@ def the_weight_of_the_eps_error_holds_alpha_not_alpha_bar(t: int) -> float:
     x_t, eps, other = np.full(1, 0.3), np.full(1, 0.5), np.full(1, -0.8)
     means = [posterior_mean_from_eps(SCHEDULE, x_t, e, t)[0] for e in (eps, other)]
     weight = ((means[0] - means[1]) / (eps - other)[0]) ** 2
-    wanted = SCHEDULE.beta[t] ** 2 / (1 - SCHEDULE.beta[t]) / (1 - ABAR[t])
-    return refuted(relative(weight, wanted), _weight_size(t), 1e-3)
+    expected = SCHEDULE.beta[t] ** 2 / (1 - SCHEDULE.beta[t]) / (1 - ABAR[t])
+    return refuted(relative(weight, expected), _weight_size(t), 1e-3)
 
 
 def _norm_size(t: int) -> float:

@@ -129,13 +129,13 @@ def the_rate_falls_by_half_a_cosine(n: int, share: float, warm: float, peak: flo
     below it, and above 0 at the last step."""
     warmup = round(warm * n)
     step = 1 + round(share * (n - 1))
-    came = learning_rate(step, n, peak, warmup)
+    actual = learning_rate(step, n, peak, warmup)
     if not 0 < learning_rate(n, n, peak, warmup) <= peak * (1 + 1e-15):
         return np.inf
     if step <= warmup:
-        return abs(came / peak - step / warmup)
+        return abs(actual / peak - step / warmup)
     with mpmath.workdps(50):
         expected = float((1 + mpmath.cos(mpmath.pi * (step - warmup) / (n - warmup + 1))) / 2)
     mirror = n + 1 - (step - warmup)
-    both = came + learning_rate(mirror, n, peak, warmup) if mirror > warmup else peak
-    return max(abs(came / peak - expected), abs(both / peak - 1))
+    both = actual + learning_rate(mirror, n, peak, warmup) if mirror > warmup else peak
+    return max(abs(actual / peak - expected), abs(both / peak - 1))

@@ -55,9 +55,9 @@ def bayes_rule_holds_with_all_three_gaussians(
         normal_logpdf(x_s, *q_moments(schedule, data, s)),
         normal_logpdf(x_t, *q_moments(schedule, data, t)),
     )
-    came = normal_logpdf(x_s, mean, variance)
+    actual = normal_logpdf(x_s, mean, variance)
     digit = 1e-3 * (abs(x0) + np.abs(x_t) + np.abs(x_s)) * (1 + abs(z) + abs(where)) / np.sqrt(variance)
-    return relative(came, likelihood + prior - evidence, 1 + abs(likelihood) + abs(prior) + abs(evidence) + digit)
+    return relative(actual, likelihood + prior - evidence, 1 + abs(likelihood) + abs(prior) + abs(evidence) + digit)
 
 
 @claim(
@@ -76,9 +76,9 @@ def completing_the_square_gives_mean_and_variance_coefficient_by_coefficient(
         alpha, abar = exact_alpha_bar(schedule.beta, s, t), exact_alpha_bar(schedule.beta, 0, s)
         a = alpha / (1 - alpha) + 1 / (1 - abar)
         of_xt, of_x0 = mpmath.sqrt(alpha) / (1 - alpha) / a, mpmath.sqrt(abar) / (1 - abar) / a
-        wanted = [float(of_x0), float(of_xt), float(1 / a)]
-    came = [*posterior_mean_coefficients(schedule, t, s), posterior_variance(schedule, t, s)]
-    return max(relative(c, w) for c, w in zip(came, wanted, strict=True))
+        expected = [float(of_x0), float(of_xt), float(1 / a)]
+    actual = [*posterior_mean_coefficients(schedule, t, s), posterior_variance(schedule, t, s)]
+    return max(relative(c, w) for c, w in zip(actual, expected, strict=True))
 
 
 @claim(
@@ -110,9 +110,11 @@ def the_posterior_is_what_quadrature_of_bayes_rule_gives(
     weight /= weight.sum()
     shift = (weight * (grid - centre)).sum()
     variance = (weight * (grid - centre - shift) ** 2).sum()
-    came = float(posterior_mean(schedule, x_t, data, t, s)[0])
+    actual = float(posterior_mean(schedule, x_t, data, t, s)[0])
     lost = 1 + 1e-3 * (abs(x0) + abs(float(x_t[0]))) / np.sqrt(min(of_prior, of_likelihood))
-    return max(relative(came - centre, shift, scale=sd), relative(posterior_variance(schedule, t, s), variance)) / lost
+    return (
+        max(relative(actual - centre, shift, scale=sd), relative(posterior_variance(schedule, t, s), variance)) / lost
+    )
 
 
 @claim(
@@ -173,8 +175,8 @@ def the_log_variance_is_finite_at_every_step(case: tuple[Schedule, int]) -> floa
     u = max(t, 2)
     with mpmath.workdps(50):
         before, now = (1 - exact_alpha_bar(schedule.beta, 0, s) for s in (u - 1, u))
-        wanted = float(mpmath.log(mpmath.mpf(float(schedule.beta[u])) * before / now))
-    return relative(posterior_log_variance(schedule, t), wanted, scale=[1, wanted])
+        expected = float(mpmath.log(mpmath.mpf(float(schedule.beta[u])) * before / now))
+    return relative(posterior_log_variance(schedule, t), expected, scale=[1, expected])
 
 
 def _reverse_step_nongaussianity(beta: float) -> float:
@@ -234,14 +236,14 @@ def every_prediction_converts_into_every_other(
     schedule, t = case
     x0, eps = np.random.default_rng(seed).standard_normal((2, 50))
     x_t = q_sample(schedule, x0, t, eps)
-    given, wanted = (target(schedule, kind, x0, eps, t) for kind in (source_kind, target_kind))
-    came = convert(schedule, x_t, t, given, source_kind, target_kind)
+    given, expected = (target(schedule, kind, x0, eps, t) for kind in (source_kind, target_kind))
+    actual = convert(schedule, x_t, t, given, source_kind, target_kind)
     # d target / d source, and d target / d x_t: what rounding the inputs does to the result.
     step = 1e-3
-    by_given = (convert(schedule, x_t, t, given + step, source_kind, target_kind) - came) / step
-    by_x = (convert(schedule, x_t + step, t, given, source_kind, target_kind) - came) / step
-    scale = np.abs(wanted) + np.abs(by_given) * np.abs(given) + np.abs(by_x) * np.abs(x_t)
-    return relative(came, wanted, scale)
+    by_given = (convert(schedule, x_t, t, given + step, source_kind, target_kind) - actual) / step
+    by_x = (convert(schedule, x_t + step, t, given, source_kind, target_kind) - actual) / step
+    scale = np.abs(expected) + np.abs(by_given) * np.abs(given) + np.abs(by_x) * np.abs(x_t)
+    return relative(actual, expected, scale)
 
 
 @claim(

@@ -64,7 +64,7 @@ def philox_can_be_undone(counter: tuple[int, ...], key: tuple[int, int]) -> floa
 def two_words_make_two_normal_numbers(seed: int, index: int, count: int) -> float:
     """u = (word + 1/2) / 2^32, so it is never 0; relative to the radius."""
     key = Sequence(seed, Stream.NOISE, 7)
-    came = normal(key, np.array([index]), (count,), np.float64)[0]
+    actual = normal(key, np.array([index]), (count,), np.float64)[0]
     source = bits(key, np.array([index]), 2 * -(-count // 2))[0].tolist()
     expected, radii = [], []
     with mpmath.workdps(50):
@@ -73,7 +73,7 @@ def two_words_make_two_normal_numbers(seed: int, index: int, count: int) -> floa
             angle = 2 * mpmath.pi * (v + mpmath.mpf(0.5)) / 2**32
             expected += [float(radius * mpmath.cos(angle)), float(radius * mpmath.sin(angle))]
             radii += [float(radius)] * 2
-    return relative(came, expected[:count], radii[:count])
+    return relative(actual, expected[:count], radii[:count])
 
 
 @claim(

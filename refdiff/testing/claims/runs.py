@@ -172,9 +172,9 @@ def gaussian_data_come_back_in_many_steps(scheduler: Scheduler, seed: int) -> fl
     )
 
 
-def _nearest(came: np.ndarray, among: Sequence[np.ndarray]) -> np.ndarray:
+def _nearest(actual: np.ndarray, among: Sequence[np.ndarray]) -> np.ndarray:
     """The nearest that lies between the smallest and the largest."""
-    return np.clip(came, np.min(among, axis=0), np.max(among, axis=0))
+    return np.clip(actual, np.min(among, axis=0), np.max(among, axis=0))
 
 
 def _eq_12(ask: Asked, run: _Run, m: np.ndarray, v: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

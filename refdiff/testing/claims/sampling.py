@@ -102,15 +102,15 @@ def the_ancestral_step_is_line_4_of_algorithm_2(case: tuple[Schedule, int], seed
     schedule, t = case
     x, eps_hat, z = np.random.default_rng(seed).standard_normal((3, 5))
     x0_hat, _ = predictor(schedule, lambda x, t: eps_hat)(x, t)
-    came = ancestral_step(schedule, x, t, t - 1, x0_hat, z, posterior_variance if small else step_variance)
+    actual = ancestral_step(schedule, x, t, t - 1, x0_hat, z, posterior_variance if small else step_variance)
     with mpmath.workdps(50):
         now, before = (exact_alpha_bar(schedule.beta, 0, s) for s in (t, t - 1))
         beta = mpmath.mpf(float(schedule.beta[t]))
         root, of_eps = mpmath.sqrt(1 - beta), beta / mpmath.sqrt(1 - now)
         sigma = mpmath.sqrt(beta * (1 - before) / (1 - now) if small else beta) if t > 1 else 0
         exact = np.frompyfunc(mpmath.mpf, 1, 1)
-        wanted = ((exact(x) - of_eps * exact(eps_hat)) / root + sigma * exact(z)).astype(float)
-    return relative(came, wanted, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
+        expected = ((exact(x) - of_eps * exact(eps_hat)) / root + sigma * exact(z)).astype(float)
+    return relative(actual, expected, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
 
 
 @claim(
@@ -171,8 +171,8 @@ def ddim_with_eta_1_is_the_ancestral_step(case: tuple[Schedule, tuple[int, int]]
     schedule, (s, t) = case
     x0_hat, eps_hat, z = np.random.default_rng(seed).standard_normal((3, 20))
     x = q_sample(schedule, x0_hat, t, eps_hat)
-    came = ddim_step(schedule, x, t, s, x0_hat, eps_hat, 1.0, z)
-    return relative(came, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z))
+    actual = ddim_step(schedule, x, t, s, x0_hat, eps_hat, 1.0, z)
+    return relative(actual, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z))
 
 
 @claim(
@@ -210,11 +210,11 @@ def eulers_method_in_sigma_is_ddim_without_noise(case: tuple[Schedule, Any], see
     worst = 0.0
     for t, s in zip(chosen[::-1].tolist(), [*chosen[-2::-1].tolist(), 0], strict=True):
         here = [s, t] if s else [t]
-        wanted = ddim_step(schedule, x, t, s, *predict(x, t))
-        scale = np.abs(wanted) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
+        expected = ddim_step(schedule, x, t, s, *predict(x, t))
+        scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
         for solver in (euler, dpmpp_2m):
-            worst = max(worst, relative(next(solver(schedule, predict, x, here))[1], wanted, scale))
-        x = wanted
+            worst = max(worst, relative(next(solver(schedule, predict, x, here))[1], expected, scale))
+        x = expected
     return worst
 
 
@@ -230,10 +230,10 @@ def euler_ancestral_is_ancestral_sampling_with_the_posterior_variance(case: tupl
     x, predict, noise = np.random.default_rng(seed).standard_normal(5), _network(schedule), _noise(seed, 5)
     worst = 0.0
     for t, s in zip(chosen[::-1].tolist(), [*chosen[-2::-1].tolist(), 0], strict=True):
-        wanted = ancestral_step(schedule, x, t, s, predict(x, t)[0], noise(t))
-        _, came = next(euler_ancestral(schedule, predict, x, [s, t] if s else [t], noise))
-        scale = np.abs(wanted) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
-        worst, x = max(worst, relative(came, wanted, scale)), wanted
+        expected = ancestral_step(schedule, x, t, s, predict(x, t)[0], noise(t))
+        _, actual = next(euler_ancestral(schedule, predict, x, [s, t] if s else [t], noise))
+        scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
+        worst, x = max(worst, relative(actual, expected, scale)), expected
     return worst
 
 

@@ -84,8 +84,8 @@ def alpha_bar_is_that_of_the_law_it_names(scheduler: Scheduler) -> float:
     for of, kind in ((t[:-1], ""), (t[-1:], "convention" if little else "")):
         parts = zip(("alpha_bar", "1 - alpha_bar"), ask.at(of), (a, s), (a + 0.01, s), rounded, strict=True)
         errors += [
-            difference(naming(f"sqrt({part}) of {name} at t = {{}}", of), came, exact[of], scale[of], slack[of], kind)
-            for part, came, exact, scale, slack in parts
+            difference(naming(f"sqrt({part}) of {name} at t = {{}}", of), actual, exact[of], scale[of], slack[of], kind)
+            for part, actual, exact, scale, slack in parts
         ]
     return gravest(1e-3, errors)
 
@@ -105,10 +105,10 @@ def _closed_form(
         ("x0", (x0, 0 * eps), x0, a, of_a),
         ("eps", (0 * x0, eps), eps, s, of_s),
     ):
-        came, expected = ask.add_noise(*pair, t), factor[:, None] * part
+        actual, expected = ask.add_noise(*pair, t), factor[:, None] * part
         scale = float(info.eps) * np.maximum(np.abs(expected), float(info.tiny))
         what = naming(f"add_noise at t = {{}}, the part of {name}", each)
-        errors.append(difference(what, came, expected, scale, unsure[:, None] * np.abs(part), kind))
+        errors.append(difference(what, actual, expected, scale, unsure[:, None] * np.abs(part), kind))
     return max(errors)
 
 
@@ -178,9 +178,9 @@ def add_noise_is_linear(scheduler: Scheduler, seed: int, factor: float) -> float
     ask, rng = Asked(scheduler), np.random.default_rng(seed)
     (x0, eps), (y0, delta), t = _data(rng), _data(rng), _times(Asked(scheduler), rng)
     one, two = ask.add_noise(x0, eps, t), ask.add_noise(y0, delta, t)
-    came = ask.add_noise(factor * x0 - y0, factor * eps - delta, t)
+    actual = ask.add_noise(factor * x0 - y0, factor * eps - delta, t)
     scale = SINGLE * (factor * (np.abs(x0) + np.abs(eps)) + np.abs(y0) + np.abs(delta))
-    return difference(naming("add_noise of a sum at t = {}", t), came, factor * one - two, scale)
+    return difference(naming("add_noise of a sum at t = {}", t), actual, factor * one - two, scale)
 
 
 @claim(
@@ -196,8 +196,8 @@ def add_noise_keeps_shape_and_dtype_and_leaves_its_inputs_alone(
     x0, eps = rng.standard_normal((2, *shape)).astype(dtype)
     t = rng.integers(1, ask.T + 1, shape[0])
     with unchanged("add_noise", x0=x0, eps=eps):
-        came = ask.add_noise(x0, eps, t)
-    return same_dtype("add_noise", came, x0)
+        actual = ask.add_noise(x0, eps, t)
+    return same_dtype("add_noise", actual, x0)
 
 
 @claim(
@@ -210,11 +210,11 @@ def the_target_gives_back_data_and_noise(scheduler: Scheduler, seed: int) -> flo
     ask, rng = Asked(scheduler), np.random.default_rng(seed)
     (x0, eps), t, kind = _data(rng), _times(ask, rng), ask.kind()
     a, s = (v[:, None] for v in ask.at(t))
-    x_t, came = a * x0 + s * eps, ask.target(x0, eps, t).astype(np.float64)
+    x_t, actual = a * x0 + s * eps, ask.target(x0, eps, t).astype(np.float64)
     of_x0, of_eps = (v[:, None] for v in ask.parts(kind, t))
     determinant = a * of_eps - s * of_x0
     with np.errstate(divide="ignore", invalid="ignore"):
-        solved = (of_eps * x_t - s * came) / determinant, (a * came - of_x0 * x_t) / determinant
+        solved = (of_eps * x_t - s * actual) / determinant, (a * actual - of_x0 * x_t) / determinant
         scales = [(np.abs(c) + np.abs(d)) / np.abs(determinant) for c, d in ((of_eps, s), (a, of_x0))]
         # What the target may be off by, because alpha_bar() is rounded, and what comes of it.
         slack = np.abs(x0) * _moved(ask, kind, t, 0) + np.abs(eps) * _moved(ask, kind, t, 1)
@@ -225,7 +225,7 @@ def the_target_gives_back_data_and_noise(scheduler: Scheduler, seed: int) -> flo
         if np.all(determinant != 0)  # at alpha_bar = 0 the data are lost to eps, whatever one does
     ]
     expected = of_x0 * x0 + of_eps * eps
-    return max([*errors, difference(naming(f"{kind} at t = {{}}", t), came, expected, 1 + np.abs(came), slack)])
+    return max([*errors, difference(naming(f"{kind} at t = {{}}", t), actual, expected, 1 + np.abs(actual), slack)])
 
 
 def _moved(ask: Asked, kind: str, t: np.ndarray, which: int) -> np.ndarray:
@@ -253,12 +253,12 @@ def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int)
     for t, kind in ((rng.choice(among or [0], SHAPE[0]), ""), (_times(ask, rng), "convention")):
         if not t.all():  # none of the run's is a whole number
             continue
-        came = []
+        actual = []
         try:
             for k in (ask.T, n):
                 with suppress(AssertionError):  # a run that is none is another claim's affair
                     ask.timesteps(k)
-                came.append(ask.add_noise(x0, eps, t))
+                actual.append(ask.add_noise(x0, eps, t))
         except Exception as error:
             if not kind:
                 raise
@@ -267,7 +267,7 @@ def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int)
         else:
             what = naming(f"add_noise at t = {{}} after timesteps({n})", t)
             scale = SINGLE * (np.abs(x0) + np.abs(eps))
-            errors.append(difference(what, came[1], came[0], scale, kind=kind))
+            errors.append(difference(what, actual[1], actual[0], scale, kind=kind))
     return gravest(64, errors)
 
 

@@ -86,8 +86,8 @@ def the_linear_laws_rise_evenly(T: int, low: float, high: float) -> float:
     with mpmath.workdps(50):
         first, last = mpmath.sqrt(mpmath.mpf(low)), mpmath.sqrt(mpmath.mpf(high))
         roots = [float((first + (last - first) * s.numerator / s.denominator) ** 2) for s in share]
-    came = [law(T, low, high).beta[1:] for law in (linear, quadratic, scaled_linear)]
-    return float(max(np.max(np.abs(a / b - 1)) for a, b in zip(came, (even, roots, roots), strict=True)))
+    actual = [law(T, low, high).beta[1:] for law in (linear, quadratic, scaled_linear)]
+    return float(max(np.max(np.abs(a / b - 1)) for a, b in zip(actual, (even, roots, roots), strict=True)))
 
 
 @claim(
@@ -113,8 +113,10 @@ def beta_is_the_relative_fall_of_alpha_bar(schedule: Schedule, beta_max: float) 
     if any(b >= a for a, b in pairwise(given)):
         return 0.0  # steps too small for float64 to tell apart are refused, which a test sees to
     expected = [min(1 - b / a, Fraction(beta_max)) for a, b in pairwise(given)]
-    came = from_alpha_bar(schedule.alpha_bar, beta_max).beta[1:].tolist()
-    return float(max(abs(Fraction(a) - b) / max(b, Fraction(1, 1 << 10)) for a, b in zip(came, expected, strict=True)))
+    actual = from_alpha_bar(schedule.alpha_bar, beta_max).beta[1:].tolist()
+    return float(
+        max(abs(Fraction(a) - b) / max(b, Fraction(1, 1 << 10)) for a, b in zip(actual, expected, strict=True))
+    )
 
 
 @claim(

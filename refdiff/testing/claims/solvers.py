@@ -137,10 +137,10 @@ def the_flow_gives_the_exact_likelihood(seed: int) -> float:
         chosen = range(1, schedule.T + 1, 1024 // n)
         return flow_log_likelihood(schedule, predict, x0, chosen, probes, prior)
 
-    (coarse, fine), wanted = (likelihood(n) for n in (128, 256)), PLANE.log_density(schedule, x0, 0)
-    if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - wanted).max() < 0.05:
+    (coarse, fine), expected = (likelihood(n) for n in (128, 256)), PLANE.log_density(schedule, x0, 0)
+    if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - expected).max() < 0.05:
         return np.inf
-    return float(np.abs(fine + (fine - coarse) / 3 - wanted).max())
+    return float(np.abs(fine + (fine - coarse) / 3 - expected).max())
 
 
 @claim(
@@ -251,7 +251,7 @@ def karras_steps_are_the_nearest_to_their_formula(n: int, rho: float, schedule: 
     """In log sigma, where no two fall on one step: how much nearer another step would be."""
     n = min(n, schedule.T)
     sigma = np.sqrt(schedule.one_minus_alpha_bar[1:] / schedule.alpha_bar[1:])
-    wanted = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
-    away = np.abs(np.log(sigma) - np.log(wanted)[:, None])
-    came = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
-    return float((came - away.min(axis=1)).max()) if len(set(away.argmin(axis=1))) == n else 0.0
+    expected = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
+    away = np.abs(np.log(sigma) - np.log(expected)[:, None])
+    actual = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
+    return float((actual - away.min(axis=1)).max()) if len(set(away.argmin(axis=1))) == n else 0.0

@@ -61,7 +61,7 @@ def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: f
         log_alpha_bar = mpmath.fsum(mpmath.log1p(-b) for b in beta)
         below = float(-500 * (low + high) - log_alpha_bar)
         half = float(mpmath.fsum(b * b for b in beta) / 2)
-        wanted = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
+        expected = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
     if not half < below < 2 * half:
         return np.inf
-    return max(relative(schedule.beta[1:], wanted[0]), relative(schedule.alpha_bar[-1], wanted[1]))
+    return max(relative(schedule.beta[1:], expected[0]), relative(schedule.alpha_bar[-1], expected[1]))

@@ -252,8 +252,8 @@ def a_step_keeps_shape_and_dtype(
     x0, eps, z = rng.standard_normal((3, *shape)).astype(dtype)
     a, s = ask.at(steps[i])
     x_t = (a * x0 + s * eps).astype(dtype)
-    came = ask.step(x_t, steps[i], [*steps, 0][i + 1], ask.output(kind, x0, eps, steps[i]), z)
-    return same_dtype("step", came, x_t)
+    actual = ask.step(x_t, steps[i], [*steps, 0][i + 1], ask.output(kind, x0, eps, steps[i]), z)
+    return same_dtype("step", actual, x_t)
 
 
 @claim(

@@ -74,14 +74,14 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
             total = total + ((y[0] - asked) ** 2).sum() / (3 * n)
         return total
 
-    came, g = loss_and_gradient(config, schedule, p, x0, 4)
+    actual, g = loss_and_gradient(config, schedule, p, x0, 4)
     exact = models.tree_map(lambda leaf: leaf.astype(np.float64), p)
     direction = models.tree_map(lambda leaf: rng.standard_normal(leaf.shape), p)
     slope = float(complex_step(loss, exact, direction))
     gradient, v = models.flatten(g), models.flatten(direction)
     along = sum(float((gradient[name].astype(np.float64) * v[name]).sum()) for name in v)
     size = np.sqrt(sum((gradient[name] ** 2).sum() for name in v) * sum((a**2).sum() for a in v.values()))
-    return max(relative(came, loss(exact)), float(abs(along - slope) / size))
+    return max(relative(actual, loss(exact)), float(abs(along - slope) / size))
 
 
 def _perturbed(p: Any, rng: np.random.Generator) -> Any:
