@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..testing.measures import relative_error
 from .process import PeerError, PeerProcess
 from .statistics import paired, summary
 
-__all__ = ["Budget", "difference", "measure"]
+__all__ = ["Budget", "measure", "output_error"]
 
 FEW = 3  # rounds that are worth going a little over a part's budget for
 SETTLE = 0.02  # seconds between two peers' turns: worker threads spin a while after their work
@@ -80,7 +81,7 @@ def measure(
         elif judged is None:
             judged = name, outputs
         else:
-            entry["difference"], other = difference(outputs, judged[1])
+            entry["difference"], other = output_error(outputs, judged[1])
             if other:
                 entry["error"] = other
                 continue
@@ -103,7 +104,7 @@ def measure(
     return record
 
 
-def difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
+def output_error(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
     """The largest |a - b| / |b| in norm of arrays of one name; and what keeps them from being compared, or ""."""
     if actual.keys() != expected.keys():
         return None, f"expected outputs {', '.join(sorted(expected))}, got {', '.join(sorted(actual)) or 'none'}"
@@ -114,8 +115,7 @@ def difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
         a = actual[name]
         if a.shape != b.shape or (a.size and a[0] != b[0]):
             return None, f"{name}: expected {_length(b)} numbers, got {_length(a)}"
-        a, b = a[1:].astype(np.float64), b[1:].astype(np.float64)
-        worst = max(worst, float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30)))
+        worst = max(worst, relative_error(a[1:], b[1:]))
     return worst, ""
 
 

@@ -24,6 +24,7 @@ from ..engines.cuda.device import Device, DeviceError, Kernel
 from ..engines.cuda.memory import Arena
 from ..engines.cuda.sources import KERNELS
 from ..errors import one_of
+from ..testing.measures import relative_error
 from .cases import operands
 from .conventions import CONVENTIONS, Launch, launch_of
 from .device import COPIES, Stopwatch, captured
@@ -145,7 +146,7 @@ class _Job:
         y = cuda.host(self.y)
         missing, actual = int(np.isnan(y).sum()), y[: len(self.expected)].astype(np.float64)
         shape = " ".join(f"{k}={v}" for k, v in self.sizes.items())
-        error = float(np.linalg.norm(actual - self.expected) / max(float(np.linalg.norm(self.expected)), 1e-30))
+        error = relative_error(actual, self.expected)
         bound = 1.6e-2 if self.dtype == "bfloat16" else 4 * sqrt(max(self.terms, 16)) * 2.0**-24
         if missing or not error <= bound:
             unwritten = f"; {missing} of {y.size} values are NaN or were not written" if missing else ""

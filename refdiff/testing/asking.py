@@ -149,9 +149,9 @@ class Asked:
 
     def unsure(self, t: Any, rounding: float | None = None) -> tuple[Any, Any]:
         """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
-        (a, s), relative = self.at(t), rounding or self.rounding
-        r = relative * a**2
-        return relative * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
+        (a, s), precision = self.at(t), rounding or self.rounding
+        r = precision * a**2
+        return precision * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
 
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
 from refdiff.random import Sequence, Stream, bits, least_word, uniform
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 small = st.integers(1, 5)

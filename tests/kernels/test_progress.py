@@ -20,7 +20,8 @@ from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.sources import KERNELS
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 from refdiff.training import Config
 from refdiff.training.graphed import Graphed
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from refdiff.engines import reference as engine
 from refdiff.models import blocks, tree_map
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 batches = st.integers(1, 3)

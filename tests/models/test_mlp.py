@@ -11,7 +11,8 @@ from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, MLPConfig, flatten, layout, tree_map
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 configs = st.builds(

@@ -12,7 +12,8 @@ from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
 from refdiff.models.unet import decoder, encoder
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import check_backward, complex_step, relative_error
+from refdiff.testing.derivatives import check_backward, complex_step
+from refdiff.testing.measures import relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
 KEY = Sequence(5, Stream.DROPOUT, 2)

@@ -20,7 +20,7 @@ from ...process import (
 )
 from ...random import Sequence, Stream, normal
 from ..claim import claim
-from ..measures import exact_alpha_bar, normal_logpdf, relative, standard_errors
+from ..measures import exact_alpha_bar, normal_logpdf, relative_error, standard_errors
 from ..strategies import schedules, seeds, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -63,7 +63,7 @@ def the_log_density_of_a_mixture_is_its_formula(case: tuple[Schedule, int], seed
     x = 1.5 * np.random.default_rng(seed).standard_normal(D)
     with mpmath.workdps(50):
         expected = float(_log_q(data, schedule, t, x))
-    return relative(data.log_density(schedule, x[None], t), expected, scale=1 + abs(expected))
+    return relative_error(data.log_density(schedule, x[None], t), [expected], scale=1 + abs(expected))
 
 
 @claim(
@@ -95,8 +95,8 @@ def the_score_of_a_mixture_is_the_gradient_of_its_log_density(case: tuple[Schedu
         up_down = [(_log_q(data, schedule, t, exact + e), _log_q(data, schedule, t, exact - e)) for e in axes]
         expected = np.array([float((up - down) / (2 * h)) for up, down in up_down])
         deviation = float(mpmath.sqrt(1 - exact_alpha_bar(schedule.beta, 0, t)))
-    score = relative(data.score(schedule, x[None], t)[0], expected, scale=[1, *expected])
-    return max(score, relative(data.eps(schedule, x[None], t)[0], -deviation * expected, scale=[1, *expected]))
+    score = relative_error(data.score(schedule, x[None], t)[0], expected, scale=[1, *expected])
+    return max(score, relative_error(data.eps(schedule, x[None], t)[0], -deviation * expected, scale=[1, *expected]))
 
 
 @claim(
@@ -110,7 +110,7 @@ def tweedies_formula_gives_the_mean_of_the_data(case: tuple[Schedule, int], seed
     x = 1.5 * np.random.default_rng(seed).standard_normal((20, D))
     a, s2 = np.sqrt(schedule.alpha_bar[t]), schedule.one_minus_alpha_bar[t]
     pull = s2 * data.score(schedule, x, t)
-    return relative(a * data.x0(schedule, x, t), x + pull, scale=np.abs(x) + np.abs(pull))
+    return relative_error(a * data.x0(schedule, x, t), x + pull, scale=np.abs(x) + np.abs(pull))
 
 
 @claim(
@@ -136,7 +136,7 @@ def the_perfect_denoisers_are_expectations_over_the_data(case: tuple[Schedule, i
     mean = weight @ x0
     actual = [f(schedule, x_t, t).item() for f in (data.x0, data.v, data.x0_error)]
     eps = (where - a * mean) / s
-    return relative(
+    return relative_error(
         actual, [mean, a * eps - s * mean, weight @ (x0 - mean) ** 2], scale=[1, mean, (abs(where) + a) / s]
     )
 
@@ -228,7 +228,7 @@ def the_gap_of_the_bound_is_the_divergence_of_whole_paths(
     log_ratio = np.log(np.diag(q_rows)).sum() - np.log(np.diag(p_rows)).sum()
     kl = log_ratio + 0.5 * ((back**2).sum() + away @ away - (T + 1))
     gap = data.bound(schedule, chosen).sum() - _entropy(np.array([[c]]))
-    return relative(gap, kl, scale=1 + (back**2).sum()) if gap >= -1e-12 else np.inf
+    return relative_error(gap, kl, scale=1 + (back**2).sum()) if gap >= -1e-12 else np.inf
 
 
 @claim(
@@ -254,7 +254,7 @@ def for_standard_normal_data_the_bound_with_beta_is_tight(schedule: Schedule, D:
     """In any number of steps: beta_t is the variance of q(x_{t-1} | x_t) itself."""
     data = GaussianMixture(np.ones(1), np.zeros((1, D)), np.eye(D)[None])
     terms = data.bound(schedule)
-    return relative(terms.sum(), D / 2 * np.log(2 * np.pi * np.e), scale=np.abs(terms))
+    return relative_error(terms.sum(), D / 2 * np.log(2 * np.pi * np.e), scale=np.abs(terms))
 
 
 @claim(

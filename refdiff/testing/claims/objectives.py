@@ -43,7 +43,7 @@ from ...process import (
 )
 from ..claim import claim
 from ..derivatives import backward_errors
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..strategies import schedules, seeds, steps
 
 plain: Any = schedules(respaced=False)
@@ -81,7 +81,7 @@ def a_denoising_term_is_the_divergence_from_the_posterior(case: tuple[Schedule, 
             lv = mpmath.mpf(float(lv))
             expected.append(float((lv - mpmath.log(variance) + square * mpmath.exp(-lv) - 1) / 2))
     rounding = np.abs(off) * (np.abs(x0) + np.abs(x_t)) * sigma * np.exp(-log_variance)
-    return relative(
+    return relative_error(
         actual,
         expected,
         scale=np.abs(expected) + rounding[:, 0] + np.abs(log_variance[:, 0]) * abs(np.expm1(-more[:, 0])),
@@ -110,7 +110,7 @@ def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kin
     # Of the prediction a last digit is lost, of mu as many as its size has above sigma.
     lost = 1 + (np.abs(x0) + np.abs(x_t)) / np.sqrt(sigma2) + np.sqrt(weight) * np.abs(wrong)
     expected = weight * (wrong - right) ** 2
-    return relative(
+    return relative_error(
         term(wrong) - term(right), expected[:, 0], scale=expected + 2 * np.abs(off) * lost + term(right).mean()
     )
 
@@ -129,7 +129,7 @@ def the_weight_of_the_error_of_eps_is_the_papers(case: tuple[Schedule, int]) -> 
             float(beta**2 / (2 * s2 * (1 - beta) * (1 - now))) for s2 in (beta, beta * (1 - before) / (1 - now))
         ]
     return max(
-        relative(vlb_weight(schedule, t, "eps", v), w)
+        relative_error(vlb_weight(schedule, t, "eps", v), w)
         for v, w in zip((step_variance, posterior_variance), expected, strict=True)
     )
 
@@ -145,7 +145,7 @@ def the_weight_of_the_error_of_x0_is_half_the_loss_of_signal(case: tuple[Schedul
     with mpmath.workdps(50):
         before, now = (exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         expected = float((before / (1 - before) - now / (1 - now)) / 2)
-    return relative(vlb_weight(schedule, t, "x0"), expected)
+    return relative_error(vlb_weight(schedule, t, "x0"), expected)
 
 
 @claim(
@@ -163,8 +163,8 @@ def the_simple_loss_is_the_bound_reweighted(schedule: Schedule, seed: int) -> fl
     mean, at = convert(schedule, x_t, t, eps_hat, "eps", "mu"), fixed_log_variance(schedule, x_t, t)
     term = l_vlb_term(schedule, x0, x_t, t, mean, at, unit="nats")[0] / 5
     lost = 1 + (1 / np.sqrt(weight * posterior_variance(schedule, t))).max()  # digits of mu above its error
-    simple = relative(l_simple(eps_hat, eps)[0], (term / weight).mean())
-    return max(simple, relative(l_weighted(eps_hat, eps, weight)[0], term.mean())) / lost
+    simple = relative_error(l_simple(eps_hat, eps)[0], (term / weight).mean())
+    return max(simple, relative_error(l_weighted(eps_hat, eps, weight)[0], term.mean())) / lost
 
 
 @claim(
@@ -180,7 +180,7 @@ def an_error_of_any_prediction_is_a_multiple_of_the_error_of_eps(
     schedule, t = case
     x_t, y = np.random.default_rng(seed).standard_normal((2, 5))
     slope = convert(schedule, x_t + 0j, t, y + 1e-30j, kind, "eps").imag / 1e-30
-    return relative(slope**2, np.full(5, error_scale(schedule, t, kind)))
+    return relative_error(slope**2, np.full(5, error_scale(schedule, t, kind)))
 
 
 @claim(
@@ -209,8 +209,8 @@ def min_snr_weights_make_one_loss_of_every_prediction(case: tuple[Schedule, int]
     # x0 and eps come from v by multiplying, but the error of each is smaller than v's by a factor.
     small_part = min(schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]) ** 0.5
     return max(
-        *(relative(actual[kind], expected[kind]) for kind in expected),
-        *(relative(loss, losses[-1]) * small_part for loss in losses),
+        *(relative_error(actual[kind], expected[kind]) for kind in expected),
+        *(relative_error(loss, losses[-1]) * small_part for loss in losses),
     )
 
 
@@ -227,7 +227,8 @@ def p2_weights_fall_with_the_signal(case: tuple[Schedule, int], gamma: float, k:
         snr = abar / (1 - abar)
         expected = float((k + snr) ** -mpmath.mpf(gamma)), float(snr * (k + snr) ** -mpmath.mpf(gamma))
     return max(
-        relative(p2_weight(schedule, t, kind, gamma, k), w) for kind, w in zip(("eps", "x0"), expected, strict=True)
+        relative_error(p2_weight(schedule, t, kind, gamma, k), w)
+        for kind, w in zip(("eps", "x0"), expected, strict=True)
     )
 
 
@@ -247,7 +248,7 @@ def learned_log_variances_lie_between_the_two_extremes(case: tuple[Schedule, int
     actual, _ = learned_log_variance(schedule, np.array([-1.0, v, 1.0]), t)
     low, high = posterior_log_variance(schedule, t), step_log_variance(schedule, t)
     inside = low <= actual[1] <= high + 1e-15 * abs(low)
-    return relative(actual, expected, scale=np.abs(expected) + 1) if inside else np.inf
+    return relative_error(actual, expected, scale=np.abs(expected) + 1) if inside else np.inf
 
 
 @claim(
@@ -271,7 +272,7 @@ def the_hybrid_loss_of_every_t_once_is_the_simple_loss_and_the_bound(
 
     terms = bound_terms(schedule, reverse, x0[:1], lambda t: eps[t - 1 : t], bins)[:-1]
     expected = l_simple(output[:, :3], eps)[0] + weight * terms.sum()
-    return relative(actual, expected, scale=l_simple(output[:, :3], eps)[0] + weight * np.abs(terms).sum())
+    return relative_error(actual, expected, scale=l_simple(output[:, :3], eps)[0] + weight * np.abs(terms).sum())
 
 
 # Gradients.
@@ -345,4 +346,6 @@ def only_the_variance_learns_from_the_hybrid_losss_bound(
 
     simple = l_simple_backward(np.float64(1), l_simple(output[:, :3], right)[1])
     gradient = l_hybrid_backward(np.float64(1), forward(output)[1])
-    return max(*backward_errors(forward, l_hybrid_backward, (output,), rng).values(), relative(gradient[:, :3], simple))
+    return max(
+        *backward_errors(forward, l_hybrid_backward, (output,), rng).values(), relative_error(gradient[:, :3], simple)
+    )

@@ -14,7 +14,7 @@ from ...models.parameters import conv_layout, linear_layout
 from ...process.gaussian_mass import scaled_tail
 from ...random import Sequence, Stream, bits, normal, philox
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 words: Any = st.integers(0, (1 << 32) - 1)
@@ -73,7 +73,7 @@ def two_words_make_two_normal_numbers(seed: int, index: int, count: int) -> floa
             angle = 2 * mpmath.pi * (v + mpmath.mpf(0.5)) / 2**32
             expected += [float(radius * mpmath.cos(angle)), float(radius * mpmath.sin(angle))]
             radii += [float(radius)] * 2
-    return relative(actual, expected[:count], radii[:count])
+    return relative_error(actual, expected[:count], radii[:count])
 
 
 @claim(

@@ -29,7 +29,7 @@ from ...process import (
 )  # fmt: skip
 from ...random import Sequence, Stream, normal
 from ..claim import claim
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..orders import even_log_sigma
 from ..strategies import pairs, schedules, seeds, steps, timesteps
 
@@ -110,7 +110,7 @@ def the_ancestral_step_is_line_4_of_algorithm_2(case: tuple[Schedule, int], seed
         sigma = mpmath.sqrt(beta * (1 - before) / (1 - now) if small else beta) if t > 1 else 0
         exact = np.frompyfunc(mpmath.mpf, 1, 1)
         expected = ((exact(x) - of_eps * exact(eps_hat)) / root + sigma * exact(z)).astype(float)
-    return relative(actual, expected, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
+    return relative_error(actual, expected, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
 
 
 @claim(
@@ -158,7 +158,7 @@ def the_posterior_variance_is_the_right_one_for_data_at_one_point(
     predict = predictor(schedule, lambda x, t: np.full_like(x, x0), "x0")
     start = float(moments[0][chosen[-1]]) * x0, float(moments[1][chosen[-1]])
     laws = _laws(name, schedule, predict, chosen, start)
-    return max(max(relative(m, moments[0][s] * x0, 1), relative(v, moments[1][s], 1)) for s, m, v in laws)
+    return max(max(relative_error(m, moments[0][s] * x0, 1), relative_error(v, moments[1][s], 1)) for s, m, v in laws)
 
 
 @claim(
@@ -172,7 +172,9 @@ def ddim_with_eta_1_is_the_ancestral_step(case: tuple[Schedule, tuple[int, int]]
     x0_hat, eps_hat, z = np.random.default_rng(seed).standard_normal((3, 20))
     x = q_sample(schedule, x0_hat, t, eps_hat)
     actual = ddim_step(schedule, x, t, s, x0_hat, eps_hat, 1.0, z)
-    return relative(actual, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z))
+    return relative_error(
+        actual, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z)
+    )
 
 
 @claim(
@@ -192,7 +194,7 @@ def a_ddim_step_keeps_the_marginals_for_every_eta(case: tuple[Schedule, tuple[in
     with mpmath.workdps(50):
         abar = exact_alpha_bar(schedule.beta, 0, s)
         root, rest = float(mpmath.sqrt(abar)), float(1 - abar)
-    return max(relative(of_x0, root), relative(of_eps**2 + of_noise**2, rest))
+    return max(relative_error(of_x0, root), relative_error(of_eps**2 + of_noise**2, rest))
 
 
 # --- whole runs ---
@@ -213,7 +215,7 @@ def eulers_method_in_sigma_is_ddim_without_noise(case: tuple[Schedule, Any], see
         expected = ddim_step(schedule, x, t, s, *predict(x, t))
         scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
         for solver in (euler, dpmpp_2m):
-            worst = max(worst, relative(next(solver(schedule, predict, x, here))[1], expected, scale))
+            worst = max(worst, relative_error(next(solver(schedule, predict, x, here))[1], expected, scale))
         x = expected
     return worst
 
@@ -233,7 +235,7 @@ def euler_ancestral_is_ancestral_sampling_with_the_posterior_variance(case: tupl
         expected = ancestral_step(schedule, x, t, s, predict(x, t)[0], noise(t))
         _, actual = next(euler_ancestral(schedule, predict, x, [s, t] if s else [t], noise))
         scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
-        worst, x = max(worst, relative(actual, expected, scale)), expected
+        worst, x = max(worst, relative_error(actual, expected, scale)), expected
     return worst
 
 
@@ -252,7 +254,7 @@ def data_at_one_point_are_reached_on_a_straight_line_by_every_solver(
     predict = predictor(schedule, lambda x, t: x0, "x0")
     way = _run(name, schedule, predict, q_sample(schedule, x0, chosen[-1], eps), chosen, None)
     scale = (1 + 1 / np.sqrt(schedule.alpha_bar[chosen[-1]])) * (np.abs(x0) + np.abs(eps))
-    return max(relative(x, q_sample(schedule, x0, s, eps), scale) for s, x in way)
+    return max(relative_error(x, q_sample(schedule, x0, s, eps), scale) for s, x in way)
 
 
 @claim(
@@ -267,7 +269,7 @@ def sampling_a_subsequence_is_sampling_the_respaced_schedule(case: tuple[Schedul
     full = _run(name, schedule, _network(schedule), x, chosen, noise)
     few = _run(name, respaced, _network(respaced), x, range(1, len(chosen) + 1), lambda i: noise(chosen[i - 1]))
     big = 1 + 1 / np.sqrt(schedule.alpha_bar[chosen[-1]])  # x / sqrt(alpha_bar), where it is largest
-    return max(relative(one, other, big + np.abs(one)) for (_, one), (_, other) in zip(full, few, strict=True))
+    return max(relative_error(one, other, big + np.abs(one)) for (_, one), (_, other) in zip(full, few, strict=True))
 
 
 @claim(

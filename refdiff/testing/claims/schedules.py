@@ -24,7 +24,7 @@ from ...process import (
     uniform_steps,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..strategies import lengths, pairs, schedules, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -130,7 +130,7 @@ def the_signal_to_noise_ratio_is_exact_at_both_ends(case: tuple[Schedule, int]) 
     with mpmath.workdps(50):
         alpha_bar = exact_alpha_bar(schedule.beta, 0, t)
         expected = float(alpha_bar / (1 - alpha_bar))
-    return relative(schedule.snr[t], expected) if np.isposinf(schedule.snr[0]) else np.inf
+    return relative_error(schedule.snr[t], expected) if np.isposinf(schedule.snr[0]) else np.inf
 
 
 @claim(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...process import leading_steps, rescaled_linear, uniform_steps
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 
 lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_000))
 
@@ -64,4 +64,4 @@ def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: f
         expected = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
     if not half < below < 2 * half:
         return np.inf
-    return max(relative(schedule.beta[1:], expected[0]), relative(schedule.alpha_bar[-1], expected[1]))
+    return max(relative_error(schedule.beta[1:], expected[0]), relative_error(schedule.alpha_bar[-1], expected[1]))

@@ -19,7 +19,7 @@ from ...training.config import Config, DataConfig, SampleConfig, ScheduleConfig,
 from ...training.step import loss_and_gradient, noised
 from ..claim import claim
 from ..derivatives import complex_step
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 kinds: Any = st.sampled_from(["eps", "x0", "v"])
@@ -81,7 +81,7 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
     gradient, v = models.flatten(g), models.flatten(direction)
     along = sum(float((gradient[name].astype(np.float64) * v[name]).sum()) for name in v)
     size = np.sqrt(sum((gradient[name] ** 2).sum() for name in v) * sum((a**2).sum() for a in v.values()))
-    return max(relative(actual, loss(exact)), float(abs(along - slope) / size))
+    return max(relative_error(actual, loss(exact)), float(abs(along - slope) / size))
 
 
 def _perturbed(p: Any, rng: np.random.Generator) -> Any:

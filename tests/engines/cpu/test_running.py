@@ -12,7 +12,7 @@ from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.models import MODELS, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Sequence
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 workers, blas = (import_module(f"refdiff.engines.cpu.{name}") for name in ("workers", "blas"))
 pool = import_module("refdiff.engines.cpu.memory").pool

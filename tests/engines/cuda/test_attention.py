@@ -8,7 +8,7 @@ from refdiff.engines import reference
 from refdiff.engines.cuda.array import Array
 from refdiff.engines.cuda.attention import _KERNELS, _bfloat16_tiles, attention, attention_backward
 from refdiff.engines.cuda.context import host
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 def draw(*shape, seed=0):

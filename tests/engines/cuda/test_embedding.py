@@ -5,7 +5,7 @@ import pytest
 from emulator.agreement import bound
 
 from refdiff.engines import cuda, reference
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 @pytest.mark.parametrize(

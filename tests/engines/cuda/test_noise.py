@@ -11,7 +11,7 @@ from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 from refdiff.training.graphed import noise_table
 
 SEED = (5 << 32) + 0xFFFFFFFF

@@ -8,7 +8,7 @@ from refdiff.engines import reference
 from refdiff.engines.cuda import norm
 from refdiff.engines.cuda.array import Array
 from refdiff.engines.cuda.context import host
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 def drawn(shape, seed=0):

@@ -7,7 +7,7 @@ from refdiff.engines import cuda
 from refdiff.engines.cuda import noise, optimiser
 from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 from refdiff.training import optimiser as reference
 
 CASES = {

@@ -11,7 +11,7 @@ from refdiff.engines.cuda import sampler
 from refdiff.engines.cuda.context import Context
 from refdiff.engines.cuda.memory import Arena
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 from refdiff.training import SampleConfig, sampling
 from refdiff.training.graphed_sampling import tables
 
