@@ -86,17 +86,17 @@ def l_hybrid_backward(dloss: Array, saved: Any) -> Array:
 def fixed_reverse(
     schedule: Schedule,
     predict: Callable[[Array, Time], tuple[Array, Array]],
-    law: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
+    log_variance: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a `predictor` and a fixed variance, for `bound_terms`.
 
-    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
+    log_variance: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
     `fixed_large_log_variance`, the second as published figures have it.
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
         x0_hat, _ = asked(predict, x_t, t)
-        return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, law)
+        return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, log_variance)
 
     return reverse
 
@@ -105,13 +105,13 @@ def learned_reverse(
     schedule: Schedule,
     model: Callable[[Array, Time], Array],
     kind: str = "eps",
-    clip: tuple[float, float] | None = None,
+    clip_x0: tuple[float, float] | None = None,
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a model that says prediction and v.   [IDDPM] eq. 15"""
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
         prediction, v = _halves(model(x_t, t), x_t)
-        x0_hat, _ = predictor(schedule, lambda *_: prediction, kind, clip)(x_t, t)
+        x0_hat, _ = predictor(schedule, lambda *_: prediction, kind, clip_x0)(x_t, t)
         return posterior_mean(schedule, x_t, x0_hat, t), learned_log_variance(schedule, v, t)[0]
 
     return reverse

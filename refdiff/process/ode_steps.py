@@ -1,6 +1,6 @@
 """One step of the probability-flow ODE and of log p along it, exact for data N(m, c I) however long the step.
 
-A model lives at integers t: a step has its two ends and nothing between, and the last step of the cosine law multiplies
+A model lives at integers t: a step has its two ends and nothing between, and the last step of the cosine schedule multiplies
 sigma by 31.6. With y = x / a and q = s^2 / a^2, a^2 = alpha_bar, s^2 = 1 - alpha_bar, dy = -1/2 grad log p dq. Any c >= 0
 gives
 

@@ -97,9 +97,9 @@ def ddim_step(
     sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
     alpha, beta = schedule.between(t_prev, t)
     one_minus = schedule.one_minus_alpha_bar
-    along = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
-    known = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(along), x) * eps_hat
-    return known + like(sigma, x) * eps if eta else known
+    direction_variance = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
+    mean = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(direction_variance), x) * eps_hat
+    return mean + like(sigma, x) * eps if eta else mean
 
 
 def ddim(

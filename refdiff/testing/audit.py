@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .asking import Asked
+from .checked_scheduler import CheckedScheduler
 from .claim import Claim, Verdict, check
 from .loading import load, no_scheduler, options
 from .scheduler import Declared, offers
 
-__all__ = ["SCHEDULER_CLAIMS", "audit", "load", "options", "report", "unasked"]
+__all__ = ["SCHEDULER_CLAIMS", "audit", "load", "options", "report", "skipped"]
 
 
 def _scheduler_claims() -> list[Claim]:
@@ -61,11 +61,11 @@ def audit(
     if not any(offers(subject, claim.needs) for claim in chosen):
         raise ValueError(no_scheduler(subject))
     subject = _declared(Declared(subject, variance, all_steps, dtype))
-    lacking = unasked(subject, chosen)
+    lacking = skipped(subject, chosen)
     return [_verdict(claim, subject, examples, random, seconds) for claim in chosen if claim.name not in lacking]
 
 
-def unasked(subject: Any, claims: Sequence[Claim] | None = None) -> dict[str, list[str]]:
+def skipped(subject: Any, claims: Sequence[Claim] | None = None) -> dict[str, list[str]]:
     """The claims that are not asked of the subject, each with the methods it lacks for them, or with what is declared."""
     declared = {"all_steps"} if getattr(subject, "all_steps", False) else set()
     if isinstance(subject, Declared) and subject.dtype:
@@ -101,12 +101,12 @@ def _declared(subject: Declared) -> Declared:
     found: dict[str, Any] = {}
     with suppress(Exception, SystemExit):  # what fails here fails as a claim too
         if getattr(subject, "all_steps", None) is None:
-            one = Asked(copy.deepcopy(subject))
+            one = CheckedScheduler(copy.deepcopy(subject))
             everything = list(range(one.T, 0, -1))
             found["all_steps"] = one.T > 3 and all(one.timesteps(n) == everything for n in (2, 3))
     with suppress(Exception, SystemExit):
         if getattr(subject, "variance", None) is None:
-            one = Asked(Declared(copy.deepcopy(subject), all_steps=found.get("all_steps")))
+            one = CheckedScheduler(Declared(copy.deepcopy(subject), all_steps=found.get("all_steps")))
             found["variance"] = "beta" if adds_beta(one) else None
     found = {name: value for name, value in found.items() if value}
     said = {name: vars(subject).get(name) for name in ("variance", "all_steps")}

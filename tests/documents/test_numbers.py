@@ -13,7 +13,7 @@ from refdiff.engines.cpu import recording, winograd
 from refdiff.engines.cuda.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
-from refdiff.testing.scheduler import METHODS
+from refdiff.testing.scheduler import SCHEDULER_METHODS
 from refdiff.training import PRESETS
 from refdiff.training.config import METHODS as SAMPLERS
 from refdiff.training.data import load
@@ -31,8 +31,8 @@ def said():
     """(document, words that it must hold), with the number from where it comes from."""
     digits = load("digits")
     yield "README.md", f"trains on {len(digits.x):,} handwritten digits"
-    yield "CHANGELOG.md", f"{WORDS[len(METHODS)]} methods"
-    yield "docs/verify-your-own.md", f"at most {WORDS[len(METHODS)]} methods"
+    yield "CHANGELOG.md", f"{WORDS[len(SCHEDULER_METHODS)]} methods"
+    yield "docs/verify-your-own.md", f"at most {WORDS[len(SCHEDULER_METHODS)]} methods"
     yield "docs/kernels.md", f"(`refdiff/engines/cuda/device.py`, {WORDS[len(public(Device))]} methods)"
     yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
     yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"

@@ -12,7 +12,7 @@ from documents.running import same_output
 
 from refdiff.process import from_beta, leading_steps, uniform_steps
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
-from refdiff.testing.claim import KINDS as KINDS_OF_FAILURE
+from refdiff.testing.claim import FAILURES
 from refdiff.testing.diffusers import SCHEDULERS, is_scheduler, wrap
 from refdiff.testing.scheduler import RefdiffScheduler
 
@@ -175,21 +175,21 @@ def test_variances_and_thresholds_are_asked_properly(given):
 
 
 @pytest.mark.parametrize(
-    ("name", "law", "holds"),
+    ("name", "schedule", "holds"),
     [
         ("DDPMScheduler", "linear", True), ("DDPMScheduler", "scaled_linear", True), ("DDPMScheduler", "sigmoid", True),
         ("DDPMScheduler", "squaredcos_cap_v2", True), ("HeunDiscreteScheduler", "exp", True),
         ("DDPMScheduler", "laplace", False),
     ],
 )  # fmt: skip
-def test_schedules_are_held_against_their_published_definition(name, law, holds):
-    (verdict,) = audit(load(f"diffusers:{name}", {"beta_schedule": law}), match="law it names")
+def test_schedules_are_held_against_their_published_definition(name, schedule, holds):
+    (verdict,) = audit(load(f"diffusers:{name}", {"beta_schedule": schedule}), match="schedule it names")
     assert verdict.holds is holds
     assert holds or (verdict.kind == "fault" and "sqrt(alpha_bar) of laplace" in verdict.message)
 
 
 def test_betas_of_ones_own_have_no_law():
-    assert load("diffusers:DDPMScheduler", {"trained_betas": [0.1, 0.2]}).law() is None
+    assert load("diffusers:DDPMScheduler", {"trained_betas": [0.1, 0.2]}).published_schedule() is None
 
 
 def test_a_module_here_is_not_taken_for_one_that_diffusers_imports(tmp_path):
@@ -224,7 +224,7 @@ def test_the_pages_table_is_so(row):
     verdicts = audit(load(f"diffusers:{name}", options(given)), seconds=300)
     numbers = {claim.name: i for i, claim in enumerate(SCHEDULER_CLAIMS, 1)}
     assert len(verdicts) == int(asked)
-    for kind, told in zip(KINDS_OF_FAILURE, failing, strict=True):
+    for kind, told in zip(FAILURES, failing, strict=True):
         assert [numbers[v.claim.name] for v in verdicts if v.kind == kind] == [int(n) for n in re.findall(r"\d+", told)]
 
 

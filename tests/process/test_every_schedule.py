@@ -173,10 +173,10 @@ def log_variances(schedule, e, name):
         elif name == "fixed_log_variance":
             actual, expected = process.fixed_log_variance(schedule, X[0], t), [low] * 3
         else:
-            law = {"posterior": low, "step": high, "fixed_large": low if t == 1 else high}[
+            value = {"posterior": low, "step": high, "fixed_large": low if t == 1 else high}[
                 name.removesuffix("_log_variance")
             ]
-            actual, expected = getattr(process, name)(schedule, t), [law]
+            actual, expected = getattr(process, name)(schedule, t), [value]
         worst = max(worst, off(actual, expected, 1))
     return worst
 

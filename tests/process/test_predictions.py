@@ -149,7 +149,7 @@ def test_a_step_a_sample_mixes_the_results_of_each_and_keeps_the_dtype(
 def test_a_clipped_predictor_stays_in_range_and_explains_x(kind, dtype, schedule, shape, seed, mixed, data):
     x, prediction = np.random.default_rng(seed).standard_normal((2, *shape)).astype(dtype)
     t = np.array([data.draw(steps(schedule)) for _ in range(shape[0])]) if mixed else data.draw(steps(schedule))
-    x0_hat, eps_hat = predictor(schedule, lambda x_t, t: prediction, kind, clip=(-1, 0.5))(x, t)
+    x0_hat, eps_hat = predictor(schedule, lambda x_t, t: prediction, kind, clip_x0=(-1, 0.5))(x, t)
     assert x0_hat.dtype == eps_hat.dtype == dtype
     assert np.all((x0_hat >= -1) & (x0_hat <= 0.5))
     column = (-1, *[1] * (len(shape) - 1))
@@ -180,8 +180,8 @@ def test_a_predictor_without_clip_converts(kind, schedule, shape, seed, data):
 
 @pytest.mark.parametrize("clip", [(1, -1), (1, 1), (np.nan, 1)])
 def test_a_range_turned_round_is_refused(clip):
-    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high.* got"):
-        predictor(linear(), lambda x, t: x, clip=clip)
+    with pytest.raises(ValueError, match=r"clip_x0: expected \(low, high\) with low < high.* got"):
+        predictor(linear(), lambda x, t: x, clip_x0=clip)
 
 
 @pytest.mark.parametrize(

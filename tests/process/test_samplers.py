@@ -311,7 +311,7 @@ def test_samples_with_the_perfect_denoiser_have_the_mixtures_moments(sampler):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_samplers_keep_the_dtype(dtype):
     schedule, (x,) = linear(20), draws(3, (2, 3), 1).astype(dtype)
-    predict = predictor(schedule, lambda x, t: np.tanh(x), "v", clip=(-1, 1))
+    predict = predictor(schedule, lambda x, t: np.tanh(x), "v", clip_x0=(-1, 1))
     noise = lambda t: noise_of(3, (2, 3))(t).astype(dtype)  # noqa: E731
     for trajectory in (
         ancestral(schedule, predict, x, range(1, 21), noise),
@@ -503,7 +503,7 @@ def test_solvers_in_sigma_refuse_an_infinite_one_and_say_what_to_do():
 def test_solvers_keep_library_and_dtype(library, dtype, numpy):
     library = np if numpy else library
     schedule, x = linear(20, 0.01, 0.3), draws(3, (2, 3), 1)[0].astype(dtype)
-    predict = predictor(schedule, lambda x, t: x / (2 + 0.1 * t), "v", clip=(-1, 1))
+    predict = predictor(schedule, lambda x, t: x / (2 + 0.1 * t), "v", clip_x0=(-1, 1))
     for solver in (*SOLVERS, ddim_inversion, partial(euler_ancestral, noise=lambda t: library.asarray(x))):
         for _, x_t in solver(schedule, predict, library.asarray(x), [1, 7, 20]):
             assert type(x_t) is type(library.asarray(x))
@@ -515,13 +515,13 @@ def test_solvers_keep_library_and_dtype(library, dtype, numpy):
 
 def test_the_page_of_orders_is_what_is_measured():
     page = json.loads((Path(__file__).parents[2] / "docs/orders.json").read_text())
-    assert set(page["solvers"]) == set(orders.SOLVERS)
+    assert set(page["solvers"]) == set(orders.ODE_SOLVERS)
     assert set(page["stochastic"]) == set(orders.STOCHASTIC)
     for group in ("solvers", "stochastic"):
         for row in page[group].values():
             assert abs(row["measured"] - row["published"]) <= 0.05
             assert abs(orders.order(row["errors"]) - row["measured"]) <= 0.002
-    for name, (solver, _) in orders.SOLVERS.items():
+    for name, (solver, _) in orders.ODE_SOLVERS.items():
         assert np.allclose(
             orders.solver_errors(solver, (8, 32)), np.array(page["solvers"][name]["errors"])[[0, 2]], 1e-3
         )

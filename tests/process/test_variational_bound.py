@@ -279,14 +279,14 @@ def test_the_terms_over_a_batch_are_the_terms_one_by_one(schedule, seed):
     rng = np.random.default_rng(seed)
     x0, eps = levels(rng, (3, 4), 17), rng.standard_normal((schedule.T + 1, 3, 4))
     predict = predictor(schedule, lambda x, t: 0.5 * x)
-    for law in (posterior_log_variance, step_log_variance):
-        reverse = fixed_reverse(schedule, predict, law)
+    for fixed in (posterior_log_variance, step_log_variance):
+        reverse = fixed_reverse(schedule, predict, fixed)
         actual = bound_terms(schedule, reverse, x0, lambda t: eps[t], 17)
         assert actual.shape == (schedule.T + 1, 3)
         for t in range(1, schedule.T + 1):
             x_t = q_sample(schedule, x0, t, eps[t])
             mean = posterior_mean(schedule, x_t, predict(x_t, t)[0], t)
-            log_variance = np.full_like(x_t, law(schedule, t))
+            log_variance = np.full_like(x_t, fixed(schedule, t))
             term, _ = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, 17)
             assert np.array_equal(actual[t - 1], term)
         assert np.array_equal(actual[-1], prior_matching(schedule, x0))

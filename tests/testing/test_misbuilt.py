@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from refdiff.process import uniform_steps
-from refdiff.testing.asking import Asked
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit
+from refdiff.testing.checked_scheduler import CheckedScheduler
 from refdiff.testing.claims.steps import misses, take
-from refdiff.testing.laws import published
+from refdiff.testing.published_schedules import published
 from refdiff.testing.scheduler import Declared
 
 
@@ -172,11 +172,11 @@ class AllStepsInSingle(AllSteps):
 @pytest.mark.parametrize("T", [1000, 4000])
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_the_rounding_of_a_small_step_is_no_fault(T, dtype):
-    ask = Asked(Declared(AllStepsInSingle(T, rescaled(T)), dtype=dtype))
+    checked = CheckedScheduler(Declared(AllStepsInSingle(T, rescaled(T)), dtype=dtype))
     for t in (1, 2, 3, 5, 10, 20, 50, 100, T // 2, T - 1, T):
-        step = take(ask, T, (T - t + 0.5) / T, seed=t)
+        step = take(checked, T, (T - t + 0.5) / T, seed=t)
         assert step.t == t
-        assert max(misses(ask, step)) < 0.01, str(step)
+        assert max(misses(checked, step)) < 0.01, str(step)
 
 
 RUNS = [claim for claim in SCHEDULER_CLAIMS if "sample" in claim.needs and claim.examples > 1]
@@ -353,7 +353,7 @@ class Backwards(Doubles):
 class Named(Doubles):
     """Linear, and says so."""
 
-    def law(self):
+    def published_schedule(self):
         return "linear", {"T": self.T, "beta_start": 1e-4, "beta_end": 0.06}
 
 
@@ -371,7 +371,7 @@ class LaplaceRoot(Named):
         root = published("laplace", T=300, floor=1e-6)[0]
         super().__init__(1000, 1 - root[1:] / root[:-1])
 
-    def law(self):
+    def published_schedule(self):
         return "laplace", {"T": 300, "floor": 1e-6}
 
 
@@ -414,8 +414,8 @@ MISBUILT = {  # the claims that must fail, and whether others may
         },
         False,
     ),
-    Misnamed: ({"alpha bar is that of the law it names": "fault"}, False),
-    LaplaceRoot: ({"alpha bar is that of the law it names": "fault"}, True),
+    Misnamed: ({"alpha bar is that of the schedule it names": "fault"}, False),
+    LaplaceRoot: ({"alpha bar is that of the schedule it names": "fault"}, True),
     HalfTables: ({"alpha bar falls from one": "fault"}, True),
 }
 

@@ -182,8 +182,8 @@ def samples_of_a_mixture_have_its_moments(seed: int) -> float:
     )
 
 
-def _law(name: str, T: int) -> Schedule:
-    """That law in T steps with as much noise in all for every T."""
+def _schedule(name: str, T: int) -> Schedule:
+    """That schedule in T steps with as much noise in all for every T."""
     if name in ("cosine", "sigmoid"):
         return SCHEDULES[name](T)
     return (
@@ -235,13 +235,13 @@ def the_gap_of_the_bound_is_the_divergence_of_whole_paths(
     r"\mathbb E[L_{\mathrm{vlb}}] \to \mathbb E[-\log p(x_0)] \quad\text{as } T \to \infty",
     source="[VDM] section 4", of=GaussianMixture.bound, against="the entropy, and half the gap at half as many steps",
     bound=1.0, seed=seeds(),
-    law=st.sampled_from(sorted(SCHEDULES)), examples=9,
+    kind=st.sampled_from(sorted(SCHEDULES)), examples=9,
 )  # fmt: skip
-def the_gap_of_the_bound_is_positive_and_falls_with_the_number_of_steps(seed: int, law: str) -> float:
-    """For one Gaussian in the plane, on every law with T = 100, 200, 400 and as much noise in all: twice the steps must take
-    the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger ratio over 0.6."""
+def the_gap_of_the_bound_is_positive_and_falls_with_the_number_of_steps(seed: int, kind: str) -> float:
+    """For one Gaussian in the plane, on every schedule with T = 100, 200, 400 and as much noise in all: twice the steps must
+    take the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger ratio over 0.6."""
     data = _mixture(seed, 2, K=1)
-    gaps = [data.bound(_law(law, T)).sum() - _entropy(data.covariances[0]) for T in (100, 200, 400)]
+    gaps = [data.bound(_schedule(kind, T)).sum() - _entropy(data.covariances[0]) for T in (100, 200, 400)]
     return max(b / a for a, b in pairwise(gaps)) / 0.6 if min(gaps) > 0 else np.inf
 
 

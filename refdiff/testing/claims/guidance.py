@@ -186,7 +186,7 @@ def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
     seed=seeds(), quantile=st.floats(0, 1), size=st.floats(0.1, 3), n=st.integers(1, 40),
 )  # fmt: skip
 def dynamic_thresholding_brings_a_sample_into_range(seed: int, quantile: float, size: float, n: int) -> float:
-    """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip` of a predictor, x_t is
+    """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip_x0` of a predictor, x_t is
     still sqrt(abar_t) x0_hat + sqrt(1 - abar_t) eps_hat."""
     x0 = size * np.random.default_rng(seed).standard_normal((4, n, 2))
     actual = dynamic_threshold(x0, quantile)

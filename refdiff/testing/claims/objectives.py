@@ -50,7 +50,9 @@ plain: Any = schedules(respaced=False)
 with_step: Any = plain.flatmap(lambda s: st.tuples(st.just(s), steps(s)))
 late: Any = plain.filter(lambda s: s.T > 1).flatmap(lambda s: st.tuples(st.just(s), steps(s, first=2)))
 longer: Any = schedules(max_T=40).filter(lambda s: s.T > 1)
-laws: Any = st.sampled_from([(posterior_log_variance, posterior_variance), (step_log_variance, step_variance)])
+fixed_variances: Any = st.sampled_from(
+    [(posterior_log_variance, posterior_variance), (step_log_variance, step_variance)]
+)
 
 
 # L_{t-1} as a weighted squared error, and the losses made of that.
@@ -93,11 +95,11 @@ def a_denoising_term_is_the_divergence_from_the_posterior(case: tuple[Schedule, 
     r" w_\mu = \frac{1}{2\sigma_t^2},\ w_\epsilon = \frac{\beta_t^2}{2\sigma_t^2 \alpha_t (1 - \bar\alpha_t)},"
     r"\ w_{x_0} = \frac{\bar\alpha_{t-1}\beta_t^2}{2\sigma_t^2 (1 - \bar\alpha_t)^2}",
     source="[DDPM] eqs. 8 and 12", of=vlb_weight, against="the divergence itself, for y of every kind of prediction",
-    bound=1e-13, case=late, kind=st.sampled_from(PREDICTIONS), law=laws, seed=seeds(), examples=60,
+    bound=1e-13, case=late, kind=st.sampled_from(PREDICTIONS), fixed=fixed_variances, seed=seeds(), examples=60,
 )  # fmt: skip
-def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kind: str, law: Any, seed: int) -> float:
+def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kind: str, fixed: Any, seed: int) -> float:
     """L_{t-1} of a wrong prediction less that of the right one, for either fixed variance."""
-    (schedule, t), (log_variance, variance) = case, law
+    (schedule, t), (log_variance, variance) = case, fixed
     x0, eps, off = np.random.default_rng(seed).standard_normal((3, 20, 1))
     x_t, right = q_sample(schedule, x0, t, eps), target(schedule, kind, x0, eps, t)
     weight, sigma2 = float(vlb_weight(schedule, t, kind, variance)), float(variance(schedule, t))

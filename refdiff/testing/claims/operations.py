@@ -109,7 +109,7 @@ def a_shift_in_time_rotates_the_embedding(channels: int, convention: str, t: int
 
 @claim(
     r"y = \frac{m}{1 - p}\, x,\quad \Pr(m = 1) = 1 - p,\quad \mathbb E[y] = x",
-    source="[Dropout]", of=reference.dropout, against="rational arithmetic on the random words, and the binomial law",
+    source="[Dropout]", of=reference.dropout, against="rational arithmetic on the random words, and the binomial",
     bound=5.0, seed=seeds(), rate=st.floats(0, 0.9), examples=15,
 )  # fmt: skip
 def dropout_keeps_the_mean(seed: int, rate: float) -> float:

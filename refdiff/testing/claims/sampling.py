@@ -64,7 +64,7 @@ def _run(name: str, schedule: Schedule, predict: Any, x: np.ndarray, chosen: Any
     return list(QUIET[name](schedule, predict, x, chosen))
 
 
-def _laws(
+def _moments_of_steps(
     name: str, schedule: Schedule, predict: Any, chosen: Any, start: tuple[float, float]
 ) -> list[tuple[int, float, float]]:
     """(s, mean, variance) of x_s along a run from x_T ~ N(start), exactly, for a prediction that is linear in x.
@@ -81,11 +81,11 @@ def _laws(
         return kick
 
     mean, variance = start
-    laws = []
+    of_steps = []
     for s, (zero, one, *kicks) in _run(name, schedule, predict, x, chosen, noise):
         gain, gains = float(one[0] - zero[0]), np.array(kicks)[:, 0] - zero[0]
-        laws.append((s, float(zero[0]) + gain * mean, gain**2 * variance + float(gains @ gains)))
-    return laws
+        of_steps.append((s, float(zero[0]) + gain * mean, gain**2 * variance + float(gains @ gains)))
+    return of_steps
 
 
 # --- the steps ---
@@ -139,8 +139,8 @@ def beta_is_the_right_variance_for_standard_normal_data(case: tuple[Schedule, An
     is alpha_{t|0}, not 1."""
     schedule, chosen = case
     predict = predictor(schedule, lambda x, t: np.sqrt(schedule.alpha_bar[t]) * x, "x0")
-    *laws, (_, mean, last) = _laws("ancestral, beta", schedule, predict, chosen, (0.0, 1.0))
-    errors = [max(abs(m), abs(v - 1)) for _, m, v in laws]
+    *of_steps, (_, mean, last) = _moments_of_steps("ancestral, beta", schedule, predict, chosen, (0.0, 1.0))
+    errors = [max(abs(m), abs(v - 1)) for _, m, v in of_steps]
     return max([*errors, abs(mean), abs(last - schedule.alpha_bar[chosen[0]])])
 
 
@@ -157,8 +157,10 @@ def the_posterior_variance_is_the_right_one_for_data_at_one_point(
     moments = np.sqrt(schedule.alpha_bar), schedule.one_minus_alpha_bar
     predict = predictor(schedule, lambda x, t: np.full_like(x, x0), "x0")
     start = float(moments[0][chosen[-1]]) * x0, float(moments[1][chosen[-1]])
-    laws = _laws(name, schedule, predict, chosen, start)
-    return max(max(relative_error(m, moments[0][s] * x0, 1), relative_error(v, moments[1][s], 1)) for s, m, v in laws)
+    of_steps = _moments_of_steps(name, schedule, predict, chosen, start)
+    return max(
+        max(relative_error(m, moments[0][s] * x0, 1), relative_error(v, moments[1][s], 1)) for s, m, v in of_steps
+    )
 
 
 @claim(
@@ -288,7 +290,9 @@ def every_sampler_reaches_the_exact_distribution_of_a_gaussian(mean: float, c: f
     for name in (*NOISY, *QUIET):
         errors = []
         for gap in (16, 4):
-            _, m, v = _laws(name, schedule, predict, range(1, 1026, gap), (np.sqrt(a2) * mean, a2 * c + s2))[-1]
+            _, m, v = _moments_of_steps(
+                name, schedule, predict, range(1, 1026, gap), (np.sqrt(a2) * mean, a2 * c + s2)
+            )[-1]
             errors.append(abs(m - mean) + abs(v - c))
         worst = max(worst, errors[1] / errors[0] / 0.35, errors[1] / 0.05)
     return worst

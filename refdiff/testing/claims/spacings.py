@@ -1,4 +1,4 @@
-"""Claims about the number of steps: which n of the T are taken, and a law that hardly knows how many there are."""
+"""Claims about the number of steps: which n of the T are taken, and a schedule that hardly knows how many there are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def leading_steps_begin_at_1_and_stop_short_of_T(T: int, share: float) -> float:
     source="[IDDPM], its code", of=rescaled_linear, against="50-digit arithmetic, and the limit", bound=1e-14,
     T=st.integers(50, 5000), start=st.floats(1e-6, 1e-3), end=st.floats(2e-3, 0.02),
 )  # fmt: skip
-def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: float) -> float:
+def the_rescaled_linear_schedule_has_one_end_for_every_T(T: int, start: float, end: float) -> float:
     """log alpha_bar_T is below its limit by half the sum of beta^2 and less than twice that."""
     schedule = rescaled_linear(T, start, end)
     with mpmath.workdps(50):
