@@ -90,7 +90,7 @@ def measure(
                     f"differs from {judged[0]} by {entry['difference']:.1e} in norm, more than {tolerance:.0e}"
                 )
         ready.append(name)
-    times = _turns(
+    times = in_turns(
         {name: peers[name] for name in ready}, record["peers"], budget, rounds, repeats, case.get("copies", 1)
     )
     for name, rows in times.items():
@@ -128,7 +128,7 @@ def _length(a: np.ndarray) -> int:
     return int(a[0]) if a.size else 0
 
 
-def _turns(
+def in_turns(
     peers: Mapping[str, PeerProcess],
     entries: dict[str, Any],
     budget: Budget,

@@ -97,7 +97,7 @@ def test_short_runs_are_warmed_up(monkeypatch, seconds, copies, ahead):
             asked.append(runs)
             return [seconds] if runs == 1 else [99.0] * (runs - 3) + [seconds] * 3
 
-    times = harness._turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3, copies=copies)
+    times = harness.in_turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3, copies=copies)
     assert asked == [1] + [ahead + 3] * 4
     assert times == {"ours": [[seconds] * 3] * 4}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from documents.reading import ROOT, Block, Command
 
-from refdiff.cli import _parser, main
+from refdiff.cli import main, make_parser
 from refdiff.storage import save_folder
 from refdiff.training.data import load
 
@@ -129,7 +129,7 @@ def mentioned(command: Command) -> bool:
         return False
     err = io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err), contextlib.suppress(SystemExit):
-        _parser().parse_args(shlex.split(command.text)[1:])
+        make_parser().parse_args(shlex.split(command.text)[1:])
     return bool(re.search("are required|expected one argument", err.getvalue()))
 
 

@@ -238,8 +238,9 @@ def the_gap_of_the_bound_is_the_divergence_of_whole_paths(
     kind=st.sampled_from(sorted(SCHEDULES)), examples=9,
 )  # fmt: skip
 def the_gap_of_the_bound_is_positive_and_falls_with_the_number_of_steps(seed: int, kind: str) -> float:
-    """For one Gaussian in the plane, on every schedule with T = 100, 200, 400 and as much noise in all: twice the steps must
-    take the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger ratio over 0.6."""
+    """For one Gaussian in the plane, on every schedule with T = 100, 200, 400 and as much noise in all: twice the
+    steps must take the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger
+    ratio over 0.6."""
     data = _mixture(seed, 2, K=1)
     gaps = [data.bound(_schedule(kind, T)).sum() - _entropy(data.covariances[0]) for T in (100, 200, 400)]
     return max(b / a for a, b in pairwise(gaps)) / 0.6 if min(gaps) > 0 else np.inf
