@@ -2,18 +2,17 @@
 
 import json
 import os
-import shutil
 import sys
 import textwrap
 from collections import Counter
 
 import pytest
+from helpers import emulated
 
 from benchmarks import gpu, gpu_checks
 from benchmarks.suite import ROOT, Incomplete, Suite, counted
 from refdiff.benchmark import Budget, PeerProcess, harness
 
-emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 PEER = """
 import ctypes, os, signal, sys, time
 import numpy as np

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from documents.reading import ROOT, Block, Command
+from documents.reading import Block, Command
+from helpers import ROOT
 
 from refdiff.cli import main, make_parser
 from refdiff.storage import save_folder

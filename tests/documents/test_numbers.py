@@ -5,7 +5,8 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from documents.reading import ROOT, documents
+from documents.reading import documents
+from helpers import ROOT
 
 from refdiff import models
 from refdiff.benchmark import harness

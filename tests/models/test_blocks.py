@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +17,6 @@ batches = st.integers(1, 3)
 sizes = st.sampled_from([2, 4])
 channels = st.sampled_from([4, 8, 12])
 heads = st.sampled_from([1, 2, 4])
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def check(forward, backward, inputs, seed):

@@ -4,8 +4,10 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+from helpers import dense, silu
 from hypothesis import given
 from hypothesis import strategies as st
+from models.cases import case
 
 from refdiff import models
 from refdiff.engines import reference as engine
@@ -24,12 +26,6 @@ configs = st.builds(
 )
 
 
-def case(drawn, config, seed, n=3, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    p = drawn(layout(config), seed, dtype)
-    return p, rng.standard_normal((n, *config.shape)).astype(dtype), rng.integers(1, 1001, n)
-
-
 @given(configs, seeds)
 def test_backward(drawn, config, seed):
     p, x, t = case(drawn, config, seed)
@@ -44,12 +40,6 @@ def test_backward(drawn, config, seed):
 
 @given(configs, seeds)
 def test_forward_is_what_the_docstring_says(drawn, config, seed):
-    def dense(x, q):
-        return x @ q["weight"] + q["bias"]
-
-    def silu(x):
-        return x / (1 + np.exp(-x))
-
     p, x, t = case(drawn, config, seed)
     y, _ = models.forward(engine, config, p, x, t)
     emb = engine.time_embedding(t, config.width, config.time, np.float64)

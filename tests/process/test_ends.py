@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from helpers import ends_and_middle
 
 from refdiff.process import (
     constant,
@@ -41,15 +42,10 @@ def exact(schedule, t):
     return alpha[t], 1 - alpha[t], before, before * alpha[t]
 
 
-def times(schedule):
-    T = schedule.T
-    return sorted({1, 2, T // 2, T - 1, T} & set(range(1, T + 1)))
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_posterior_and_its_variances_in_500_digits(name):
     schedule = SCHEDULES[name]
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         with mpmath.workdps(500):  # 1 - 1e-200 has 200 of them
             alpha, beta, before, now = exact(schedule, t)
             tilde = beta * (1 - before) / (1 - now)
@@ -79,7 +75,7 @@ def double(v):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_learned_log_variances_in_every_precision(name, numbers):
     schedule, (v, eps) = SCHEDULES[name], numbers
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         with mpmath.workdps(500):
             _, beta, before, now = exact(schedule, max(t, min(2, schedule.T)))
             low = mpmath.log(beta * (1 - before) / (1 - now) if before < 1 else beta)
@@ -95,7 +91,11 @@ def test_terms_of_the_bound_over_many_elements(name, dtype):
     schedule = SCHEDULES[name]
     eps = float(np.finfo(dtype).eps)
     rng = np.random.default_rng(1)
-    for t in (t for t in times(schedule) if t > 1 and (dtype == "float64" or posterior_variance(schedule, t) > 1e-30)):
+    for t in (
+        t
+        for t in ends_and_middle(schedule)
+        if t > 1 and (dtype == "float64" or posterior_variance(schedule, t) > 1e-30)
+    ):
         x0, z, off, more = rng.standard_normal((4, 1, ELEMENTS)).astype(dtype)
         x_t, sigma = q_sample(schedule, x0, t, z), np.sqrt(posterior_variance(schedule, t))
         mean = posterior_mean(schedule, x_t, x0, t) + (sigma * off).astype(dtype)

@@ -11,6 +11,7 @@ from functools import cache, partial
 import mpmath
 import numpy as np
 import pytest
+from helpers import ends_and_middle
 
 from refdiff import process
 from refdiff.process import CONVERSIONS, PREDICTIONS, GaussianMixture, Schedule
@@ -68,14 +69,9 @@ class Exactly:
 exactly = cache(lambda name: Exactly(EVERY[name]))
 
 
-def times(schedule):
-    T = schedule.T
-    return sorted({t for t in (1, 2, T // 2, T - 1, T) if 1 <= t <= T})  # five of them at most
-
-
 def spans(schedule):
     """(s, t) with s < t: neighbours, from 0, and long ones."""
-    return sorted({(s, t) for t in times(schedule) for s in (0, t // 2, t - 1) if s < t})
+    return sorted({(s, t) for t in ends_and_middle(schedule) for s in (0, t // 2, t - 1) if s < t})
 
 
 def beginning(schedule):
@@ -164,7 +160,7 @@ def posterior(schedule, e, name):
 )
 def log_variances(schedule, e, name):
     worst = 0.0
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         small = e.posterior(max(t, 2))[2] if schedule.T > 1 else e.beta[1]
         low, high = mpmath.log(small) if small else -mpmath.inf, mpmath.log(e.beta[t])
         if name == "learned_log_variance":
@@ -188,7 +184,7 @@ def log_variances(schedule, e, name):
 def conversions(schedule, e, name):
     pairs = [pair for pair, f in CONVERSIONS.items() if name in (f.__name__, "convert", "predictor")]
     worst = 0.0
-    for t in times(schedule)[:: 2 if len(pairs) > 1 else 1]:
+    for t in ends_and_middle(schedule)[:: 2 if len(pairs) > 1 else 1]:
         for source, target in pairs:
             exact = e.conversion(source, target, t)
             if exact is None or any(abs(v) > 1e300 for v in exact):
@@ -209,13 +205,13 @@ def conversions(schedule, e, name):
 def targets(schedule, e, name):
     return max(
         close(process.target(schedule, kind, X[0], X[1], t), *zip(e.kind(kind, t), X, strict=False))
-        for t in times(schedule) for kind in PREDICTIONS
+        for t in ends_and_middle(schedule) for kind in PREDICTIONS
     )  # fmt: skip
 
 
 @check("classifier_guidance")
 def guidance(schedule, e, name):
-    actual = [(t, process.classifier_guidance(schedule, X[0], t, X[1], X[2], 1.5)) for t in times(schedule)]
+    actual = [(t, process.classifier_guidance(schedule, X[0], t, X[1], X[2], 1.5)) for t in ends_and_middle(schedule)]
     return max(close(c, (mp(1), X[1]), (mp(-1.5) * e.a_s(t)[1], X[2])) for t, c in actual)
 
 
@@ -225,7 +221,7 @@ def guidance(schedule, e, name):
 @check("error_scale", "vlb_weight", "min_snr_weight", "p2_weight")
 def weights(schedule, e, name):
     worst = 0.0
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         for kind in PREDICTIONS:
             p, q = e.kind(kind, t)
             if e.abar[t] == 0 or (kind == "mu" and t == 1):
@@ -340,7 +336,7 @@ def bound(schedule, e, name):
 
     if name == "bound_terms":
         terms = process.bound_terms(schedule, guess, at(x0), lambda t: at(eps), None, "nats")
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         if t == 1 or e.abar[t] == 0:
             continue  # the decoder's term needs no schedule; where alpha_bar = 0 eps says nothing of the mean
         _, s = e.a_s(t)
@@ -386,10 +382,10 @@ def rescaled(schedule, e, name):
             process.rescale_zero_terminal_snr(schedule)
         return 0.0
     actual, first, last = process.rescale_zero_terminal_snr(schedule), root(e.abar[1]), root(e.abar[-1])
-    exact = [(first * (root(e.abar[t]) - last) / (first - last)) ** 2 for t in times(schedule)]
+    exact = [(first * (root(e.abar[t]) - last) / (first - last)) ** 2 for t in ends_and_middle(schedule)]
     return max(
-        off(actual.alpha_bar[times(schedule)], exact),
-        off(actual.one_minus_alpha_bar[times(schedule)], [1 - v for v in exact]),
+        off(actual.alpha_bar[ends_and_middle(schedule)], exact),
+        off(actual.one_minus_alpha_bar[ends_and_middle(schedule)], [1 - v for v in exact]),
     )
 
 
@@ -397,8 +393,8 @@ def rescaled(schedule, e, name):
 def spans_of_schedule(schedule, e, name):
     if name == "Schedule.between":
         return max(off(schedule.between(s, t), e.between(s, t)) for s, t in spans(schedule))
-    few = schedule.respaced(times(schedule))
-    ends = list(zip([0, *times(schedule)][:-1], times(schedule), strict=True))
+    few = schedule.respaced(ends_and_middle(schedule))
+    ends = list(zip([0, *ends_and_middle(schedule)][:-1], ends_and_middle(schedule), strict=True))
     return max(
         off(few.alpha[1:], [e.between(*p)[0] for p in ends]), off(few.beta[1:], [e.between(*p)[1] for p in ends])
     )
@@ -441,7 +437,7 @@ def flow(schedule, e, name):
 @check(*(f"GaussianMixture.{name}" for name in ("log_density", "score", "eps", "x0", "v", "x0_error")))
 def mixtures(schedule, e, name):
     worst, x = 0.0, 0.4
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         (a, s), method = e.a_s(t), name.split(".")[1]
         logs, given = [], []
         for w, m, c in zip(EXACT.weights, EXACT.means[:, 0], EXACT.covariances[:, 0, 0], strict=True):
@@ -466,7 +462,7 @@ def bound_of_mixture(schedule, e, name):
     m, c, T = mp("0.25"), mp("0.5"), schedule.T
     actual = GaussianMixture([1.0], [[0.25]], [[[0.5]]]).bound(schedule)
     worst = off(actual[-1:], [(e.abar[T] * (c + m**2 - 1) - mpmath.log(1 - e.abar[T])) / 2], 1e-3 * float(e.abar[T]))
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         of_x0, _, variance = e.posterior(t)
         a, s = e.a_s(t)
         ratio = variance / e.beta[t]

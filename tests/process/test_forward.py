@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import draws
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -23,10 +24,6 @@ from refdiff.process import (
 )
 from refdiff.random import Sequence, normal
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
-
-
-def draws(seed, shape, n=2):
-    return np.random.default_rng(seed).standard_normal((n, *shape))
 
 
 @given(schedules(max_T=200, terminal=True), st.data())

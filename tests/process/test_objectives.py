@@ -5,6 +5,7 @@ from math import fsum
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -25,7 +26,6 @@ from refdiff.testing.derivatives import check_backward
 from refdiff.testing.strategies import schedules, seeds, shapes, steps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -21,7 +22,6 @@ from refdiff.process import (
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 def alpha_exact(schedule):

@@ -7,6 +7,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from helpers import draws, exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -39,12 +40,30 @@ from refdiff.testing import orders
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, timesteps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
+
+
 etas = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.01, 0.99))
 
 
-def draws(seed, shape, n=2):
-    return np.random.default_rng(seed).standard_normal((n, *shape))
+def sure_of(x0, schedule, kind):
+    """A network that says x0, or v of it, whatever x is."""
+
+    def model(x, t):
+        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
+        return x0 if kind == "x0" else (a * x - x0) / s
+
+    return model
+
+
+def recorded():
+    """A `predict`, and the list of the steps at which it was asked."""
+    seen = []
+
+    def predict(x, t):
+        seen.append(t)
+        return 0.5 * x, 0.1 * x
+
+    return predict, seen
 
 
 def noise_of(seed, shape):
@@ -194,10 +213,7 @@ def test_a_run_may_start_where_alpha_bar_is_zero(kind):
     x0, x = draws(5, (2, 3))
     schedule = from_beta([*np.full(9, 0.2), 1.0])
 
-    def model(x, t):
-        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
-        return x0 if kind == "x0" else (a * x - x0) / s
-
+    model = sure_of(x0, schedule, kind)
     for eta in (0.0, 0.6, 1.0):
         actual = final(ddim(schedule, predictor(schedule, model, kind), x, range(1, 11), noise_of(5, (2, 3)), eta))
         assert norm(actual - x0) <= 1e-14 * norm(x0)
@@ -413,23 +429,13 @@ def test_solvers_yield_every_step_on_the_way_down_and_inversion_on_the_way_up(sc
     ],
 )
 def test_a_solver_asks_at_the_steps_given_only(solver, asked):
-    seen = []
-
-    def predict(x, t):
-        seen.append(t)
-        return 0.5 * x, 0.1 * x
-
+    predict, seen = recorded()
     final(solver(linear(), predict, X, [10, 100, 200, 300]))
     assert seen == asked
 
 
 def test_2s_asks_halfway_in_lambda_or_at_the_neighbour():
-    schedule, seen = linear(), []
-
-    def predict(x, t):
-        seen.append(t)
-        return 0.5 * x, 0.1 * x
-
+    schedule, (predict, seen) = linear(), recorded()
     final(dpmpp_2s(schedule, predict, X, [9, 10, 300]))
     assert [seen[0], *seen[2:]] == [300, 10, 9, 9]
     half_log_snr = np.log(schedule.snr[1:]) / 2
@@ -474,10 +480,7 @@ def test_dpm_solvers_may_start_where_alpha_bar_is_zero(kind):
     x0, x = draws(6, (2, 3))
     schedule = from_beta([*np.full(9, 0.2), 1.0])
 
-    def model(x, t):
-        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
-        return x0 if kind == "x0" else (a * x - x0) / s
-
+    model = sure_of(x0, schedule, kind)
     for solver in (dpmpp_2m, dpmpp_2s):
         for chosen in (range(1, 11), [10], [1, 5, 10]):
             way = dict(solver(schedule, predictor(schedule, model, kind), x, chosen))

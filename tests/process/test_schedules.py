@@ -5,6 +5,7 @@ from itertools import pairwise
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from refdiff.process import (
 from refdiff.testing.strategies import lengths, pairs, schedule_kinds, schedules, seeds, timesteps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 def beta_linear(T, beta_start=1e-4, beta_end=0.02):
