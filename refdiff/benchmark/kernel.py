@@ -1,4 +1,4 @@
-"""Somebody's kernel: compiled, checked against the reference, and timed beside ours.
+"""A user's kernel: compiled, checked against the reference, and timed beside ours.
 
     refdiff bench --kernel my.cu:my_norm --as group_norm
 

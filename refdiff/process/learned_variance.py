@@ -17,7 +17,7 @@ from .gaussian_mass import real
 from .objectives import l_simple, l_simple_backward, target
 from .posterior import posterior_log_variance, posterior_mean
 from .predictions import convert, predictor
-from .samplers import asked
+from .samplers import call_predict
 from .schedules import Schedule
 from .variational_bound import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
 
@@ -56,8 +56,8 @@ def l_hybrid(
 ) -> tuple[Array, Any]:
     """L_simple + weight L_vlb, of what a network of `kind` says of x_t = q_sample(x0, t, eps).   [IDDPM] eq. 16
 
-    T times the mean over samples of L_{t-1} (or L_0), in bits per dimension, stands for L_vlb, of which it is an unbiased
-    estimate for t uniform on 1 .. T, but for the constant L_T. In it the prediction counts as a constant: only the
+    T times the mean over samples of L_{t-1} (or L_0), in bits per dimension, stands for L_vlb: an unbiased estimate
+    of it for t uniform on 1 .. T, but for the constant L_T. In it the prediction counts as a constant: only the
     variance learns from it. x0, eps (N, ..., C), output (N, ..., 2C) -> scalar, saved.
     """
     same_shape(x0=x0, eps=eps)
@@ -95,7 +95,7 @@ def fixed_reverse(
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
-        x0_hat, _ = asked(predict, x_t, t)
+        x0_hat, _ = call_predict(predict, x_t, t)
         return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, log_variance)
 
     return reverse

@@ -20,7 +20,7 @@ import numpy as np
 from .arrays import Array, floating, namespace, same_library, same_shape, shape_of
 from .ode_error import ErrorOfSteps
 from .ode_steps import Point, directional_derivative, fall, first_step, moved, sum_of_sample
-from .samplers import Predict, asked, backwards
+from .samplers import Predict, backwards, call_predict
 from .schedules import Schedule
 
 __all__ = ["flow_log_likelihood"]
@@ -66,7 +66,7 @@ def flow_log_likelihood(
 
     def slope(x: Array, t: int) -> Array:
         """-score of x_t = eps_hat / sqrt(1 - alpha_bar)."""
-        _, eps_hat = asked(predict, x, t)
+        _, eps_hat = call_predict(predict, x, t)
         same_shape(x_t=x, eps_hat=eps_hat)
         return eps_hat / float(schedule.one_minus_alpha_bar[t]) ** 0.5
 

@@ -48,7 +48,7 @@ def audit(
     """The verdicts of the claims on a scheduler, of those whose methods it has, each case on a copy of it as it was given.
 
     subject: has some of the methods of `Scheduler`. match: only claims with this text in their name, source or function.
-    examples: at most so many cases a claim. random: new cases each time. seconds: the time each claim may take.
+    examples: the largest number of cases a claim. random: new cases each time. seconds: the time each claim may take.
     variance, all_steps: what the subject does by choice, if it does not declare it itself, see `Scheduler`; where nobody
     declares it and it is so, one verdict tells it, and the rest take it for granted. dtype: "float32" or "float64", the
     only one that it is for: what is about others is not asked, and all data come in it.
@@ -123,5 +123,5 @@ def _verdict(claim: Claim, subject: Declared, examples: int | None, random: bool
     cases = min(examples or claim.examples, claim.examples)
     if getattr(subject, "all_steps", False) and "sample" in claim.needs:
         cases = min(cases, 3)  # each is a run of T steps, and they differ by their seed alone
-    asked = dataclasses.replace(claim, given=given)
-    return check(asked, subject, examples=cases, random=random, seconds=seconds)._replace(claim=claim)
+    narrowed = dataclasses.replace(claim, given=given)
+    return check(narrowed, subject, examples=cases, random=random, seconds=seconds)._replace(claim=claim)

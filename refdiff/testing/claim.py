@@ -221,7 +221,7 @@ class _LateError(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """_LateError after so many seconds, where the system has an alarm and this is the main thread."""
+    """_LateError after this many seconds, where the system has an alarm and this is the main thread."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return

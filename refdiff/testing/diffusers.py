@@ -233,7 +233,7 @@ def _refuse(scheduler: Any, name: str) -> None:
         )
     if config.get("timestep_type") == "continuous":
         raise ValueError(
-            "timestep_type: expected discrete, got continuous, where the network is told log(sigma) / 4 and no t"
+            "timestep_type: expected discrete, got continuous, where the network receives log(sigma) / 4 and no t"
         )
 
 

@@ -3,7 +3,7 @@
     python -m refdiff.testing.orders --out docs          docs/orders.json and the plot made of it, docs/orders.png
 
 A model lives at integers t, and an order shows only where steps can be halved: so the schedule is one of T = 1025 steps
-with log sigma evenly spread over them, from 0.02 to 20, of which every 1024/n-th is taken. Then each step is equally
+with log sigma evenly spread over them, from 0.02 to 20; a run takes every 1024/n-th. Then each step is equally
 long in lambda, none is rounded, and the middle that 2S looks for is there. The last step, from t = 1 to 0, is the same
 x0_hat(x_1) for all, so both errors compare with what the exact x_1 would become in it:
 

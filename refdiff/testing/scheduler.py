@@ -1,4 +1,4 @@
-"""The adapter through which a claim speaks to a scheduler, ours or anybody's: seven methods, of which any may be missing.
+"""The adapter through which a claim speaks to a scheduler, ours or anybody's: seven methods, any of them optional.
 
 A claim asks for the methods it needs; a scheduler without one of them is not asked. Arrays are NumPy, (N, ...) with at
 least two axes, float64, float32 or float16. t runs from 1 to T as in the papers: an adapter of code that counts from 0

@@ -26,7 +26,7 @@ __all__ = ["every_schedule", "lengths", "pairs", "schedule_kinds", "schedules", 
 
 
 def seeds(bits: int = 32) -> st.SearchStrategy[int]:
-    """Seeds of a random generator, integers of so many bits."""
+    """Seeds of a random generator, integers of `bits` bits."""
     return st.integers(0, (1 << bits) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Claims about the variational bound on -log p(x_0): its parts, its decompositions, the autoencoders of which it is one."""
+"""Claims about the variational bound on -log p(x_0): its parts, its decompositions, variational autoencoders."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def the_divergence_is_exact_when_the_two_all_but_agree(apart: float, seed: int) 
     source="[DDPM] eq. 5", of=prior_matching, against="50-digit arithmetic", bound=1e-14, schedule=plain, seed=seeds(),
 )  # fmt: skip
 def the_prior_term_is_its_closed_form(schedule: Schedule, seed: int) -> float:
-    """In nats of each sample of six elements, down to samples of 1e-8, of which only alpha_bar_T^2 / 4 is left."""
+    """In nats of each sample of six elements, down to samples of 1e-8, where only alpha_bar_T^2 / 4 is left."""
     x0 = np.random.default_rng(seed).uniform(-1, 1, (9, 6)) * 10.0 ** -np.arange(9)[:, None]
     with mpmath.workdps(50):
         abar = exact_alpha_bar(schedule.beta, 0, schedule.T)
@@ -247,7 +247,7 @@ def the_consistency_form_has_the_larger_variance(schedule: Schedule, seed: int) 
     schedule=schedules(max_T=50), seed=seeds(),
 )  # fmt: skip
 def the_marginals_telescope_out_of_the_path_density(schedule: Schedule, seed: int) -> float:
-    """Bayes' rule at each step leaves log q(x_t|x_0) - log q(x_{t-1}|x_0), of which only the last marginal survives.
+    """Bayes' rule at each step leaves log q(x_t|x_0) - log q(x_{t-1}|x_0); their sum telescopes to the last marginal.
 
     A last digit of each x counts as many deviations of its step as it is."""
     rng = np.random.default_rng(seed)
@@ -308,7 +308,7 @@ def for_gaussian_data_the_bound_of_the_true_reverse_process_is_exact(
     return relative_error(terms.sum(), expected, scale=np.abs(terms).sum() + abs(expected))
 
 
-# Variational autoencoders, of which the diffusion model is one.
+# Variational autoencoders: the diffusion model is one.
 
 
 @claim(

@@ -114,15 +114,15 @@ def a_shift_in_time_rotates_the_embedding(channels: int, convention: str, t: int
 )  # fmt: skip
 def dropout_keeps_the_mean(seed: int, rate: float) -> float:
     """How many of 81920 elements are dropped, in standard errors. Which is exact: those whose word + 1/2 is at most 2^32 p,
-    and no others; what is kept is x / (1 - p); the same key drops the same."""
+    and no others; the rest become x / (1 - p); the same key drops the same."""
     x = np.broadcast_to(1 + np.random.default_rng(seed).random(20), (4096, 20)).copy()
     key = Sequence(seed, 1 << 16)
     y, _ = reference.dropout(x, rate, key)
     limit = Fraction(rate) * (1 << 32) - Fraction(1, 2)
     dropped = bits(key, np.arange(4096), 20) <= math.floor(limit) if limit >= 0 else np.zeros(x.shape, bool)
-    kept = np.where(dropped, 0.0, x / (1 - rate))
+    scaled = np.where(dropped, 0.0, x / (1 - rate))
     again, _ = reference.dropout(x, rate, key)
-    if not np.array_equal(y == 0, dropped) or not relative_error(y, kept) <= 1e-15 or not np.array_equal(y, again):
+    if not np.array_equal(y == 0, dropped) or not relative_error(y, scaled) <= 1e-15 or not np.array_equal(y, again):
         return np.inf
     expected = rate * dropped.size
     return float(abs(dropped.sum() - expected) / (math.sqrt(expected * (1 - rate)) + 1))

@@ -129,7 +129,7 @@ def the_posterior_is_what_quadrature_of_bayes_rule_gives(
     bound=1e-12, case=with_pair, seed=seeds(),
 )  # fmt: skip
 def the_eps_form_of_the_mean_is_its_x0_form(case: tuple[Schedule, tuple[int, int]], seed: int) -> float:
-    """For any earlier step s: the same mean, whether told the data or the noise."""
+    """For any earlier step s: the same mean, whether given the data or the noise."""
     schedule, (s, t) = case
     x0, eps = np.random.default_rng(seed).standard_normal((2, 20))
     x_t = q_sample(schedule, x0, t, eps)

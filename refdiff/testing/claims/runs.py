@@ -79,7 +79,7 @@ def _gaussian(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Denoise
 
 
 def _returns(scheduler: Scheduler, lengths: Sequence[int], seed: int) -> Difference:
-    """How far runs of so many steps from pure noise end from data at one point, with a perfect network."""
+    """How far runs of n steps from pure noise end from data at one point, with a perfect network."""
     checked = CheckedScheduler(scheduler)
     x0, denoise = _point(np.random.default_rng(seed))
     (a, s), errors = checked.at(1), []
@@ -116,7 +116,7 @@ def data_at_one_point_come_back_in_all_steps(scheduler: Scheduler, seed: int) ->
 
 @claim(
     r"x_{t_i} \sim q(x_{t_i} \mid x_0)\ \text{at every step of a run}",
-    source="[DDIM] appendix B", of=Scheduler.sample, against="the mean and spread that alpha_bar gives at the t it is told",
+    source="[DDIM] appendix B", of=Scheduler.sample, against="the mean and spread that alpha_bar gives at the t it receives",
     bound=0.03, needs=("alpha_bar", "target", "timesteps", "sample"), n=longer, seed=seeds(),
     examples=6,
 )  # fmt: skip
@@ -267,7 +267,7 @@ def a_run_leaves_nothing_behind(scheduler: Scheduler, n: int, other: int, dtype:
             return one.sample(model, x, k, lambda t: z)
 
     twin, results = run(checked.fresh(), n), [run(checked, k) for k in (n, other, n)]
-    own = difference(f"a run of {n} by a copy (state elsewhere, or noise of its own?)", twin, results[0], 1)
+    own = difference(f"a run of {n} by a copy (shared state, or noise of its own?)", twin, results[0], 1)
     dtypes_differ = same_dtype("sample", results[0], x)
     left = f"state left behind: a run of {n}, repeated after one of {other}"
     return max(dtypes_differ, own) if own > 1e-6 or dtypes_differ else difference(left, results[2], results[0], 1)

@@ -186,7 +186,7 @@ def ddim_with_eta_1_is_the_ancestral_step(case: tuple[Schedule, tuple[int, int]]
     case=exact_pair, eta=etas,
 )  # fmt: skip
 def a_ddim_step_keeps_the_marginals_for_every_eta(case: tuple[Schedule, tuple[int, int]], eta: float) -> float:
-    """The factor of x_0 is sqrt(abar_s), and the squares of those of eps_hat and of fresh noise sum to 1 - abar_s."""
+    """The factor of x_0 is sqrt(abar_s), and the squares of the factors of eps_hat and of fresh noise sum to 1 - abar_s."""
     schedule, (s, t) = case
     one, zero = np.ones(1), np.zeros(1)
     of_x0, of_eps, of_noise = (
@@ -265,7 +265,7 @@ def data_at_one_point_are_reached_on_a_straight_line_by_every_solver(
     seed=seeds(), name=st.sampled_from(sorted({*NOISY, *QUIET} - {"dpmpp_2s"})),
 )  # fmt: skip
 def sampling_a_subsequence_is_sampling_the_respaced_schedule(case: tuple[Schedule, Any], seed: int, name: str) -> float:
-    """For every sampler but 2S, which looks between the steps given; the network and the noise are told the original t."""
+    """For every sampler but 2S, which looks between the steps given; the network and the noise receive the original t."""
     schedule, chosen = case
     respaced, x, noise = schedule.respaced(chosen), np.random.default_rng(seed).standard_normal(4), _noise(seed, 4)
     full = _run(name, schedule, _network(schedule), x, chosen, noise)

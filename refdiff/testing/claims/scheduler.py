@@ -248,7 +248,7 @@ def _moved(checked: CheckedScheduler, kind: str, t: np.ndarray, which: int) -> n
     needs=("alpha_bar", "add_noise", "timesteps"), seed=seeds(), n=lengths, unit="float32 roundings",
 )  # fmt: skip
 def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int) -> float:
-    """The noise of step t is the same whether a run was begun in between or not. To know the t of the run alone is a
+    """The noise of step t is the same whether a run was begun before or not. To know the t of the run alone is a
     convention, not to know those either a fault."""
     checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
     (x0, eps), n = _data(rng), checked.steps_of(n)

@@ -23,7 +23,7 @@ lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_
 )  # fmt: skip
 def uniform_steps_are_the_nearest_to_an_even_spread(T: int, share: float) -> float:
     """No step is further than 1/2 from its place, and where floating-point numbers hold the places without rounding, halves
-    go to the even number of t - 1. The error is how many steps are elsewhere."""
+    go to the even number of t - 1. The error is how many steps differ."""
     n = 2 + round(share * (T - 2)) if T > 1 else 1
     t = uniform_steps(T, n).tolist()
     places = [Fraction(i * (T - 1), n - 1) for i in range(n)] if n > 1 else [Fraction(T - 1)]

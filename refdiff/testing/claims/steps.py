@@ -161,7 +161,7 @@ def a_step_has_the_mean_and_the_noise_of_where_it_goes(scheduler: Scheduler, n: 
     needs=("alpha_bar", "target", "timesteps", "step"), seed=seeds(), examples=5, unless=("all_steps",),
 )  # fmt: skip
 def the_step_of_a_run_of_one_goes_to_the_data(scheduler: Scheduler, seed: int) -> float:
-    """The shortest run, told the truth. A claim of its own, so that what fails here fails nowhere else."""
+    """The shortest run, with a perfect network. A claim of its own, so that what fails here fails nowhere else."""
     checked = CheckedScheduler(scheduler)
     return gravest(0.01, misses(checked, take(checked, 1, 0.0, seed)))
 
@@ -268,7 +268,7 @@ def double_precision_data_are_stepped_in_double_precision(
     scheduler: Scheduler, n: int, place: float, seed: int
 ) -> float:
     """A step of float64 data has float64's accuracy: coefficients are not silently float32. What is off by more than
-    roundings of float32, at this step or elsewhere in the run, is no matter of precision, and another claim's affair. Not
+    roundings of float32, at this step or another of the run, is no matter of precision, and another claim's affair. Not
     counted is what float64 itself loses: of x0 in x_t, and of 1 - alpha_bar in the reported alpha_bar."""
     checked = CheckedScheduler(scheduler)
     n = checked.steps_of(n)
@@ -283,8 +283,8 @@ def double_precision_data_are_stepped_in_double_precision(
     )
     if error <= 1e-9:
         return error
-    elsewhere = [take(checked, n, at, seed) for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.999)]
-    held = all(max(misses(checked, one)) <= 0.01 for one in (step, *elsewhere))
+    others = [take(checked, n, at, seed) for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.999)]
+    held = all(max(misses(checked, one)) <= 0.01 for one in (step, *others))
     return error if held and not any(misses(checked, step)[3:5]) else 0.0
 
 

@@ -44,8 +44,8 @@ def _schedules(*lengths: int) -> Any:
     return st.sampled_from(possible)
 
 
-def _spoken(schedule: Schedule, kind: str, x0: Any, eps: Any, t: int) -> tuple[Any, Any]:
-    """x_t, and what is asked of the network, of one sample."""
+def _noisy_and_target(schedule: Schedule, kind: str, x0: Any, eps: Any, t: int) -> tuple[Any, Any]:
+    """x_t, and the target of the network, of one sample."""
     a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
     return a * x0 + s * eps, {"eps": eps, "x0": x0, "v": a * eps - s * x0}[kind]
 
@@ -69,9 +69,9 @@ def a_training_step_is_algorithm_1(case: tuple[str, int], kind: str, seed: int, 
     def loss(p: Any) -> Any:
         total = 0.0
         for i in range(n):
-            x, asked = _spoken(schedule, kind, x0[i], eps[i], int(t[i]))
+            x, expected = _noisy_and_target(schedule, kind, x0[i], eps[i], int(t[i]))
             y, _ = models.forward(reference, config.model, p, x[None], t[i : i + 1])
-            total = total + ((y[0] - asked) ** 2).sum() / (3 * n)
+            total = total + ((y[0] - expected) ** 2).sum() / (3 * n)
         return total
 
     actual, g = loss_and_gradient(config, schedule, p, x0, 4)
