@@ -79,7 +79,7 @@ def _gaussian(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Denoise
 
 
 def _returns(scheduler: Scheduler, lengths: Sequence[int], seed: int) -> Difference:
-    """How far runs of n steps from pure noise end from data at one point, with a perfect network."""
+    """How far runs of these lengths from pure noise end from data at one point, with a perfect network."""
     checked = CheckedScheduler(scheduler)
     x0, denoise = _point(np.random.default_rng(seed))
     (a, s), errors = checked.at(1), []

@@ -69,9 +69,9 @@ def a_training_step_is_algorithm_1(case: tuple[str, int], kind: str, seed: int, 
     def loss(p: Any) -> Any:
         total = 0.0
         for i in range(n):
-            x, expected = _noisy_and_target(schedule, kind, x0[i], eps[i], int(t[i]))
+            x, target = _noisy_and_target(schedule, kind, x0[i], eps[i], int(t[i]))
             y, _ = models.forward(reference, config.model, p, x[None], t[i : i + 1])
-            total = total + ((y[0] - expected) ** 2).sum() / (3 * n)
+            total = total + ((y[0] - target) ** 2).sum() / (3 * n)
         return total
 
     actual, g = loss_and_gradient(config, schedule, p, x0, 4)
