@@ -1,4 +1,4 @@
-"""`refdiff bench`: the host's engines side by side, where a training step's time goes, and somebody's kernel beside ours."""
+"""`refdiff bench`: the host's engines side by side, where a training step's time goes, and a user's kernel beside ours."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
     x0 = draw((batch, *config_of(case, "cpu").model.shape), 0, 0.5)
-    for _ in range(2):  # the calls of the second are written down
+    for _ in range(2):  # the second is captured
         worker.step(x0)
     with profile() as record:
         worker.step(x0)
