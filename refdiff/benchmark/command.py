@@ -76,13 +76,13 @@ def measured(found: dict[str, Any]) -> bool:
 
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
-    """Where the time of one training step of the cpu engine goes, by operation, shape and form."""
+    """Where the time of one training step of the cpu engine goes, by operation, shape and algorithm."""
     from ..engines.cpu.runtime.profiler import profile
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
     x0 = draw((batch, *config_of(case, "cpu").model.shape), 0, 0.5)
-    for _ in range(2):  # the calls of the second are written down
+    for _ in range(2):  # the second is captured
         worker.step(x0)
     with profile() as record:
         worker.step(x0)

@@ -20,7 +20,7 @@ from refdiff.random import Sequence
 from refdiff.testing.derivatives import relative_error
 
 CONFIG = MODELS["digits"]
-# 16x16 and 8x8 images, enough channels for every form of a convolution and for work divided among threads.
+# 16x16 and 8x8 images, enough channels for every algorithm of a convolution and for work divided among threads.
 WIDE = UNetConfig(size=16, channels=3, width=64, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.1)
 
 
