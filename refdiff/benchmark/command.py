@@ -90,9 +90,7 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     text = record.table()
     processes = worker.parallel.processes(batch)
     if processes > 1:
-        text += (
-            f"\nThis is one of {processes} equal parts of the batch; worker processes do the others at the same time."
-        )
+        text += f"\nThis is one process of {processes}: each computes its part of the batch at the same time."
     return {"model": model, "batch": batch, "operations": lines}, text
 
 
