@@ -9,6 +9,8 @@ import pytest
 
 from refdiff import models
 from refdiff.engines import cpu, reference
+from refdiff.engines.cpu.runtime.blocks import pool
+from refdiff.engines.cpu.runtime.memory import release
 from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
 from refdiff.models.forgetful import Forgetful, once
 
@@ -58,11 +60,11 @@ def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_bac
 
     def needed(f):
         gc.collect()
-        cpu.memory.release()
-        before = cpu.memory.pool.bytes
+        release()
+        before = pool.bytes
         result = f()
         del result
-        return cpu.memory.pool.bytes - before
+        return pool.bytes - before
 
     assert needed(lambda: models.predict(cpu, config, p, x, t)) < 0.6 * needed(
         lambda: models.forward(cpu, config, p, x, t)
