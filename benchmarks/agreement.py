@@ -18,9 +18,9 @@ from refdiff.config import Config
 from refdiff.data import load
 from refdiff.models import flatten
 from refdiff.training import State
-from refdiff.training.graphed import Graphed
 from refdiff.training.loop import batch_indices
 from refdiff.training.step import train_step
+from refdiff.training.trainers.cuda import CUDATrainer
 
 CLOSE = 1e-3  # of losses, relative
 
@@ -58,7 +58,7 @@ def agreement(kind: str, steps: int, changes: list[str]) -> dict[str, Any]:
     config = Config.resolve("digits", changes=["train.batch=16", "train.warmup=10", "engine=cuda", *changes])
     device, losses, digests = open_device(kind), [], []
     for wait in (True, False):
-        worker = Graphed(config, config.schedule.build(), State.first(config), device)
+        worker = CUDATrainer(config, config.schedule.build(), State.first(config), device)
         losses.append(run(worker, config, steps, wait))
         digests.append(digest(worker.state()))
         worker.arena.close()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from refdiff.engines.cuda.device import is_lost
+from refdiff.engines.cuda.runtime.device import is_lost
 
 LEDGER = "REFDIFF_LEDGER"
 

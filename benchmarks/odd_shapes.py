@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.peers.refdiff_cuda import open_device
 from refdiff.benchmark.protocol import FATAL
-from refdiff.engines.cuda.context import Context, use
-from refdiff.engines.cuda.device import is_lost
-from refdiff.engines.cuda.memory import Separate
+from refdiff.engines.cuda.runtime.context import Context, use
+from refdiff.engines.cuda.runtime.device import is_lost
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 
 Check = tuple[str, list[tuple[int, ...]], dict[str, tuple[int, ...]], dict[str, Any], int]
 
@@ -58,7 +58,7 @@ def check(device: Any, dtype: str, one: Check) -> None:
     rng = np.random.default_rng(CHECKS.index(one))
     x = tuple(rng.standard_normal(shape) for shape in shapes)
     p = {k: rng.standard_normal(s) / (np.prod(s[:-1]) ** 0.5 if len(s) > 1 else 1) for k, s in parameters.items()}
-    with use(Context(device, Separate(device))) as context:
+    with use(Context(device, PerArrayAllocator(device))) as context:
         check_agreement(context, name, x, p, dtype=dtype, terms=terms, **options)
 
 
@@ -67,11 +67,11 @@ def steps(device: Any, dtype: str) -> None:
     from refdiff.config import Config
     from refdiff.data import load
     from refdiff.training import State
-    from refdiff.training.graphed import Graphed
+    from refdiff.training.trainers.cuda import CUDATrainer
 
     config = Config.resolve("digits", changes=["model.width=8", "model.groups=4", "train.batch=2", "engine=cuda",
                                                "train.steps=20", "train.warmup=2", f"dtype={dtype}"])  # fmt: skip
-    worker = Graphed(config, config.schedule.build(), State.first(config), device)
+    worker = CUDATrainer(config, config.schedule.build(), State.first(config), device)
     for _ in range(2):
         worker.step(load("digits").x[:2])
 

@@ -30,15 +30,14 @@ from refdiff.benchmark.device import captured
 from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context, use
 from refdiff.engines.cuda.convolution import conv2d_dx
-from refdiff.engines.cuda.dry import Dry
 from refdiff.engines.cuda.linear import linear_dx
-from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.noise import normal
 from refdiff.engines.cuda.product import TILES, Tile, chosen_by, guess, split, usual_split
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Array, Context, use
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
+from refdiff.engines.cuda.runtime.sources import KERNELS
 from refdiff.engines.cuda.tile_table import Problem, Table
 from refdiff.random import Sequence
 from refdiff.storage.atomic import replace_file
@@ -124,7 +123,7 @@ def problem_of(case: Mapping[str, Any]) -> Problem:
         asked.append((kernel, problem))
         return guess(kernel, dtype, problem)
 
-    device = Dry()
+    device = DryRunDevice()
     with use(Context(device, Arena(device, 1 << 50))) as context, chosen_by(choice):
         launcher(context, case)()
     return dict(asked)[case["kernel"]]

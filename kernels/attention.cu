@@ -35,46 +35,49 @@ constexpr int KEYS_BLOCKS = HEAD <= 64 ? 4 : 2;
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64, and all rows of a block's tile are written.
 // scale: log2(e) / sqrt(d). vector: d, all pitches and addresses are multiples of 8 elements.
 extern "C" __global__ void __launch_bounds__(Forward::THREADS, FORWARD_BLOCKS)
-attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int S, int L, int heads, int d, int stride,
-          int q_pitch, int k_pitch, int v_pitch, int y_pitch, float scale, int vector) {
+    attention(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    bool vector = given.vector;
+    float scale = given.scale;
     constexpr int TILE = Forward::TILE, ROWS = Forward::ROWS, BANDS = Forward::BANDS;
-    Place place(blockIdx.x, tiles_of(S, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(S, ROWS), given.heads);
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
     int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;  // this warp's in the block's tile; the block's
 
     bf16* q_tile = (bf16*)dynamic_shared();  // ROWS x PITCH
-    Stream<Forward> stream{q_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch,
-                           v_pitch, L, d, vector != 0, nullptr, nullptr};
+    Stream<Forward> stream{q_tile + ROWS * PITCH, place.of(given.k, L, d), place.of(given.v, L, d), given.k.pitch,
+                           given.v.pitch, L, d, vector, nullptr, nullptr};
     float* share = stream.end();
-    fetch<ROWS, Forward::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
+    fetch<ROWS, Forward::THREADS>(q_tile, place.of(given.q, S, d), given.q.pitch, first, S, d, vector);
     stream.fetch_tile(0);
-    bf16* own = q_tile + row * PITCH + slice;
+    bf16* q_rows = q_tile + row * PITCH + slice;  // this warp's
 
     float o[BANDS][SLICE / 8][4], m[BANDS][2], l[BANDS][2];  // l: of this lane's columns
     clear<BANDS>(o);
 #pragma unroll
-    for (int band = 0; band < BANDS; band++) m[band][0] = m[band][1] = LEAST, l[band][0] = l[band][1] = 0;
+    for (int band = 0; band < BANDS; band++) m[band][0] = m[band][1] = LOWEST, l[band][0] = l[band][1] = 0;
     for (int i = 0; i < stream.count(); i++) {
-        stream.arrive(i);
+        stream.wait(i);
         float z[BANDS][TILE / 8][4];
-        scores<BANDS, TILE>(z, own, stream.tile_a(i) + slice);
+        scores<BANDS, TILE>(z, q_rows, stream.tile_a(i) + slice);
         if (SPLIT > 1) {
-            give<BANDS, TILE>(share, z);
+            share_scores<BANDS, TILE>(share, z);
             __syncthreads();
-            take<BANDS, TILE>(share, z);
+            add_scores<BANDS, TILE>(share, z);
         }
-        if ((i + 1) * TILE > L) mask<BANDS, TILE>(z, L - i * TILE, LEAST);
+        if ((i + 1) * TILE > L) mask<BANDS, TILE>(z, L - i * TILE, LOWEST);
 #pragma unroll
         for (int band = 0; band < BANDS; band++)
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                float most = m[band][r];
+                float largest = m[band][r];
 #pragma unroll
-                for (int j = 0; j < TILE / 8; j++) most = fmaxf(most, fmaxf(z[band][j][2 * r], z[band][j][2 * r + 1]));
-                most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
-                most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
-                float factor = exp2_approx((m[band][r] - most) * scale), shift = most * scale;
-                m[band][r] = most, l[band][r] *= factor;
+                for (int j = 0; j < TILE / 8; j++)
+                    largest = fmaxf(largest, fmaxf(z[band][j][2 * r], z[band][j][2 * r + 1]));
+                largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 1));
+                largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 2));
+                float factor = exp2_approx((m[band][r] - largest) * scale), shift = largest * scale;
+                m[band][r] = largest, l[band][r] *= factor;
 #pragma unroll
                 for (int c = 0; c < SLICE / 8; c++) o[band][c][2 * r] *= factor, o[band][c][2 * r + 1] *= factor;
 #pragma unroll
@@ -84,7 +87,7 @@ attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int 
                         l[band][r] += z[band][j][e] = exp2_approx(z[band][j][e] * scale - shift);
             }
         accumulate<BANDS, TILE>(o, z, stream.tile_b(i) + slice);
-        stream.leave(i);
+        stream.release(i);
     }
     cp_async_wait<0>();
 #pragma unroll
@@ -94,60 +97,61 @@ attention(const bf16* q, const bf16* k, const bf16* v, bf16* y, float* lse, int 
         for (int r = 0; r < 2; r++) {
             l[band][r] = sum_of_four(l[band][r]);
             if (slice == 0 && lane % 4 == 0)
-                place.row(lse, heads, stride)[at + lane / 4 + 8 * r] = m[band][r] * scale + log2f(l[band][r]);
+                place.row(given.lse, given)[at + lane / 4 + 8 * r] = m[band][r] * scale + log2f(l[band][r]);
         }
-        put(o[band], 1 / l[band][0], 1 / l[band][1], own + band * 16 * PITCH, place.of(y, S, y_pitch, d), y_pitch, at,
-            S, slice, d, vector);
+        put(o[band], 1 / l[band][0], 1 / l[band][1], q_rows + band * 16 * PITCH, place.of(given.y, S, d), given.y.pitch,
+            at, S, slice, d, vector);
     }
 }
 
-// delta (N, heads, stride), written here for attention_backward_keys. y_pitch: of y and dy.
+// delta (N, heads, stride), written here for attention_backward_keys.
 extern "C" __global__ void __launch_bounds__(Queries::THREADS, QUERIES_BLOCKS)
-attention_backward_queries(const bf16* q, const bf16* k, const bf16* v, const bf16* y, const bf16* dy, const float* lse,
-                           float* delta, bf16* dq, int S, int L, int heads, int d, int stride, int q_pitch, int k_pitch,
-                           int v_pitch, int y_pitch, int dq_pitch, float scale, int vector) {
+    attention_backward_queries(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    bool vector = given.vector;
+    float scale = given.scale;
     constexpr int TILE = Queries::TILE, ROWS = Queries::ROWS, BANDS = Queries::BANDS;
-    Place place(blockIdx.x, tiles_of(S, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(S, ROWS), given.heads);
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
     int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;
 
     bf16 *q_tile = (bf16*)dynamic_shared(), *dy_tile = q_tile + ROWS * PITCH;
-    Stream<Queries> stream{dy_tile + ROWS * PITCH, place.of(k, L, k_pitch, d), place.of(v, L, v_pitch, d), k_pitch,
-                           v_pitch, L, d, vector != 0, nullptr, nullptr};
+    Stream<Queries> stream{dy_tile + ROWS * PITCH, place.of(given.k, L, d), place.of(given.v, L, d), given.k.pitch,
+                           given.v.pitch, L, d, vector, nullptr, nullptr};
     float* share = stream.end();
-    fetch<ROWS, Queries::THREADS>(q_tile, place.of(q, S, q_pitch, d), q_pitch, first, S, d, vector);
-    fetch<ROWS, Queries::THREADS>(dy_tile, place.of(dy, S, y_pitch, d), y_pitch, first, S, d, vector);
+    fetch<ROWS, Queries::THREADS>(q_tile, place.of(given.q, S, d), given.q.pitch, first, S, d, vector);
+    fetch<ROWS, Queries::THREADS>(dy_tile, place.of(given.dy, S, d), given.dy.pitch, first, S, d, vector);
     stream.fetch_tile(0);
-    bf16 *own_q = q_tile + row * PITCH + slice, *own_dy = dy_tile + row * PITCH + slice;
+    bf16 *q_rows = q_tile + row * PITCH + slice, *dy_rows = dy_tile + row * PITCH + slice;
 
-    // The SPLIT warps of the same rows each work delta out: all need it, the first keeps it.
+    // The SPLIT warps of the same rows each work delta out: all need it, the first writes it.
     float sums[BANDS][2], dots[BANDS][2];
 #pragma unroll
     for (int band = 0; band < BANDS; band++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int at = first + row + 16 * band + lane / 4 + 8 * r;
-            size_t begin = (size_t)at * y_pitch;
+            size_t begin = (size_t)at * given.y.pitch;
             float sum = 0;
-            if (at < S) sum = dot(place.of(y, S, y_pitch, d) + begin, place.of(dy, S, y_pitch, d) + begin, d, vector);
+            if (at < S) sum = dot(place.of(given.y, S, d) + begin, place.of(given.dy, S, d) + begin, d, vector);
             dots[band][r] = sum_of_four(sum);
-            if (slice == 0 && lane % 4 == 0) place.row(delta, heads, stride)[at] = dots[band][r];
-            sums[band][r] = place.row(lse, heads, stride)[at];
+            if (slice == 0 && lane % 4 == 0) place.row(given.delta, given)[at] = dots[band][r];
+            sums[band][r] = place.row(given.lse, given)[at];
         }
 
     float o[BANDS][SLICE / 8][4];
     clear<BANDS>(o);
     for (int i = 0; i < stream.count(); i++) {
-        stream.arrive(i);
+        stream.wait(i);
         float z[BANDS][TILE / 8][4], dp[BANDS][TILE / 8][4];
-        scores<BANDS, TILE>(z, own_q, stream.tile_a(i) + slice);
-        scores<BANDS, TILE>(dp, own_dy, stream.tile_b(i) + slice);
+        scores<BANDS, TILE>(z, q_rows, stream.tile_a(i) + slice);
+        scores<BANDS, TILE>(dp, dy_rows, stream.tile_b(i) + slice);
         if (SPLIT > 1) {
-            give<BANDS, TILE>(share, z);
-            give<BANDS, TILE>(share + Queries::SHARE, dp);
+            share_scores<BANDS, TILE>(share, z);
+            share_scores<BANDS, TILE>(share + Queries::SHARE, dp);
             __syncthreads();
-            take<BANDS, TILE>(share, z);
-            take<BANDS, TILE>(share + Queries::SHARE, dp);
+            add_scores<BANDS, TILE>(share, z);
+            add_scores<BANDS, TILE>(share + Queries::SHARE, dp);
         }
 #pragma unroll
         for (int band = 0; band < BANDS; band++)
@@ -161,50 +165,51 @@ attention_backward_queries(const bf16* q, const bf16* k, const bf16* v, const bf
         // A key that is not there has z = 0, not -inf, and p may be infinite.
         if ((i + 1) * TILE > L) mask<BANDS, TILE>(z, L - i * TILE, 0);
         accumulate<BANDS, TILE>(o, z, stream.tile_a(i) + slice);
-        stream.leave(i);
+        stream.release(i);
     }
     cp_async_wait<0>();
     float factor = scale * LN2;  // 1 / sqrt(d)
 #pragma unroll
     for (int band = 0; band < BANDS; band++)
-        put(o[band], factor, factor, own_q + band * 16 * PITCH, place.of(dq, S, dq_pitch, d), dq_pitch,
+        put(o[band], factor, factor, q_rows + band * 16 * PITCH, place.of(given.dq, S, d), given.dq.pitch,
             first + row + 16 * band, S, slice, d, vector);
 }
 
 // Here rows are keys and columns queries: what the header calls z, p, dp and dz stands transposed. A query that is not
 // there has q = dy = 0 and a finite lse, and so adds nothing.
 extern "C" __global__ void __launch_bounds__(Keys::THREADS, KEYS_BLOCKS)
-attention_backward_keys(const bf16* q, const bf16* k, const bf16* v, const bf16* dy, const float* lse,
-                        const float* delta, bf16* dk, bf16* dv, int S, int L, int heads, int d, int stride, int q_pitch,
-                        int k_pitch, int v_pitch, int dy_pitch, int dk_pitch, int dv_pitch, float scale, int vector) {
+    attention_backward_keys(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    bool vector = given.vector;
+    float scale = given.scale;
     constexpr int TILE = Keys::TILE, ROWS = Keys::ROWS, BANDS = Keys::BANDS;
-    Place place(blockIdx.x, tiles_of(L, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(L, ROWS), given.heads);
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, slice = warp % SPLIT * SLICE;
     int row = warp / SPLIT * 16 * BANDS, first = place.tile * ROWS;
 
     bf16 *k_tile = (bf16*)dynamic_shared(), *v_tile = k_tile + ROWS * PITCH;
-    Stream<Keys> stream{v_tile + ROWS * PITCH, place.of(q, S, q_pitch, d), place.of(dy, S, dy_pitch, d), q_pitch,
-                        dy_pitch, S, d, vector != 0, place.row(lse, heads, stride), place.row(delta, heads, stride)};
+    Stream<Keys> stream{v_tile + ROWS * PITCH, place.of(given.q, S, d), place.of(given.dy, S, d), given.q.pitch,
+                        given.dy.pitch, S, d, vector, place.row(given.lse, given), place.row(given.delta, given)};
     float* share = stream.end();
-    fetch<ROWS, Keys::THREADS>(k_tile, place.of(k, L, k_pitch, d), k_pitch, first, L, d, vector);
-    fetch<ROWS, Keys::THREADS>(v_tile, place.of(v, L, v_pitch, d), v_pitch, first, L, d, vector);
+    fetch<ROWS, Keys::THREADS>(k_tile, place.of(given.k, L, d), given.k.pitch, first, L, d, vector);
+    fetch<ROWS, Keys::THREADS>(v_tile, place.of(given.v, L, d), given.v.pitch, first, L, d, vector);
     stream.fetch_tile(0);
-    bf16 *own_k = k_tile + row * PITCH + slice, *own_v = v_tile + row * PITCH + slice;
+    bf16 *k_rows = k_tile + row * PITCH + slice, *v_rows = v_tile + row * PITCH + slice;
 
     float dk_sum[BANDS][SLICE / 8][4], dv_sum[BANDS][SLICE / 8][4];
     clear<BANDS>(dk_sum);
     clear<BANDS>(dv_sum);
     for (int i = 0; i < stream.count(); i++) {
-        stream.arrive(i);
+        stream.wait(i);
         float z[BANDS][TILE / 8][4], dp[BANDS][TILE / 8][4];
-        scores<BANDS, TILE>(z, own_k, stream.tile_a(i) + slice);
-        scores<BANDS, TILE>(dp, own_v, stream.tile_b(i) + slice);
+        scores<BANDS, TILE>(z, k_rows, stream.tile_a(i) + slice);
+        scores<BANDS, TILE>(dp, v_rows, stream.tile_b(i) + slice);
         if (SPLIT > 1) {
-            give<BANDS, TILE>(share, z);
-            give<BANDS, TILE>(share + Keys::SHARE, dp);
+            share_scores<BANDS, TILE>(share, z);
+            share_scores<BANDS, TILE>(share + Keys::SHARE, dp);
             __syncthreads();
-            take<BANDS, TILE>(share, z);
-            take<BANDS, TILE>(share + Keys::SHARE, dp);
+            add_scores<BANDS, TILE>(share, z);
+            add_scores<BANDS, TILE>(share + Keys::SHARE, dp);
         }
         const float* statistics = stream.statistics(i) + lane % 4 * 2;
 #pragma unroll
@@ -220,16 +225,16 @@ attention_backward_keys(const bf16* q, const bf16* k, const bf16* v, const bf16*
         }
         accumulate<BANDS, TILE>(dv_sum, z, stream.tile_b(i) + slice);
         accumulate<BANDS, TILE>(dk_sum, dp, stream.tile_a(i) + slice);
-        stream.leave(i);
+        stream.release(i);
     }
     cp_async_wait<0>();
     float factor = scale * LN2;  // 1 / sqrt(d)
 #pragma unroll
     for (int band = 0; band < BANDS; band++) {
         int at = first + row + 16 * band;
-        put(dk_sum[band], factor, factor, own_k + band * 16 * PITCH, place.of(dk, L, dk_pitch, d), dk_pitch, at, L,
+        put(dk_sum[band], factor, factor, k_rows + band * 16 * PITCH, place.of(given.dk, L, d), given.dk.pitch, at, L,
             slice, d, vector);
-        put(dv_sum[band], 1, 1, own_v + band * 16 * PITCH, place.of(dv, L, dv_pitch, d), dv_pitch, at, L, slice, d,
+        put(dv_sum[band], 1, 1, v_rows + band * 16 * PITCH, place.of(given.dv, L, d), given.dv.pitch, at, L, slice, d,
             vector);
     }
 }

@@ -20,11 +20,13 @@
 #define HEAD 64
 #endif
 
-constexpr int ROWS = 64, CHUNK = 32, THREADS = 256, STRIDE = ROWS + 4;
+constexpr int ROWS = 64;      // engines/cuda/attention.py reads these three
+constexpr int CHUNK = 32;     // columns at a time
+constexpr int THREADS = 256;  // of a block
+constexpr int STRIDE = ROWS + 4;
 constexpr int COLUMNS = HEAD <= 256 ? HEAD : HEAD / 2;                               // of y or dq, in a block
 constexpr int KEYS_COLUMNS = HEAD <= 128 ? HEAD : HEAD <= 256 ? HEAD / 2 : HEAD / 4;  // of dk and dv
 static_assert(COLUMNS % CHUNK == 0 && KEYS_COLUMNS % CHUNK == 0 && HEAD <= 512, "HEAD");
-constexpr float LEAST = -3e38f;  // instead of -inf, for which m - m is NaN
 
 // A tile: rows first ... first + 63 of x (length rows of d).
 struct Rows {
@@ -65,7 +67,7 @@ __device__ __forceinline__ void scores(float (&z)[4][4], Rows a, Rows b, float* 
 
 // The scores into shared memory as p[place of the streamed row][row that stays]. The streamed rows stand in the order
 // 0, 4, 8 ... 1, 5, 9 ..., so that the threads of a warp write to different banks.
-__device__ __forceinline__ void keep(const float (&z)[4][4], float* p) {
+__device__ __forceinline__ void store_scores(const float (&z)[4][4], float* p) {
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16;
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -135,58 +137,62 @@ __device__ __forceinline__ float row_max(float x) {
 
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64. scale: 1 / sqrt(d).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention(const float* q, const float* k, const float* v, float* y, float* lse, int S, int L, int heads, int d,
-          int stride, int q_pitch, int k_pitch, int v_pitch, int y_pitch, float scale) {
+    attention(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
-    Place place(blockIdx.x, tiles_of(S, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(S, ROWS), given.heads);
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * COLUMNS;
-    Rows queries{place.of(q, S, q_pitch, d), q_pitch, first, S, d};
-    Rows keys{place.of(k, L, k_pitch, d), k_pitch, 0, L, d}, values{place.of(v, L, v_pitch, d), v_pitch, 0, L, d};
+    Rows queries{place.of(given.q, S, d), given.q.pitch, first, S, d};
+    Rows keys{place.of(given.k, L, d), given.k.pitch, 0, L, d};
+    Rows values{place.of(given.v, L, d), given.v.pitch, 0, L, d};
 
-    float o[COLUMNS / CHUNK][4][2], m[4] = {LEAST, LEAST, LEAST, LEAST}, l[4] = {0, 0, 0, 0};  // l: this thread's keys
+    float o[COLUMNS / CHUNK][4][2], m[4] = {LOWEST, LOWEST, LOWEST, LOWEST}, l[4] = {};  // l: this thread's keys
     clear(o);
     for (; keys.first < L; keys.first = values.first += ROWS) {
         float z[4][4];
         scores(z, queries, keys, s, t);
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            float most = m[r];
+            float largest = m[r];
 #pragma unroll
             for (int n = 0; n < 4; n++) {
-                z[r][n] = keys.first + j + n < L ? z[r][n] * scale : LEAST;
-                most = fmaxf(most, z[r][n]);
+                z[r][n] = keys.first + j + n < L ? z[r][n] * scale : LOWEST;
+                largest = fmaxf(largest, z[r][n]);
             }
-            most = row_max(most);
-            float factor = expf(m[r] - most);
-            m[r] = most, l[r] *= factor;
+            largest = row_max(largest);
+            float factor = expf(m[r] - largest);
+            m[r] = largest, l[r] *= factor;
 #pragma unroll
-            for (int n = 0; n < 4; n++) l[r] += z[r][n] = expf(z[r][n] - most);
+            for (int n = 0; n < 4; n++) l[r] += z[r][n] = expf(z[r][n] - largest);
 #pragma unroll
             for (int c = 0; c < COLUMNS / CHUNK; c++) o[c][r][0] *= factor, o[c][r][1] *= factor;
         }
-        keep(z, p);
+        store_scores(z, p);
         accumulate(o, p, values, column, t);
     }
     float factor[4];
 #pragma unroll
     for (int r = 0; r < 4; r++) {
         l[r] = row_sum(l[r]), factor[r] = 1 / l[r];
-        if (j == 0 && column == 0) place.row(lse, heads, stride)[first + i + r] = m[r] + logf(l[r]);
+        if (j == 0 && column == 0) place.row(given.lse, given)[first + i + r] = m[r] + logf(l[r]);
     }
-    put(o, factor, place.of(y, S, y_pitch, d), y_pitch, first, S, column, d);
+    put(o, factor, place.of(given.y, S, d), given.y.pitch, first, S, column, d);
 }
 
-// delta (N, heads, stride), written here for attention_backward_keys. y_pitch: of y and dy.
+// delta (N, heads, stride), written here for attention_backward_keys.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention_backward_queries(const float* q, const float* k, const float* v, const float* y, const float* dy,
-                           const float* lse, float* delta, float* dq, int S, int L, int heads, int d, int stride,
-                           int q_pitch, int k_pitch, int v_pitch, int y_pitch, int dq_pitch, float scale) {
+    attention_backward_queries(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
-    Place place(blockIdx.x, tiles_of(S, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(S, ROWS), given.heads);
     int i = threadIdx.x / 16 * 4, j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * COLUMNS;
-    Rows queries{place.of(q, S, q_pitch, d), q_pitch, first, S, d};
-    Rows dys{place.of(dy, S, y_pitch, d), y_pitch, first, S, d}, ys{place.of(y, S, y_pitch, d), y_pitch, first, S, d};
-    Rows keys{place.of(k, L, k_pitch, d), k_pitch, 0, L, d}, values{place.of(v, L, v_pitch, d), v_pitch, 0, L, d};
+    Rows queries{place.of(given.q, S, d), given.q.pitch, first, S, d};
+    Rows dys{place.of(given.dy, S, d), given.dy.pitch, first, S, d};
+    Rows ys{place.of(given.y, S, d), given.y.pitch, first, S, d};
+    Rows keys{place.of(given.k, L, d), given.k.pitch, 0, L, d};
+    Rows values{place.of(given.v, L, d), given.v.pitch, 0, L, d};
 
     float sums[4], dots[4];
 #pragma unroll
@@ -194,8 +200,8 @@ attention_backward_queries(const float* q, const float* k, const float* v, const
         float dot = 0;
         for (int c = threadIdx.x % 16; c < d; c += 16) dot += ys.at(i + r, c) * dys.at(i + r, c);
         dots[r] = row_sum(dot);
-        sums[r] = place.row(lse, heads, stride)[first + i + r];
-        if (j == 0 && column == 0) place.row(delta, heads, stride)[first + i + r] = dots[r];
+        sums[r] = place.row(given.lse, given)[first + i + r];
+        if (j == 0 && column == 0) place.row(given.delta, given)[first + i + r] = dots[r];
     }
     float o[COLUMNS / CHUNK][4][2];
     clear(o);
@@ -208,25 +214,26 @@ attention_backward_queries(const float* q, const float* k, const float* v, const
 #pragma unroll
             for (int n = 0; n < 4; n++)  // a key that is not there has z = 0, not -inf
                 z[r][n] = keys.first + j + n < L ? expf(z[r][n] * scale - sums[r]) * (dp[r][n] - dots[r]) : 0;
-        keep(z, p);
+        store_scores(z, p);
         accumulate(o, p, keys, column, t);
     }
     float factor[4] = {scale, scale, scale, scale};
-    put(o, factor, place.of(dq, S, dq_pitch, d), dq_pitch, first, S, column, d);
+    put(o, factor, place.of(given.dq, S, d), given.dq.pitch, first, S, column, d);
 }
 
 // Here rows are keys and columns queries: what the header calls z, p, dp and dz stands transposed. A query that is not
 // there has q = dy = 0 and a finite lse, and so adds nothing.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention_backward_keys(const float* q, const float* k, const float* v, const float* dy, const float* lse,
-                        const float* delta, float* dk, float* dv, int S, int L, int heads, int d, int stride,
-                        int q_pitch, int k_pitch, int v_pitch, int dy_pitch, int dk_pitch, int dv_pitch, float scale) {
+    attention_backward_keys(Attention given) {
+    int S = given.S, L = given.L, d = given.d;
+    float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
-    Place place(blockIdx.x, tiles_of(L, ROWS), heads);
+    Place place(blockIdx.x, tiles_of(L, ROWS), given.heads);
     int j = threadIdx.x % 16 * 4, first = place.tile * ROWS, column = blockIdx.y * KEYS_COLUMNS;
-    Rows keys{place.of(k, L, k_pitch, d), k_pitch, first, L, d};
-    Rows values{place.of(v, L, v_pitch, d), v_pitch, first, L, d};
-    Rows queries{place.of(q, S, q_pitch, d), q_pitch, 0, S, d}, dys{place.of(dy, S, dy_pitch, d), dy_pitch, 0, S, d};
+    Rows keys{place.of(given.k, L, d), given.k.pitch, first, L, d};
+    Rows values{place.of(given.v, L, d), given.v.pitch, first, L, d};
+    Rows queries{place.of(given.q, S, d), given.q.pitch, 0, S, d};
+    Rows dys{place.of(given.dy, S, d), given.dy.pitch, 0, S, d};
 
     float dk_sum[KEYS_COLUMNS / CHUNK][4][2], dv_sum[KEYS_COLUMNS / CHUNK][4][2];
     clear(dk_sum);
@@ -235,8 +242,8 @@ attention_backward_keys(const float* q, const float* k, const float* v, const fl
         float z[4][4], dp[4][4], sums[4], dots[4];
         scores(z, keys, queries, s, t);
         scores(dp, values, dys, s, t);
-        load_pack(place.row(lse, heads, stride) + queries.first + j, sums);
-        load_pack(place.row(delta, heads, stride) + queries.first + j, dots);
+        load_pack(place.row(given.lse, given) + queries.first + j, sums);
+        load_pack(place.row(given.delta, given) + queries.first + j, dots);
 #pragma unroll
         for (int r = 0; r < 4; r++)
 #pragma unroll
@@ -244,13 +251,13 @@ attention_backward_keys(const float* q, const float* k, const float* v, const fl
                 z[r][n] = expf(z[r][n] * scale - sums[n]);
                 dp[r][n] = z[r][n] * (dp[r][n] - dots[n]);
             }
-        keep(z, p);
+        store_scores(z, p);
         accumulate(dv_sum, p, dys, column, t);
         __syncthreads();
-        keep(dp, p);
+        store_scores(dp, p);
         accumulate(dk_sum, p, queries, column, t);
     }
     float once[4] = {1, 1, 1, 1}, factor[4] = {scale, scale, scale, scale};
-    put(dk_sum, factor, place.of(dk, L, dk_pitch, d), dk_pitch, first, L, column, d);
-    put(dv_sum, once, place.of(dv, L, dv_pitch, d), dv_pitch, first, L, column, d);
+    put(dk_sum, factor, place.of(given.dk, L, d), given.dk.pitch, first, L, column, d);
+    put(dv_sum, once, place.of(given.dv, L, d), given.dv.pitch, first, L, column, d);
 }

@@ -6,42 +6,40 @@
 #define HEAD 64
 #endif
 
-// How a kernel cuts its work; engines/cuda/attention.py says the same for the block's size and shared memory.
-template <int SPLIT_, int WARPS_, int BANDS_, int TILE_, int STAGES_>
-struct Shape {
-    static constexpr int WARPS = WARPS_, THREADS = WARPS * WARP;
-    static constexpr int BANDS = BANDS_;                      // of 16 rows, in a warp
-    static constexpr int ROWS = 16 * BANDS * WARPS / SPLIT_;  // that stay, in a block
-    static constexpr int TILE = TILE_;                        // rows that stream past at a time
-    static constexpr int STAGES = STAGES_;                    // tiles of them in memory
-    static constexpr int SHARE = SPLIT_ > 1 ? 16 * BANDS * WARPS * TILE : 0;  // floats to add one set of scores
+// How the kernels for y, dq, dk and dv cut their work, by the largest HEAD. engines/cuda/attention.py reads this table.
+struct Cut {
+    int warps;   // of a block
+    int bands;   // of 16 rows, in a warp
+    int tile;    // rows that stream past at a time
+    int stages;  // tiles of them in memory
 };
-#if HEAD <= 64
-constexpr int SPLIT = 1;  // warps that share the columns of a row
-typedef Shape<SPLIT, 2, 2, 32, 2> Forward;
-typedef Shape<SPLIT, 2, 2, 32, 2> Queries;
-typedef Shape<SPLIT, 2, 2, 16, 2> Keys;
-#elif HEAD <= 128
-constexpr int SPLIT = 1;
-typedef Shape<SPLIT, 2, 2, 32, 2> Forward;
-typedef Shape<SPLIT, 2, 2, 16, 2> Queries;
-typedef Shape<SPLIT, 4, 1, 32, 2> Keys;
-#elif HEAD <= 256
-constexpr int SPLIT = 2;
-typedef Shape<SPLIT, 4, 2, 16, 2> Forward;
-typedef Shape<SPLIT, 4, 2, 16, 1> Queries;
-typedef Shape<SPLIT, 4, 1, 16, 2> Keys;
-#else
-constexpr int SPLIT = 4;
-typedef Shape<SPLIT, 4, 2, 16, 1> Forward;
-typedef Shape<SPLIT, 4, 1, 16, 1> Queries;
-typedef Shape<SPLIT, 4, 1, 16, 1> Keys;
-#endif
+struct Cuts {
+    int head, split;  // split: warps that share the columns of a row
+    Cut forward, queries, keys;
+};
+constexpr Cuts CUTS[] = {
+    {64, 1, {2, 2, 32, 2}, {2, 2, 32, 2}, {2, 2, 16, 2}},
+    {128, 1, {2, 2, 32, 2}, {2, 2, 16, 2}, {4, 1, 32, 2}},
+    {256, 2, {4, 2, 16, 2}, {4, 2, 16, 1}, {4, 1, 16, 2}},
+    {512, 4, {4, 2, 16, 1}, {4, 1, 16, 1}, {4, 1, 16, 1}},
+};
+constexpr Cuts CUT = CUTS[HEAD <= 64 ? 0 : HEAD <= 128 ? 1 : HEAD <= 256 ? 2 : 3];
+static_assert(HEAD <= CUT.head, "HEAD");
+
+template <int WARPS_, int BANDS_, int TILE_, int STAGES_>
+struct Shape {
+    static constexpr int WARPS = WARPS_, BANDS = BANDS_, TILE = TILE_, STAGES = STAGES_, THREADS = WARPS * WARP;
+    static constexpr int ROWS = 16 * BANDS * WARPS / CUT.split;                  // that stay, in a block
+    static constexpr int SHARE = CUT.split > 1 ? 16 * BANDS * WARPS * TILE : 0;  // floats to add one set of scores
+};
+typedef Shape<CUT.forward.warps, CUT.forward.bands, CUT.forward.tile, CUT.forward.stages> Forward;
+typedef Shape<CUT.queries.warps, CUT.queries.bands, CUT.queries.tile, CUT.queries.stages> Queries;
+typedef Shape<CUT.keys.warps, CUT.keys.bands, CUT.keys.tile, CUT.keys.stages> Keys;
+constexpr int SPLIT = CUT.split;
 constexpr int SLICE = HEAD / SPLIT;
 constexpr int PITCH = HEAD + 8;
 constexpr float LN2 = 0.6931471806f;
-constexpr float LEAST = -3e38f;  // instead of -inf, for which m - m is NaN
-static_assert(HEAD % (16 * SPLIT) == 0 && HEAD <= 512, "HEAD");
+static_assert(HEAD % (16 * SPLIT) == 0, "HEAD");
 
 // Rows first ... first + ROWS - 1 of x (length rows of d) into a tile, zeros outside. vector: all is aligned to 16
 // bytes. On return the copies may still be under way.
@@ -89,12 +87,12 @@ struct Stream {
         cp_async_commit();
     }
     // Before tile i is used: it is there, and no thread is at tile i - 1 any more, whose place the next one may take.
-    __device__ __forceinline__ void arrive(int i) const {
+    __device__ __forceinline__ void wait(int i) const {
         cp_async_wait<0>();
         __syncthreads();
         if (K::STAGES == 2) fetch_tile(i + 1);
     }
-    __device__ __forceinline__ void leave(int i) const {
+    __device__ __forceinline__ void release(int i) const {
         if (K::STAGES == 1) {
             __syncthreads();
             fetch_tile(i + 1);
@@ -165,20 +163,21 @@ __device__ __forceinline__ void accumulate(float (&o)[BANDS][SLICE / 8][4], cons
     }
 }
 
-// The scores of the SPLIT warps of the same rows, added: give, a barrier, take. All add in the same order and so agree.
+// The scores of the SPLIT warps of the same rows, added: share_scores, a barrier, add_scores. All add in the same order
+// and so agree.
 template <int BANDS, int TILE>
-__device__ __forceinline__ void give(float* share, const float (&z)[BANDS][TILE / 8][4]) {
-    float4* own = (float4*)share + threadIdx.x / WARP * (BANDS * TILE / 8) * WARP + threadIdx.x % WARP;
+__device__ __forceinline__ void share_scores(float* share, const float (&z)[BANDS][TILE / 8][4]) {
+    float4* scores = (float4*)share + threadIdx.x / WARP * (BANDS * TILE / 8) * WARP + threadIdx.x % WARP;
 #pragma unroll
     for (int band = 0; band < BANDS; band++)
 #pragma unroll
         for (int j = 0; j < TILE / 8; j++) {
             const float(&v)[4] = z[band][j];
-            own[(band * (TILE / 8) + j) * WARP] = make_float4(v[0], v[1], v[2], v[3]);
+            scores[(band * (TILE / 8) + j) * WARP] = make_float4(v[0], v[1], v[2], v[3]);
         }
 }
 template <int BANDS, int TILE>
-__device__ __forceinline__ void take(const float* share, float (&z)[BANDS][TILE / 8][4]) {
+__device__ __forceinline__ void add_scores(const float* share, float (&z)[BANDS][TILE / 8][4]) {
     constexpr int EACH = BANDS * TILE / 8 * WARP;
     const float4* first = (const float4*)share + threadIdx.x / WARP / SPLIT * SPLIT * EACH + threadIdx.x % WARP;
 #pragma unroll
@@ -218,15 +217,15 @@ __device__ __forceinline__ void clear(float (&o)[BANDS][SLICE / 8][4]) {
 }
 
 // A band's 16 x SLICE sums times a factor a row (lane / 4 and lane / 4 + 8) into x, rows first ... of length, columns
-// first_column ... of d. They go by way of `own`, the place of the same rows and columns in a tile that no other warp
-// reads, and from there in whole 16 bytes.
-__device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* own, bf16* x,
+// first_column ... of d. They go by way of `buffer`, the place of the same rows and columns in a tile that no other
+// warp reads, and from there in whole 16 bytes.
+__device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor0, float factor1, bf16* buffer, bf16* x,
                                     int pitch, int first, int length, int first_column, int d, bool vector) {
     int lane = threadIdx.x % WARP;
     __syncwarp();
 #pragma unroll
     for (int c = 0; c < SLICE / 8; c++) {
-        bf16* at = own + lane / 4 * PITCH + 8 * c + lane % 4 * 2;
+        bf16* at = buffer + lane / 4 * PITCH + 8 * c + lane % 4 * 2;
         *(unsigned*)at = pack_bf16(o[c][0] * factor0, o[c][1] * factor0);
         *(unsigned*)(at + 8 * PITCH) = pack_bf16(o[c][2] * factor1, o[c][3] * factor1);
     }
@@ -235,7 +234,7 @@ __device__ __forceinline__ void put(const float (&o)[SLICE / 8][4], float factor
         int row = i / (SLICE / 8), c = i % (SLICE / 8) * 8, column = first_column + c;
         if (first + row >= length) continue;
         bf16* to = x + (size_t)(first + row) * pitch + column;
-        const bf16* from = own + row * PITCH + c;
+        const bf16* from = buffer + row * PITCH + c;
         if (vector) {
             if (column < d) *(uint4*)to = *(const uint4*)from;
         } else {

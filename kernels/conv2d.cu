@@ -20,6 +20,11 @@
 // and y in bfloat16, so the matrix rate is its floor.
 #include <product.cuh>
 
+// x (images, height, width, C_in), y (images, out_height, out_width, C_out), W (kh, kw, C_in, C_out); padding: before.
+struct Convolution {
+    int images, height, width, C_in, out_height, out_width, C_out, kh, kw, stride, padding;
+};
+
 // Quotient and remainder of 0 <= n < 2^31 by a d > 0 that many n are divided by. With inverse = floor((2^32 - 1) / d),
 // n inverse / 2^32 falls short of n / d by less than 1: the quotient is right, or one too small.
 struct Divisor {
@@ -40,12 +45,18 @@ struct Divisor {
 struct Axis {
     int positions, taps, size, stride, origin, direction;
 };
+__device__ __forceinline__ Axis rows_seen(const Convolution& of) {
+    return {of.out_height, of.kh, of.height, of.stride, -of.padding, 1};
+}
+__device__ __forceinline__ Axis columns_seen(const Convolution& of) {
+    return {of.out_width, of.kw, of.width, of.stride, -of.padding, 1};
+}
 
 // What pixel and tap owe to an address: row, column, offset.
 struct Place {
     int h, w, offset;
 };
-constexpr int FAR = 1 << 28;  // a row that is outside whatever is added
+constexpr int OUTSIDE = 1 << 28;  // a row that is outside whatever is added
 
 // The matrix of windows, a row a pixel, (tap, channel) along it. ALONG_K: k runs along its rows; else m does.
 template <bool K_ALONG_ROWS>
@@ -66,13 +77,13 @@ struct Windows {
         h = by_row.divide(h, w);
         h = v.stride * h + v.origin, w = u.stride * w + u.origin;
         int offset = ((n * v.size + h) * u.size + w) * channels;
-        return {n < images ? h : -4 * FAR, w, offset};
+        return {n < images ? h : -4 * OUTSIDE, w, offset};
     }
     __device__ __forceinline__ Place tap(int index) const {
         int c, j, i = by_channels.divide(index, c);
         i = by_tap_row.divide(i, j);
         int h = v.direction * i, w = u.direction * j;
-        return {i < v.taps ? h : FAR, w, (h * u.size + w) * channels + c};
+        return {i < v.taps ? h : OUTSIDE, w, (h * u.size + w) * channels + c};
     }
     __device__ __forceinline__ Place outer(int index) const {
         return ALONG_K ? pixel(index) : tap(index);
@@ -108,13 +119,11 @@ struct Taps {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv2d(
-    const Real* x, const Real* weight, const float* bias, Real* y, int images, int height, int width, int in,
-    int out_height, int out_width, int out, int kh, int kw, int stride, int padding
-) {
-    int m = corner(out).m, n = corner(out).n, pixels = images * out_height * out_width, terms = kh * kw * in;
-    Windows<true> a(x, images, in, {out_height, kh, height, stride, -padding, 1},
-                    {out_width, kw, width, stride, -padding, 1});
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+    conv2d(const Real* x, const Real* weight, const float* bias, Real* y, Convolution of) {
+    int out = of.C_out, pixels = of.images * of.out_height * of.out_width, terms = of.kh * of.kw * of.C_in;
+    int m = corner(out).m, n = corner(out).n;
+    Windows<true> a(x, of.images, of.C_in, rows_seen(of), columns_seen(of));
     Matrix<false> b{weight, terms, out, out};
     auto sums = product<IN_PACKS, OUT_PACKS>(a, b, m, n, 0, terms);
     finish(sums, m, n, [=](int pixel, int o, float (&v)[P]) {
@@ -138,17 +147,16 @@ struct Residue {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv2d_dx(
-    const Real* dy, const Real* weight, Real* dx, int images, int height, int width, int in, int out_height,
-    int out_width, int out, int kh, int kw, int stride, int padding
-) {
-    Residue v((int)blockIdx.z / stride, height, out_height, kh, stride, padding);
-    Residue u((int)blockIdx.z % stride, width, out_width, kw, stride, padding);
-    int m = corner(in).m, n = corner(in).n, pixels = images * v.axis.positions * u.axis.positions;
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+    conv2d_dx(const Real* dy, const Real* weight, Real* dx, Convolution of) {
+    int in = of.C_in, height = of.height, width = of.width, stride = of.stride;
+    Residue v((int)blockIdx.z / stride, height, of.out_height, of.kh, stride, of.padding);
+    Residue u((int)blockIdx.z % stride, width, of.out_width, of.kw, stride, of.padding);
+    int m = corner(in).m, n = corner(in).n, pixels = of.images * v.axis.positions * u.axis.positions;
     if (m >= pixels) return;
-    int terms = v.axis.taps * u.axis.taps * out;
-    Windows<true> a(dy, images, out, v.axis, u.axis);
-    Taps b{weight, in, out, kw, v.first, u.first, stride, v.axis.taps, a.by_channels, a.by_tap_row};
+    int terms = v.axis.taps * u.axis.taps * of.C_out;
+    Windows<true> a(dy, of.images, of.C_out, v.axis, u.axis);
+    Taps b{weight, in, of.C_out, of.kw, v.first, u.first, stride, v.axis.taps, a.by_channels, a.by_tap_row};
     auto sums = product<OUT_PACKS, OUT_PACKS>(a, b, m, n, 0, terms);
     Divisor by_image = a.by_image, by_row = a.by_row;
     finish(sums, m, n, [=](int pixel, int c, float (&value)[P]) {
@@ -160,16 +168,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv2d_dx(
     });
 }
 
-// Part blockIdx.y: `each` pixels, into its own dW and db, `size` floats after the last part's.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv2d_dweight(
-    const Real* x, const Real* dy, float* dweight, float* dbias, int images, int height, int width, int in,
-    int out_height, int out_width, int out, int kh, int kw, int stride, int padding, int each, int size
-) {
-    int m = corner(out).m, n = corner(out).n, pixels = images * out_height * out_width, rows = kh * kw * in;
-    int first = blockIdx.y * each, last = min(first + each, pixels);
-    long long part = (long long)blockIdx.y * size;
-    Windows<false> a(x, images, in, {out_height, kh, height, stride, -padding, 1},
-                     {out_width, kw, width, stride, -padding, 1});
+// Part blockIdx.y of the pixels, into a dW and db of its own.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+    conv2d_dweight(const Real* x, const Real* dy, float* dweight, float* dbias, Convolution of, Split split) {
+    int out = of.C_out, pixels = of.images * of.out_height * of.out_width, rows = of.kh * of.kw * of.C_in;
+    int m = corner(out).m, n = corner(out).n;
+    int first = blockIdx.y * split.each, last = min(first + split.each, pixels);
+    long long part = (long long)blockIdx.y * split.size;
+    Windows<false> a(x, of.images, of.C_in, rows_seen(of), columns_seen(of));
     Matrix<false> b{dy, pixels, out, out};
     auto sums = product<IN_PACKS, OUT_PACKS>(a, b, m, n, first, last, m == 0);
     if (m == 0) {

@@ -9,6 +9,13 @@ typedef bf16 Real;
 typedef float Real;
 #endif
 
+// Rows of an array that lie `pitch` elements apart, as the parts of a split do.
+template <class T>
+struct Pitched {
+    T* data;
+    int pitch;
+};
+
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;  // every lane of a warp
 

@@ -32,24 +32,37 @@
 
 constexpr int BATCH = 4;  // rows that a thread has under way
 
+// What the kernels are given, each what it needs. x, y, dy, dx (N, P, C); weight, bias, dweight, dbias (C,); mean and
+// rsd = 1 / sd (N, G); scale, shift, dscale, dshift (N, C), null without ADAPTIVE; channel (N, chunks, C), partial
+// (N, G, chunks).
+struct GroupNorm {
+    const Real *x, *dy;
+    const float *weight, *bias;
+    Pitched<const Real> scale, shift;
+    Real *y, *dx, *dscale, *dshift;
+    float *mean, *rsd, *dweight, *dbias;
+    float2 *channel, *partial;
+    int N, P, C, G, chunks, rows;
+    float epsilon;
+};
+
 // What a block works on: rows [first, last) of sample n.
 struct Chunk {
     int n, k, first, last;
 };
-__device__ __forceinline__ Chunk chunk_of(int block, int P, int chunks, int rows) {
-    int n = block / chunks, k = block % chunks;
-    return {n, k, k * rows, min(P, (k + 1) * rows)};
+__device__ __forceinline__ Chunk chunk_of(int block, const GroupNorm& of) {
+    int n = block / of.chunks, k = block % of.chunks;
+    return {n, k, k * of.rows, min(of.P, (k + 1) * of.rows)};
 }
 
-// w (1 + s) and b' of V channels.
-__device__ __forceinline__ void coefficients(float (&a)[V], float (&b)[V], const float* weight, const float* bias,
-                                             const Real* scale, const Real* shift, int c) {
-    load_floats(weight + c, a);
-    load_floats(bias + c, b);
+// w (1 + s) and b' of V channels of sample n.
+__device__ __forceinline__ void coefficients(float (&a)[V], float (&b)[V], const GroupNorm& of, int n, int c) {
+    load_floats(of.weight + c, a);
+    load_floats(of.bias + c, b);
     if constexpr (ADAPTIVE) {
         float s[V], t[V];
-        load_pack(scale + c, s);
-        load_pack(shift + c, t);
+        load_pack(of.scale.data + (size_t)n * of.scale.pitch + c, s);
+        load_pack(of.shift.data + (size_t)n * of.shift.pitch + c, t);
 #pragma unroll
         for (int j = 0; j < V; j++) a[j] *= 1 + s[j], b[j] = b[j] * (1 + s[j]) + t[j];
     }
@@ -76,16 +89,17 @@ __device__ __forceinline__ float slope(float z) {
     return s * (1 + z * (1 - s));
 }
 
-// partial (N, G, chunks): mean and M2 = sum (x - mean)^2 of a group in a chunk.
+// partial: mean and M2 = sum (x - mean)^2 of a group in a chunk.
 // Shared: mean and M2 of each channel (2 C floats), then scratch of merge_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    group_statistics(const Real* x, float2* partial, int P, int C, int G, int chunks, int rows) {
+    group_statistics(GroupNorm of) {
+    int P = of.P, C = of.C, G = of.G;
     float* mean = (float*)dynamic_shared();
     float* M2 = mean + C;
     float* scratch = M2 + C;
     Tile t = tile_of(C);
-    Chunk chunk = chunk_of(blockIdx.x, P, chunks, rows);
-    const Real* base = x + (size_t)chunk.n * P * C;
+    Chunk chunk = chunk_of(blockIdx.x, of);
+    const Real* base = of.x + (size_t)chunk.n * P * C;
 
     for (int turn = 0; turn < C; turn += t.L * V) {
         int c = turn + t.column * V;
@@ -148,22 +162,21 @@ extern "C" __global__ void __launch_bounds__(256)
             squares += M2[g * size + c] + count * d * d;
         }
         squares = warp_sum(squares);
-        if (lane == 0) partial[((size_t)chunk.n * G + g) * chunks + chunk.k] = make_float2(m, squares);
+        if (lane == 0) of.partial[((size_t)chunk.n * G + g) * of.chunks + chunk.k] = make_float2(m, squares);
     }
 }
 
 // y; mean and rsd = 1 / sd (N, G), which the first chunk of a sample writes. Shared: G float2.
 extern "C" __global__ void __launch_bounds__(256)
-    group_norm(const Real* x, const float2* partial, const float* weight, const float* bias, const Real* scale,
-               const Real* shift, int scale_pitch, int shift_pitch, Real* y, float* mean, float* rsd, float epsilon, int P,
-               int C, int G, int chunks, int rows) {
+    group_norm(GroupNorm of) {
+    int P = of.P, C = of.C, G = of.G, chunks = of.chunks, rows = of.rows;
     float2* group = (float2*)dynamic_shared();  // mean, 1 / sd
     Tile t = tile_of(C);
-    Chunk chunk = chunk_of(blockIdx.x, P, chunks, rows);
+    Chunk chunk = chunk_of(blockIdx.x, of);
     int lane = threadIdx.x % WARP, size = C / G;
 
     for (int g = threadIdx.x / WARP; g < G; g += blockDim.x / WARP) {
-        const float2* part = partial + ((size_t)chunk.n * G + g) * chunks;
+        const float2* part = of.partial + ((size_t)chunk.n * G + g) * chunks;
         float start = part[0].x, sum = 0, squares = 0;
 #pragma unroll 1
         for (int k = lane; k < chunks; k += WARP) sum += min(rows, P - k * rows) * (part[k].x - start);
@@ -173,22 +186,22 @@ extern "C" __global__ void __launch_bounds__(256)
             float d = part[k].x - m;
             squares += part[k].y + (float)min(rows, P - k * rows) * size * (d * d);
         }
-        float r = rsqrtf(warp_sum(squares) / ((float)P * size) + epsilon);
+        float r = rsqrtf(warp_sum(squares) / ((float)P * size) + of.epsilon);
         if (lane == 0) {
             group[g] = make_float2(m, r);
-            if (chunk.k == 0) mean[chunk.n * G + g] = m, rsd[chunk.n * G + g] = r;
+            if (chunk.k == 0) of.mean[chunk.n * G + g] = m, of.rsd[chunk.n * G + g] = r;
         }
     }
     __syncthreads();
 
-    const Real* in = x + (size_t)chunk.n * P * C;
-    Real* out = y + (size_t)chunk.n * P * C;
+    const Real* in = of.x + (size_t)chunk.n * P * C;
+    Real* out = of.y + (size_t)chunk.n * P * C;
     for (int c = t.column * V; t.row < t.R && c < C; c += t.L * V) {
         float m[V], a[V], b[V];
-        coefficients(a, b, weight, bias, scale + (size_t)chunk.n * scale_pitch, shift + (size_t)chunk.n * shift_pitch, c);
+        coefficients(a, b, of, chunk.n, c);
         for_groups(c, size, [&](int j, int g) {
-            float2 of = group[g];
-            m[j] = of.x, a[j] *= of.y;
+            float2 v = group[g];
+            m[j] = v.x, a[j] *= v.y;
         });
         for (int p = chunk.first + t.row; p < chunk.last; p += BATCH * t.R) {
             float v[BATCH][V];
@@ -207,29 +220,27 @@ extern "C" __global__ void __launch_bounds__(256)
 
 constexpr int PAIRS = 2;  // rows of dy and x that a thread has under way in the backward
 
-// channel (N, chunks, C): A and B in a chunk; partial (N, G, chunks): sum a dz and sum a dz u of a group in a chunk.
+// channel: A and B in a chunk; partial: sum a dz and sum a dz u of a group in a chunk.
 // Shared: the two sums of each channel (2 C floats), then scratch of add_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    group_sums(const Real* dy, const Real* x, const float* mean, const float* rsd, const float* weight, const float* bias,
-               const Real* scale, const Real* shift, int scale_pitch, int shift_pitch, float2* channel, float2* partial,
-               int P, int C, int G, int chunks, int rows) {
+    group_sums(GroupNorm of) {
+    int P = of.P, C = of.C, G = of.G;
     float* first = (float*)dynamic_shared();
     float* second = first + C;
     float* scratch = second + C;
     Tile t = tile_of(C);
-    Chunk chunk = chunk_of(blockIdx.x, P, chunks, rows);
+    Chunk chunk = chunk_of(blockIdx.x, of);
     int size = C / G;
-    const Real* dys = dy + (size_t)chunk.n * P * C;
-    const Real* xs = x + (size_t)chunk.n * P * C;
-    mean += chunk.n * G, rsd += chunk.n * G;
+    const Real* dys = of.dy + (size_t)chunk.n * P * C;
+    const Real* xs = of.x + (size_t)chunk.n * P * C;
+    const float *mean = of.mean + chunk.n * G, *rsd = of.rsd + chunk.n * G;
 
     for (int turn = 0; turn < C; turn += t.L * V) {
         int c = turn + t.column * V;
         float s[2 * V] = {}, a[V] = {};  // sum dz, sum dz u
         if (t.row < t.R && c < C) {
             float m[V], b[V];
-            coefficients(a, b, weight, bias, scale + (size_t)chunk.n * scale_pitch, shift + (size_t)chunk.n * shift_pitch,
-                         c);
+            coefficients(a, b, of, chunk.n, c);
             for_groups(c, size, [&](int j, int g) { m[j] = mean[g], a[j] *= rsd[g]; });
             for (int p = chunk.first + t.row; p < chunk.last; p += PAIRS * t.R) {
                 float d[PAIRS][V], u[PAIRS][V];
@@ -253,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(256)
         add_rows(s, t, scratch);
         if (t.row == 0 && c < C) {
             for_groups(c, size, [&](int j, int g) {
-                channel[(size_t)blockIdx.x * C + c + j] = make_float2(s[j], s[V + j] * rsd[g]);
+                of.channel[(size_t)blockIdx.x * C + c + j] = make_float2(s[j], s[V + j] * rsd[g]);
                 first[c + j] = a[j] * s[j], second[c + j] = a[j] * s[V + j];
             });
         }
@@ -266,24 +277,22 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll 1
         for (int c = lane; c < size; c += WARP) one += first[g * size + c], two += second[g * size + c];
         one = warp_sum(one), two = warp_sum(two);
-        if (lane == 0) partial[((size_t)chunk.n * G + g) * chunks + chunk.k] = make_float2(one, two);
+        if (lane == 0) of.partial[((size_t)chunk.n * G + g) * of.chunks + chunk.k] = make_float2(one, two);
     }
 }
 
-// The first ceil(C / TOTAL) blocks: dweight, dbias. With ADAPTIVE the next ceil(N C / threads): dscale, dshift, an element
-// a thread. The others: dx. Shared: G float4, and two floats a thread.
+// The first ceil(C / TOTAL_CHANNELS) blocks: dweight, dbias. With ADAPTIVE the next ceil(N C / threads): dscale, dshift, an
+// element a thread. The others: dx. Shared: G float4, and two floats a thread.
 extern "C" __global__ void __launch_bounds__(256)
-    group_norm_backward(const Real* dy, const Real* x, const float* mean, const float* rsd, const float* weight,
-                        const float* bias, const Real* scale, const Real* shift, int scale_pitch, int shift_pitch,
-                        const float2* channel, const float2* partial, Real* dx, float* dweight, float* dbias, Real* dscale,
-                        Real* dshift, int N, int P, int C, int G, int chunks, int rows) {
-    int block = blockIdx.x, size = C / G, totals = (C + TOTAL - 1) / TOTAL;
+    group_norm_backward(GroupNorm of) {
+    int N = of.N, P = of.P, C = of.C, G = of.G, chunks = of.chunks;
+    int block = blockIdx.x, size = C / G, totals = (C + TOTAL_CHANNELS - 1) / TOTAL_CHANNELS;
     if (block < totals) {
-        auto factor = [=](int i, int c) {
-            if constexpr (ADAPTIVE) return 1 + load(scale + (size_t)(i / chunks) * scale_pitch + c);
+        auto factor = [&](int i, int c) {
+            if constexpr (ADAPTIVE) return 1 + load(of.scale.data + (size_t)(i / chunks) * of.scale.pitch + c);
             return 1.0f;
         };
-        add_partials(channel, N * chunks, C, block, factor, dbias, dweight, (float2*)dynamic_shared());
+        add_partials(of.channel, N * chunks, C, block, factor, of.dbias, of.dweight, (float2*)dynamic_shared());
         return;
     }
     block -= totals;
@@ -295,11 +304,11 @@ extern "C" __global__ void __launch_bounds__(256)
             float A = 0, B = 0;
 #pragma unroll 4
             for (int k = 0; k < chunks; k++) {
-                float2 v = channel[((size_t)n * chunks + k) * C + c];
+                float2 v = of.channel[((size_t)n * chunks + k) * C + c];
                 A += v.x, B += v.y;
             }
-            store(dscale + i, weight[c] * B + bias[c] * A);
-            store(dshift + i, A);
+            store(of.dscale + i, of.weight[c] * B + of.bias[c] * A);
+            store(of.dshift + i, A);
             return;
         }
         block -= blocks;
@@ -307,30 +316,30 @@ extern "C" __global__ void __launch_bounds__(256)
 
     float4* group = (float4*)dynamic_shared();  // mean, 1 / sd, c1, c2
     Tile t = tile_of(C);
-    Chunk chunk = chunk_of(block, P, chunks, rows);
+    Chunk chunk = chunk_of(block, of);
     int lane = threadIdx.x % WARP;
     for (int g = threadIdx.x / WARP; g < G; g += blockDim.x / WARP) {
-        const float2* part = partial + ((size_t)chunk.n * G + g) * chunks;
+        const float2* part = of.partial + ((size_t)chunk.n * G + g) * chunks;
         float one = 0, two = 0;
 #pragma unroll 1
         for (int k = lane; k < chunks; k += WARP) one += part[k].x, two += part[k].y;
         one = warp_sum(one), two = warp_sum(two);
         if (lane == 0) {
-            float r = rsd[chunk.n * G + g], each = 1 / ((float)P * size);
-            group[g] = make_float4(mean[chunk.n * G + g], r, one * each, two * each * (r * r));
+            float r = of.rsd[chunk.n * G + g], each = 1 / ((float)P * size);
+            group[g] = make_float4(of.mean[chunk.n * G + g], r, one * each, two * each * (r * r));
         }
     }
     __syncthreads();
 
-    const Real* dys = dy + (size_t)chunk.n * P * C;
-    const Real* xs = x + (size_t)chunk.n * P * C;
-    Real* out = dx + (size_t)chunk.n * P * C;
+    const Real* dys = of.dy + (size_t)chunk.n * P * C;
+    const Real* xs = of.x + (size_t)chunk.n * P * C;
+    Real* out = of.dx + (size_t)chunk.n * P * C;
     for (int c = t.column * V; t.row < t.R && c < C; c += t.L * V) {
         float m[V], a[V], b[V], c1[V], c2[V];
-        coefficients(a, b, weight, bias, scale + (size_t)chunk.n * scale_pitch, shift + (size_t)chunk.n * shift_pitch, c);
+        coefficients(a, b, of, chunk.n, c);
         for_groups(c, size, [&](int j, int g) {
-            float4 of = group[g];
-            m[j] = of.x, a[j] *= of.y, c1[j] = of.z, c2[j] = of.w;
+            float4 v = group[g];
+            m[j] = v.x, a[j] *= v.y, c1[j] = v.z, c2[j] = v.w;
         });
         for (int p = chunk.first + t.row; p < chunk.last; p += PAIRS * t.R) {
             float d[PAIRS][V], u[PAIRS][V];

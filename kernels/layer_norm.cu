@@ -9,12 +9,26 @@
 // Bytes, n values: forward 2 n sizeof(Real), backward 3 n sizeof(Real) and 8 C a block. Floor: bytes over the copy bandwidth.
 #include <rows.cuh>
 
+// What the first two kernels are given, each what it needs. x, y, dy, dx (rows, C); weight, bias (C,); mean and
+// rsd = 1 / sd (rows,); channel (blocks, C): sum dy and sum dy xhat over a block's rows, of which it takes `each`.
+struct LayerNorm {
+    const Real *x, *dy;
+    const float *weight, *bias;
+    Real *y, *dx;
+    float *mean, *rsd;
+    float2* channel;
+    int rows, C, each;
+    float epsilon;
+};
+
 extern "C" __global__ void __launch_bounds__(256)
-    layer_norm(const Real* x, const float* weight, const float* bias, Real* y, float* mean, float* rsd, float epsilon,
-               int rows, int C) {
-    int row = blockIdx.x * (MOST / WARP) + (int)threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (row >= rows) return;  // a whole warp
-    x += (size_t)row * C, y += (size_t)row * C;
+    layer_norm(LayerNorm of) {
+    int C = of.C;
+    const float *weight = of.weight, *bias = of.bias;
+    int row = blockIdx.x * (MAX_THREADS / WARP) + (int)threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (row >= of.rows) return;  // a whole warp
+    const Real* x = of.x + (size_t)row * C;
+    Real* y = of.y + (size_t)row * C;
 
     float start = load(x), sum = 0, squares = 0;  // shifted, so that a large mean costs nothing
     for (int c = lane * V; c < C; c += WARP * V) {
@@ -30,8 +44,8 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
         for (int j = 0; j < V; j++) squares += (v[j] - m) * (v[j] - m);
     }
-    float r = rsqrtf(warp_sum(squares) / C + epsilon);
-    if (lane == 0) mean[row] = m, rsd[row] = r;
+    float r = rsqrtf(warp_sum(squares) / C + of.epsilon);
+    if (lane == 0) of.mean[row] = m, of.rsd[row] = r;
     for (int c = lane * V; c < C; c += WARP * V) {
         float v[V], w[V], b[V];
         load_pack(x + c, v);
@@ -43,18 +57,19 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// channel (blocks, C): sum dy and sum dy xhat over a block's rows.
 // Shared: mean, 1 / sd, mean(dxhat), mean(dxhat xhat) of each row (`each` float4), then scratch of add_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    layer_norm_backward(const Real* dy, const Real* x, const float* mean, const float* rsd, const float* weight, Real* dx,
-                        float2* channel, int rows, int C, int each) {
-    float4* of = (float4*)dynamic_shared();
-    float* scratch = (float*)(of + each);
-    int begin = blockIdx.x * each, count = min(each, rows - begin), lane = threadIdx.x % WARP;
-    dy += (size_t)begin * C, x += (size_t)begin * C, dx += (size_t)begin * C;
+    layer_norm_backward(LayerNorm of) {
+    int C = of.C, each = of.each;
+    const float* weight = of.weight;
+    float4* row = (float4*)dynamic_shared();
+    float* scratch = (float*)(row + each);
+    int begin = blockIdx.x * each, count = min(each, of.rows - begin), lane = threadIdx.x % WARP;
+    const Real *dy = of.dy + (size_t)begin * C, *x = of.x + (size_t)begin * C;
+    Real* dx = of.dx + (size_t)begin * C;
 
     for (int i = threadIdx.x / WARP; i < count; i += blockDim.x / WARP) {
-        float m = mean[begin + i], r = rsd[begin + i], one = 0, two = 0;
+        float m = of.mean[begin + i], r = of.rsd[begin + i], one = 0, two = 0;
         for (int c = lane * V; c < C; c += WARP * V) {
             float d[V], v[V], w[V];
             load_pack(dy + (size_t)i * C + c, d);
@@ -67,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(256)
             }
         }
         one = warp_sum(one), two = warp_sum(two);
-        if (lane == 0) of[i] = make_float4(m, r, one / C, two / C);
+        if (lane == 0) row[i] = make_float4(m, r, one / C, two / C);
     }
     __syncthreads();
 
@@ -79,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(256)
             float w[V];
             load_floats(weight + c, w);
             for (int i = t.row; i < count; i += t.R) {
-                float4 f = of[i];
+                float4 f = row[i];
                 float d[V], v[V];
                 load_pack(dy + (size_t)i * C + c, d);
                 load_pack(x + (size_t)i * C + c, v);
@@ -95,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(256)
         add_rows(s, t, scratch);
         if (t.row == 0 && c < C) {
 #pragma unroll
-            for (int j = 0; j < V; j++) channel[(size_t)blockIdx.x * C + c + j] = make_float2(s[j], s[V + j]);
+            for (int j = 0; j < V; j++) of.channel[(size_t)blockIdx.x * C + c + j] = make_float2(s[j], s[V + j]);
         }
     }
 }

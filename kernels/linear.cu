@@ -12,10 +12,15 @@
 // A block takes one tile. Operations 2 rows in out each; bytes as in product.cuh, and for a split 8 in out a part.
 #include <product.cuh>
 
+struct Linear {
+    int rows, C_in, C_out;
+};
+
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear(const Real* x, const Real* weight, const float* bias, Real* y, int rows, int in, int out, int pitch) {
+    linear(Pitched<const Real> x, const Real* weight, const float* bias, Real* y, Linear sizes) {
+    int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(out).m, n = corner(out).n;
-    Matrix<true> a{x, rows, in, pitch};
+    Matrix<true> a{x.data, rows, in, x.pitch};
     Matrix<false> b{weight, in, out, out};
     auto sums = product<IN_PACKS, OUT_PACKS>(a, b, m, n, 0, in);
     finish(sums, m, n, [=](int r, int o, float (&v)[P]) {
@@ -27,9 +32,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear_dx(const Real* dy, const Real* weight, Real* dx, int rows, int in, int out, int pitch) {
+    linear_dx(Pitched<const Real> dy, const Real* weight, Real* dx, Linear sizes) {
+    int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(in).m, n = corner(in).n;
-    Matrix<true> a{dy, rows, out, pitch};
+    Matrix<true> a{dy.data, rows, out, dy.pitch};
     Matrix<true> b{weight, in, out, out};
     auto sums = product<OUT_PACKS, OUT_PACKS>(a, b, m, n, 0, out);
     finish(sums, m, n, [=](int r, int i, float (&v)[P]) {
@@ -37,16 +43,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     });
 }
 
-// Part blockIdx.y: `each` rows, into its own dW and db, `size` floats after the last part's.
+// Part blockIdx.y of the rows, into a dW and db of its own.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) linear_dweight(
-    const Real* x, const Real* dy, float* dweight, float* dbias, int rows, int in, int out, int x_pitch, int dy_pitch,
-    int each, int size
+    Pitched<const Real> x, Pitched<const Real> dy, float* dweight, float* dbias, Linear sizes, Split split
 ) {
+    int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(out).m, n = corner(out).n;
-    int first = blockIdx.y * each, last = min(first + each, rows);
-    long long part = (long long)blockIdx.y * size;
-    Matrix<false> a{x, rows, in, x_pitch};
-    Matrix<false> b{dy, rows, out, dy_pitch};
+    int first = blockIdx.y * split.each, last = min(first + split.each, rows);
+    long long part = (long long)blockIdx.y * split.size;
+    Matrix<false> a{x.data, rows, in, x.pitch};
+    Matrix<false> b{dy.data, rows, out, dy.pitch};
     auto sums = product<IN_PACKS, OUT_PACKS>(a, b, m, n, first, last, m == 0);
     if (m == 0) {
         sums.write_columns([=](int o, float sum) {

@@ -1,18 +1,18 @@
 // Adam with decoupled weight decay [AdamW] algorithm 2, clipping by the global norm [Pascanu] algorithm 1, the rate's
 // schedule [SGDR] eq. 5 and the moving average of the weights: a whole step over all parameters, in three launches.
 //
-//   sum_squares   partial[block] = the block's part of sum g^2
-//   step_scalars  norm = sqrt(sum g^2), s = min(1, most / norm), the rate of this step, the corrections, d
-//   gather        the gradients into one flat buffer, before the other three
-//   adamw         g <- s g,  m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
-//                 p <- p - rate (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon) + weight_decay p),
-//                 average <- d average + (1 - d) p,  d = min(decay, (1 + step) / (10 + step))
+//   sum_squares    partial[block] = the block's part of sum g^2
+//   step_scalars   norm = sqrt(sum g^2), s = min(1, max_norm / norm), the rate of this step, the corrections, d
+//   copy_segments  the gradients into one flat buffer, before the other three
+//   adamw          g <- s g,  m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,
+//                  p <- p - rate (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon) + weight_decay p),
+//                  ema <- d ema + (1 - d) p,  d = min(ema_decay, (1 + step) / (10 + step))
 //
 // The step's number lies in device memory, so one captured graph serves every step. A loss or a norm that is not finite
 // stops everything: `bad` keeps that step's number, and from then on no step writes.
 //
 // All arrays are flat float32, a thread takes four neighbours. Blocks sum in a fixed order, the last sum is one
-// block's. Bytes a parameter: p, m, v both ways and g, 28; the average 8; the bfloat16 copy of p, if wanted, 2; the
+// block's. Bytes a parameter: p, m, v both ways and g, 28; ema 8; the bfloat16 copy of p, if there is one, 2; the
 // norm 4. Floor: 42 bytes over the copy bandwidth. `adamw` writes in place.
 #include <device.cuh>
 
@@ -31,17 +31,22 @@ extern "C" __global__ void __launch_bounds__(256) sum_squares(const float* g, fl
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// What changes from step to step, in the order in which adamw reads it.
+// What changes from step to step. optimiser.py reads it by these names.
 struct alignas(16) Scalars {
     float rate, scale, correct1, correct2;  // correct: 1 / (1 - beta^step)
     float d, rest, norm, go;                // rest: 1 - d; go: 1, or 0 where nothing may be written
 };
 
-// One block. loss may be null. constant: no decay of the rate; most: the norm to clip to, 0 for none.
+// What they follow from.
+struct StepSettings {
+    double peak, max_norm, beta1, beta2, ema_decay;  // peak: the largest rate; max_norm: the norm to clip to, 0 for none
+    int warmup, steps, constant;                     // constant: no decay of the rate
+};
+
+// One block. loss may be null.
 extern "C" __global__ void __launch_bounds__(256)
     step_scalars(const float* partial, int count, const float* loss, const int* step_at, Scalars* out, int* bad,
-                 double peak, int warmup, int steps, int constant, double most, double beta1, double beta2,
-                 double decay) {
+                 StepSettings with) {
     __shared__ float scratch[256 / WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
@@ -49,70 +54,80 @@ extern "C" __global__ void __launch_bounds__(256)
     if (threadIdx.x) return;
     constexpr float LARGEST = 3.402823466e38f;
     int step = *step_at;
-    double norm = sqrt((double)sum), rate = peak;
-    if (step <= warmup)
-        rate = peak * step / warmup;
-    else if (!constant)
-        rate = peak * 0.5 * (1 + cospi((double)(step - warmup) / (steps - warmup + 1)));
-    double d = fmin(decay, (1.0 + step) / (10.0 + step));
+    double norm = sqrt((double)sum), rate = with.peak;
+    if (step <= with.warmup)
+        rate = with.peak * step / with.warmup;
+    else if (!with.constant)
+        rate = with.peak * 0.5 * (1 + cospi((double)(step - with.warmup) / (with.steps - with.warmup + 1)));
+    double d = fmin(with.ema_decay, (1.0 + step) / (10.0 + step));
     bool finite = sum <= LARGEST && (!loss || fabsf(*loss) <= LARGEST);  // false for NaN
     if (!finite && !*bad) *bad = step;
     *out = {(float)rate,
-            (float)(most > 0 && most < norm ? most / norm : 1),
-            (float)(1 / (1 - pow(beta1, (double)step))),
-            (float)(1 / (1 - pow(beta2, (double)step))),
+            (float)(with.max_norm > 0 && with.max_norm < norm ? with.max_norm / norm : 1),
+            (float)(1 / (1 - pow(with.beta1, (double)step))),
+            (float)(1 / (1 - pow(with.beta2, (double)step))),
             (float)d,
             (float)(1 - d),
             (float)norm,
             *bad ? 0.0f : 1.0f};
 }
 
-struct Settings {
+struct Coefficients {
     float beta1, rest1, beta2, rest2, epsilon, weight_decay;  // rest: 1 - beta
 };
 
-__device__ __forceinline__ void step_of(float& p, float g, float& m, float& v, float& average, const Scalars& now,
-                                        const Settings& with) {
+// (n,) each. weights: p in bfloat16, or null.
+struct Parameters {
+    float* p;
+    const float* g;
+    float *m, *v, *ema;
+    bf16* weights;
+    int n;
+};
+
+__device__ __forceinline__ void step_of(float& p, float g, float& m, float& v, float& ema, const Scalars& now,
+                                        const Coefficients& with) {
     g *= now.scale;
     m = with.beta1 * m + with.rest1 * g;
     v = with.beta2 * v + with.rest2 * (g * g);
     p -= now.rate * (m * now.correct1 / (sqrtf(v * now.correct2) + with.epsilon) + with.weight_decay * p);
-    average = now.d * average + now.rest * p;
+    ema = now.d * ema + now.rest * p;
 }
 
-// weights: p in bfloat16, or null.
 extern "C" __global__ void __launch_bounds__(256)
-    adamw(float* p, const float* g, float* m, float* v, float* average, bf16* weights, const Scalars* scalars,
-          float beta1, float rest1, float beta2, float rest2, float epsilon, float weight_decay, int n) {
+    adamw(Parameters of, const Scalars* scalars, Coefficients with) {
     Scalars now = *scalars;
-    Settings with = {beta1, rest1, beta2, rest2, epsilon, weight_decay};
+    float *p = of.p, *m = of.m, *v = of.v, *ema = of.ema;
+    const float* g = of.g;
+    bf16* weights = of.weights;
+    int n = of.n;
     long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (now.go == 0) return;
     if (i + 4 <= n) {
         float a[4], b[4], c[4], d[4], e[4];
-        load_pack(p + i, a), load_pack(g + i, b), load_pack(m + i, c), load_pack(v + i, d), load_pack(average + i, e);
+        load_pack(p + i, a), load_pack(g + i, b), load_pack(m + i, c), load_pack(v + i, d), load_pack(ema + i, e);
 #pragma unroll
         for (int j = 0; j < 4; j++) step_of(a[j], b[j], c[j], d[j], e[j], now, with);
-        store_pack(p + i, a), store_pack(m + i, c), store_pack(v + i, d), store_pack(average + i, e);
+        store_pack(p + i, a), store_pack(m + i, c), store_pack(v + i, d), store_pack(ema + i, e);
         if (weights) *(uint2*)(weights + i) = make_uint2(pack_bf16(a[0], a[1]), pack_bf16(a[2], a[3]));
     } else {
         for (; i < n; i++) {
-            step_of(p[i], g[i], m[i], v[i], average[i], now, with);
+            step_of(p[i], g[i], m[i], v[i], ema[i], now, with);
             if (weights) weights[i] = to_bf16(p[i]);
         }
     }
 }
 
-// Gradients lie where their operations left them; a block copies one piece of one of them into the flat buffer.
-struct Piece {
+// Gradients lie where their operations left them; a block copies one segment of one of them into the flat buffer.
+struct CopySegment {
     const float* from;
     float* to;
     long long count;
 };
 
-extern "C" __global__ void __launch_bounds__(256) gather(const Piece* pieces) {
-    Piece piece = pieces[blockIdx.x];
+extern "C" __global__ void __launch_bounds__(256) copy_segments(const CopySegment* table) {
+    CopySegment segment = table[blockIdx.x];
     int i = threadIdx.x * 4;
-    for (; i + 4 <= piece.count; i += blockDim.x * 4) *(float4*)(piece.to + i) = *(const float4*)(piece.from + i);
-    for (int j = (int)piece.count / 4 * 4 + threadIdx.x; j < piece.count; j += blockDim.x) piece.to[j] = piece.from[j];
+    for (; i + 4 <= segment.count; i += blockDim.x * 4) *(float4*)(segment.to + i) = *(const float4*)(segment.from + i);
+    for (int j = (int)segment.count / 4 * 4 + threadIdx.x; j < segment.count; j += blockDim.x) segment.to[j] = segment.from[j];
 }

@@ -1,22 +1,29 @@
 // Counter-based noise, the same numbers as refdiff/random.py: Philox 4x32-10 [Philox], Box and Muller [BoxMuller].
 //
-//   counter = (block of four elements, index of the sample, step, stream),   key = (seed low, seed high)
-//
-// A step that changes between launches of one captured graph lies in device memory: `step_at`, if it is not null.
+//   counter = (block of four elements, first + sample id, step, stream),   key = (seed low, seed high)
 #pragma once
 #include <device.cuh>
 
-struct Key {
-    unsigned low, high, stream, step;
+// As refdiff.random.Sequence. What changes between launches of one captured graph lies in device memory: a step (first) at
+// step_at (first_at), if that is not null.
+struct Sequence {
+    unsigned low, high, stream, step, first;  // low, high: halves of the seed
+    const int *step_at, *first_at;
 };
 
-__device__ __forceinline__ Key key_of(unsigned low, unsigned high, unsigned stream, const int* step_at, int step) {
-    return {low, high, stream, (unsigned)(step_at ? *step_at : step)};
+// A Sequence when its numbers are drawn.
+struct Key {
+    unsigned low, high, stream, step, first;
+};
+
+__device__ __forceinline__ Key key_of(const Sequence& of) {
+    return {of.low, of.high, of.stream, of.step_at ? (unsigned)*of.step_at : of.step,
+            of.first_at ? (unsigned)*of.first_at : of.first};
 }
 
 // Four random words: ten rounds [Philox] section 3.3.
-__device__ __forceinline__ uint4 philox(Key key, unsigned block, unsigned index) {
-    unsigned c0 = block, c1 = index, c2 = key.step, c3 = key.stream, k0 = key.low, k1 = key.high;
+__device__ __forceinline__ uint4 philox(Key key, unsigned block, unsigned sample_id) {
+    unsigned c0 = block, c1 = key.first + sample_id, c2 = key.step, c3 = key.stream, k0 = key.low, k1 = key.high;
 #pragma unroll
     for (int round = 0; round < 10; round++) {
         unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
@@ -39,9 +46,9 @@ __device__ __forceinline__ float2 box_muller(unsigned u, unsigned v) {
     return make_float2((float)(radius * cosine), (float)(radius * sine));
 }
 
-// Elements 4 block .. 4 block + 3 of the sample `index`.
-__device__ __forceinline__ void normal4(Key key, unsigned block, unsigned index, float (&z)[4]) {
-    uint4 w = philox(key, block, index);
+// Elements 4 block .. 4 block + 3 of a sample.
+__device__ __forceinline__ void normal4(Key key, unsigned block, unsigned sample_id, float (&z)[4]) {
+    uint4 w = philox(key, block, sample_id);
     float2 first = box_muller(w.x, w.y), second = box_muller(w.z, w.w);
     z[0] = first.x, z[1] = first.y, z[2] = second.x, z[3] = second.y;
 }

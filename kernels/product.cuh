@@ -172,6 +172,12 @@ struct Matrix {
     }
 };
 
+// A sum over k that is cut into parts, gridDim.y of them, each with sums of its own, which add_parts adds.
+struct Split {
+    int each;  // terms of a part
+    int size;  // values of a part: those of the matrix, then the sums of B's columns
+};
+
 // The tile's corner: blocks go along n first, so that neighbours in time share a tile of A.
 struct Corner {
     int m, n;

@@ -24,13 +24,13 @@ __device__ __forceinline__ void load_floats(const float* p, float (&x)[V]) {
 // A block over whole rows, so that neighbouring threads read neighbouring bytes: L threads along a row, R rows at a time.
 // Its L R threads, rounded up to warps, are the block; those left over have row >= R. A row longer than L V is taken in
 // several turns.
-constexpr int MOST = 256;  // threads
+constexpr int MAX_THREADS = 256;  // engines/cuda/rows.py reads this and TOTAL_CHANNELS
 struct Tile {
     int L, R, column, row;
 };
 __device__ __forceinline__ Tile tile_of(int C) {
-    int L = min(C / V, MOST);
-    return {L, MOST / L, (int)threadIdx.x % L, (int)threadIdx.x / L};
+    int L = min(C / V, MAX_THREADS);
+    return {L, MAX_THREADS / L, (int)threadIdx.x % L, (int)threadIdx.x / L};
 }
 
 // merge(a, b) over the R rows, as a tree in a fixed order; row 0 gets the result. scratch: K L ceil(R / 2) floats.
@@ -63,16 +63,16 @@ __device__ __forceinline__ void add_rows(float (&a)[K], const Tile& t, float* sc
 }
 
 // first[c], second[c] = the sums over i of factor(i, c) times the parts of partial[i, c]; partial (count, C). A block takes
-// TOTAL channels, its threads the rows i in turn. scratch: two floats a thread.
-constexpr int TOTAL = 8;
+// TOTAL_CHANNELS channels, its threads the rows i in turn. scratch: two floats a thread.
+constexpr int TOTAL_CHANNELS = 8;
 template <class F>
 __device__ __forceinline__ void add_partials(const float2* partial, int count, int C, int block, F factor, float* first,
                                              float* second, float2* scratch) {
-    int c = block * TOTAL + (int)threadIdx.x % TOTAL, rows = blockDim.x / TOTAL;
+    int c = block * TOTAL_CHANNELS + (int)threadIdx.x % TOTAL_CHANNELS, rows = blockDim.x / TOTAL_CHANNELS;
     float a = 0, b = 0;
     if (c < C) {
 #pragma unroll 4
-        for (int i = threadIdx.x / TOTAL; i < count; i += rows) {
+        for (int i = threadIdx.x / TOTAL_CHANNELS; i < count; i += rows) {
             float2 v = partial[(size_t)i * C + c];
             float f = factor(i, c);
             a += f * v.x, b += f * v.y;
@@ -80,8 +80,11 @@ __device__ __forceinline__ void add_partials(const float2* partial, int count, i
     }
     scratch[threadIdx.x] = make_float2(a, b);
     __syncthreads();
-    if (threadIdx.x < TOTAL && c < C) {
-        for (int i = 1; i < rows; i++) a += scratch[i * TOTAL + threadIdx.x].x, b += scratch[i * TOTAL + threadIdx.x].y;
+    if (threadIdx.x < TOTAL_CHANNELS && c < C) {
+        for (int i = 1; i < rows; i++) {
+            float2 v = scratch[i * TOTAL_CHANNELS + threadIdx.x];
+            a += v.x, b += v.y;
+        }
         first[c] = a, second[c] = b;
     }
 }

@@ -18,31 +18,31 @@ __device__ __forceinline__ void for_row(const Real* p, int C, F f) {
 }
 
 extern "C" __global__ void __launch_bounds__(256) softmax(const Real* x, Real* y, int rows, int C) {
-    int row = blockIdx.x * (MOST / WARP) + (int)threadIdx.x / WARP;
+    int row = blockIdx.x * (MAX_THREADS / WARP) + (int)threadIdx.x / WARP;
     if (row >= rows) return;  // a whole warp
     x += (size_t)row * C, y += (size_t)row * C;
 
-    float most = load(x), sum = 0;
+    float largest = load(x), sum = 0;
     for_row(x, C, [&](int, float(&v)[V]) {
 #pragma unroll
-        for (int j = 0; j < V; j++) most = fmaxf(most, v[j]);
+        for (int j = 0; j < V; j++) largest = fmaxf(largest, v[j]);
     });
-    most = warp_max(most);
+    largest = warp_max(largest);
     for_row(x, C, [&](int, float(&v)[V]) {
 #pragma unroll
-        for (int j = 0; j < V; j++) sum += __expf(v[j] - most);
+        for (int j = 0; j < V; j++) sum += __expf(v[j] - largest);
     });
     float each = 1 / warp_sum(sum);
     for_row(x, C, [&](int c, float(&v)[V]) {
 #pragma unroll
-        for (int j = 0; j < V; j++) v[j] = __expf(v[j] - most) * each;
+        for (int j = 0; j < V; j++) v[j] = __expf(v[j] - largest) * each;
         store_pack(y + c, v);
     });
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     softmax_backward(const Real* dy, const Real* y, Real* dx, int rows, int C) {
-    int row = blockIdx.x * (MOST / WARP) + (int)threadIdx.x / WARP;
+    int row = blockIdx.x * (MAX_THREADS / WARP) + (int)threadIdx.x / WARP;
     if (row >= rows) return;
     dy += (size_t)row * C, y += (size_t)row * C, dx += (size_t)row * C;
 

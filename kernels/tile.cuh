@@ -21,7 +21,8 @@
 #endif
 
 constexpr int P = PACK<Real>;
-constexpr int STEP = 4 * P;  // of k: 16 float32 or 32 bfloat16, 64 bytes
+constexpr int STEP_BYTES = 64;  // of k; engines/cuda/product.py reads it
+constexpr int STEP = STEP_BYTES / sizeof(Real);  // 16 float32 or 32 bfloat16
 constexpr int THREADS = 2 * TILE_M;
 constexpr int RESIDENT = IN_PACKS && OUT_PACKS ? 2 : 1;  // blocks at once on a multiprocessor that registers must allow
 

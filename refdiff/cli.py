@@ -110,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("sample", commands.sample)
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, default=64, help="how many (default: 64)")
+    sub.add_argument("--n", type=int, help="how many (default: 64, or eight of each class)")
+    sub.add_argument("--label", type=int, help="the class to draw, of a model with classes (default: one row a class)")
+    sub.add_argument(
+        "--guidance", type=float, help="1 is the conditional model (default), more exaggerates the condition"
+    )
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")
     sub.add_argument("--trajectory", metavar="NAME.png", help="also the strip of a few samples from noise to image")
     sub.add_argument("--force", action="store_true", help="write over existing files")

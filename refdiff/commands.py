@@ -18,40 +18,60 @@ def train(options: argparse.Namespace) -> None:
 
     config = _config(options)
     state = run(config, options.out, resume=options.resume, force=options.force, progress=not options.quiet)
-    _print(options, {"out": options.out, "steps": state.step, "samples_seen": state.seen})
+    _print(options, {"out": options.out, "steps": state.step, "samples_seen": state.samples_seen})
 
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set
-    sample.method, sample.steps and sample.spacing choose how; refdiff info lists them."""
+    sample.method, sample.steps, sample.spacing and sample.threshold (none, static, dynamic) choose how; refdiff info lists
+    them. A model with classes draws one row a class, or what --label says, guided by --guidance."""
     from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
-    from .training import load_state
+    from .training import load_state, trained
     from .training.demo import save_trajectory
 
     config, state = load_state(options.checkpoint)
-    config = _changed(config, options)
+    model = trained(_changed(config, options), state)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
-    if len(config.model.shape) != 3 and (suffix != ".npz" or options.trajectory):
+    if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
         raise ValueError(f"--out: expected a name ending in .npz, since this model makes points, not images, got {out}")
     if suffix not in (".png", ".npz", ""):
         raise ValueError(
             f"--out: expected a .png (a grid), a .npz (an array) or a folder (single PNGs), got {out}; "
             f"a slash says that it is a folder: {out}/"
         )
+    conditions, n, columns = _conditions(options, model)
     check_place("--out", out, options.force)
     if suffix == "":
-        check_folder(out, options.n)
+        check_folder(out, n)
     if options.trajectory:
         check_file("--trajectory", options.trajectory, [".png"], options.force)
-    x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
+    x = draw(model, n, options.seed, conditions, progress=not options.quiet)
     out.parent.mkdir(parents=True, exist_ok=True)
-    {".png": save_grid, ".npz": save_npz, "": save_folder}[suffix](out, x)
+    if suffix == ".png":
+        save_grid(out, x, columns)
+    else:
+        {".npz": save_npz, "": save_folder}[suffix](out, x)
     if options.trajectory:
         Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
-        save_trajectory(options.trajectory, config, state.average, options.seed)
+        save_trajectory(options.trajectory, model, options.seed, conditions)
     _print(options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory})
+
+
+def _conditions(options: argparse.Namespace, model: Any) -> tuple[dict[str, Any], int, int | None]:
+    """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
+    if not model.classes:
+        for name in ("label", "guidance"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name}: expected a model with classes, got one without; leave it out")
+        return {}, options.n or 64, None
+    if options.label is None:
+        columns = max(1, (options.n or 8 * model.classes) // model.classes)
+        return {"label": [i // columns for i in range(columns * model.classes)]}, columns * model.classes, columns
+    if not 0 <= options.label < model.classes:
+        raise ValueError(f"--label: expected a class from 0 to {model.classes - 1}, got {options.label}")
+    return {"label": options.label}, options.n or 64, None
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -61,22 +81,23 @@ def evaluate(options: argparse.Namespace) -> None:
     from .evaluation import evaluate as measure
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
-    from .training import load_state
+    from .training import every_class, load_state, trained
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
+    model = trained(config, state)
     data = load(options.data or config.data.source)
-    if data.shape != config.model.shape:
-        raise ValueError(f"--data: expected samples of {config.model.shape}, the model's shape, got {data.shape}")
+    if data.shape != model.shape:
+        raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
     check_evaluable(data, options.n)
     bins = _checked_likelihood(options, data.held_out)
-    x = draw(config, state.average, options.n, options.seed, progress=not options.quiet)
-    metrics = {"step": state.step, **measure(config, state.average, x, data, options.seed)}
+    x = draw(model, options.n, options.seed, every_class(model, options.n), progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
     if options.nll:
-        from .evaluation.likelihood import nll, plot_nll
+        from .evaluation import nll, plot_nll
 
         bound = nll(
-            config, state.average, data.held_out, options.seed, bins=bins,
+            model, data.held_out, options.seed, bins=bins,
             first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet,
         )  # fmt: skip
         metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
@@ -111,15 +132,21 @@ def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
 def info(options: argparse.Namespace) -> None:
     """What a preset or a run is; without a name, what there is to choose from."""
     from . import engines, models
-    from .config.config import METHODS, PRESETS
+    from .config import PRESETS
+    from .objectives import WEIGHTINGS
     from .process import SCHEDULES, SPACINGS
+    from .sampling.settings import METHODS, THRESHOLDS
     from .training import load_state
 
+    def parameters(config: Any) -> int:
+        return sum(models.count(models.layout(network.model)) for network in config.networks.values())
+
     if options.name is None:
-        presets = {name: models.count(models.layout(config.model)) for name, config in PRESETS.items()}
+        presets = {name: parameters(config) for name, config in PRESETS.items()}
         _print(options, {
             "refdiff": __version__, "engines": list(engines.ENGINES), "schedules": list(SCHEDULES),
             "sample.method": list(METHODS), "sample.spacing": list(SPACINGS),
+            "sample.threshold": list(THRESHOLDS), "objective.weighting": list(WEIGHTINGS),
             "data": ["digits", "swissroll", "moons", "rings", "mixture", "a path"], "presets (parameters)": presets,
         })  # fmt: skip
         return
@@ -131,9 +158,9 @@ def info(options: argparse.Namespace) -> None:
                 f"name: expected a preset ({', '.join(PRESETS)}), a run's folder or a checkpoint, got {options.name!r}"
             )
         config, state = load_state(options.name)
-        run = {"step": state.step, "samples_seen": state.seen}
+        run = {"step": state.step, "samples_seen": state.samples_seen}
     table = config.to_dict()
-    _print(options, {"parameters": models.count(models.layout(config.model)), **run, **table})
+    _print(options, {"parameters": parameters(config), **run, **table})
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -220,6 +247,8 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
+    if getattr(options, "guidance", None) is not None:
+        changes.append(f"sample.guidance={options.guidance}")
     return config.changed(changes)
 
 

@@ -20,6 +20,10 @@ class TrainingError(ValueError):
     """Training cannot go on: the message names the step, what happened, and what is kept."""
 
 
+class NotFiniteError(ValueError):
+    """Samples with NaN or infinity."""
+
+
 class DeviceError(RuntimeError):
     """No usable GPU, too little memory, a kernel that does not compile or run, or a helping process that ended; the message
     says what to do."""

@@ -19,8 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = [
-    "Key", "Sequence", "Stream", "bits", "integers", "least_word", "normal", "permutation", "philox", "stream",
+    "Key",
+    "Sequence",
+    "Stream",
+    "bits",
+    "integers",
+    "normal",
+    "permutation",
+    "philox",
+    "stream",
     "uniform",
+    "uniform_threshold",
 ]  # fmt: skip
 
 # [Philox] section 3.3: the two multipliers and the two Weyl increments of Philox 4x32.
@@ -121,7 +130,7 @@ def uniform(key: Sequence, index: Any, shape: tuple[int, ...] = (), dtype: Any =
     return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(len(words), *shape)
 
 
-def least_word(rate: float) -> int:
+def uniform_threshold(rate: float) -> int:
     """The least word whose uniform number, (word + 1/2) / 2^32 in exact arithmetic, exceeds rate in [0, 1]: 0 to 2^32."""
     return floor(Fraction(rate) * (1 << 32) - Fraction(1, 2)) + 1
 

@@ -42,6 +42,22 @@ def small():
 
 
 @pytest.fixture
+def tiny():
+    """Smaller still, for the emulator: batches of 2."""
+    from refdiff.config import Config
+
+    changes = [
+        "model.width=8",
+        "model.groups=4",
+        "train.batch=2",
+        "train.steps=20",
+        "train.warmup=2",
+        "engine=reference",
+    ]
+    return Config.resolve("digits", changes=changes)
+
+
+@pytest.fixture
 def some_processes(monkeypatch, use_threads) -> Callable[[int], None]:
     """some_processes(4): with as many threads, a batch is split between up to 4 processes, however little the work is."""
     from refdiff.engines.cpu.runtime import data_parallel

@@ -15,12 +15,12 @@ from refdiff.random import (
     Stream,
     bits,
     integers,
-    least_word,
     normal,
     permutation,
     philox,
     stream,
     uniform,
+    uniform_threshold,
 )
 from refdiff.testing.strategies import seeds, shapes
 
@@ -303,16 +303,16 @@ def test_what_names_no_numbers_is_refused_by_name(draw, message):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([-1, 0, 1]))
-def test_the_least_word_is_the_first_whose_uniform_number_exceeds_the_rate(word, off):
+def test_the_uniform_threshold_is_the_first_whose_uniform_number_exceeds_the_rate(word, off):
     rate = (word + 0.5) * 2.0**-32 + off * 2.0**-40  # on the number of a word, and right beside it
-    least = least_word(rate)
-    assert (least + 0.5) * 2.0**-32 > rate
-    assert not (least - 0.5) * 2.0**-32 > rate
+    threshold = uniform_threshold(rate)
+    assert (threshold + 0.5) * 2.0**-32 > rate
+    assert not (threshold - 0.5) * 2.0**-32 > rate
 
 
-def test_the_least_words_of_the_ends():
-    assert least_word(0.0) == 0
-    assert least_word(1.0) == 1 << 32
+def test_the_uniform_thresholds_of_the_ends():
+    assert uniform_threshold(0.0) == 0
+    assert uniform_threshold(1.0) == 1 << 32
 
 
 def test_a_key_names_sequences_of_their_own():

@@ -22,15 +22,14 @@ from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.host import named
 from refdiff.benchmark.machine import versions
 from refdiff.engines import cuda
-from refdiff.engines.cuda.device import Device, is_lost
-from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.product import TILES, chosen_by
-from refdiff.engines.cuda.sampler import sampler_state
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.device import Device, is_lost
 from refdiff.models import flatten
-from refdiff.training.graphed import Graphed
-from refdiff.training.graphed_sampling import GraphedSampler, on_device
+from refdiff.sampling.cuda import CUDASampler, on_device
 from refdiff.training.optimiser import zeros_like
 from refdiff.training.state import State
+from refdiff.training.trainers.cuda import CUDATrainer
 
 
 def open_device(kind: str) -> Device:
@@ -39,7 +38,7 @@ def open_device(kind: str) -> Device:
         from emulator import Emulator  # type: ignore[import-not-found]
 
         return Emulator()
-    from refdiff.engines.cuda.cupy_device import CupyDevice
+    from refdiff.engines.cuda.runtime.cupy_device import CupyDevice
 
     return CupyDevice()
 
@@ -168,7 +167,7 @@ class CudaPeer:
         config = config_of(case, "cuda")
         p = weights(config.model, case["seed"])
         state = State(0, p, p, zeros_like(p), zeros_like(p))
-        worker = Graphed(config, config.schedule.build(), state, self.device)
+        worker = CUDATrainer(config, config.schedule.build(), state, self.device)
         self.arena = worker.arena
         x0 = draw((case["batch"], *config.model.shape), case["seed"], 0.5)
         step = worker.step(x0)
@@ -177,25 +176,25 @@ class CudaPeer:
         outputs = {"loss": step.loss, "gradient_norm": step.gradient_norm,
                    "p": np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])}  # fmt: skip
         worker.step(x0)  # which is captured
+        graph = worker.captured.graph
         self.timer = lambda repeats: self._clock(lambda: worker.step(x0, wait=False), repeats, case.get("inner", 1))
-        return {**outputs, "": self._memory(worker.graph.launches if worker.graph else 0)}
+        return {**outputs, "": self._memory(graph.launches if graph else 0)}
 
     def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
         config, index = config_of(case, "cuda"), np.arange(case["batch"])
-        sampler = GraphedSampler(config, weights(config.model, case["seed"]), self.device)
+        sampler = CUDASampler(config, weights(config.model, case["seed"]), self.device)
         *_, (_, x) = sampler(index, case["seed"], every=False)
-        context = self._context()
-        with cuda.use(context):
-            state = sampler_state(sampler.tables, index, config.model.shape, case["seed"], config.dtype)
+        loop, context = sampler.captured, self._context()
+        state = loop.state(context, index, case["seed"])
         zero = self.device.pinned(4).view(np.int32)
         first = self.device.pinned(4 * len(index)).view(np.int32)
-        zero[:], first[:] = 0, sampler.tables.timesteps[0]
-        replay, launches = captured(context, [lambda: sampler.body(context, state)])
+        zero[:], first[:] = 0, loop.tables.timesteps[0]
+        replay, launches = captured(context, [lambda: loop.body(state)])
 
         def run() -> None:
             self.device.send(state.step.pointer, zero)
             self.device.send(state.t.pointer, first)
-            for _ in range(len(sampler.tables.timesteps)):
+            for _ in range(len(loop.tables.timesteps)):
                 replay()
 
         self.timer = lambda repeats: self._clock(run, repeats, case.get("inner", 1))

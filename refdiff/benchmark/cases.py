@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..config import Config, SampleConfig, TrainConfig
+from ..config import Config, NetworkConfig, SampleConfig, TrainConfig
 from ..engines import reference
 from ..models import MODELS, Tree, UNetConfig, flatten, unflatten
 
@@ -63,9 +63,9 @@ def config_of(case: Mapping[str, Any], engine: str) -> Config:
     """The run that a model's case is a step of: DDIM without noise, a constant rate, clipping and average as presets do."""
     steps = int(case.get("steps", 4))
     return Config(
-        model=network(case["model"]),
+        networks={"denoiser": NetworkConfig(network(case["model"]))},
         train=TrainConfig(steps=1000, batch=case["batch"], learning_rate=2e-4, warmup=0, decay="constant"),
-        sample=SampleConfig("ddim", steps, eta=0.0, clip=False),
+        sample=SampleConfig("ddim", steps, eta=0.0, threshold="none"),
         engine=engine,
         dtype=case["dtype"] if engine == "cuda" else "float32",
         seed=case["seed"],
@@ -75,8 +75,8 @@ def config_of(case: Mapping[str, Any], engine: str) -> Config:
 def weights(config: UNetConfig, seed: int) -> Tree:
     """Parameters with no zeros among them, as after some training."""
     flat = {}
-    for i, (name, spec) in enumerate(flatten(models.layout(config)).items()):
-        flat[name] = _parameter(name.rsplit("/")[-1], spec.shape, seed + i)
+    for i, (name, parameter) in enumerate(flatten(models.layout(config)).items()):
+        flat[name] = _parameter(name.rsplit("/")[-1], parameter.shape, seed + i)
     return unflatten(flat)
 
 
@@ -160,18 +160,19 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     The backward of an addition is none. The network is walked on a device that runs nothing: no time, no memory.
     """
     from ..engines import cuda
-    from ..engines.cuda.dry import Dry
-    from ..engines.cuda.memory import Arena
+    from ..engines.cuda.runtime.arena import Arena
+    from ..engines.cuda.runtime.dry_run import DryRunDevice
 
-    config, device = network(model), Dry()
+    config, device = network(model), DryRunDevice()
     recording = _Recording(cuda)
     with cuda.use(cuda.Context(device, Arena(device, 1 << 50))) as context:
         p = models.tree_map(
-            lambda spec: context.empty(spec.shape, dtype if len(spec.shape) > 1 else "float32"), models.layout(config)
+            lambda a: context.empty(a.shape, dtype if len(a.shape) > 1 else "float32"), models.layout(config)
         )
         x, t = context.empty((batch, *config.shape), dtype), context.empty((batch,), "int32")
-        y, saved = models.forward(recording, config, p, x, t)  # type: ignore[arg-type]
-        models.backward(recording, config, y, saved)  # type: ignore[arg-type]
+        net = models.Network(config, p)
+        y, saved = models.forward(recording, net, {"x": x, "t": t})  # type: ignore[arg-type]
+        models.backward(recording, net, y, saved, wrt=("x",))  # type: ignore[arg-type]
     cases = []
     for key, case in recording.cases.items():
         common = {**case, "dtype": dtype, "seed": 0, "count": recording.calls[key]}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..engines.cuda.device import DeviceError
+from ..engines.cuda.runtime.device import DeviceError
 from ..errors import one_of
 from .cases import config_of, draw, network, operations
 from .harness import Budget, measure
@@ -99,7 +99,7 @@ def kernel(text: str, operation: str | None, dtype: str) -> tuple[dict[str, Any]
     path, name, operation = parse(text, operation)
     compiled = compile_alone(path, name, dtype)
     try:
-        from ..engines.cuda.cupy_device import CupyDevice
+        from ..engines.cuda.runtime.cupy_device import CupyDevice
 
         device = CupyDevice()
     except DeviceError as error:

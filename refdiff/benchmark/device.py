@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..engines.cuda.context import Context, use
-from ..engines.cuda.device import Device, Kernel
-from ..engines.cuda.memory import Arena
+from ..engines.cuda.runtime.arena import Arena
+from ..engines.cuda.runtime.context import Context, use
+from ..engines.cuda.runtime.device import Device, Kernel
 
 __all__ = ["COPIES", "Stopwatch", "captured"]
 

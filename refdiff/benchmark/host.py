@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..models import flatten
-from ..sampling.run import denoiser, walker
+from ..models import Network, flatten
+from ..sampling import make_trajectory, network_function
+from ..training import State, trained, trainer
 from .cases import config_of, draw, network, operands, weights
 from .machine import versions
 from .protocol import serve
@@ -60,34 +61,30 @@ class HostPeer:
         config = network(case["model"])
         p, x = weights(config, case["seed"]), draw((case["batch"], *config.shape), case["seed"])
         t = np.arange(case["batch"]) * 37 % 1000 + 1
-        predict = denoiser(config_of(case, self.name), p)
-        self.run = lambda: predict(x, t)
+        predict = network_function(self.name, Network(config, p))
+        self.run = lambda: predict({"x": x, "t": t})
         return {"y": self.run()}
 
     def _train(self, case: dict[str, Any]) -> dict[str, Any]:
         worker = trainer_of(case, self.name)
         x0 = draw((case["batch"], *worker.config.model.shape), case["seed"], 0.5)
-        self.run = lambda: worker.step(x0)
+        self.run = lambda: worker.step({"x": x0})
         step = self.run()
         found = {"loss": step.loss, "gradient_norm": step.gradient_norm}
-        return found if case.get("alone") else {**found, "p": _flat(worker.state().p)}
+        return found if case.get("alone") else {**found, "p": _flat(worker.state().trees["p"]["denoiser"])}
 
     def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
         config, index = config_of(case, self.name), np.arange(case["batch"])
-        walk = walker(config, weights(network(case["model"]), case["seed"]))
-        self.run = lambda: deque(walk(index, case["seed"], every=False), maxlen=1).pop()[1]
+        state = State.first(config, {"denoiser": weights(network(case["model"]), case["seed"])})
+        walk = make_trajectory(trained(config, state))
+        self.run = lambda: deque(walk(index, case["seed"], {}, every=False), maxlen=1).pop()[1]
         return {"x": self.run()}
 
 
 def trainer_of(case: dict[str, Any], engine: str) -> Any:
     """Who makes the training steps of this case, before the first."""
-    from ..training.optimiser import zeros_like
-    from ..training.state import State
-    from ..training.step import trainer
-
     config = config_of(case, engine)
-    p = weights(network(case["model"]), case["seed"])
-    worker: Any = trainer(config, config.schedule.build(), State(0, p, p, zeros_like(p), zeros_like(p)))
+    worker: Any = trainer(config, State.first(config, {"denoiser": weights(network(case["model"]), case["seed"])}))
     worker.config = config
     return worker
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from ..engines import cuda, reference
-from ..engines.cuda.device import Device, DeviceError, Kernel
-from ..engines.cuda.memory import Arena
-from ..engines.cuda.sources import KERNELS
+from ..engines.cuda.runtime.arena import Arena
+from ..engines.cuda.runtime.device import Device, DeviceError, Kernel
+from ..engines.cuda.runtime.sources import KERNELS
 from ..errors import one_of
 from .cases import operands
 from .conventions import CONVENTIONS, Launch, launch_of
@@ -52,7 +52,7 @@ def parse(text: str, operation: str | None) -> tuple[Path, str, str]:
 
 def compile_alone(path: Path, name: str, dtype: str) -> dict[str, str]:
     """architecture -> registers, shared memory and spills, as the compiler says, whose words a DeviceError holds."""
-    from ..engines.cuda import nvrtc
+    from ..engines.cuda.runtime import nvrtc
 
     compiler, found = nvrtc.find(), {}
     with _beside_ours(path) as folder:

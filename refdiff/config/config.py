@@ -7,106 +7,29 @@ A run is its preset, changed by a TOML file, changed by single keys:
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..engines import ENGINES
+from ..data import DataConfig
+from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS, MODELS, ModelConfig
-from ..process import SCHEDULES, SPACINGS, Schedule
+from ..models import MODELS
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, objective_name
+from ..process import SPACINGS
+from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .fitting import attention_fits, follow_data
-from .toml import build, is_text, keys, lines, merge, positive, table_of, toml_value
+from .networks import NetworkConfig
+from .renamed import modern
+from .rules import RULES
+from .toml import build, is_text, keys, lines, merge, table_of, toml_value
+from .train import TrainConfig
 
-__all__ = ["PRESETS", "Config", "DataConfig", "SampleConfig", "ScheduleConfig", "TrainConfig"]
+__all__ = ["PRESETS", "Config"]
 
-
-@dataclass(frozen=True)
-class DataConfig:
-    """source: a known data set or a path. See `refdiff.data.load`."""
-
-    source: str = "digits"
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """law: a name in `process.SCHEDULES`; T: its steps; options: its other arguments."""
-
-    law: str = "linear"
-    T: int = 1000
-    options: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        one_of("schedule.law", self.law, SCHEDULES)
-        known = [name for name in inspect.signature(SCHEDULES[self.law]).parameters if name != "T"]
-        for name in self.options:
-            one_of("schedule.options", name, known)
-        self.build()
-
-    def build(self) -> Schedule:
-        """The schedule itself."""
-        return SCHEDULES[self.law](self.T, **self.options)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """steps, batch: how many, of how many samples. learning_rate: its peak, reached after `warmup` steps; decay: "cosine",
-    to 0 at the last step, or "constant". clip: largest global norm of the gradient, 0 for none. average: the decay of the
-    moving average of the weights, with which samples are made. prediction: "eps", "x0" or "v". log_every, grid_every,
-    checkpoint_every: steps between log lines, sample grids and checkpoints; 0 for none but the last.
-    """
-
-    steps: int = 1000
-    batch: int = 64
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    decay: str = "cosine"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    average: float = 0.995
-    prediction: str = "eps"
-    log_every: int = 10
-    grid_every: int = 500
-    checkpoint_every: int = 500
-
-    def __post_init__(self) -> None:
-        positive("train", self, "steps", "batch", "learning_rate", "log_every")
-        positive("train", self, "warmup", "weight_decay", "clip", "grid_every", "checkpoint_every", zero=True)
-        one_of("train.decay", self.decay, ("cosine", "constant"))
-        one_of("train.prediction", self.prediction, ("eps", "x0", "v"))
-        if not 0 <= self.average < 1:
-            raise ValueError(f"train.average: expected a decay in [0, 1), got {self.average}")
-
-
-METHODS = ("ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2s")
-FINITE_SIGMA = ("euler", "euler_ancestral", "heun")  # those that divide by sqrt(alpha_bar_T)
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """method: "ddim", "ancestral", "euler", "euler_ancestral", "heun", "dpmpp_2m" or "dpmpp_2s"; steps: how many of the T;
-    spacing: which, "uniform", "trailing", "quadratic", "karras" or "leading", which does not begin at T; eta: of ddim, 0
-    deterministic to 1 ancestral; variance: of ancestral, "posterior" or "beta"; clip: hold x0_hat within [-1, 1], the range
-    of images.
-    """
-
-    method: str = "ddim"
-    steps: int = 50
-    spacing: str = "uniform"
-    eta: float = 1.0
-    variance: str = "posterior"
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        one_of("sample.method", self.method, METHODS)
-        one_of("sample.spacing", self.spacing, SPACINGS)
-        one_of("sample.variance", self.variance, ("posterior", "beta"))
-        positive("sample", self, "steps")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"sample.eta: expected a number from 0 to 1, got {self.eta}")
+LABEL_DROPOUT = 0.1  # how often a label is left out in training, for guidance [CFG] section 3.2
 
 
 @dataclass(frozen=True)
@@ -118,8 +41,9 @@ class Config:
     """
 
     data: DataConfig = DataConfig()
-    model: ModelConfig = MODELS["digits"]
+    networks: dict[str, NetworkConfig] = field(default_factory=lambda: {"denoiser": NetworkConfig()})
     schedule: ScheduleConfig = ScheduleConfig()
+    objective: Objective = Denoising(bins=17)  # levels of the bundled digits
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     engine: str = "auto"
@@ -127,6 +51,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._join_objective()
+        self._check_networks()
         one_of("engine", self.engine, ("auto", *ENGINES))
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if self.dtype == "bfloat16" and self.engine not in ("auto", "cuda"):
@@ -140,15 +66,72 @@ class Config:
                 f"sample.steps: expected at most schedule.T = {self.schedule.T}, got {self.sample.steps}; "
                 f"add {setting('sample.steps', self.schedule.T)}"
             )
-        if self.schedule.build().alpha_bar[-1] == 0:
-            self._check_without_signal()
+        if isinstance(self.objective, Denoising):
+            self._check_denoising(self.objective)
 
-    def _check_without_signal(self) -> None:
-        """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
-        if self.train.prediction == "eps":  # x_0 = (x_T - eps) / 0
+    @property
+    def model(self) -> Any:
+        """The network that samples are made with: that of networks.denoiser."""
+        return self.networks["denoiser"].model
+
+    @property
+    def shards(self) -> int:
+        """How many parts a batch has on the engine of this run."""
+        return self.train.shards_on(resolve(self.engine))
+
+    def _join_objective(self) -> None:
+        """The objective gets the schedule, and the label that stands for none, where its fields ask for them."""
+        names = {f.name for f in dataclasses.fields(self.objective)}
+        changes: dict[str, Any] = {}
+        if "schedule" in names:
+            changes["schedule"] = self.schedule
+        if isinstance(self.objective, Denoising) and "denoiser" in self.networks:
+            classes = getattr(self.model, "classes", 0)
+            if classes and "label" not in {entry for entry, *_ in self.objective.null}:
+                changes["null"] = (*self.objective.null, ("label", classes, LABEL_DROPOUT))
+        object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
+
+    def _check_networks(self) -> None:
+        """ValueError for a rule that is not known, and for networks that are trained or followed and are not there."""
+        for name, network in self.networks.items():
+            one_of(f"networks.{name}.rule", network.rule.rule, RULES)
+            if network.rule.rule == "follow":
+                one_of(f"networks.{name}.of", network.rule.of, [other for other in self.networks if other != name])
+        for objective in self.objective.turns(1 << 30):
+            for name in objective.trains:
+                if name not in self.networks:
+                    raise ValueError(
+                        f"networks: expected {name!r}, which {objective_name(objective)} trains, got "
+                        f"{', '.join(self.networks)}; add a table [networks.{name}]"
+                    )
+                if self.networks[name].rule.rule in ("frozen", "follow"):
+                    raise ValueError(
+                        f"networks.{name}.rule: expected one that learns, since {objective_name(objective)} trains {name}, "
+                        f"got {self.networks[name].rule.rule!r}"
+                    )
+
+    def _check_denoising(self, objective: Denoising) -> None:
+        """ValueError where prediction, variance, sampler and network do not fit together."""
+        outputs, expected = getattr(self.model, "outputs", None), 2 if objective.learned else 1
+        if outputs is not None and outputs != expected:
             raise ValueError(
-                "train.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says nothing "
-                f"of the data there; take {setting('train.prediction', 'v')}"
+                f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
+                f"{outputs}; leave it out"
+            )
+        if self.sample.variance == "learned" and not objective.learned:
+            raise ValueError(
+                "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
+                f"with {setting('objective.variance', 'learned')}"
+            )
+        if self.schedule.build().alpha_bar[-1] == 0:
+            self._check_without_signal(objective)
+
+    def _check_without_signal(self, objective: Denoising) -> None:
+        """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
+        if objective.prediction == "eps":  # x_0 = (x_T - eps) / 0
+            raise ValueError(
+                "objective.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says "
+                f"nothing of the data there; take {setting('objective.prediction', 'v')}"
             )
         if self.sample.method in FINITE_SIGMA:
             others = ", ".join(method for method in METHODS if method not in FINITE_SIGMA)
@@ -165,27 +148,42 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """As nested dictionaries of plain values; `from_dict` is the inverse."""
-        table = dataclasses.asdict(self)
-        kind = next(name for name, cls in KINDS.items() if isinstance(self.model, cls))
-        table["model"] = {
-            "kind": kind,
-            **{k: list(v) if isinstance(v, tuple) else v for k, v in table["model"].items()},
-        }
+        table: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name == "networks":
+                table[f.name] = {name: network.to_dict() for name, network in value.items()}
+            elif f.name == "objective":
+                names = [g.name for g in dataclasses.fields(value) if g.name != "schedule"]
+                kind = next(kind for kind, cls in OBJECTIVES.items() if type(value) is cls)
+                table[f.name] = {"kind": kind, **{name: _plain(getattr(value, name)) for name in names}}
+            else:
+                table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         return table
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Config:
-        """The inverse of `to_dict`; what is left out has its default. ValueError for unknown keys and wrong types."""
-        table = dict(table)
+        """The inverse of `to_dict`; what is left out has its default. ValueError for unknown keys and wrong types.
+
+        Keys of earlier versions are read as what they are called now.
+        """
+        table = modern(table)
         parts: dict[str, Any] = {}
-        model = dict(table_of("model", table.pop("model", {})))
-        kind = model.pop("kind", "unet")
-        one_of("model.kind", kind, KINDS)
-        parts["model"] = build(KINDS[kind], model, "model.")
+        networks = table_of("networks", table.pop("networks", {"denoiser": {}}))
+        parts["networks"] = {
+            name: NetworkConfig.from_dict(table_of(f"networks.{name}", network), f"networks.{name}.")
+            for name, network in networks.items()
+        }
+        objective = dict(table_of("objective", table.pop("objective", {})))
+        kind = objective.pop("kind", "denoising")
+        one_of("objective.kind", kind, OBJECTIVES)
         for name, part in (
             ("data", DataConfig), ("schedule", ScheduleConfig), ("train", TrainConfig), ("sample", SampleConfig)
         ):  # fmt: skip
             parts[name] = build(part, table_of(name, table.pop(name, {})), name + ".")
+        has = {f.name for f in dataclasses.fields(OBJECTIVES[kind])}
+        given = {"schedule": parts["schedule"]} if "schedule" in has else {}
+        parts["objective"] = build(OBJECTIVES[kind], objective, "objective.", **given)
         return build(cls, table, "", **parts)
 
     @classmethod
@@ -201,7 +199,7 @@ class Config:
                 written = tomllib.loads(Path(file).read_text())
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ValueError(f"configuration {file}: expected a readable TOML file: {error}") from None
-        return PRESETS[preset]._with([written, *map(_change, changes)], follow=True)
+        return PRESETS[preset]._with([modern(written), *map(_change, changes)], follow=True)
 
     def changed(self, changes: Iterable[str]) -> Config:
         """This configuration with `key=value` lines applied, such as train.steps=500. ValueError as for `resolve`.
@@ -212,30 +210,48 @@ class Config:
         return self._with(tables, follow=any("data.source" in keys(table) for table in tables))
 
     def _with(self, tables: Iterable[dict[str, Any]], follow: bool) -> Config:
-        """With these tables merged in; follow: what they do not say of the model's shape is that of the data."""
+        """With these tables merged in; follow: what they do not say of the denoiser's shape is that of the data."""
         table, given = self.to_dict(), set[str]()
         for each in tables:
             merge(table, each)
             given |= keys(each)
-        model = table.get("model")
-        if isinstance(model, dict) and model.get("kind", "unet") == "unet":
-            if follow and isinstance(table.get("data"), dict):
-                follow_data(table, given)
-            if "model.attention" not in given and not attention_fits(model):
-                del model["attention"]
+        networks = table.get("networks")
+        model = networks.get("denoiser") if isinstance(networks, dict) else None
+        if isinstance(model, dict):
+            if model.get("kind", "unet") == "unet":
+                if follow and isinstance(table.get("data"), dict):
+                    follow_data(table, given)
+                if "networks.denoiser.attention" not in given and not attention_fits(model):
+                    del model["attention"]
+            if "objective.variance" in given:
+                self._follow_variance(table, model, given)
         return Config.from_dict(table)
+
+    @staticmethod
+    def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
+        """A network whose variance is learned says twice as much, and is sampled with it, unless told otherwise."""
+        learned = table["objective"]["variance"] == "learned"
+        if "networks.denoiser.outputs" not in given:
+            model["outputs"] = 2 if learned else 1
+        if "sample.variance" not in given and isinstance(table.get("sample"), dict):
+            table["sample"]["variance"] = "learned" if learned else "posterior"
 
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""
-        plain, tables = [], []
-        for key, value in self.to_dict().items():
-            if isinstance(value, dict):
-                nested = {k: v for k, v in value.items() if isinstance(v, dict)}
-                tables.append(f"\n[{key}]\n" + lines({k: v for k, v in value.items() if k not in nested}))
-                tables += [f"\n[{key}.{k}]\n" + lines(v) for k, v in nested.items() if v]
-            else:
-                plain.append(lines({key: value}))
-        return "".join(plain + tables)
+        return _toml(self.to_dict())
+
+
+def _toml(table: dict[str, Any], prefix: str = "") -> str:
+    """Plain values first, then each table under its whole name."""
+    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+    text = lines({key: value for key, value in table.items() if key not in nested})
+    if prefix and text:
+        text = f"\n[{prefix[:-1]}]\n" + text
+    return text + "".join(_toml(value, f"{prefix}{key}.") for key, value in nested.items())
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _change(line: str) -> dict[str, Any]:
@@ -248,30 +264,42 @@ def _change(line: str) -> dict[str, Any]:
     value: Any = toml_value(text.strip(), is_text(Config, key.strip()))
     for part in reversed(key.strip().split(".")):
         value = {part: value}
-    return value
+    return modern(value)
+
+
+def _denoiser(name: str) -> dict[str, NetworkConfig]:
+    return {"denoiser": NetworkConfig(MODELS[name])}
 
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
     "mnist": Config(
         DataConfig("mnist"),
-        MODELS["mnist"],
-        train=TrainConfig(20_000, 128, 2e-4, 1000, average=0.9995, grid_every=1000),
+        _denoiser("mnist"),
+        objective=Denoising(),
+        train=TrainConfig(20_000, 128, 2e-4, 1000, ema_decay=0.9995, grid_every=1000),
     ),
     "cifar10": Config(
         DataConfig("cifar-10-batches-bin"),
-        MODELS["cifar10"],
-        train=TrainConfig(800_000, 128, 2e-4, 5000, "constant", average=0.9999, grid_every=5000, checkpoint_every=5000),
+        _denoiser("cifar10"),
+        objective=Denoising(),
+        train=TrainConfig(
+            800_000, 128, 2e-4, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
+        ),
     ),
     "celebahq256": Config(
         DataConfig("celebahq256"),
-        MODELS["celebahq256"],
-        train=TrainConfig(500_000, 64, 2e-5, 5000, "constant", average=0.9999, grid_every=5000, checkpoint_every=5000),
+        _denoiser("celebahq256"),
+        objective=Denoising(),
+        train=TrainConfig(
+            500_000, 64, 2e-5, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
+        ),
     ),
     "mixture": Config(
         DataConfig("mixture"),
-        MODELS["points"],
+        _denoiser("points"),
+        objective=Denoising(bins=0),
         train=TrainConfig(4000, 512, 2e-3, grid_every=0, checkpoint_every=1000, log_every=100),
-        sample=SampleConfig(clip=False),
+        sample=SampleConfig(threshold="none"),
     ),
 }

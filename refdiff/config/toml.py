@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from datetime import date, time
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import one_of, setting
 
 
-def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
-    """An instance of the dataclass from plain values, each checked against its field's type."""
-    hints = get_type_hints(cls)
+def build(cls: type, table: dict[str, Any], prefix: str, also: Iterable[str] = (), **ready: Any) -> Any:
+    """An instance of the dataclass from plain values, each checked against its field's type.
+
+    ready: fields that are made already, and no keys of the table; also: keys that belong there too, and are read elsewhere.
+    """
+    hints = {name: hint for name, hint in get_type_hints(cls).items() if name not in ready}
     for key in table:
-        one_of("key", prefix + key, [prefix + name for name in hints])
+        one_of("key", prefix + key, [prefix + name for name in (*hints, *also)])
     given = {key: _typed(prefix + key, value, hints[key]) for key, value in table.items()}
     try:
         return cls(**ready, **given)
@@ -28,21 +33,42 @@ def build(cls: type, table: dict[str, Any], prefix: str, **ready: Any) -> Any:
         raise ValueError(re.sub(rf"(?<=[ (])({names})=(\S+)", lambda m: setting(prefix + m[1], m[2]), words)) from None
 
 
-def _typed(name: str, value: Any, wanted: Any) -> Any:
-    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(name, v, get_args(wanted)[0]) for v in value)
-    if get_origin(wanted) is dict and isinstance(value, dict):
-        return {k: _typed(f"{name}.{k}", v, get_args(wanted)[1]) for k, v in value.items()}
-    if wanted is float and type(value) is int:
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    kinds = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        if value is None and type(None) in kinds:
+            return None
+        kinds = tuple(kind for kind in kinds if kind is not type(None))
+        lists = isinstance(value, list | tuple)
+        return _typed(name, value, next((kind for kind in kinds if (get_origin(kind) is tuple) == lists), kinds[0]))
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        if kinds[-1] is Ellipsis:
+            return tuple(_typed(name, v, kinds[0]) for v in value)
+        if len(kinds) == len(value):
+            return tuple(_typed(name, v, kind) for v, kind in zip(value, kinds, strict=True))
+    if get_origin(hint) is dict and isinstance(value, dict):
+        return {k: _typed(f"{name}.{k}", v, kinds[1]) for k, v in value.items()}
+    if hint is float and type(value) is int:
         return float(value)
-    if wanted is not type(value):
-        kind = getattr(wanted, "__name__", "value") if get_origin(wanted) is None else "list of integers"
+    if hint is not type(value):
         advice = ""
-        if wanted is str:  # a bare word that TOML reads as a number or a date
+        if hint is str:  # a bare word that TOML reads as a number or a date
             advice = f"; put a name that looks like a number in quotes: {setting(name, quoted(value))}"
-        came = value.isoformat() if isinstance(value, date | time) else repr(value)
-        raise ValueError(f"{name}: expected {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {came}{advice}")
+        got = value.isoformat() if isinstance(value, date | time) else repr(value)
+        raise ValueError(f"{name}: expected {_described(hint)}, got {got}{advice}")
     return value
+
+
+def _described(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) is None:
+        kind = getattr(hint, "__name__", "value")
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    words = {int: "integers", float: "numbers", str: "names"}
+    kinds = get_args(hint)
+    if kinds[-1] is Ellipsis:
+        return f"a list of {words.get(kinds[0], 'lists')}"
+    return f"a list of {len(kinds)}: {', '.join(_described(kind) for kind in kinds)}"
 
 
 def quoted(value: Any) -> str:
@@ -57,18 +83,17 @@ def table_of(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def merge(table: dict[str, Any], change: dict[str, Any]) -> None:
-    """Put `change` into `table`, table by table. Another kind of model starts from its own defaults."""
-    kind = table_of("model", change.get("model", {})).get("kind")
-    if kind is not None and "model" in table and kind != table["model"].get("kind"):
-        table["model"] = {}
-    if isinstance(change.get("schedule"), dict) and change["schedule"].get(
-        "law", table.get("schedule", {}).get("law")
-    ) != (table.get("schedule", {}).get("law")):
-        table["schedule"].pop("options", None)
+def merge(table: dict[str, Any], change: dict[str, Any], path: tuple[str, ...] = ()) -> None:
+    """Put `change` into `table`, table by table. Another kind, of a network, a schedule or an objective, starts from its own
+    defaults; T is every schedule's."""
+    if "kind" in change and change["kind"] != table.get("kind", change["kind"]):
+        if path == ("schedule",):
+            table.pop("options", None)
+        else:
+            table.clear()
     for key, value in change.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
-            merge(table[key], value)
+            merge(table[key], value, (*path, key))
         else:
             table[key] = value
 

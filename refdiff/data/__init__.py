@@ -11,15 +11,20 @@ from .planar import (
     rings,
     swissroll,
 )
+from .registry import Data, register_data
+from .settings import DataConfig
 
 __all__ = [
     "MIXTURE_COVARIANCES",
     "MIXTURE_MEANS",
     "MIXTURE_WEIGHTS",
+    "Data",
+    "DataConfig",
     "Dataset",
     "load",
     "mixture",
     "moons",
+    "register_data",
     "rings",
     "shape_of",
     "swissroll",

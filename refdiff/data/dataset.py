@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DoubtWarning
+from ..models import Batch, Input
+from ..random import Key, uniform
 
 # More than this, unpacked, is taken for a corrupt header or a decompression bomb, and refused before it is read.
 MAX_BYTES = 8 << 30
@@ -21,6 +23,7 @@ class Dataset:
     labels            int64 (N,), classes, none negative, or None
     held_out          like x, (M, ...); M may be 0
     held_out_labels   int64 (M,), or None exactly when labels is None
+    flip              whether `rows` mirrors half of the images, left to right
 
     The fields are read-only views: nothing is copied, and the caller's own arrays stay as writable as they were.
     Raises ValueError for another shape or dtype, for NaN, for values out of range, and for labels that do not fit.
@@ -31,8 +34,11 @@ class Dataset:
     labels: np.ndarray | None
     held_out: np.ndarray
     held_out_labels: np.ndarray | None
+    flip: bool = False
 
     def __post_init__(self) -> None:
+        if self.flip and self.x.ndim != 4:
+            raise ValueError("flip: expected images to mirror, got points; leave it out")
         lowest = {}
         for argument, samples in (("x", self.x), ("held_out", self.held_out)):
             lowest[argument] = check_samples(argument, samples)
@@ -77,6 +83,22 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (H, W, C), or (2,) for points."""
         return self.x.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """The entries of a batch: "x", and "label" where there are labels."""
+        return {"x": Input(self.shape)} | ({"label": Input((), "int")} if self.labels is not None else {})
+
+    def rows(self, ids: np.ndarray, key: Key) -> Batch:
+        """The samples of these numbers, entries by name: a pure function. With `flip` each is mirrored with chance 1/2."""
+        batch: Batch = {"x": self.x[ids]}
+        if self.flip:
+            mirrored = uniform(key("flip"), np.arange(len(ids))) < 0.5
+            batch["x"] = np.where(mirrored[:, None, None, None], batch["x"][:, :, ::-1], batch["x"])
+        return batch if self.labels is None else batch | {"label": self.labels[ids]}
 
     @property
     def classes(self) -> int:

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import FormatError
 from . import arrays, cifar, folder, idx, planar
@@ -13,7 +14,7 @@ from .dataset import Dataset
 from .digits import load_digits
 
 # Every name that `load` knows, and what makes it.
-NAMED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, **planar.NAMED}
+NAMED: dict[str, Callable[[], Any]] = {"digits": load_digits, **planar.NAMED}
 
 
 def load(name_or_path: str | os.PathLike[str], *, resolution: int | None = None) -> Dataset:
@@ -47,7 +48,8 @@ def shape_of(name_or_path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     Errors as of `load`, as far as so little shows them.
     """
     if isinstance(name_or_path, str) and name_or_path in NAMED:
-        return NAMED[name_or_path]().shape
+        entry = NAMED[name_or_path]().inputs.get("x")
+        return entry.shape if entry else None
     path = Path(os.path.expanduser(name_or_path))
     if not os.fspath(name_or_path) or not os.path.exists(path):
         return None

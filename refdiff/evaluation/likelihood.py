@@ -12,9 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..config import Config
 from ..errors import argument, one_of
-from ..models import Tree
 from ..plotting import new_figure
 from ..process import (
     Schedule,
@@ -29,8 +27,9 @@ from ..process import (
 )
 from ..process.likelihood import ReverseStep
 from ..progress import Progress
-from ..random import Sequence, Stream, integers, normal
-from ..sampling.run import denoiser
+from ..random import Key, integers, normal
+from ..sampling import Trained, check_conditions, denoiser, network_function
+from ..sampling.methods import threshold_of
 
 __all__ = ["estimate_bound", "levels", "nll", "plot_nll", "samples_a_step"]
 
@@ -42,8 +41,7 @@ _LAWS = {
 
 
 def nll(
-    config: Config,
-    p: Tree,
+    trained: Trained,
     x: np.ndarray,
     seed: int = 0,
     per_step: int = 16,
@@ -53,30 +51,34 @@ def nll(
     progress: bool = True,
     first_variance: str = "guided-diffusion",
 ) -> dict[str, Any]:
-    """The bound of the model with weights p, usually a state's `average`, on the data x, usually `held_out`.
+    """The bound of a trained model on the data x, usually `held_out`.
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
-    variance: of the reverse steps, "posterior" or "beta"; None for `config.sample.variance`. first_variance: which "beta" is
+    variance: of the reverse steps, "posterior" or "beta"; None for that of the settings. first_variance: which "beta" is
     at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in published figures, or "refdiff",
-    beta_1 itself; with "posterior" both are the same. x0_hat is held within [-1, 1] if `config.sample.clip`. bins: levels of
+    beta_1 itself; with "posterior" both are the same. x0_hat is held as `sample.threshold` says. bins: levels of
     the data, None for a density; "data": see `levels`.
     -> the dictionary of `estimate_bound`, with "variance" and "first_variance". ValueError for x of another shape or range
     than the model's.
     """
-    variance = config.sample.variance if variance is None else variance
+    variance = trained.settings.variance if variance is None else variance
     one_of("variance", variance, dict.fromkeys(name for name, _ in _LAWS))
     one_of("first_variance", first_variance, dict.fromkeys(name for _, name in _LAWS))
-    if x.ndim < 2 or not len(x) or x.shape[1:] != config.model.shape:
-        raise ValueError(f"x: expected samples (N, {', '.join(map(str, config.model.shape))}), got shape {x.shape}")
-    schedule, network = config.schedule.build(), denoiser(config, p)
+    if x.ndim < 2 or not len(x) or x.shape[1:] != trained.shape:
+        raise ValueError(f"x: expected samples (N, {', '.join(map(str, trained.shape))}), got shape {x.shape}")
+    objective, network = trained.objective, trained.networks["denoiser"]
+    schedule, predict = objective.schedule.build(), network_function(trained.engine, network, trained.dtype)
 
     def model(x_t: np.ndarray, t: Any) -> np.ndarray:
-        return network(x_t.astype(np.float32), t).astype(np.float64)
+        conditions = check_conditions(network, objective, {}, len(x_t))
+        prediction, _ = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
+        return prediction.astype(np.float64)
 
-    clip = (-1.0, 1.0) if config.sample.clip else None
     law = _LAWS[variance, first_variance]
-    reverse = fixed_reverse(schedule, predictor(schedule, model, config.train.prediction, clip), law)
+    reverse = fixed_reverse(
+        schedule, predictor(schedule, model, objective.prediction, threshold_of(trained.settings)), law
+    )
     bins = levels(x) if bins == "data" else bins
     found = estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)
     return {"variance": variance, "first_variance": first_variance, **found}
@@ -106,12 +108,12 @@ def estimate_bound(
         raise ValueError(f"x: expected at least one sample (N, ...), got shape {np.shape(x)}")
     counts, x = samples_a_step(schedule.T, per_step), np.asarray(x, np.float64)
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
-    found = np.empty(len(step))
+    found, key = np.empty(len(step)), Key(seed).under("likelihood")
     with Progress("likelihood", len(found), "image", progress) as bar:
         for first in range(0, len(found), batch):
             pair = np.arange(first, min(first + batch, len(found)))
-            t, x0 = step[pair], x[integers(Sequence(seed, Stream.EVALUATION, 3), pair, 0, len(x) - 1)]
-            eps = normal(Sequence(seed, Stream.EVALUATION, 4), pair, x.shape[1:], np.float64)
+            t, x0 = step[pair], x[integers(key("choice"), pair, 0, len(x) - 1)]
+            eps = normal(key("eps"), pair, x.shape[1:], np.float64)
             x_t = q_sample(schedule, x0, t, eps)
             found[pair], _ = l_vlb_term(schedule, x0, x_t, t, *reverse(x_t, t), bins)
             bar.update(len(pair))

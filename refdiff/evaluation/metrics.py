@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
 from ..data import MIXTURE_COVARIANCES, MIXTURE_MEANS, MIXTURE_WEIGHTS, Dataset, mixture
-from ..models import Tree
 from ..process import GaussianMixture, convert, q_sample
-from ..random import Sequence, Stream, integers, normal
-from ..sampling.run import denoiser
+from ..random import Key, integers, normal
+from ..sampling import Trained, check_conditions, denoiser, network_function
 
 __all__ = ["check_evaluable", "class_counts", "classes_covered", "eps_error", "evaluate", "frechet_distance"]
 
@@ -79,19 +77,23 @@ def classes_covered(counts: dict[int, int]) -> int:
     return sum(count >= max(1.0, share / 5) for count in counts.values())
 
 
-def eps_error(config: Config, p: Tree, x0: np.ndarray, seed: int = 0) -> dict[str, float]:
+def eps_error(trained: Trained, x0: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Mean squared error of the predicted eps for Gaussian-mixture data, of the model and of the perfect denoiser.
 
     Both see the same x_t, at t uniform on 1 .. T; the perfect denoiser's error is what no model can go below.
     """
-    schedule, exact = config.schedule.build(), GaussianMixture(MIXTURE_WEIGHTS, MIXTURE_MEANS, MIXTURE_COVARIANCES)
-    index = np.arange(len(x0))
-    t = integers(Sequence(seed, Stream.EVALUATION), index, 1, schedule.T)
-    eps = normal(Sequence(seed, Stream.EVALUATION, 1), index, x0.shape[1:])
+    objective = trained.objective
+    schedule, exact = objective.schedule.build(), GaussianMixture(MIXTURE_WEIGHTS, MIXTURE_MEANS, MIXTURE_COVARIANCES)
+    key, ids = Key(seed).under("evaluate"), np.arange(len(x0))
+    t = integers(key("t"), ids, 1, schedule.T)
+    eps = normal(key("eps"), ids, x0.shape[1:])
     x_t = q_sample(schedule, x0, t, eps)
-    eps_hat = convert(schedule, x_t, t, denoiser(config, p)(x_t, t), config.train.prediction, "eps")
-    model, best = (float(((guess - eps) ** 2).mean()) for guess in (eps_hat, exact.eps(schedule, x_t, t)))
-    return {"eps_error_model": model, "eps_error_exact": best, "eps_error_ratio": model / best}
+    conditions = check_conditions(trained.networks["denoiser"], objective, {}, len(x0))
+    predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
+    model = denoiser(predict, conditions, objective.learned)
+    eps_hat = convert(schedule, x_t, t, model(x_t, t)[0], objective.prediction, "eps")
+    own, best = (float(((guess - eps) ** 2).mean()) for guess in (eps_hat, exact.eps(schedule, x_t, t)))
+    return {"eps_error_model": own, "eps_error_exact": best, "eps_error_ratio": own / best}
 
 
 def check_evaluable(data: Dataset, n: int) -> None:
@@ -114,13 +116,13 @@ def _check_finite(samples: np.ndarray) -> None:
         )
 
 
-def evaluate(config: Config, p: Tree, samples: np.ndarray, data: Dataset, seed: int = 0) -> dict[str, Any]:
+def evaluate(trained: Trained, samples: np.ndarray, data: Dataset, seed: int = 0) -> dict[str, Any]:
     """Samples against the held-out split: `frechet_samples`, beside its floor (the training split in their place)
     and its ceiling (noise); `classes_covered` of `classes`, and `class_counts` by label, for labelled data;
     the error of eps for the mixture.
     """
     check_evaluable(data, len(samples))
-    noise = normal(Sequence(seed, Stream.EVALUATION, 2), np.arange(len(samples)), samples.shape[1:])
+    noise = normal(Key(seed).under("evaluate")("noise"), np.arange(len(samples)), samples.shape[1:])
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "frechet_samples": frechet_distance(samples, data.held_out),
@@ -131,5 +133,5 @@ def evaluate(config: Config, p: Tree, samples: np.ndarray, data: Dataset, seed: 
         counts = class_counts(samples, data)
         metrics |= {"classes_covered": classes_covered(counts), "classes": len(counts), "class_counts": counts}
     if data.name == "mixture":
-        metrics |= eps_error(config, p, mixture(40_000, start=1 << 20), seed)  # points that training never saw
+        metrics |= eps_error(trained, mixture(40_000, start=1 << 20), seed)  # points that training never saw
     return metrics

@@ -1,7 +1,7 @@
-"""The blocks of the U-Net, [DDPM] appendix B: residual block, attention block, down- and up-sampling, time embedding.
+"""The blocks of the U-Net, [DDPM] appendix B: residual block, attention block, down- and up-sampling, conditioning.
 
 Each is three functions: `x_layout` says which parameters it has, `x` reads top to bottom forwards, `x_backward` bottom
-to top backwards. h is (N, H, W, C); emb, the embedded time, is (N, E) and already through its SiLU.
+to top backwards. h is (N, H, W, C); emb, what conditions a block, is (N, E) and already through its SiLU.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from ..random import Sequence
-from .parameters import conv_layout, linear_layout, norm_layout
+from .network import Batch, Input, Saved
+from .parameters import Parameter, conv_layout, linear_layout, norm_layout
 from .trees import Tree
-
-Saved = dict[str, Any]
 
 
 def groups_of(channels: int, most: int) -> int:
@@ -24,32 +23,51 @@ def groups_of(channels: int, most: int) -> int:
     return max((g for g in range(2, most + 1) if channels % g == 0 and channels // g > 1), default=1)
 
 
-# ---- time: sinusoids, then two linear layers with SiLU
+# ---- what conditions every block: the timestep's sinusoids through two linear layers with SiLU, and the label's row
 
 
-def time_layout(channels: int, width: int) -> Tree:
-    return {"linear1": linear_layout(channels, width), "linear2": linear_layout(width, width)}
+def conditioning_layout(channels: int, width: int, classes: int = 0) -> Tree:
+    """classes: how many labels there are; one more row stands for no label."""
+    p: Tree = {"time": {"linear1": linear_layout(channels, width), "linear2": linear_layout(width, width)}}
+    if classes:
+        p["label"] = {"weight": Parameter((classes + 1, width), fan=width)}
+    return p
 
 
-def time(engine: ModuleType, p: Tree, t: Any, convention: str) -> tuple[Any, Saved]:
-    """emb = silu(W2 silu(W1 sinusoids(t))).   t (N,) -> (N, E). The last SiLU is the one each residual block begins with."""
+def conditioning_inputs(classes: int = 0) -> dict[str, Input]:
+    return {"t": Input((), "int")} | ({"label": Input((), "int")} if classes else {})
+
+
+def conditioning(engine: ModuleType, p: Tree, inputs: Batch, convention: str) -> tuple[Any, Saved]:
+    """emb = silu(W2 silu(W1 sinusoids(t)) + the label's row).   t, label (N,) -> (N, E)   [ADM] section 3
+
+    The last SiLU is the one each residual block begins with. p: of the whole network.
+    """
     saved: Saved = {}
-    weight = p["linear1"]["weight"]
-    h = engine.time_embedding(t, weight.shape[0], convention, weight.dtype)
-    h, saved["linear1"] = engine.linear(h, **p["linear1"])
+    time = p["time"]
+    weight = time["linear1"]["weight"]
+    h, saved["sinusoids"] = engine.time_embedding(inputs["t"], weight.shape[0], convention, weight.dtype)
+    h, saved["linear1"] = engine.linear(h, **time["linear1"])
     h, saved["silu1"] = engine.silu(h)
-    h, saved["linear2"] = engine.linear(h, **p["linear2"])
-    h, saved["silu2"] = engine.silu(h)
-    return h, saved
+    h, saved["linear2"] = engine.linear(h, **time["linear2"])
+    if "label" in p:
+        e, saved["label"] = engine.embedding(inputs["label"], p["label"]["weight"])
+        h, saved["add_label"] = engine.add(h, e)
+    emb, saved["silu2"] = engine.silu(h)
+    return emb, saved
 
 
-def time_backward(engine: ModuleType, demb: Any, saved: Saved) -> Tree:
-    g: Tree = {}
+def conditioning_backward(engine: ModuleType, demb: Any, saved: Saved, needs_dt: bool = False) -> tuple[Any, Tree]:
+    """-> dt (N,) of a t that is no integer, None unless needs_dt; the gradients of "time" and, if there is one, "label"."""
+    g: Tree = {"time": {}}
     dh = engine.silu_backward(demb, saved["silu2"])
-    dh, g["linear2"] = engine.linear_backward(dh, saved["linear2"])
+    if "label" in saved:
+        dh, de = engine.add_backward(dh, saved["add_label"])
+        g["label"] = engine.embedding_backward(de, saved["label"])
+    dh, g["time"]["linear2"] = engine.linear_backward(dh, saved["linear2"])
     dh = engine.silu_backward(dh, saved["silu1"])
-    _, g["linear1"] = engine.linear_backward(dh, saved["linear1"], needs_dx=False)
-    return g
+    dh, g["time"]["linear1"] = engine.linear_backward(dh, saved["linear1"], needs_dx=needs_dt)
+    return engine.time_embedding_backward(dh, saved["sinusoids"]) if needs_dt else None, g
 
 
 # ---- residual block: x + conv(silu(norm(conv(silu(norm(x))) + time)))
@@ -144,7 +162,7 @@ def attention_backward(engine: ModuleType, dy: Any, saved: Saved) -> tuple[Any, 
     return engine.accumulate(dx, dh), g
 
 
-# ---- half and twice the size
+# ---- down- and upsampling
 
 
 def downsample_layout(channels: int, kind: str) -> Tree:

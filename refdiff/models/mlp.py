@@ -1,4 +1,4 @@
-"""A multilayer perceptron for points: residual layers that hear the time, enough for two-dimensional data."""
+"""A multilayer perceptron for points: residual layers conditioned on the timestep, enough for two-dimensional data."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..random import Sequence
+from ..random import Key
 from . import blocks
-from .blocks import Saved
+from .network import Batch, Input, Network, Saved
 from .parameters import linear_layout
 from .trees import Tree
 
-__all__ = ["MLPConfig", "backward", "forward", "layout"]
+__all__ = ["MLPConfig", "backward", "forward", "inputs", "layout"]
 
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """size: coordinates of a point; width: hidden units; layers: residual layers; time: "ddpm" or "adm" sinusoids."""
+    """size: coordinates of a point; width: hidden units; layers: residual layers; time: "ddpm" or "adm" sinusoids; classes:
+    of the labels that it is told, 0 for none; outputs: 2 where it also says v, of which a learned variance is made.
+    """
 
     size: int = 2
     width: int = 128
     layers: int = 3
     time: str = "ddpm"
+    classes: int = 0
+    outputs: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("width", 4), ("layers", 1)):
+        for name, least in (("size", 1), ("width", 4), ("layers", 1), ("classes", 0), ("outputs", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
         if self.time not in ("ddpm", "adm"):
@@ -37,27 +41,32 @@ class MLPConfig:
         return (self.size,)
 
 
+def inputs(config: MLPConfig) -> dict[str, Input]:
+    """x (size,), t, and the label of a network with classes."""
+    return {"x": Input(config.shape), **blocks.conditioning_inputs(config.classes)}
+
+
 def layout(config: MLPConfig) -> Tree:
-    """The parameters of the network, as a tree of `Spec`."""
+    """The parameters of the network, as a tree of `Parameter`."""
     w = config.width
-    p: Tree = {"time": blocks.time_layout(w, w), "linear_in": linear_layout(config.size, w)}
+    p = blocks.conditioning_layout(w, w, config.classes)
+    p["linear_in"] = linear_layout(config.size, w)
     for i in range(config.layers):
         p[f"layer{i}"] = {
             "time": linear_layout(w, w),
             "linear1": linear_layout(w, w),
             "linear2": linear_layout(w, w, zero=True),
         }
-    p["linear_out"] = linear_layout(w, config.size, zero=True)
+    p["linear_out"] = linear_layout(w, config.outputs * config.size, zero=True)
     return p
 
 
-def forward(
-    engine: ModuleType, config: MLPConfig, p: Tree, x: Any, t: Any, key: Sequence | None = None
-) -> tuple[Any, Saved]:
-    """The network's prediction: h + W2 silu(W1 silu(h) + time), layer after layer.   x (N, size), t (N,) -> (N, size)."""
+def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:
+    """h + W2 silu(W1 silu(h) + time), layer after layer.   x (N, size), t (N,) -> (N, outputs size)"""
+    config, p = net
     saved: Saved = {}
-    emb, saved["time"] = blocks.time(engine, p["time"], t, config.time)
-    h, saved["linear_in"] = engine.linear(x, **p["linear_in"])
+    emb, saved["conditioning"] = blocks.conditioning(engine, p, inputs, config.time)
+    h, saved["linear_in"] = engine.linear(inputs["x"], **p["linear_in"])
     for i in range(config.layers):
         q, s = p[f"layer{i}"], saved.setdefault(f"layer{i}", {})
         r, s["silu1"] = engine.silu(h)
@@ -72,13 +81,15 @@ def forward(
     return y, saved
 
 
-def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
-    """dx (N, size), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
+def backward(
+    engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Tree]:
+    """{"x": (N, size)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs = []
     dh, g["linear_out"] = engine.linear_backward(dy, saved["linear_out"])
     dh = engine.silu_backward(dh, saved["silu_out"])
-    for i in reversed(range(config.layers)):
+    for i in reversed(range(net.config.layers)):
         s, q = saved[f"layer{i}"], g.setdefault(f"layer{i}", {})
         dh, dr = engine.add_backward(dh, s["add"])
         dr, q["linear2"] = engine.linear_backward(dr, s["linear2"])
@@ -89,6 +100,7 @@ def backward(engine: ModuleType, config: MLPConfig, dy: Any, saved: Saved, needs
         dr, q["linear1"] = engine.linear_backward(dr, s["linear1"])
         dr = engine.silu_backward(dr, s["silu1"])
         dh = engine.accumulate(dh, dr)
-    dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx)
-    g["time"] = blocks.time_backward(engine, engine.accumulate(*dembs), saved["time"])
-    return dx, g
+    dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx="x" in wrt)
+    demb = engine.accumulate(*dembs)
+    dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
+    return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

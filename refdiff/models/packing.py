@@ -22,12 +22,18 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, layout: Tree) -> Packing:
-        """Of a tree of `Spec`, in its order."""
+        """Of a tree of `Parameter`, in its order."""
         places, end = {}, 0
-        for path, spec in leaves(layout):
-            places["/".join(path)] = end, spec.shape
-            end += -(-prod(spec.shape) // ALIGNMENT) * ALIGNMENT
+        for path, parameter in leaves(layout):
+            places["/".join(path)] = end, parameter.shape
+            end += -(-prod(parameter.shape) // ALIGNMENT) * ALIGNMENT
         return cls(places, end)
+
+    def region(self, name: str) -> slice:
+        """Where the tree of this name lies, as a whole."""
+        own = [place for path, place in self.places.items() if path.partition("/")[0] == name]
+        (start, _), (end, shape) = own[0], own[-1]
+        return slice(start, end + -(-prod(shape) // ALIGNMENT) * ALIGNMENT)
 
     def pack(self, tree: Tree, flat: np.ndarray | None = None) -> np.ndarray:
         """The values of the tree in a buffer of zeros, a fresh one if none is given.   -> (size,) float32."""

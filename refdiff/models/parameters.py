@@ -1,4 +1,4 @@
-"""What parameters a model has, before any array exists: a tree of `Spec`, from which they are counted or drawn."""
+"""What parameters a model has, before any array exists: a tree of `Parameter`, from which they are counted or drawn."""
 
 from __future__ import annotations
 
@@ -7,51 +7,57 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..random import Sequence, Stream, uniform
-from .trees import Tree, leaves, unflatten
+from ..random import Sequence, stream, uniform
+from .trees import Tree, flatten, leaves, unflatten
 
-__all__ = ["Spec", "conv_layout", "count", "initialise", "linear_layout", "norm_layout"]
+__all__ = ["Parameter", "conv_layout", "count", "initialise", "linear_layout", "norm_layout"]
 
 
-class Spec(NamedTuple):
-    """A parameter: its shape, and either a constant first value or the variance 1 / fan of a uniform one."""
+class Parameter(NamedTuple):
+    """A parameter: its shape, and its first value: a number, an array of the shape, or a uniform one of variance 1 / fan."""
 
     shape: tuple[int, ...]
-    value: float = 0.0
-    fan: float = 0.0  # (fan_in + fan_out) / 2; 0: constant
+    first: Any = 0.0
+    fan: float = 0.0  # (fan_in + fan_out) / 2; 0: not random
 
 
 def linear_layout(c_in: int, c_out: int, zero: bool = False, parts: int = 1) -> Tree:
     """weight (in, out), bias (out,); `parts` equal products side by side, each drawn as if alone; zero: all zeros."""
-    return {"weight": Spec((c_in, c_out), fan=0 if zero else (c_in + c_out / parts) / 2), "bias": Spec((c_out,))}
+    return {
+        "weight": Parameter((c_in, c_out), fan=0 if zero else (c_in + c_out / parts) / 2),
+        "bias": Parameter((c_out,)),
+    }
 
 
 def conv_layout(k: int, c_in: int, c_out: int, zero: bool = False) -> Tree:
     """weight (k, k, in, out), bias (out,)."""
-    return {"weight": Spec((k, k, c_in, c_out), fan=0 if zero else k * k * (c_in + c_out) / 2), "bias": Spec((c_out,))}
+    return {
+        "weight": Parameter((k, k, c_in, c_out), fan=0 if zero else k * k * (c_in + c_out) / 2),
+        "bias": Parameter((c_out,)),
+    }
 
 
 def norm_layout(channels: int) -> Tree:
     """weight 1, bias 0, (C,) each."""
-    return {"weight": Spec((channels,), value=1.0), "bias": Spec((channels,))}
+    return {"weight": Parameter((channels,), first=1.0), "bias": Parameter((channels,))}
 
 
 def count(layout: Tree) -> int:
     """The number of parameters."""
-    return sum(prod(spec.shape) for _, spec in leaves(layout))
+    return sum(prod(parameter.shape) for _, parameter in leaves(layout))
 
 
-def initialise(layout: Tree, seed: int, dtype: Any = np.float32) -> Tree:
-    """First values: uniform with mean 0 and variance 1 / fan, fan = (fan_in + fan_out) / 2 [Glorot] eq. 16, or constant.
+def initialise(layout: Tree, seed: int, network: str = "denoiser", dtype: Any = np.float32) -> Tree:
+    """First values: uniform with mean 0 and variance 1 / fan, fan = (fan_in + fan_out) / 2 [Glorot] eq. 16, or given.
 
-    The numbers of parameter i depend on (seed, i) alone.
+    The numbers of a parameter depend on (seed, "network/path") alone, whatever else the network has.
     """
-    flat = {}
-    for i, (path, spec) in enumerate(leaves(layout)):
-        if spec.fan:
-            u = uniform(Sequence(seed, Stream.INIT, i), np.arange(spec.shape[0]), spec.shape[1:])
-            value = ((2 * u - 1) * (3 / spec.fan) ** 0.5).astype(dtype)
-        else:
-            value = np.full(spec.shape, spec.value, dtype)
-        flat["/".join(path)] = value
-    return unflatten(flat)
+
+    def first(path: str, parameter: Parameter) -> np.ndarray:
+        if not parameter.fan:
+            return np.array(np.broadcast_to(np.asarray(parameter.first, dtype), parameter.shape))
+        sequence = Sequence(seed, stream(f"{network}/{path}"))
+        u = uniform(sequence, np.arange(parameter.shape[0]), parameter.shape[1:])
+        return ((2 * u - 1) * (3 / parameter.fan) ** 0.5).astype(dtype)
+
+    return unflatten({path: first(path, parameter) for path, parameter in flatten(layout).items()})

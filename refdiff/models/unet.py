@@ -12,27 +12,31 @@ from math import gcd
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..random import Sequence
+from ..random import Key
 from . import blocks
-from .blocks import Saved
+from .network import Batch, Input, Network, Saved
 from .parameters import conv_layout, norm_layout
 from .trees import Tree
 
-__all__ = ["UNetConfig", "backward", "forward", "layout"]
+__all__ = ["UNetConfig", "backward", "forward", "inputs", "layout"]
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """size: height and width of the images; channels: theirs; width: the feature channels of the first level.
+    """size: height and width of the images, one number or (height, width); channels: theirs; width: the feature channels of
+    the first level.
 
     multipliers: the width of each level as a multiple of `width`; each level but the last halves the size.
     blocks: residual blocks a level (the decoder has one more). attention: sizes at which attention follows each block; left
-    out, the largest of at most 16 below the images' own, if there is one (the middle has attention always).
+    out, the largest of at most 16 below the images' own, if there is one (the middle has attention always); the size of a
+    level that is not square is its smaller side.
     heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). downsampling: "strided" or
-    "pooled". time: "ddpm" or "adm" sinusoids. ValueError when something does not fit.
+    "pooled". time: "ddpm" or "adm" sinusoids. classes: how many labels there are, 0 for none. outputs: how many arrays of
+    the images' shape it says, side by side: 2 for a prediction and v, of which a learned variance is made. ValueError when
+    something does not fit.
     """
 
-    size: int = 32
+    size: int | tuple[int, int] = 32
     channels: int = 3
     width: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
@@ -43,9 +47,18 @@ class UNetConfig:
     dropout: float = 0.0
     downsampling: str = "strided"
     time: str = "ddpm"
+    classes: int = 0
+    outputs: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("size", "channels", "width", "blocks", "heads", "groups"):
+        if isinstance(self.size, tuple) and (
+            len(self.size) != 2 or not all(type(s) is int and s >= 1 for s in self.size)
+        ):
+            raise ValueError(f"size: expected a side, or height and width, of at least 1 each, got {self.size}")
+        if not isinstance(self.classes, int) or self.classes < 0:
+            raise ValueError(f"classes: expected how many labels there are, 0 for none, got {self.classes}")
+        sides = () if isinstance(self.size, tuple) else ("size",)
+        for name in (*sides, "channels", "width", "blocks", "heads", "groups", "outputs"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
         if not self.multipliers or not all(isinstance(m, int) and m >= 1 for m in self.multipliers):
@@ -53,15 +66,15 @@ class UNetConfig:
         if self.width < 4:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
         halvings = len(self.multipliers) - 1
-        if self.size % 2**halvings:
-            padded = -(-self.size // 2**halvings) * 2**halvings
-            possible = (self.size & -self.size).bit_length()
+        if any(side % 2**halvings for side in self.sides):
+            padded = "x".join(str(-(-side // 2**halvings) * 2**halvings) for side in self.sides)
+            possible = min((side & -side).bit_length() for side in self.sides)
             raise ValueError(
                 f"size: expected a multiple of {2**halvings}, since {len(self.multipliers)} multipliers halve it "
-                f"{halvings} times, got {self.size}; pad the images to {padded}x{padded}, or give at most {possible}: "
+                f"{halvings} times, got {self.size}; pad the images to {padded}, or give at most {possible}: "
                 f"multipliers={str(list(self.multipliers[:possible])).replace(' ', '')}"
             )
-        sizes = level_sizes(self.size, self.multipliers)
+        sizes = level_sizes(min(self.sides), self.multipliers)
         if self.attention is None:
             object.__setattr__(self, "attention", tuple(s for s in sizes[1:] if s <= 16)[:1])
         if not set(self.attention) <= set(sizes):
@@ -83,13 +96,18 @@ class UNetConfig:
             raise ValueError(f'time: expected "ddpm" or "adm", got {self.time!r}')
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
-        return self.size, self.size, self.channels
+        return *self.sides, self.channels
 
 
 def level_sizes(size: int, multipliers: Collection[int]) -> list[int]:
-    """Height and width of each level, from the images' own down."""
+    """The side of each level, from the images' own down."""
     return [size // 2**level for level in range(len(multipliers))]
 
 
@@ -104,8 +122,8 @@ class Layer(NamedTuple):
 
 
 def encoder(config: UNetConfig) -> list[Layer]:
-    """The layers on the way down. The output of each, and of the first convolution, is kept for the decoder."""
-    layers, c, size = [], config.width, config.size
+    """The layers on the way down. The output of each, and of the first convolution, goes to the decoder too."""
+    layers, c, size = [], config.width, min(config.sides)
     for level, multiplier in enumerate(config.multipliers):
         c_out = config.width * multiplier
         for i in range(config.blocks):
@@ -118,14 +136,14 @@ def encoder(config: UNetConfig) -> list[Layer]:
 
 
 def decoder(config: UNetConfig) -> list[Layer]:
-    """The layers on the way up. The input of each block is joined with the latest state kept and not yet used."""
-    kept = [config.width, *(layer.c_out for layer in encoder(config))]
-    layers, c = [], kept[-1]
-    size = config.size // 2 ** (len(config.multipliers) - 1)
+    """The layers on the way up. The input of each block is joined with the latest of these skips that is not yet used."""
+    skips = [config.width, *(layer.c_out for layer in encoder(config))]
+    layers, c = [], skips[-1]
+    size = min(config.sides) // 2 ** (len(config.multipliers) - 1)
     for level, multiplier in reversed(list(enumerate(config.multipliers))):
         c_out = config.width * multiplier
         for i in range(config.blocks + 1):
-            layers.append(Layer(f"up{level}_block{i}", "block", c + kept.pop(), c_out, size in config.attention))
+            layers.append(Layer(f"up{level}_block{i}", "block", c + skips.pop(), c_out, size in config.attention))
             c = c_out
         if level:
             layers.append(Layer(f"up{level}_double", "up", c, c))
@@ -133,8 +151,13 @@ def decoder(config: UNetConfig) -> list[Layer]:
     return layers
 
 
+def inputs(config: UNetConfig) -> dict[str, Input]:
+    """x (height, width, channels), t, and the label of a network with classes."""
+    return {"x": Input(config.shape), **blocks.conditioning_inputs(config.classes)}
+
+
 def layout(config: UNetConfig) -> Tree:
-    """The parameters of the network, as a tree of `Spec`."""
+    """The parameters of the network, as a tree of `Parameter`."""
     embedded = 4 * config.width
     deep = config.width * config.multipliers[-1]
 
@@ -148,7 +171,7 @@ def layout(config: UNetConfig) -> Tree:
             p["attention"] = blocks.attention_layout(layer.c_out)
         return p
 
-    p: Tree = {"time": blocks.time_layout(config.width, embedded)}
+    p = blocks.conditioning_layout(config.width, embedded, config.classes)
     p["conv_in"] = conv_layout(3, config.channels, config.width)
     p |= {layer.name: own for layer in encoder(config) if (own := layer_layout(layer))}  # a mean has no parameters
     p["middle_block0"] = layer_layout(Layer("middle_block0", "block", deep, deep, attention=True))
@@ -156,42 +179,40 @@ def layout(config: UNetConfig) -> Tree:
     p |= {layer.name: layer_layout(layer) for layer in decoder(config)}
     out = config.width * config.multipliers[0]
     p["norm_out"] = norm_layout(out)
-    p["conv_out"] = conv_layout(3, out, config.channels, zero=True)
+    p["conv_out"] = conv_layout(3, out, config.outputs * config.channels, zero=True)
     return p
 
 
-def forward(
-    engine: ModuleType, config: UNetConfig, p: Tree, x: Any, t: Any, key: Sequence | None = None
-) -> tuple[Any, Saved]:
-    """The network's prediction.   x (N, size, size, channels), t (N,) -> (N, size, size, channels), saved.
+def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:
+    """The network's prediction.   x (N, height, width, channels), t (N,) -> (N, height, width, outputs channels), saved.
 
-    key: switches dropout on; layer i draws from stream key.stream + i. None: no dropout, as in sampling.
+    key: switches dropout on; the mask of a block is named after it. None: no dropout, as in sampling.
     """
+    config, p = net
     saved: Saved = {}
-    streams = iter(range(key.stream, 1 << 32)) if key else None
 
     def block(name: str, h: Any) -> Any:
         s = saved[name] = {}
-        own = key._replace(stream=next(streams)) if key and streams else None
-        h, s["residual"] = blocks.residual(engine, p[name]["residual"], h, emb, config.groups, config.dropout, own)
+        dropout = key(f"{name}/dropout") if key else None
+        h, s["residual"] = blocks.residual(engine, p[name]["residual"], h, emb, config.groups, config.dropout, dropout)
         if "attention" in p[name]:
             h, s["attention"] = blocks.attention(engine, p[name]["attention"], h, config.groups, config.heads)
         return h
 
-    emb, saved["time"] = blocks.time(engine, p["time"], t, config.time)
-    h, saved["conv_in"] = engine.conv2d(x, **p["conv_in"])
-    kept = [h]
+    emb, saved["conditioning"] = blocks.conditioning(engine, p, inputs, config.time)
+    h, saved["conv_in"] = engine.conv2d(inputs["x"], **p["conv_in"])
+    skips = [h]
     for layer in encoder(config):
         if layer.kind == "block":
             h = block(layer.name, h)
         else:
             h, saved[layer.name] = blocks.downsample(engine, p.get(layer.name, {}), h)
-        kept.append(h)
+        skips.append(h)
     h = block("middle_block0", h)
     h = block("middle_block1", h)
     for layer in decoder(config):
         if layer.kind == "block":
-            h, concat = engine.concat(h, kept.pop())
+            h, concat = engine.concat(h, skips.pop())
             h = block(layer.name, h)
             saved[layer.name]["concat"] = concat
         else:
@@ -202,10 +223,14 @@ def forward(
     return y, saved
 
 
-def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, needs_dx: bool = True) -> tuple[Any, Tree]:
-    """dx (N, size, size, channels), None unless needs_dx, and the gradients, a tree with the keys of the parameters."""
+def backward(
+    engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Tree]:
+    """x (N, height, width, channels) and t (N,) where wrt names them, and the gradients, a tree with the keys of the
+    parameters."""
+    config = net.config
     g: Tree = {}
-    dembs, dkept = [], []
+    dembs, dskips = [], []
 
     def block_backward(name: str, dh: Any) -> Any:
         s, g[name] = saved[name], {}
@@ -215,7 +240,7 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, need
         dembs.append(demb)
         if "concat" in s:
             dh, dskip = engine.concat_backward(dh, s["concat"])
-            dkept.append(dskip)
+            dskips.append(dskip)
         return dh
 
     dh, g["conv_out"] = engine.conv2d_backward(dy, saved["conv_out"])
@@ -228,13 +253,14 @@ def backward(engine: ModuleType, config: UNetConfig, dy: Any, saved: Saved, need
     dh = block_backward("middle_block1", dh)
     dh = block_backward("middle_block0", dh)
     for layer in reversed(encoder(config)):
-        dh = engine.accumulate(dh, dkept.pop())
+        dh = engine.accumulate(dh, dskips.pop())
         if layer.kind == "block":
             dh = block_backward(layer.name, dh)
         else:
             dh, own = blocks.downsample_backward(engine, dh, saved[layer.name])
             g |= {layer.name: own} if own else {}
-    dh = engine.accumulate(dh, dkept.pop())
-    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx)
-    g["time"] = blocks.time_backward(engine, engine.accumulate(*dembs), saved["time"])
-    return dx, g
+    dh = engine.accumulate(dh, dskips.pop())
+    dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx="x" in wrt)
+    demb = engine.accumulate(*dembs)
+    dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
+    return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

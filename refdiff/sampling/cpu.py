@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,29 +12,40 @@ from ..engines.cpu.runtime.captured import Captured
 from ..engines.cpu.runtime.data_parallel import DataParallel, ShardWorker
 from ..engines.cpu.runtime.shared_memory import SharedMemory
 from ..engines.cpu.winograd import generation
-from ..models import ModelConfig, Tree
+from ..models import Batch, Network
 from ..models.packing import Packing
 
-__all__ = ["PredictionWorker", "data_parallel"]
+__all__ = ["ParallelNetwork", "PredictionWorker"]
 
 
 class PredictionWorker(ShardWorker):
     """What one process does. buffers: p, as `Packing` lays it out."""
 
-    def __init__(self, model: ModelConfig, buffers: SharedMemory) -> None:
+    def __init__(self, config: Any, buffers: SharedMemory) -> None:
         super().__init__(buffers)
-        p = Packing.of(models.layout(model)).unpack(buffers["p"])
-        self._predict = Captured(partial(models.predict, cpu, model, p), after=3, state=generation)
+        self.entries = models.inputs(config)
+        self._network = Network(config, Packing.of(models.layout(config)).unpack(buffers["p"]))
+        self._predict = Captured(self._plain, after=3, state=generation)
 
-    def predict(self, shards: int, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The network's prediction for this many shards.   x_t (N, ...), t (N,) -> (N, ...)."""
+    def predict(self, shards: int, *arrays: np.ndarray) -> np.ndarray:
+        """The network's prediction for this many shards.   arrays (N, ...), in the order of the network's inputs."""
         with self.running(shards):
-            return self._predict(cpu.array(x_t), t)
+            return self._predict(*arrays)
+
+    def _plain(self, *arrays: np.ndarray) -> np.ndarray:
+        return models.predict(cpu, self._network, dict(zip(self.entries, arrays, strict=True)))
 
 
-def data_parallel(model: ModelConfig, p: Tree, shards: int = 2) -> DataParallel:
-    """What predicts with the weights p: its predict(x_t, t).   x_t (N, ...), t (N,) -> (N, ...)."""
-    packing = Packing.of(models.layout(model))
-    buffers = SharedMemory(("p",), packing.size)
-    packing.pack(p, buffers["p"])
-    return DataParallel(PredictionWorker, (model, buffers), packing.size, shards)
+class ParallelNetwork:
+    """predict(batch) -> what the network says, for entries (N, ...) by name. The weights are copied once."""
+
+    def __init__(self, network: Network, shards: int = 2) -> None:
+        self.entries = models.inputs(network.config)
+        packing = Packing.of(models.layout(network.config))
+        buffers = SharedMemory(("p",), packing.size)
+        packing.pack(network.p, buffers["p"])
+        self.parallel = DataParallel(PredictionWorker, (network.config, buffers), packing.size, shards)
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        arrays = (cpu.array(batch[n]) if e.kind == "float" else np.asarray(batch[n]) for n, e in self.entries.items())
+        return self.parallel.predict(*arrays)

@@ -3,131 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import engines, models
-from ..config import Config, SampleConfig
-from ..config.fitting import lost_in_noise
+from .. import engines
 from ..divergence import Overflows
-from ..models import Tree
-from ..process import (
-    SPACINGS,
-    Schedule,
-    ancestral,
-    ddim,
-    dpmpp_2m,
-    dpmpp_2s,
-    euler,
-    euler_ancestral,
-    heun,
-    posterior_variance,
-    predictor,
-    step_variance,
-)  # fmt: skip
-from ..process.samplers import Predict, Trajectory
+from ..errors import NotFiniteError
+from ..models import Batch
+from ..objectives import lost_in_noise
+from ..process import SPACINGS
 from ..progress import Progress
-from ..random import Sequence, Stream, normal
+from ..random import Key, normal
+from .denoisers import Model, Predict, check_conditions, denoiser, guided, network_function, unconditional
+from .methods import choose_sampler, threshold_of, x0_and_eps
+from .trained import Trained
 
-__all__ = ["denoiser", "sample", "trajectory"]
+__all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
 
-SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2s": dpmpp_2s}
-
-
-def denoiser(config: Config, p: Tree) -> Any:
-    """model(x_t, t) -> the network's prediction, for NumPy arrays and t an integer or one a sample."""
-    engine, dtype = engines.get(config.engine), config.dtype
-    engines.check_dtype(config.engine, dtype)
-    if engines.resolve(config.engine) == "cpu":
-        from .cpu import data_parallel
-
-        parallel = data_parallel(config.model, p)
-        return lambda x_t, t: parallel.predict(x_t, np.broadcast_to(t, (len(x_t),)))
-    if engines.resolve(config.engine) == "cuda":
-        from ..training.graphed_sampling import on_device
-
-        p = on_device(p, dtype)
-
-    def model(x_t: np.ndarray, t: Any) -> np.ndarray:
-        y = models.predict(engine, config.model, p, engine.array(x_t, dtype), np.broadcast_to(t, (len(x_t),)))
-        return engine.host(y)
-
-    return model
+Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
-class NotFiniteError(ValueError):
-    """Samples with NaN or infinity."""
+def conditioned(trained: Trained, predict: Predict, conditions: Batch) -> Model:
+    """The Model of these conditions, guided if the settings say so."""
+    objective, scale = trained.objective, trained.settings.guidance
+    full = denoiser(predict, conditions, objective.learned)
+    if scale == 1 or not conditions:
+        return full
+    return guided(full, denoiser(predict, unconditional(objective, conditions), objective.learned), scale)
 
 
-Walk = Callable[..., Iterator[tuple[int, Any]]]
+def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
+    """(ids, seed, conditions, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
 
-
-def walker(config: Config, p: Tree) -> Walk:
-    """The walk (index, seed, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
-
-    x_t (len(index), ...) float32; without `every` the states on the way may be None. `config.sample` chooses the sampler.
+    x_t (len(ids), ...) float32; without `every` the states on the way may be None.
     """
-    if engines.resolve(config.engine) == "cuda":
-        from ..training.graphed_sampling import METHODS, GraphedSampler
+    if engines.resolve(trained.engine) == "cuda":
+        from .cuda import CUDASampler, supports
 
-        if config.sample.method in METHODS:
-            return GraphedSampler(config, p)
-    model = denoiser(config, p)
-    return lambda index, seed=0, every=True: _walk(config, model, index, seed)
+        if supports(trained):
+            return CUDASampler(trained)
+    predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
 
+    def walk(ids: np.ndarray, seed: int, conditions: Batch, every: bool = True) -> Trajectory:
+        return _trajectory(trained, conditioned(trained, predict, conditions), ids, seed)
 
-def trajectory(config: Config, p: Tree, index: np.ndarray, seed: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-    """(t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.   x_t (len(index), ...) float32.
-
-    `config.sample` chooses the sampler. Sample i is the same whatever the others are.
-    """
-    return walker(config, p)(index, seed)
+    return walk
 
 
-def _walk(config: Config, model: Any, index: np.ndarray, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    schedule, s, shape = config.schedule.build(), config.sample, config.model.shape
-    clip = (-1.0, 1.0) if s.clip else None
-    predict = predictor(schedule, model, config.train.prediction, clip)
-    x = normal(Sequence(seed, Stream.START), index, shape)
+def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> Trajectory:
+    objective, settings, key = trained.objective, trained.settings, Key(seed).under("sample")
+    schedule = objective.schedule.build()
+    x = normal(key("start"), ids, trained.shape)
     yield schedule.T, x
-    timesteps = SPACINGS[s.spacing](schedule, s.steps).tolist()
+    timesteps = SPACINGS[settings.spacing](schedule, settings.steps).tolist()
 
     def noise(t: int) -> np.ndarray:
-        return normal(Sequence(seed, Stream.STEP, t), index, shape)
+        return normal(key._replace(step=t)("step"), ids, trained.shape)
 
-    yield from walk(schedule, s, predict, x, timesteps, noise)
-
-
-def walk(schedule: Schedule, s: SampleConfig, predict: Predict, x: Any, timesteps: list[int], noise: Any) -> Trajectory:
-    """The sampler of `process` that these settings choose, from x at the last timestep on."""
-    if s.method in SOLVERS:
-        return SOLVERS[s.method](schedule, predict, x, timesteps)
-    if s.method == "ddim":
-        return ddim(schedule, predict, x, timesteps, noise, s.eta)
-    if s.method == "euler_ancestral":
-        return euler_ancestral(schedule, predict, x, timesteps, noise)
-    variance = posterior_variance if s.variance == "posterior" else step_variance
-    return ancestral(schedule, predict, x, timesteps, noise, variance)
+    predict = x0_and_eps(schedule, model, objective.prediction, threshold_of(settings))
+    yield from choose_sampler(schedule, settings, predict, x, timesteps, noise)
 
 
-def sample(config: Config, p: Tree, n: int, seed: int = 0, batch: int = 256, progress: bool = True) -> np.ndarray:
-    """n samples of the model with weights p, usually a state's `average`.   -> (n, ...) float32.
+def trajectory(trained: Trained, sample_ids: np.ndarray, seed: int = 0, conditions: Batch | None = None) -> Trajectory:
+    """(t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.   x_t (len(sample_ids), ...) float32.
 
-    ValueError for n < 1, and where a sample holds what is no number: no file of NaN is made of a model that diverged.
+    The settings choose the sampler. Sample i is the same whatever the others are. conditions: one number, or one a sample,
+    by name, such as {"label": 7}.
+    """
+    network = trained.networks["denoiser"]
+    whole = check_conditions(network, trained.objective, conditions or {}, len(sample_ids))
+    return make_trajectory(trained)(sample_ids, seed, whole)
+
+
+def sample(
+    trained: Trained, n: int, seed: int = 0, conditions: Batch | None = None, batch: int = 256, progress: bool = True
+) -> np.ndarray:
+    """n samples of a trained model.   -> (n, ...) float32.
+
+    conditions: one number, or one a sample, by name, such as {"label": 7}; a condition that is left out counts as none.
+    ValueError for n < 1, for conditions that the network does not take, and where a sample holds what is no number: no file
+    of NaN is made of a model that diverged.
     """
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
-    done, way_of = [], walker(config, p)
-    total = -(-n // batch) * config.sample.steps
-    lost = lost_in_noise(config)
+    whole = check_conditions(trained.networks["denoiser"], trained.objective, conditions or {}, n)
+    done, way = [], make_trajectory(trained)
+    total = -(-n // batch) * trained.settings.steps
+    lost = lost_in_noise(trained.objective.schedule, trained.objective.prediction)
     overflows = Overflows(lost or "look at the weights: has the training diverged?")
     with Progress("sampling", total, "step", progress) as bar:
         for first in range(0, n, batch):
+            ids = np.arange(first, min(first + batch, n))
             with overflows.watched("sampling"):
-                way = way_of(np.arange(first, min(first + batch, n)), seed, every=False)
-                _, x = next(way)
-                for _, x in way:  # noqa: B007
+                states = way(ids, seed, {name: value[ids] for name, value in whole.items()}, every=False)
+                _, x = next(states)
+                for _, x in states:  # noqa: B007
                     bar.update()
                 bad = int(np.count_nonzero(~np.isfinite(x)))
                 if bad:

@@ -3,4 +3,5 @@
 from .loop import *
 from .optimiser import *
 from .state import *
-from .step import *
+from .trained import *
+from .trainers import *

@@ -13,10 +13,12 @@ import numpy as np
 from ..config import Config
 from ..data import load
 from ..evaluation.metrics import check_evaluable, evaluate
-from ..sampling.run import sample, trajectory
+from ..models import Batch
+from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train
 from .plots import plot_loss
+from .trained import every_class, trained
 
 __all__ = ["demo", "save_trajectory"]
 
@@ -34,30 +36,34 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     losses: list[float] = []
     started = time.perf_counter()
     state = train(config, out, force=force, progress=progress, data=data, on_step=lambda step: losses.append(step.loss))
-    trained = time.perf_counter()
-    images = sample(config, state.average, n, config.seed, progress=progress)
+    done = time.perf_counter()
+    model = trained(config, state)
+    images = sample(model, n, config.seed, every_class(model, n), progress=progress)
     sampled = time.perf_counter()
 
     save_grid(out / "samples.png", images[:100])
-    save_trajectory(out / "trajectory.png", config, state.average, config.seed)
+    save_trajectory(out / "trajectory.png", model, config.seed)
     try:
         plot_loss(out / "log.jsonl", out / "loss.png")
     except ImportError as error:
         print(f"loss.png not drawn: {error}", file=sys.stderr)
-    metrics = evaluate(config, state.average, images, data, config.seed) | {
+    metrics = evaluate(model, images, data, config.seed) | {
         "steps": state.step,
         "loss_last": float(np.mean(losses[-100:])),
-        "seconds_train": round(trained - started, 1),
-        "seconds_sample": round(sampled - trained, 1),
+        "seconds_train": round(done - started, 1),
+        "seconds_sample": round(sampled - done, 1),
     }
     text = json.dumps(metrics, indent=2) + "\n"
     replace_file(out / "metrics.json", lambda file: file.write(text.encode()))
     return metrics
 
 
-def save_trajectory(path: str | Path, config: Config, p: Any, seed: int = 0, rows: int = 6, columns: int = 12) -> None:
+def save_trajectory(
+    path: str | Path, model: Trained, seed: int = 0, conditions: Batch | None = None, rows: int = 6, columns: int = 12
+) -> None:
     """The way of a few samples from noise to image, a row each, with evenly chosen columns."""
-    columns = min(columns, config.sample.steps + 1)
-    states = [x for _, x in trajectory(config, p, np.arange(rows), seed)]
+    columns = min(columns, model.settings.steps + 1)
+    conditions = {name: np.asarray(value)[:rows] for name, value in (conditions or every_class(model, rows)).items()}
+    states = [x for _, x in trajectory(model, np.arange(rows), seed, conditions)]
     chosen = np.round(np.linspace(0, len(states) - 1, columns)).astype(int)
     save_strip(path, np.stack([states[i] for i in chosen]))

@@ -11,15 +11,16 @@ import numpy as np
 
 from ..config import Config
 from ..config.fitting import check_fit, doubt_prediction, doubt_schedule
-from ..data import Dataset, load
+from ..data import Data
 from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
-from ..random import Sequence, Stream, permutation
+from ..random import Key, permutation
 from .run import Run
 from .state import State
-from .step import Step, ready, trainer
 from .stopping import stoppable
+from .trainers import Step, check_machine, trainer
+from .trainers.checking import check_batch
 
 __all__ = ["batch_indices", "train"]
 
@@ -30,7 +31,7 @@ def batch_indices(seed: int, seen: int, batch: int, n: int) -> np.ndarray:
     -> (batch,) integers; a function of its arguments alone, so a resumed run goes on where it was.
     """
     position = np.arange(seen, seen + batch)
-    orders = {epoch: permutation(Sequence(seed, Stream.ORDER, epoch), n) for epoch in np.unique(position // n).tolist()}
+    orders = {epoch: permutation(Key(seed, epoch)("order"), n) for epoch in np.unique(position // n).tolist()}
     return np.array([orders[p // n][p % n] for p in position.tolist()])
 
 
@@ -41,7 +42,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     progress: bool = True,
-    data: Dataset | None = None,
+    data: Data | None = None,
     on_step: Callable[[Step], Any] | None = None,
 ) -> State:
     """Train a model and return the last state. With `out`, everything is kept in that folder (see `Run`).
@@ -52,25 +53,26 @@ def train(
     TrainingError when the loss stops being finite; the last good checkpoint stays. DoubtWarning for a schedule that leaves
     much of the data in x_T.
     """
-    data = data or load(config.data.source)
+    data = config.data.open() if data is None else data
     check_fit(config, data)
+    check_batch(config, data.inputs)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
-    schedule = config.schedule.build()
-    ready(config)  # before a former run is replaced
+    check_machine(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     state = run.take_state() if run else None
     state = state or State.first(config)
-    worker = trainer(config, schedule, state)
-    advice = "lower train.learning_rate or set train.clip"
+    worker = trainer(config, state)
+    advice = "lower train.learning_rate or set train.max_grad_norm"
     overflows = Overflows(advice)
-    started, first, seen, every = time.perf_counter(), state.step, state.seen, config.train
+    started, first, seen, every = time.perf_counter(), state.step, state.samples_seen, config.train
     del state  # the worker has what it needs: four arrays as large as the model
     with Progress("training", every.steps, "step", progress, first) as bar, stoppable() as stop:
         try:
             for step in range(first + 1, every.steps + 1):
                 shown = step % every.log_every == 0 or step == every.steps
-                batch = data.x[batch_indices(config.seed, seen, every.batch, len(data.x))]
+                ids = batch_indices(config.seed, seen, every.batch, len(data))
+                batch = data.rows(ids, Key(config.seed, step, 0, every.batch, "data/"))
                 with overflows.watched(f"step {step}"):
                     measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch
@@ -79,7 +81,7 @@ def train(
                     rate = (step - first) * every.batch / (time.perf_counter() - started)
                     bar.say(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
                     if run:
-                        run.log(**measured._asdict(), images_per_second=rate)
+                        run.log(**logged(measured), images_per_second=rate)
                 if run and _due(step, every.grid_every):
                     run.grid(worker.state())
                 if run and _due(step, every.checkpoint_every):
@@ -99,6 +101,20 @@ def train(
     if run:
         run.save(state)
     return state
+
+
+def logged(step: Step) -> dict[str, float]:
+    """A step as a line of the log: its number, loss, gradient's norm and rate, then whatever else was measured."""
+    line = {
+        "step": step.step,
+        "loss": step.loss,
+        "gradient_norm": step.gradient_norm,
+        "learning_rate": step.learning_rate,
+    }
+    line |= {name: value for name, value in step.terms.items() if name != "loss"}
+    if len(step.norms) > 1:
+        line |= {f"gradient_norm.{name}": value for name, value in step.norms.items()}
+    return line
 
 
 def _due(step: int, every: int) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..models import Tree, leaves, tree_map
+from ..config import RULES, RuleConfig, TrainConfig
+from ..models import Tree, flatten, leaves, tree_map, unflatten
 
-__all__ = ["adamw", "clip", "global_norm", "learning_rate", "moving_average", "zeros_like"]
+__all__ = ["adamw", "clip", "global_norm", "learning_rate", "mixed", "moved", "moving_average", "zeros_like"]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 0, decay: str = "cosine") -> float:
@@ -63,10 +64,30 @@ def adamw(
 
 def moving_average(average: Tree, p: Tree, step: int, decay: float) -> Tree:
     """average <- d average + (1 - d) p, d = min(decay, (1 + step) / (10 + step)), so that early weights are forgotten."""
-    d = min(decay, (1 + step) / (10 + step))
-    return tree_map(lambda a, b: d * a + (1 - d) * b, average, p)
+    return mixed(average, p, min(decay, (1 + step) / (10 + step)))
+
+
+def mixed(a: Tree, b: Tree, d: float) -> Tree:
+    """d a + (1 - d) b."""
+    return tree_map(lambda a, b: d * a + (1 - d) * b, a, b)
 
 
 def zeros_like(p: Tree) -> Tree:
     """A tree of zeros with p's keys and shapes."""
     return tree_map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), p)  # costs no memory before it is written
+
+
+def moved(
+    rule: RuleConfig, train: TrainConfig, p: Tree, m: Tree, v: Tree, g: Tree, norm: float, count: int, rate: float
+) -> tuple[Tree, Tree, Tree]:
+    """New p, m, v of a network after update number `count` by its rule, g clipped first; norm: that of g."""
+    most = train.max_grad_norm if rule.max_grad_norm is None else rule.max_grad_norm
+    decay = train.weight_decay if rule.weight_decay is None else rule.weight_decay
+    if most:
+        g = clip(g, norm, most)
+    update = RULES[rule.rule]
+    if update is None:
+        return adamw(p, g, m, v, count, rate, decay, *rule.betas)
+    of = [flatten(tree) for tree in (p, g, m, v)]
+    new = {path: update(rule, *(tree[path] for tree in of), count, rate) for path in of[0]}
+    return tuple(unflatten({path: values[i] for path, values in new.items()}) for i in range(3))  # type: ignore[return-value]

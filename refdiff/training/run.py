@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..errors import TrainingError, argument, option
-from ..sampling.run import NotFiniteError, sample
+from ..errors import NotFiniteError, TrainingError, argument, option
+from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .state import CHECKPOINT, State, load_state, save_state
+from .trained import every_class, trained
 
 __all__ = ["Run", "resumable"]
 
@@ -78,7 +79,8 @@ class Run:
         """A picture of samples, if the data are images."""
         if len(self.config.model.shape) == 3:
             try:
-                images = sample(self.config, state.average, n, progress=False)
+                model = trained(self.config, state)
+                images = sample(model, n, conditions=every_class(model, n), progress=False)
             except NotFiniteError as error:
                 raise TrainingError(f"step {state.step}: {error}") from None
             (self.folder / "samples").mkdir(exist_ok=True)

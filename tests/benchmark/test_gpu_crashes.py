@@ -21,7 +21,7 @@ from emulator import Emulator
 from benchmarks.peers.refdiff_cuda import CudaPeer
 from benchmarks.peers import refdiff_cuda
 from refdiff.benchmark import serve
-from refdiff.engines.cuda.device import DeviceLost, is_lost
+from refdiff.engines.cuda.runtime.device import DeviceLost, is_lost
 
 how, bad = sys.argv[1:]
 
@@ -156,7 +156,7 @@ def tests(tmp_path, monkeypatch):
         start = """
             import os, signal, time
             import pytest
-            from refdiff.engines.cuda.device import DeviceError, DeviceLost
+            from refdiff.engines.cuda.runtime.device import DeviceError, DeviceLost
             lost = []
             def gpu():
                 if lost:
@@ -280,7 +280,7 @@ def test_a_tool_that_never_says_anything_is_given_up(tmp_path):
 @emulated
 def test_odd_shapes_ends_where_the_gpu_is_lost(monkeypatch, capsys):
     from benchmarks import odd_shapes
-    from refdiff.engines.cuda.device import DeviceLost
+    from refdiff.engines.cuda.runtime.device import DeviceLost
 
     def check(device, dtype, one):
         if one[0] == "gelu":

@@ -186,7 +186,7 @@ def test_copies_in_one_graph_have_memory_of_their_own():
     from emulator import Emulator
 
     from refdiff.engines import cuda
-    from refdiff.engines.cuda.memory import Arena
+    from refdiff.engines.cuda.runtime.arena import Arena
 
     device, touched = Emulator(), []
     launch = device.launch

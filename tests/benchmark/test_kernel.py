@@ -11,7 +11,7 @@ from refdiff.benchmark import command, harness, kernel
 from refdiff.benchmark.conventions import CONVENTIONS, launch_of
 from refdiff.benchmark.kernel import check_and_time, parse
 from refdiff.cli import main
-from refdiff.engines.cuda import nvrtc
+from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.errors import DeviceError
 
 ROOT = Path(__file__).parents[2]

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 
+import networks
 import numpy as np
 import pytest
 
@@ -17,10 +18,10 @@ from refdiff.benchmark.cases import NETWORKS
 from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.dry import Dry
-from refdiff.engines.cuda.memory import Arena
 from refdiff.engines.cuda.product import TILES, chosen_by, guess
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.engines.cuda.tile_table import Problem
 
 FAKE = """
@@ -151,7 +152,7 @@ def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
 
     for dtype in tiles.DTYPES:
         for name in tiles.NETWORKS:
-            device, config = Dry(), NETWORKS[name]
+            device, config = DryRunDevice(), NETWORKS[name]
             with cuda.use(Context(device, Arena(device, 1 << 50))) as context, chosen_by(choice):
                 p = models.tree_map(
                     lambda spec, dtype=dtype, context=context: context.empty(
@@ -161,8 +162,8 @@ def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
                 )
                 batch = PRESETS[name].train.batch
                 x, t = context.empty((batch, *config.shape), dtype), context.empty((batch,), "int32")
-                y, saved = models.forward(cuda, config, p, x, t)
-                models.backward(cuda, config, y, saved)
+                y, saved = networks.forward(cuda, config, p, x, t)
+                networks.backward(cuda, config, y, saved)
     cases = [(c["kernel"], c["dtype"], tiles.problem_of(c)) for c in tiles.cases()]
     assert len(cases) == len(set(cases))
     assert asked <= set(cases)
@@ -173,7 +174,7 @@ def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
 
 
 def test_the_case_of_a_kernel_launches_it_and_no_other_product():
-    device = Dry()
+    device = DryRunDevice()
     context = Context(device, Arena(device, 1 << 40))
     case = {"operation": "conv2d", "inputs": [[2, 8, 8, 16]], "parameters": {"weight": [3, 3, 16, 24], "bias": [24]},
             "options": {"stride": 2, "padding": [0, 1]}, "dtype": "bfloat16", "seed": 0}  # fmt: skip

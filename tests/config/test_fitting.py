@@ -5,6 +5,7 @@ import re
 import struct
 import warnings
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,7 +82,7 @@ def test_every_size_that_can_be_halved_works_without_attention_being_named(size,
     if size <= 16:
         p = models.initialise(models.layout(config), 0)
         x = np.zeros((1, *config.shape), np.float32)
-        y, _ = models.forward(engines.get("reference"), config, p, x, np.array([1]))
+        y, _ = networks.forward(engines.get("reference"), config, p, x, np.array([1]))
         assert y.shape == x.shape
 
 

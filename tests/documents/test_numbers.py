@@ -14,7 +14,7 @@ from refdiff.config.config import METHODS as SAMPLERS
 from refdiff.data import load
 from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.runtime import captured
-from refdiff.engines.cuda.device import Device
+from refdiff.engines.cuda.runtime.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
 from refdiff.testing.scheduler import METHODS
@@ -34,7 +34,7 @@ def said():
     yield "README.md", f"trains on {len(digits.x):,} handwritten digits"
     yield "CHANGELOG.md", f"{WORDS[len(METHODS)]} methods"
     yield "docs/verify-your-own.md", f"at most {WORDS[len(METHODS)]} methods"
-    yield "docs/kernels.md", f"(`refdiff/engines/cuda/device.py`, {WORDS[len(public(Device))]} methods)"
+    yield "docs/kernels.md", f"(`refdiff/engines/cuda/runtime/device.py`, {WORDS[len(public(Device))]} methods)"
     yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
     yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"
     yield "docs/cpu.md", f"up to {winograd.CACHE_BYTES >> 20} MiB"

@@ -5,5 +5,6 @@ Under AddressSanitizer, all tests of the engine, in tests/: `python -m emulator.
 
 from .build import COMPILER, BuildError
 from .device import Emulator
+from .late import Late
 
-__all__ = ["COMPILER", "BuildError", "Emulator"]
+__all__ = ["COMPILER", "BuildError", "Emulator", "Late"]

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context
+from refdiff.engines.cuda.runtime.context import Array, Context
 from refdiff.testing.derivatives import relative_error
 
 EPS32 = 2.0**-24
@@ -47,15 +46,15 @@ def check_agreement(
     }
     x64, p64 = (_map(lambda a: cuda.host(a).astype(np.float64), tree) for tree in (x, p))
     y, saved = getattr(cuda, name)(*x, **p, **options)
-    wanted, wanted_saved = getattr(reference, name)(*x64, **p64, **options)
-    _compare(f"{name}: y", y, wanted, bound(dtype, terms))
+    expected, expected_saved = getattr(reference, name)(*x64, **p64, **options)
+    _compare(f"{name}: y", y, expected, bound(dtype, terms))
 
     rng = np.random.default_rng(seed)
     dy = _map(lambda a: context.array(rng.standard_normal(a.shape), dtype), y)
     dy64 = _map(lambda a: cuda.host(a).astype(np.float64), dy)
     dx = getattr(cuda, f"{name}_backward")(dy, saved)
-    wanted = getattr(reference, f"{name}_backward")(dy64, wanted_saved)
-    _compare(f"{name}: gradient", dx, wanted, bound(dtype, terms))
+    expected = getattr(reference, f"{name}_backward")(dy64, expected_saved)
+    _compare(f"{name}: gradient", dx, expected, bound(dtype, terms))
     again = getattr(cuda, f"{name}_backward")(dy, saved)
     assert _bits(again) == _bits(dx), f"{name}: two runs differ in bits"
     if "needs_dx" in signature(getattr(cuda, f"{name}_backward")).parameters:
@@ -64,18 +63,18 @@ def check_agreement(
         assert _bits(g) == _bits(dx[-1]), f"{name}: without dx the weight's gradient differs in bits"
 
 
-def _compare(what: str, came: Any, wanted: Any, most: float) -> None:
-    if isinstance(wanted, dict):
-        assert came.keys() == wanted.keys(), f"{what}: expected {sorted(wanted)}, got {sorted(came)}"
-        for key in wanted:
-            _compare(f"{what} of {key}", came[key], wanted[key], most)
-    elif isinstance(wanted, tuple):
-        assert len(came) == len(wanted), f"{what}: expected {len(wanted)}, got {len(came)}"
-        for i, (a, b) in enumerate(zip(came, wanted, strict=True)):
+def _compare(what: str, actual: Any, expected: Any, most: float) -> None:
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), f"{what}: expected {sorted(expected)}, got {sorted(actual)}"
+        for key in expected:
+            _compare(f"{what} of {key}", actual[key], expected[key], most)
+    elif isinstance(expected, tuple):
+        assert len(actual) == len(expected), f"{what}: expected {len(expected)}, got {len(actual)}"
+        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
             _compare(f"{what} {i}", a, b, most)
     else:
-        assert came.shape == np.shape(wanted), f"{what}: expected {np.shape(wanted)}, got {came.shape}"
-        error = relative_error(cuda.host(came).astype(np.float64), wanted)
+        assert actual.shape == np.shape(expected), f"{what}: expected {np.shape(expected)}, got {actual.shape}"
+        error = relative_error(cuda.host(actual).astype(np.float64), expected)
         assert error <= most, f"{what}: expected an error of at most {most:.1e}, got {error:.1e}"
 
 

@@ -1,4 +1,4 @@
-"""The emulator as a device of the CUDA engine (see refdiff/engines/cuda/device.py)."""
+"""The emulator as a device of the CUDA engine (see refdiff/engines/cuda/runtime/device.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.engines.cuda.device import DeviceError, Graph, Kernel
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.runtime.device import DeviceError, Graph, Kernel
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 from .build import library
 

@@ -12,10 +12,11 @@ import pytest
 import emulator.device
 from emulator import COMPILER, Emulator
 from emulator.sanitized import environment
-from refdiff.engines.cuda.context import Context, host
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import Separate
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda import host
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 zeros = np.zeros(64, np.float32)
@@ -42,7 +43,7 @@ def run(folder, monkeypatch, request):
     """run(name, x, grid, block, *arguments): what a kernel, whose first argument is x, makes of x."""
     monkeypatch.setattr(emulator.device, "KERNELS", folder)
     device = Emulator(request.param)
-    context = Context(device, Separate(device))
+    context = Context(device, PerArrayAllocator(device))
 
     def run(name, x, grid=1, block=64, *arguments, shared=0):
         array = context.array(x, x.dtype)
@@ -74,11 +75,11 @@ for name, barrier in [("", "__syncthreads();"), ("_warp", "__syncwarp();"), ("_n
     }}"""
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("neighbour", (np.arange(64) + 1) % 64), ("reuse", np.full(64, 6))])
-def test_a_missing_barrier_gives_a_wrong_result(run, name, wanted):
-    np.testing.assert_array_equal(run(name, zeros), wanted)
-    assert not np.array_equal(run(name + "_none", zeros), wanted)
-    assert not np.array_equal(run(name + "_warp", zeros), wanted), "two warps"
+@pytest.mark.parametrize(("name", "expected"), [("neighbour", (np.arange(64) + 1) % 64), ("reuse", np.full(64, 6))])
+def test_a_missing_barrier_gives_a_wrong_result(run, name, expected):
+    np.testing.assert_array_equal(run(name, zeros), expected)
+    assert not np.array_equal(run(name + "_none", zeros), expected)
+    assert not np.array_equal(run(name + "_warp", zeros), expected), "two warps"
 
 
 def test_a_barrier_of_the_warp_is_enough_for_one_warp(run):
@@ -289,8 +290,8 @@ def test_ldmatrix(run, name):
     m = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8)  # 4 matrices; lane i names row i % 8 of matrix i / 8
     out = run(f"load_{name}", np.zeros(128, np.int32), 1, 32, m.reshape(32, 8).view(np.int32), shared=512)
     m = m.swapaxes(1, 2) if name.endswith("transposed") else m
-    wanted = np.concatenate([m[j][GROUP, WITHIN * 2 + [0, 1]] for j in range(4)], 1)
-    np.testing.assert_array_equal(out.reshape(32, 4).view(np.uint16), wanted)
+    expected = np.concatenate([m[j][GROUP, WITHIN * 2 + [0, 1]] for j in range(4)], 1)
+    np.testing.assert_array_equal(out.reshape(32, 4).view(np.uint16), expected)
 
 
 TEXTS["rounding"] = """(int* x) {
@@ -325,8 +326,8 @@ def test_shuffles_and_ballots(run):
     down = np.where(lane + 5 < 32, lane + 5, lane)  # past the end a lane gets its own
     y = run("warp", np.zeros(512, np.int32)).reshape(2, 32, 8)
     for warp in range(2):
-        for i, wanted in enumerate((lane ^ 9, down, lane // 4)):
-            np.testing.assert_array_equal(y[warp, :, i], wanted + 100 * warp)
+        for i, expected in enumerate((lane ^ 9, down, lane // 4)):
+            np.testing.assert_array_equal(y[warp, :, i], expected + 100 * warp)
         np.testing.assert_array_equal(y[warp, :, 3].view(np.uint32), sum(1 << i for i in range(0, 32, 3)))
         np.testing.assert_array_equal(y[warp, :, 4:], np.broadcast_to([1, 0, 1, 497], (32, 4)))
 
@@ -347,12 +348,13 @@ import ctypes, sys, pathlib
 import numpy as np
 import emulator.device
 from emulator import Emulator
-from refdiff.engines.cuda.context import Context, host
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import Separate
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda import host
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 emulator.device.KERNELS = pathlib.Path(sys.argv[1])
 device = Emulator(0)
-context = Context(device, Separate(device))
+context = Context(device, PerArrayAllocator(device))
 x = context.array(np.zeros(61))
 try:
     context.launch("k.cu", "k", 1, 64, x, 3, 0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
-from refdiff.random import Sequence, Stream, bits, least_word, uniform
+from refdiff.random import Sequence, Stream, bits, uniform, uniform_threshold
 from refdiff.testing.derivatives import check_backward, relative_error
 
 seeds = st.integers(0, 2**32 - 1)
@@ -156,9 +156,9 @@ def test_dropout_refuses_what_is_no_rate(rate):
 
 
 def test_dropout_at_the_very_number_that_is_drawn():
-    """A number equal to the rate is dropped, as `least_word` has it for the other engines."""
+    """A number equal to the rate is dropped, as `uniform_threshold` has it for the other engines."""
     key, x = Sequence(3, Stream.DROPOUT, 0), np.ones((1, 8))
     drawn = uniform(key, np.arange(1), (8,))[0]
     for rate in drawn.tolist():
         assert np.array_equal(engine.dropout(x, rate, key)[0][0] != 0, drawn > rate)
-        assert (bits(key, np.arange(1), 8)[0] >= least_word(rate)).tolist() == (drawn > rate).tolist()
+        assert (bits(key, np.arange(1), 8)[0] >= uniform_threshold(rate)).tolist() == (drawn > rate).tolist()

@@ -16,8 +16,8 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from kernels.variants import COMMON, DTYPES, NOT_RUN, STATE, Defines
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 ARCHITECTURES = ("sm_80", "sm_90a")  # what CupyDevice asks for on an A100 and on an H100
 NAMES = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')

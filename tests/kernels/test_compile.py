@@ -9,10 +9,10 @@ import pytest
 import refdiff
 from kernels import catalogue
 from kernels.variants import COMMON, DTYPES, RARE, TENSOR_CORES
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.device import DeviceError
 from refdiff.engines.cuda.product import TILES
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 try:
     nvrtc.find()

@@ -9,8 +9,8 @@ import pytest
 from kernels import catalogue
 from kernels.test_compile import check
 from kernels.variants import COMMON, DTYPES, RARE
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.device import DeviceError
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.device import DeviceError
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_90a")
 pytestmark = pytest.mark.skipif(

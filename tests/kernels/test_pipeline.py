@@ -10,12 +10,12 @@ from emulator import COMPILER, Emulator
 from emulator.agreement import check_agreement
 
 from refdiff.engines import cuda
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.memory import Separate
 from refdiff.engines.cuda.product import TILES, chosen_by
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
+from refdiff.engines.cuda.runtime.sources import KERNELS
 
 emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 RING = (KERNELS / "product.cuh").read_text()
@@ -35,7 +35,7 @@ def product(dtype, tile, *seeds):
     for seed in seeds:
         rng, device = np.random.default_rng(seed), Emulator(seed)
         x, weight, bias = (rng.standard_normal(shape) for shape in ((200, 328), (328, 136), 136))
-        with cuda.use(Context(device, Separate(device))) as context, chosen_by(lambda *_: tile):
+        with cuda.use(Context(device, PerArrayAllocator(device))) as context, chosen_by(lambda *_: tile):
             check_agreement(context, "linear", (x,), {"weight": weight, "bias": bias}, dtype=dtype, terms=328)
 
 

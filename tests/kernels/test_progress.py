@@ -14,15 +14,16 @@ from kernels.catalogue import CACHE
 from refdiff.benchmark.conventions import launch_of
 from refdiff.config import Config
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda import nvrtc
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import Context, host
-from refdiff.engines.cuda.device import DeviceError
-from refdiff.engines.cuda.dry import Dry
-from refdiff.engines.cuda.memory import Separate
-from refdiff.engines.cuda.sources import KERNELS
+from refdiff.engines.cuda import host
+from refdiff.engines.cuda.runtime import nvrtc
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Array, Context
+from refdiff.engines.cuda.runtime.device import DeviceError
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
+from refdiff.engines.cuda.runtime.sources import KERNELS
 from refdiff.testing.derivatives import check_backward, relative_error
-from refdiff.training.graphed import Graphed
+from refdiff.training.trainers.cuda import CUDATrainer
 
 STEPS = sorted(path.name for path in (KERNELS / "progress").glob("*.cu"))
 VARIANTS = [(name, dtype) for name in STEPS for dtype in ("float32", "bfloat16") if name < "3" or dtype == "bfloat16"]
@@ -55,7 +56,7 @@ def test_each_step_is_the_convolution(folder, monkeypatch, step, dtype, seed):
     """One tile, cut at every end; several tiles along both axes; a sum shorter than a stage; one pixel."""
     monkeypatch.setattr(emulator.device, "KERNELS", folder)
     device = Emulator(seed)
-    context, rng = Context(device, Separate(device)), np.random.default_rng(seed)
+    context, rng = Context(device, PerArrayAllocator(device)), np.random.default_rng(seed)
     for shape, out in [((1, 9, 7, 16), 24), ((2, 11, 10, 40), 136), ((1, 2, 3, 8), 8), ((1, 1, 1, 24), 16)]:
         x = context.array(rng.standard_normal(shape), dtype)
         weight = context.array(rng.standard_normal((3, 3, shape[3], out)) / shape[3] ** 0.5, dtype)
@@ -130,7 +131,7 @@ def test_the_example_of_the_guide(guide, monkeypatch, dtype, seed):
     exec(of_tests, names)
     (mark,) = names["test_scale_add"].pytestmark
     device = Emulator(seed)
-    with cuda.use(Context(device, Separate(device))) as context:
+    with cuda.use(Context(device, PerArrayAllocator(device))) as context:
         for shape in mark.args[1]:
             names["test_scale_add"](context, dtype, shape)
 
@@ -149,7 +150,7 @@ def test_the_example_of_the_guide_compiles(guide, defines, architecture):
 def test_the_emulator_says_what_the_guide_says(guide, monkeypatch, i):
     monkeypatch.setattr(emulator.device, "KERNELS", guide)
     device = Emulator()
-    context = Context(device, Separate(device))
+    context = Context(device, PerArrayAllocator(device))
     with pytest.raises(DeviceError, match=re.escape(MISTAKES[i][1])):
         context.launch("k.cu", f"mistake{i}", 1, 64, context.array(np.zeros(64)), 4, shared=1024)
 
@@ -158,9 +159,10 @@ def test_the_emulator_says_what_the_guide_says(guide, monkeypatch, i):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_launches_and_memory_are_what_the_guide_says(preset, dtype):
     config = Config.resolve(preset, changes=["engine=cuda", f"dtype={dtype}"])
-    worker = Graphed(config, config.schedule.build(), None, Dry())
+    arena = Arena(DryRunDevice(), 1 << 40)
+    worker = CUDATrainer(config, config.schedule.build(), None, arena.device, arena)
     before = len(worker.device.launches)
-    worker.body()
+    worker.launch()
     launches = len(worker.device.launches) - before
-    row = f"| {preset}, {config.train.batch} | {dtype} | {launches} | {worker.arena.extent / 2**20:.0f} |"
+    row = f"| {preset}, {config.train.batch} | {dtype} | {launches} | {arena.extent / 2**20:.0f} |"
     assert row in GUIDE.splitlines()

@@ -37,6 +37,7 @@ COMMON: dict[str, list[Defines]] = {
     "group_norm.cu": _each(*({"PACKED": 1, **norm} for norm in _NORMS)),
     "layer_norm.cu": _each({"PACKED": 1}),
     "softmax.cu": _each({"PACKED": 1}),
+    "random.cu": [{}],
 }
 
 # Odd sizes: compiled by the slow tests alone.

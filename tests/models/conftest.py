@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refdiff.models import Spec, Tree, tree_map
+from refdiff.models import Parameter, Tree, tree_map
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +17,10 @@ def drawn() -> Callable[..., Tree]:
     def draw(layout: Tree, seed: int, dtype: Any = np.float64) -> Tree:
         rng = np.random.default_rng(seed)
 
-        def values(spec: Spec) -> np.ndarray:
+        def values(spec: Parameter) -> np.ndarray:
             noise = rng.standard_normal(spec.shape)
             weight = len(spec.shape) > 1
-            return (noise / prod(spec.shape[:-1]) ** 0.5 if weight else spec.value + 0.3 * noise).astype(dtype)
+            return (noise / prod(spec.shape[:-1]) ** 0.5 if weight else spec.first + 0.3 * noise).astype(dtype)
 
         return tree_map(values, layout)
 

@@ -33,22 +33,31 @@ def test_groups_of_divides_the_channels_and_leaves_two_a_group(channels, most, e
     assert blocks.groups_of(channels, most) == expected
 
 
-@given(batches, st.sampled_from([4, 5, 8]), st.sampled_from(["ddpm", "adm"]), seeds)
-def test_time(drawn, n, width, convention, seed):
-    p = drawn(blocks.time_layout(width, 4 * width), seed)
-    t = np.random.default_rng(seed).integers(1, 1001, n)
+@given(batches, st.sampled_from([4, 5, 8]), st.sampled_from(["ddpm", "adm"]), st.sampled_from([0, 3]), seeds)
+def test_conditioning(drawn, n, width, convention, classes, seed):
+    p, rng = drawn(blocks.conditioning_layout(width, 4 * width, classes), seed), np.random.default_rng(seed)
+    inputs = {"t": rng.integers(1, 1001, n), "label": rng.integers(0, classes + 1, n)}
+    assert set(blocks.conditioning_inputs(classes)) == ({"t", "label"} if classes else {"t"})
     check(
-        lambda p: blocks.time(engine, p, t, convention),
-        lambda demb, saved: blocks.time_backward(engine, demb, saved),
+        lambda p: blocks.conditioning(engine, p, inputs, convention),
+        lambda demb, saved: blocks.conditioning_backward(engine, demb, saved)[1],
         (p,),
         seed,
     )
-    emb, _ = blocks.time(engine, p, t, convention)
-    h = engine.time_embedding(t, width, convention, np.float64)
-    for layer in ("linear1", "linear2"):
-        h = h @ p[layer]["weight"] + p[layer]["bias"]
-        h = h / (1 + np.exp(-h))
-    assert relative_error(emb, h) <= 1e-13
+    times = {"t": inputs["t"].astype(np.float64), "label": inputs["label"]}
+    check(
+        lambda t: blocks.conditioning(engine, p, times | {"t": t}, convention),
+        lambda demb, saved: blocks.conditioning_backward(engine, demb, saved, needs_dt=True)[0],
+        (times["t"],),
+        seed,
+    )
+    emb, _ = blocks.conditioning(engine, p, inputs, convention)
+    h, _ = engine.time_embedding(inputs["t"], width, convention, np.float64)
+    h = h @ p["time"]["linear1"]["weight"] + p["time"]["linear1"]["bias"]
+    h = h / (1 + np.exp(-h)) @ p["time"]["linear2"]["weight"] + p["time"]["linear2"]["bias"]
+    if classes:
+        h = h + p["label"]["weight"][inputs["label"]]
+    assert relative_error(emb, h / (1 + np.exp(-h))) <= 1e-13
 
 
 @given(batches, sizes, channels, channels, st.sampled_from([0.0, 0.4]), seeds)

@@ -2,15 +2,15 @@
 
 from dataclasses import FrozenInstanceError
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, MLPConfig, flatten, layout, tree_map
-from refdiff.random import Sequence, Stream
+from refdiff.random import Key
 from refdiff.testing.derivatives import check_backward, relative_error
 
 seeds = st.integers(0, 2**32 - 1)
@@ -33,8 +33,8 @@ def case(drawn, config, seed, n=3, dtype=np.float64):
 def test_backward(drawn, config, seed):
     p, x, t = case(drawn, config, seed)
     check_backward(
-        lambda x, p: models.forward(engine, config, p, x, t),
-        lambda dy, saved: models.backward(engine, config, dy, saved),
+        lambda x, p: networks.forward(engine, config, p, x, t),
+        lambda dy, saved: networks.backward(engine, config, dy, saved),
         (x, p),
         np.random.default_rng(seed),
         1e-12,
@@ -50,8 +50,8 @@ def test_forward_is_what_the_docstring_says(drawn, config, seed):
         return x / (1 + np.exp(-x))
 
     p, x, t = case(drawn, config, seed)
-    y, _ = models.forward(engine, config, p, x, t)
-    emb = engine.time_embedding(t, config.width, config.time, np.float64)
+    y, _ = networks.forward(engine, config, p, x, t)
+    emb, _ = engine.time_embedding(t, config.width, config.time, np.float64)
     emb = silu(dense(silu(dense(emb, p["time"]["linear1"])), p["time"]["linear2"]))
     h = dense(x, p["linear_in"])
     for i in range(config.layers):
@@ -66,8 +66,8 @@ def test_gradients_have_exactly_the_keys_and_shapes_of_the_parameters(drawn, con
     p, x, t = case(drawn, config, seed)
     for a in (x, t, *flatten(p).values()):
         a.flags.writeable = False
-    y, saved = models.forward(engine, config, p, x, t)
-    dx, g = models.backward(engine, config, y, saved)
+    y, saved = networks.forward(engine, config, p, x, t)
+    dx, g = networks.backward(engine, config, y, saved)
     assert dx.shape == x.shape
     assert tree_map(np.shape, g) == tree_map(np.shape, p) == tree_map(lambda spec: spec.shape, layout(config))
 
@@ -75,8 +75,8 @@ def test_gradients_have_exactly_the_keys_and_shapes_of_the_parameters(drawn, con
 @given(configs, seeds)
 def test_a_prediction_does_not_depend_on_the_rest_of_its_batch(drawn, config, seed):
     p, x, t = case(drawn, config, seed)
-    y, _ = models.forward(engine, config, p, x, t)
-    each = [models.forward(engine, config, p, x[i : i + 1], t[i : i + 1])[0] for i in range(len(x))]
+    y, _ = networks.forward(engine, config, p, x, t)
+    each = [networks.forward(engine, config, p, x[i : i + 1], t[i : i + 1])[0] for i in range(len(x))]
     assert relative_error(np.concatenate(each), y) <= 1e-12
 
 
@@ -86,8 +86,8 @@ def test_float32_says_what_float64_says(drawn):
     results = []
     for dtype in (np.float32, np.float64):
         cast = tree_map(lambda a, dtype=dtype: a.astype(dtype), p)
-        y, saved = models.forward(engine, config, cast, x.astype(dtype), t)
-        results.append((y, *models.backward(engine, config, (y / y.size).astype(dtype), saved)))
+        y, saved = networks.forward(engine, config, cast, x.astype(dtype), t)
+        results.append((y, *networks.backward(engine, config, (y / y.size).astype(dtype), saved)))
         assert all(a.dtype == dtype for a in (y, results[-1][1], *flatten(results[-1][2]).values()))
     assert relative_error(*results) <= 1e-5
 
@@ -96,7 +96,9 @@ def test_a_key_changes_nothing(drawn):
     """It has no dropout; the key is taken so that both networks are called alike."""
     config = MLPConfig(width=8)
     p, x, t = case(drawn, config, 0)
-    with_key, without = (models.forward(engine, config, p, x, t, key)[0] for key in (Sequence(0, Stream.DROPOUT), None))
+    with_key, without = (
+        networks.forward(engine, config, p, x, t, key)[0] for key in (Key(0), None)
+    )
     assert np.array_equal(with_key, without)
 
 

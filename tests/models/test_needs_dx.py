@@ -1,13 +1,14 @@
 """The gradient of what is data is left out: by `models.backward` where it is not asked for, and by training always."""
 
+import networks
 import numpy as np
 import pytest
 
 from refdiff import engines, models
 from refdiff.config import Config
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.dry import Dry
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.models import MODELS, MLPConfig, UNetConfig, flatten, layout
 from refdiff.training import State, train_step
 
@@ -21,10 +22,10 @@ def test_without_dx_the_gradients_are_the_same_bits(drawn, name, engine):
     rng = np.random.default_rng(0)
     p, t = drawn(layout(config), 0, np.float32), rng.integers(1, 1001, 2)
     x = rng.standard_normal((2, *config.shape), dtype=np.float32)
-    y, saved = models.forward(engine, config, p, x, t)
-    dx, g = models.backward(engine, config, y, saved)
+    y, saved = networks.forward(engine, config, p, x, t)
+    dx, g = networks.backward(engine, config, y, saved)
     assert dx.shape == x.shape
-    without, same = models.backward(engine, config, y, saved, needs_dx=False)
+    without, same = networks.backward(engine, config, y, saved, needs_dx=False)
     assert without is None
     assert flatten(same).keys() == flatten(g).keys()
     assert all(np.array_equal(a, flatten(g)[key]) for key, a in flatten(same).items())
@@ -32,13 +33,13 @@ def test_without_dx_the_gradients_are_the_same_bits(drawn, name, engine):
 
 def launches(config, needs_dx):
     """The kernels of a backward, on a device that runs nothing."""
-    device = Dry()
+    device = DryRunDevice()
     with cuda.use(cuda.Context(device, Arena(device, 1 << 40))) as context:
         p = models.tree_map(lambda spec: context.empty(spec.shape), layout(config))
         x, t = context.empty((4, *config.shape)), context.empty((4,), "int32")
-        y, saved = models.forward(cuda, config, p, x, t)
+        y, saved = networks.forward(cuda, config, p, x, t)
         device.launches.clear()
-        models.backward(cuda, config, y, saved, needs_dx)
+        networks.backward(cuda, config, y, saved, needs_dx)
     return [kernel.name for kernel, _, _ in device.launches]
 
 
@@ -69,5 +70,5 @@ def test_training_asks_for_no_gradient_of_data(monkeypatch, preset):
 
         monkeypatch.setattr(reference, name, spied)
     x0 = np.random.default_rng(0).standard_normal((2, *config.model.shape), dtype=np.float32)
-    train_step(config, config.schedule.build(), State.first(config), x0)
+    train_step(config, State.first(config), {"x": x0})
     assert sorted(width for width, needs_dx in asked if not needs_dx) == [config.model.shape[-1], 8], "image, sinusoids"

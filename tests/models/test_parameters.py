@@ -1,13 +1,13 @@
 """How many parameters there are, and their first values."""
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff import models
 from refdiff.engines import reference as engine
-from refdiff.models import MODELS, MLPConfig, Spec, UNetConfig, count, flatten, initialise, layout
+from refdiff.models import MODELS, MLPConfig, Parameter, UNetConfig, count, flatten, initialise, layout
 from refdiff.models.parameters import conv_layout, linear_layout, norm_layout
 
 seeds = st.integers(0, 2**64 - 1)
@@ -54,12 +54,15 @@ def test_what_is_allocated_is_what_was_counted(config):
 def test_layouts(c_in, c_out, k):
     """fan is the mean of what a number of y is the sum of and what a number of x goes into."""
     linear, conv = linear_layout(c_in, c_out), conv_layout(k, c_in, c_out)
-    assert linear == {"weight": Spec((c_in, c_out), fan=(c_in + c_out) / 2), "bias": Spec((c_out,))}
-    assert conv == {"weight": Spec((k, k, c_in, c_out), fan=k**2 * (c_in + c_out) / 2), "bias": Spec((c_out,))}
-    assert norm_layout(c_in) == {"weight": Spec((c_in,), value=1), "bias": Spec((c_in,))}
-    assert linear_layout(c_in, 3 * c_out, parts=3)["weight"] == Spec((c_in, 3 * c_out), fan=(c_in + c_out) / 2)
-    assert linear_layout(c_in, c_out, zero=True)["weight"] == Spec((c_in, c_out))
-    assert conv_layout(k, c_in, c_out, zero=True)["weight"] == Spec((k, k, c_in, c_out))
+    assert linear == {"weight": Parameter((c_in, c_out), fan=(c_in + c_out) / 2), "bias": Parameter((c_out,))}
+    assert conv == {
+        "weight": Parameter((k, k, c_in, c_out), fan=k**2 * (c_in + c_out) / 2),
+        "bias": Parameter((c_out,)),
+    }
+    assert norm_layout(c_in) == {"weight": Parameter((c_in,), first=1), "bias": Parameter((c_in,))}
+    assert linear_layout(c_in, 3 * c_out, parts=3)["weight"] == Parameter((c_in, 3 * c_out), fan=(c_in + c_out) / 2)
+    assert linear_layout(c_in, c_out, zero=True)["weight"] == Parameter((c_in, c_out))
+    assert conv_layout(k, c_in, c_out, zero=True)["weight"] == Parameter((k, k, c_in, c_out))
     assert count({"a": linear, "b": {"c": conv}}) == (c_in + 1) * c_out + (k * k * c_in + 1) * c_out
 
 
@@ -99,7 +102,7 @@ def test_the_first_prediction_is_exactly_zero(config):
     rng = np.random.default_rng(0)
     p = initialise(layout(config), 3)
     x = rng.standard_normal((2, *config.shape)).astype(np.float32)
-    y, _ = models.forward(engine, config, p, x, np.array([1, 900]))
+    y, _ = networks.forward(engine, config, p, x, np.array([1, 900]))
     assert y.dtype == np.float32
     assert y.shape == x.shape
     assert not y.any()
@@ -108,26 +111,37 @@ def test_the_first_prediction_is_exactly_zero(config):
 @given(seeds, st.sampled_from([np.float32, np.float64]))
 def test_a_seed_gives_the_same_values_and_another_seed_others(seed, dtype):
     own = {"a": linear_layout(3, 4), "b": {"c": conv_layout(3, 2, 2), "d": norm_layout(4)}}
-    first, again, other = (flatten(initialise(own, s, dtype)) for s in (seed, seed, seed ^ 1))
+    first, again, other = (flatten(initialise(own, s, dtype=dtype)) for s in (seed, seed, seed ^ 1))
     for name, a in first.items():
         assert a.dtype == dtype
         assert a.tobytes() == again[name].tobytes()
         assert a.flags.writeable
         if a.ndim > 1:
             assert not np.any(a == other[name])
-    in_float64 = flatten(initialise(own, seed, np.float64))
+    in_float64 = flatten(initialise(own, seed, dtype=np.float64))
     assert all(np.array_equal(a, in_float64[name].astype(dtype)) for name, a in first.items())
 
 
 @given(seeds)
 def test_the_numbers_of_a_parameter_depend_on_its_place_alone(seed):
-    """Not on the size of those before it; and those of two parameters of one shape have nothing to do with each other."""
+    """Network and path: not on the parameters before it; and two parameters of one shape, in one network or in two, have
+    nothing to do with each other."""
     small, large = ({"first": linear_layout(n, n), "second": linear_layout(40, 50)} for n in (2, 30))
     a, b = initialise(small, seed)["second"]["weight"], initialise(large, seed)["second"]["weight"]
     assert np.array_equal(a, b)
-    twins = initialise({"one": linear_layout(40, 50), "two": linear_layout(40, 50)}, seed)
-    u, v = twins["one"]["weight"], twins["two"]["weight"]
-    assert abs(np.corrcoef(u.ravel(), v.ravel())[0, 1]) <= 5 / u.size**0.5
+    layout = {"one": linear_layout(40, 50), "two": linear_layout(40, 50)}
+    twins, other = initialise(layout, seed), initialise(layout, seed, "text")
+    u = twins["one"]["weight"]
+    for v in (twins["two"]["weight"], other["one"]["weight"]):
+        assert abs(np.corrcoef(u.ravel(), v.ravel())[0, 1]) <= 5 / u.size**0.5
+
+
+def test_first_values_may_be_given():
+    first = np.array([0.05, 0.1, 0.9])
+    p = initialise({"beta": Parameter((3,), first), "row": Parameter((2, 2), 7.0)}, 0, dtype=np.float64)
+    assert np.array_equal(p["beta"], first)
+    assert p["beta"] is not first
+    assert np.array_equal(p["row"], np.full((2, 2), 7.0))
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 64])

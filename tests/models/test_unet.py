@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, replace
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +12,11 @@ from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
 from refdiff.models.unet import decoder, encoder
-from refdiff.random import Sequence, Stream
+from refdiff.random import Key
 from refdiff.testing.derivatives import check_backward, complex_step, relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
-KEY = Sequence(5, Stream.DROPOUT, 2)
+KEY = Key(5, 2)
 OPTIONS = {
     "plain": TINY,
     "one level": replace(TINY, multipliers=(1,), blocks=2, attention=(8,), heads=2),
@@ -26,6 +27,8 @@ OPTIONS = {
     "pooled": replace(TINY, downsampling="pooled", channels=3),
     "adm": replace(TINY, time="adm", attention=(8,)),
     "dropout": replace(TINY, dropout=0.4, attention=(4,)),
+    "labels, twice as much": replace(TINY, classes=1, outputs=2),
+    "not square": replace(TINY, size=(4, 8), attention=(4,), heads=2),
 }
 seeds = st.integers(0, 2**32 - 1)
 
@@ -58,8 +61,8 @@ def case(drawn, config, seed, n=2, dtype=np.float64):
 def check(drawn, config, seed):
     p, x, t = case(drawn, config, seed)
     check_backward(
-        lambda x, p: models.forward(engine, config, p, x, t, KEY),
-        lambda dy, saved: models.backward(engine, config, dy, saved),
+        lambda x, p: networks.forward(engine, config, p, x, t, KEY),
+        lambda dy, saved: networks.backward(engine, config, dy, saved),
         (x, p),
         np.random.default_rng(seed),
         1e-12,
@@ -88,10 +91,10 @@ def test_backward_along_one_direction(drawn, config, seed):
     """<dx, v> = <dy, J v>, v in all parameters and x together."""
     p, x, t = case(drawn, config, seed)
     rng = np.random.default_rng(seed)
-    y, saved = models.forward(engine, config, p, x, t, KEY)
+    y, saved = networks.forward(engine, config, p, x, t, KEY)
     dy, vx, vp = rng.standard_normal(y.shape), rng.standard_normal(x.shape), tree_map(lambda a: a * rng.normal(), p)
-    dx, g = models.backward(engine, config, dy, saved)
-    jv = complex_step(lambda z: models.forward(engine, config, z[1], z[0], t, KEY)[0], (x, p), (vx, vp))
+    dx, g = networks.backward(engine, config, dy, saved)
+    jv = complex_step(lambda z: networks.forward(engine, config, z[1], z[0], t, KEY)[0], (x, p), (vx, vp))
     parts = [np.vdot(dx, vx), *flatten(tree_map(np.vdot, g, vp)).values()]
     assert abs(sum(parts) - np.vdot(dy, jv)) <= 1e-12 * sum(map(abs, parts))
 
@@ -100,8 +103,8 @@ def test_backward_along_one_direction(drawn, config, seed):
 def test_gradients_have_exactly_the_keys_and_shapes_of_the_parameters(drawn, name):
     config = OPTIONS[name]
     p, x, t = case(drawn, config, 1)
-    y, saved = models.forward(engine, config, p, x, t, KEY)
-    dx, g = models.backward(engine, config, y, saved)
+    y, saved = networks.forward(engine, config, p, x, t, KEY)
+    dx, g = networks.backward(engine, config, y, saved)
     assert dx.shape == x.shape
     assert tree_map(np.shape, g) == tree_map(np.shape, p) == tree_map(lambda spec: spec.shape, layout(config))
     first = models.initialise(layout(config), 0)
@@ -115,8 +118,8 @@ def test_float32_says_what_float64_says(drawn, name):
     for dtype in (np.float32, np.float64):
         p, x, t = case(drawn, config, 2, dtype=np.float32)
         p, x = tree_map(lambda a, dtype=dtype: a.astype(dtype), p), x.astype(dtype)
-        y, saved = models.forward(engine, config, p, x, t, KEY)
-        dx, g = models.backward(engine, config, (y / y.size).astype(dtype), saved)
+        y, saved = networks.forward(engine, config, p, x, t, KEY)
+        dx, g = networks.backward(engine, config, (y / y.size).astype(dtype), saved)
         assert all(a.dtype == dtype for a in (y, dx, *flatten(g).values()))
         results.append((y, dx, np.concatenate([a.ravel() for a in flatten(g).values()])))
     assert relative_error(*results) <= 1e-5
@@ -126,15 +129,15 @@ def test_float32_says_what_float64_says(drawn, name):
 def test_nothing_that_came_in_or_was_saved_is_written_to(drawn, name):
     config = OPTIONS[name]
     p, x, t = case(drawn, config, 3)
-    expected, saved = models.forward(engine, config, p, x, t, KEY)
-    _, g = models.backward(engine, config, expected, saved)
+    expected, saved = networks.forward(engine, config, p, x, t, KEY)
+    _, g = networks.backward(engine, config, expected, saved)
     for a in (x, t, *flatten(p).values()):
         a.flags.writeable = False
-    y, saved = models.forward(engine, config, p, x, t, KEY)
+    y, saved = networks.forward(engine, config, p, x, t, KEY)
     for a in arrays(saved):
         a.flags.writeable = False
     for _ in range(2):
-        again = flatten(models.backward(engine, config, y, saved)[1])
+        again = flatten(networks.backward(engine, config, y, saved)[1])
         assert all(np.array_equal(again[name], a) for name, a in flatten(g).items())
     assert np.array_equal(y, expected)
 
@@ -152,9 +155,9 @@ def arrays(tree):
 def test_a_prediction_does_not_depend_on_the_rest_of_its_batch(drawn, name, seed):
     config = OPTIONS[name]
     p, x, t = case(drawn, config, seed, n=3)
-    y, _ = models.forward(engine, config, p, x, t)
+    y, _ = networks.forward(engine, config, p, x, t)
     for i in range(3):
-        alone, _ = models.forward(engine, config, p, x[i : i + 1], t[i : i + 1])
+        alone, _ = networks.forward(engine, config, p, x[i : i + 1], t[i : i + 1])
         assert relative_error(alone[0], y[i]) <= 1e-12
 
 
@@ -162,25 +165,25 @@ def test_a_prediction_does_not_depend_on_the_rest_of_its_batch(drawn, name, seed
 def test_a_prediction_depends_on_the_time_and_on_every_pixel(drawn, name):
     config = OPTIONS[name]
     p, x, t = case(drawn, config, 4, n=1)
-    y, saved = models.forward(engine, config, p, x, t)
-    assert relative_error(models.forward(engine, config, p, x, t + 100)[0], y) > 1e-3
-    assert np.all(models.backward(engine, config, y, saved)[0] != 0)
+    y, saved = networks.forward(engine, config, p, x, t)
+    assert relative_error(networks.forward(engine, config, p, x, t + 100)[0], y) > 1e-3
+    assert np.all(networks.backward(engine, config, y, saved)[0] != 0)
 
 
 def test_dropout_is_on_with_a_key_and_off_without(drawn):
     config = OPTIONS["dropout"]
     p, x, t = case(drawn, config, 5)
-    y, saved = models.forward(engine, config, p, x, t, KEY)
-    assert np.array_equal(models.forward(engine, config, p, x, t, KEY)[0], y)
-    assert not np.array_equal(models.forward(engine, config, p, x, t, KEY._replace(step=3))[0], y)
-    plain, _ = models.forward(engine, replace(config, dropout=0.0), p, x, t, KEY)
-    assert np.array_equal(models.forward(engine, config, p, x, t)[0], plain)
+    y, saved = networks.forward(engine, config, p, x, t, KEY)
+    assert np.array_equal(networks.forward(engine, config, p, x, t, KEY)[0], y)
+    assert not np.array_equal(networks.forward(engine, config, p, x, t, KEY._replace(step=3))[0], y)
+    plain, _ = networks.forward(engine, replace(config, dropout=0.0), p, x, t, KEY)
+    assert np.array_equal(networks.forward(engine, config, p, x, t)[0], plain)
     assert not np.array_equal(plain, y)
-    # Each block has a stream of its own, the first the key's: no two masks are equal.
+    # The mask of each block is named after it: no two are equal.
     masks = [saved[name]["residual"]["dropout"] for name in p if "block" in name]
     assert len({mask.tobytes() for mask in masks}) == len(masks)
     first = saved["down0_block0"]["residual"]["dropout"]
-    assert np.array_equal(engine.dropout(np.ones_like(first), config.dropout, KEY)[0], first)
+    assert np.array_equal(engine.dropout(np.ones_like(first), config.dropout, KEY("down0_block0/dropout"))[0], first)
 
 
 # ---- the plan
@@ -349,6 +352,6 @@ def ddpm(p, x, t, config):
 )
 def test_forward_is_the_network_of_ddpm(drawn, config):
     p, x, t = case(drawn, config, 6, n=3)
-    y, _ = models.forward(engine, config, p, x, t)
+    y, _ = networks.forward(engine, config, p, x, t)
     assert y.shape == x.shape
     assert relative_error(y, ddpm(p, x, t, config)) <= 1e-12

@@ -16,9 +16,9 @@ import cupy
 import numpy as np
 import pytest
 
-from refdiff.engines.cuda import cupy_device, nvrtc
-from refdiff.engines.cuda.cupy_device import CupyDevice
-from refdiff.engines.cuda.device import DeviceError, Kernel
+from refdiff.engines.cuda.runtime import cupy_device, nvrtc
+from refdiff.engines.cuda.runtime.cupy_device import CupyDevice
+from refdiff.engines.cuda.runtime.device import DeviceError, Kernel
 
 if cupy.cuda.runtime.driverGetVersion():
     pytest.skip("there is a driver: the tests beside this one make the calls", allow_module_level=True)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import networks
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ T = np.arange(1, 9) * 100
 
 def test_a_prediction_is_that_of_the_network_for_each_shard(two_processes, p):
     with using(shards=1):
-        parts = [models.forward(cpu, MODEL, p, X[own], T[own])[0] for own in (slice(0, 4), slice(4, 7))]
+        parts = [networks.forward(cpu, MODEL, p, X[own], T[own])[0] for own in (slice(0, 4), slice(4, 7))]
     np.testing.assert_array_equal(data_parallel(MODEL, p).predict(X[:7], T[:7]), np.concatenate(parts))
 
 
@@ -34,7 +35,7 @@ def test_a_prediction_is_that_of_the_network_for_each_shard(two_processes, p):
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_prediction_is_that_of_the_network_for_all(some_processes, p, n, count):
     some_processes(count)
-    parallel, (expected, _) = data_parallel(MODEL, p), models.forward(cpu, MODEL, p, X[:n], T[:n])
+    parallel, (expected, _) = data_parallel(MODEL, p), networks.forward(cpu, MODEL, p, X[:n], T[:n])
     for _ in range(3):  # transformed weights are kept from the second time on
         np.testing.assert_array_equal(parallel.predict(X[:n], T[:n]), expected)
 

@@ -5,9 +5,9 @@ import pytest
 
 from refdiff import models
 from refdiff.sampling import sample
+from refdiff.sampling.cuda import tables
 from refdiff.sampling.run import denoiser, trajectory
 from refdiff.training import State
-from refdiff.training.graphed_sampling import tables
 
 
 @pytest.fixture

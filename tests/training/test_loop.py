@@ -4,6 +4,7 @@ import copy
 import json
 import os
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +113,7 @@ def test_a_step_descends_the_loss_of_its_own_batch(small, prediction):
     x_t = q_sample(schedule, x0, t, eps)
 
     def loss(p):
-        y, _ = models.forward(engine, config.model, p, x_t, t)
+        y, _ = networks.forward(engine, config.model, p, x_t, t)
         wanted = x0 if prediction == "x0" else convert(schedule, x_t, t, eps, "eps", prediction)
         return float(((y - wanted) ** 2).mean())
 

@@ -20,10 +20,13 @@ from .embedding_ops import *
 from .layer_norm_ops import *
 from .linear_ops import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
 from .runtime.captured import Captured as Captured
 from .runtime.profiler import profile as profile
 from .runtime.thread_pool import threads as threads
 from .runtime.traced_array import graph_input as graph_input
 from .tensor_ops import *
+from .variational import *
 from .winograd import forget_weights as forget_weights

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...random import Sequence, least_word
+from ...random import Sequence, uniform_threshold
 from .elementwise import by_rows
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
@@ -26,7 +26,7 @@ _BLOCKS = 1 << 14  # counters at a time
 
 def draw_mask(key: Sequence, rate: float, mask: np.ndarray) -> None:
     """Where the numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into mask (n, blocks, 4)."""
-    least, (n, blocks, _), first = least_word(rate), mask.shape, int(key.first)
+    least, (n, blocks, _), first = uniform_threshold(rate), mask.shape, int(key.first)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]
     constant = _M1 * step

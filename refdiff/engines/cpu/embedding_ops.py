@@ -16,6 +16,7 @@ from .runtime.traced_array import call
 
 __all__ = [
     "embedding", "embedding_backward", "mean_squared_error", "mean_squared_error_backward", "time_embedding",
+    "time_embedding_backward",
 ]  # fmt: skip
 
 
@@ -26,7 +27,9 @@ def _frequencies(channels: int, convention: str) -> np.ndarray:
     return 10000.0 ** (-np.arange(half) / (half - 1 if convention == "ddpm" else half))
 
 
-def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> np.ndarray:
+def time_embedding(
+    t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32
+) -> tuple[np.ndarray, Any]:
     """Sinusoids of t, computed in float64. As in the reference engine."""
     assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
@@ -36,7 +39,20 @@ def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype
     first(angle, out=y[:, :half])
     second(angle, out=y[:, half : 2 * half])
     y[:, 2 * half :] = 0
-    return y
+    return y, (t, channels, convention)
+
+
+@operation
+def time_embedding_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dt = sum_i frequency_i (cos_i dsin_i - sin_i dcos_i), in float64, cast once.   dy (N, channels) -> (N,)."""
+    t, channels, convention = saved
+    half, frequency = channels // 2, _frequencies(channels, convention)
+    dsin, dcos = dy[:, :half], dy[:, half : 2 * half]
+    if convention == "adm":
+        dsin, dcos = dcos, dsin
+    angle, dt = t[:, None] * frequency, empty((len(t),))
+    np.copyto(dt, np.add.reduce((np.cos(angle) * dsin - np.sin(angle) * dcos) * frequency, axis=1))
+    return dt
 
 
 @operation

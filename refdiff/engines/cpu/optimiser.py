@@ -19,12 +19,13 @@ from .runtime.shards import tree_sum
 from .runtime.thread_pool import parallel_for
 from .winograd import forget_weights
 
-__all__ = ["squares", "update"]
+__all__ = ["parts", "squares", "update"]
 
 _PART = 1 << 16  # numbers at a time, in cache
 
 
-def _parts(size: int, share: tuple[int, int]) -> list[slice]:
+def parts(size: int, share: tuple[int, int]) -> list[slice]:
+    """The slices of a buffer of this size that one pass after another works on, of share (i, n) of it."""
     count, (i, n) = -(-size // _PART), share
     return [slice(k * _PART, (k + 1) * _PART) for k in range(count * i // n, count * (i + 1) // n)]
 
@@ -32,14 +33,14 @@ def _parts(size: int, share: tuple[int, int]) -> list[slice]:
 def squares(g: np.ndarray, more: Sequence[np.ndarray] = (), share: tuple[int, int] = (0, 1)) -> list[float]:
     """g <- the sum of g and more, neighbours first, and the sum of squares of each part of it; their sum does not depend on
     how it was shared when it is exact, as `math.fsum` is."""
-    parts = _parts(g.size, share)
-    sums = [0.0] * len(parts)
+    pieces = parts(g.size, share)
+    sums = [0.0] * len(pieces)
 
     def task(i: int) -> None:
-        part = tree_sum(buffer[parts[i]] for buffer in (g, *more))
+        part = tree_sum(buffer[pieces[i]] for buffer in (g, *more))
         sums[i] = float(np.dot(part, part))
 
-    parallel_for(len(parts), task)
+    parallel_for(len(pieces), task)
     return sums
 
 
@@ -62,19 +63,19 @@ def update(
     """One step of [Adam] and [AdamW] for the gradient scale * g, and average <- d average + (1 - d) p, as the functions
     of `refdiff.training.optimiser` do it, but in place in p, m, v and average. step counts from 1.
 
-    scale: min(1, clip / norm). decay: of the average, which follows p when it is 0.
+    scale: min(1, clip / norm). decay: d of the average.
     """
-    d = np.float32(min(decay, (1 + step) / (10 + step)) if decay else 0.0)
+    d = np.float32(decay)
     correct1, correct2 = 1 - beta1**step, 1 - beta2**step
     # rate m / correct1 / (sqrt(v / correct2) + epsilon) = size m / (sqrt(v) + small)
     size = np.float32(rate * math.sqrt(correct2) / correct1)
     small = np.float32(epsilon * math.sqrt(correct2))
     keep1, keep2, add1 = np.float32(beta1), np.float32(beta2), np.float32((1 - beta1) * scale)
     add2, shrink = np.float32((1 - beta2) * scale * scale), np.float32(1 - rate * weight_decay)
-    parts = _parts(p.size, share)
+    pieces = parts(p.size, share)
 
     def task(i: int) -> None:
-        p_part, g_part, m_part, v_part, average_part = (buffer[parts[i]] for buffer in (p, g, m, v, average))
+        p_part, g_part, m_part, v_part, average_part = (buffer[pieces[i]] for buffer in (p, g, m, v, average))
         a, b = scratch("u", p_part.size), scratch("t", p_part.size)
         np.multiply(g_part, add1, out=a)
         m_part *= keep1
@@ -94,5 +95,5 @@ def update(
         a *= d
         np.add(p_part, a, out=average_part)
 
-    parallel_for(len(parts), task)
+    parallel_for(len(pieces), task)
     forget_weights()

@@ -84,7 +84,7 @@ def split(x: np.ndarray, parts: int) -> tuple[tuple[np.ndarray, ...], Any]:
 def split_backward(dys: tuple[np.ndarray, ...], saved: Any) -> np.ndarray:
     """dx joins the gradients of the parts: as they lie where `attention_backward` has put them side by side."""
     base, c = dys[0].base, dys[0].shape[-1]
-    if base is not None and base.shape == (*dys[0].shape[:-1], len(dys) * c) and base.dtype == np.float32:
+    if isinstance(base, np.ndarray) and base.shape == (*dys[0].shape[:-1], len(dys) * c) and base.dtype == np.float32:
         start = base.ctypes.data
         whole = all(
             dy.base is base and dy.shape[-1] == c and dy.strides == base.strides and dy.ctypes.data == start + 4 * i * c

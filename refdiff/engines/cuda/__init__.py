@@ -9,16 +9,22 @@ from inspect import isfunction
 from .. import reference
 from .activation import *
 from .attention import *
-from .context import *
 from .convolution import *
-from .device import DeviceError as DeviceError
 from .embedding import *
 from .linear import *
 from .loss import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
+from .runtime.context import Array as Array
+from .runtime.context import Context as Context
+from .runtime.context import current as current
+from .runtime.context import use as use
+from .runtime.device import DeviceError as DeviceError
 from .softmax import *
-from .structure import *
+from .tensor_ops import *
+from .variational import *
 
 _missing = [name for name, value in vars(reference).items()
             if isfunction(value) and name[0] != "_" and name not in globals()]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
+from .runtime.context import Array
 
 __all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
 

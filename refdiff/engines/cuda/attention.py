@@ -9,14 +9,19 @@ from __future__ import annotations
 from math import e, log2
 from typing import Any, NamedTuple
 
-from .array import Array
-from .context import blocks
+from .runtime.context import Array, blocks
+from .structs import constant, struct, table
 
 __all__ = ["attention", "attention_backward"]
 
 
+Arguments = struct("attention.cuh", "Attention")
+CUTS = table("attention_tiles.cuh", "CUTS")  # of the kernels in bfloat16
+CHUNK, ROWS, THREADS = (constant("attention_float.cu", name) for name in ("CHUNK", "ROWS", "THREADS"))
+
+
 class _Tiles(NamedTuple):
-    """How a kernel cuts its work; its source says the same."""
+    """How a kernel cuts its work."""
 
     threads: int  # of a block
     rows: int  # of the sequence that stays
@@ -36,7 +41,7 @@ def attention(q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Any]
     assert q.dtype == k.dtype == v.dtype, f"attention: {q.dtype}, {k.dtype} and {v.dtype}"
     y = q.context.empty(q.shape, q.dtype)
     lse = q.context.empty((samples, heads, _stride(q)))
-    _launch("attention", q, (q, k, v), (y, lse), (q, k, v, y), heads)
+    _launch("attention", q.shape[1], heads, q=q, k=k, v=v, y=y, lse=lse)
     return y, (q, k, v, y, lse, heads)
 
 
@@ -53,61 +58,42 @@ def attention_backward(dy: Array, saved: Any) -> tuple[Array, Array, Array]:
         (dq,) = _side_by_side((q,))
         dk, dv = _side_by_side((k, v)) if _neighbours((k, v)) else (*_side_by_side((k,)), *_side_by_side((v,)))
     delta = q.context.empty(lse.shape)
-    _launch("attention_backward_queries", q, (q, k, v, y, dy, lse), (delta, dq), (q, k, v, y, dq), heads)
-    _launch("attention_backward_keys", k, (q, k, v, dy, lse, delta), (dk, dv), (q, k, v, dy, dk, dv), heads)
+    given = {"q": q, "k": k, "v": v, "dy": dy, "lse": lse, "delta": delta}
+    _launch("attention_backward_queries", q.shape[1], heads, **given, y=y, dq=dq)
+    _launch("attention_backward_keys", k.shape[1], heads, **given, dk=dk, dv=dv)
     return dq, dk, dv
 
 
-def _launch(
-    name: str,
-    rows: Array,
-    inputs: tuple[Array, ...],
-    outputs: tuple[Array, ...],
-    pitched: tuple[Array, ...],
-    heads: int,
-) -> None:
-    """rows: the array whose rows stay in a block. pitched: whose pitches the kernel is told, in its order."""
-    q, k = inputs[:2]
-    (samples, s, channels), length = q.shape, k.shape[1]
+def _launch(name: str, length: int, heads: int, **given: Array) -> None:
+    """length: of the sequence whose rows stay in a block."""
+    q, k = given["q"], given["k"]
+    samples, s, channels = q.shape
     d = channels // heads
-    scale = d**-0.5
-    options: tuple[float, ...] = (scale,)
-    tiles = _float32_tiles(name, d)
-    source = "attention_float.cu"
+    scale, vector, tiles, source = d**-0.5, False, _float32_tiles(name, d), "attention_float.cu"
     if q.dtype == "bfloat16":
-        aligned = all(a.pitch % 8 == 0 for a in pitched) and all(a.pointer % 16 == 0 for a in (*inputs, *outputs))
-        options = (scale * log2(e), aligned and d % 8 == 0)
-        tiles = _bfloat16_tiles(name, d)
-        source = "attention.cu"
+        aligned = all(a.pitch % 8 == 0 and a.pointer % 16 == 0 for a in given.values())
+        scale, vector, tiles, source = scale * log2(e), aligned and d % 8 == 0, _bfloat16_tiles(name, d), "attention.cu"
+    arguments = Arguments(**given, S=s, L=k.shape[1], heads=heads, d=d, stride=_stride(q), scale=scale, vector=vector)
     q.context.launch(
-        source, name, (blocks(rows.shape[1], tiles.rows) * samples * heads, tiles.slices), tiles.threads,
-        *inputs, *outputs, s, length, heads, d, _stride(q), *(a.pitch for a in pitched), *options,
+        source, name, (blocks(length, tiles.rows) * samples * heads, tiles.slices), tiles.threads, arguments,
         dtype=q.dtype, shared=tiles.shared, HEAD=tiles.head,
     )  # fmt: skip
 
 
 def _float32_tiles(name: str, d: int) -> _Tiles:
     columns = 128 if name == "attention_backward_keys" else 256  # a block's at most
-    head = _head(d, 32 if d <= 128 else 64 if d <= 256 else 128)
-    return _Tiles(threads=256, rows=64, head=head, slices=1 if d <= columns else 2 if d <= 2 * columns else 4)
+    head = _head(d, CHUNK if d <= 128 else 2 * CHUNK if d <= 256 else 4 * CHUNK)
+    return _Tiles(threads=THREADS, rows=ROWS, head=head, slices=1 if d <= columns else 2 if d <= 2 * columns else 4)
 
 
-# By the largest HEAD: warps that share the columns of a row, then of the kernels for y, dq, dk and dv: warps of a block,
-# bands of 16 rows in a warp, rows streamed at a time, tiles of them in memory. As in kernels/attention_tiles.cuh.
-_SHAPES = {
-    64: (1, (2, 2, 32, 2), (2, 2, 32, 2), (2, 2, 16, 2)),
-    128: (1, (2, 2, 32, 2), (2, 2, 16, 2), (4, 1, 32, 2)),
-    256: (2, (4, 2, 16, 2), (4, 2, 16, 1), (4, 1, 16, 2)),
-    512: (4, (4, 2, 16, 1), (4, 1, 16, 1), (4, 1, 16, 1)),
-}
-_KERNELS = ("attention", "attention_backward_queries", "attention_backward_keys")
+_KERNELS = ("attention", "attention_backward_queries", "attention_backward_keys")  # as in a row of CUTS
 
 
 def _bfloat16_tiles(name: str, d: int) -> _Tiles:
     kernel = _KERNELS.index(name)
     _head(d, 1)
-    split, *shapes = next(shape for most, shape in _SHAPES.items() if d <= most)
-    warps, bands, tile, stages = shapes[kernel]
+    _, split, *cuts = next(row for row in CUTS if d <= row[0])
+    warps, bands, tile, stages = cuts[kernel]
     head, rows = _head(d, 16 * split), 16 * bands * warps // split
     staying = 2 if kernel else 1  # arrays whose rows stay
     row = 2 * (head + 8)  # bytes

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
 from .product import choose_tile, packed, weight_gradient
+from .runtime.context import Array
+from .structs import Struct, struct
 from .tile_table import Problem
 
 __all__ = ["conv2d", "conv2d_backward"]
+
+Sizes = struct("conv2d.cu", "Convolution")
 
 
 def conv2d(
@@ -41,7 +44,7 @@ def conv2d(
     tile = choose_tile(x.context, "conv2d", x.dtype, Problem(n * h * w, c_out, kh * kw * c_in))
     x.context.launch(
         "conv2d.cu", "conv2d", tile.cover(n * h * w, c_out), tile.threads, x, weight, bias, y,
-        *_sizes(x.shape, y.shape, weight.shape, stride, padding),
+        _sizes(x.shape, y.shape, weight.shape, stride, padding),
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(c_in, x), OUT_PACKS=packed(c_out, y), **tile.defines,
     )  # fmt: skip
     return y, (x, weight, stride, padding)
@@ -58,7 +61,7 @@ def conv2d_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     sizes = _sizes(x.shape, dy.shape, weight.shape, stride, padding)
     dx, terms = conv2d_dx(dy, saved) if needs_dx else None, dy.size // dy.shape[3]
     dweight, dbias = weight_gradient(
-        "conv2d.cu", "conv2d_dweight", x, dy, weight.shape, terms, *sizes, **_packs(x, dy)
+        x.context, "conv2d.cu", "conv2d_dweight", x.dtype, (x, dy), sizes, weight.shape, terms, **_packs(x, dy)
     )  # fmt: skip
     return dx, {"weight": dweight, "bias": dbias}
 
@@ -72,7 +75,7 @@ def conv2d_dx(dy: Array, saved: Any) -> Array:
     tile = choose_tile(dy.context, "conv2d_dx", x.dtype, Problem(pixels, c_in, kh * kw * c_out, stride**2))
     dy.context.launch(
         "conv2d.cu", "conv2d_dx", (tile.cover(pixels, c_in), 1, stride**2), tile.threads, dy, weight, dx,
-        *_sizes(x.shape, dy.shape, weight.shape, stride, padding),
+        _sizes(x.shape, dy.shape, weight.shape, stride, padding),
         dtype=x.dtype, shared=tile.shared, **_packs(x, dy), **tile.defines,
     )  # fmt: skip
     return dx
@@ -85,6 +88,11 @@ def _packs(x: Array, dy: Array) -> dict[str, int]:
 
 def _sizes(
     x: tuple[int, ...], y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tuple[int, int]
-) -> tuple[int, ...]:
-    """The integers that the three kernels take, in their order."""
-    return (*x, *y[1:], *weight[:2], stride, padding[0])
+) -> Struct:
+    """What the three kernels are told of shapes."""
+    images, height, width, c_in = x
+    _, out_height, out_width, c_out = y
+    return Sizes(
+        images=images, height=height, width=width, C_in=c_in, out_height=out_height, out_width=out_width, C_out=c_out,
+        kh=weight[0], kw=weight[1], stride=stride, padding=padding[0],
+    )  # fmt: skip

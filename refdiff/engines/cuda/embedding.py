@@ -1,4 +1,4 @@
-"""Rows of a table, and the sinusoids that tell a network the time: kernels/embedding.cu."""
+"""Rows of a table, and the sinusoidal timestep embedding: kernels/embedding.cu and time.cu."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .array import ITEMSIZE, Array
-from .context import THREADS, Context, blocks, current
-from .structure import Gradients
+from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
+from .tensor_ops import Gradients, dense
 
-__all__ = ["embedding", "embedding_backward", "time_embedding"]
+__all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_backward"]
 
 
 def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
     """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C).
 
-    An index on the device is int32, and nothing looks whether it lies in the table.
+    An index on the device is int32, and nothing checks that it lies in the table.
     """
     rows, c = weight.shape
     index = _integers(index, weight.context, 0, rows - 1)
@@ -39,32 +38,45 @@ def embedding_backward(dy: Array, saved: Any) -> Gradients:
     return {"weight": dweight}
 
 
-def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> Array:
+def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> tuple[Array, Any]:
     """Sinusoids of t at half = channels // 2 frequencies, from 1 down to about 1 / 10000.   t (N,) -> (N, channels).
 
     ddpm: [sin, cos], frequency_i = 10000^(-i / (half - 1));  adm: [cos, sin], frequency_i = 10000^(-i / half).
-    A zero fills the last place when channels is odd. In float64. t: integers, on the device int32. channels at least 4.
+    A zero fills the last place when channels is odd. In float64. t: integers or floats, on the device int32 or float32.
+    channels at least 4.
     """
     assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
     context, half = t.context if isinstance(t, Array) else current(), channels // 2
-    t = _integers(t, context, -(1 << 31), (1 << 31) - 1)
-    n = t.shape[0]
-    y = context.empty((n, channels), dtype)
+    if not isinstance(t, Array) and np.asarray(t).dtype.kind == "f":
+        t = context.array(t)
+    elif not isinstance(t, Array) or t.dtype != "float32":
+        t = _integers(t, context, -(1 << 31), (1 << 31) - 1)
+    assert t.dense, f"time_embedding: {t} is part of a split"
+    y = context.empty((t.shape[0], channels), dtype)
     last, sine, cosine = (half - 1, 0, half) if convention == "ddpm" else (half, half, 0)
-    context.launch(
-        "embedding.cu", "time_embedding", blocks(n * half, THREADS), THREADS, t, y, n, channels, last, sine, cosine,
-        dtype=y.dtype,
-    )  # fmt: skip
-    return y
+    times = (t, None) if t.dtype == "int32" else (None, t)
+    saved = times, (t.shape[0], channels, last, sine, cosine)
+    grid = blocks(t.shape[0] * half, THREADS)
+    context.launch("time.cu", "time_embedding", grid, THREADS, *times, y, *saved[1], dtype=y.dtype)
+    return y, saved
 
 
-def _integers(x: Any, context: Context, least: int, most: int) -> Array:
+def time_embedding_backward(dy: Array, saved: Any) -> Array:
+    """dt = sum_i frequency_i (cos_i dsin_i - sin_i dcos_i), float32.   dy (N, channels) -> (N,)."""
+    times, (n, *others) = saved
+    dy, dt = dense(dy), dy.context.empty((n,))
+    grid = blocks(n, THREADS // 32)
+    dy.context.launch("time.cu", "time_embedding_backward", grid, THREADS, *times, dy, dt, n, *others, dtype=dy.dtype)
+    return dt
+
+
+def _integers(x: Any, context: Context, low: int, high: int) -> Array:
     """x as an int32 array of the device; what comes from the host is checked."""
     if isinstance(x, Array):
         assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, got {x}"
         return x
     x = np.asarray(x)
     assert x.dtype.kind in "iu", f"expected integers, got {x.dtype}"
-    assert np.all((x >= least) & (x <= most)), f"expected integers from {least} to {most}"
+    assert np.all((x >= low) & (x <= high)), f"expected integers from {low} to {high}"
     return context.array(x, "int32")

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
 from .product import choose_tile, packed, weight_gradient
+from .runtime.context import Array
+from .structs import Struct, pitched, struct
 from .tile_table import Problem
 
 __all__ = ["linear", "linear_backward"]
 
+Sizes = struct("linear.cu", "Linear")
+
 
 def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
     """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out).   x may be a part of a split."""
-    rows, inputs, outputs = _sizes(x, weight)
+    sizes = _sizes(x, weight)
+    rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     assert bias.shape == (outputs,) and bias.dtype == "float32", f"linear: bias {bias} for weight {weight}"
     y = x.context.empty((*x.shape[:-1], outputs), x.dtype)
     tile = choose_tile(x.context, "linear", x.dtype, Problem(rows, outputs, inputs))
     x.context.launch(
-        "linear.cu", "linear", tile.cover(rows, outputs), tile.threads, x, weight, bias, y, rows, inputs, outputs, x.pitch,
+        "linear.cu", "linear", tile.cover(rows, outputs), tile.threads, pitched(x), weight, bias, y, sizes,
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, weight), **tile.defines,
     )  # fmt: skip
     return y, (x, weight)
@@ -30,10 +34,11 @@ def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     needs_dx: as of conv2d_backward.
     """
     x, weight = saved
-    rows, inputs, outputs = _sizes(x, weight)
+    sizes = _sizes(x, weight)
+    rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     dx = linear_dx(dy, saved) if needs_dx else None
     dweight, dbias = weight_gradient(
-        "linear.cu", "linear_dweight", x, dy, weight.shape, rows, rows, inputs, outputs, x.pitch, dy.pitch,
+        x.context, "linear.cu", "linear_dweight", x.dtype, (pitched(x), pitched(dy)), sizes, weight.shape, rows,
         IN_PACKS=packed(inputs, x), OUT_PACKS=packed(outputs, dy, weight),
     )  # fmt: skip
     return dx, {"weight": dweight, "bias": dbias}
@@ -42,19 +47,20 @@ def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
 def linear_dx(dy: Array, saved: Any) -> Array:
     """dx of `linear_backward`."""
     x, weight = saved
-    rows, inputs, outputs = _sizes(x, weight)
+    sizes = _sizes(x, weight)
+    rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     dx = dy.context.empty(x.shape, x.dtype)
     tile = choose_tile(dy.context, "linear_dx", x.dtype, Problem(rows, inputs, outputs))
     dy.context.launch(
-        "linear.cu", "linear_dx", tile.cover(rows, inputs), tile.threads, dy, weight, dx, rows, inputs, outputs, dy.pitch,
+        "linear.cu", "linear_dx", tile.cover(rows, inputs), tile.threads, pitched(dy), weight, dx, sizes,
         dtype=x.dtype, shared=tile.shared, IN_PACKS=packed(inputs, dx), OUT_PACKS=packed(outputs, dy, weight),
         **tile.defines,
     )  # fmt: skip
     return dx
 
 
-def _sizes(x: Array, weight: Array) -> tuple[int, int, int]:
+def _sizes(x: Array, weight: Array) -> Struct:
     inputs, outputs = weight.shape
     assert x.shape[-1] == inputs, f"linear: weight takes {inputs} channels, x has {x.shape[-1]}"
     assert x.dtype == weight.dtype and weight.dense, f"linear: x {x}, weight {weight}"
-    return x.size // inputs, inputs, outputs
+    return Sizes(rows=x.size // inputs, C_in=inputs, C_out=outputs)

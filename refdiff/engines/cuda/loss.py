@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import THREADS, blocks
-from .rows import ENOUGH, expect
+from .rows import FILL_BLOCKS, expect
+from .runtime.context import THREADS, Array, blocks
 
 __all__ = ["mean_squared_error", "mean_squared_error_backward"]
 
@@ -19,7 +18,7 @@ def mean_squared_error(x: Array, target: Array) -> tuple[Array, Any]:
     assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
     expect("mean_squared_error", x.dtype, x, target)
     context, loss = x.context, x.context.empty(())
-    grid = min(ENOUGH, blocks(x.nbytes, 16 * THREADS))
+    grid = min(FILL_BLOCKS, blocks(x.nbytes, 16 * THREADS))
     partial = context.empty((grid,))
     context.launch("loss.cu", "squares", grid, THREADS, x, target, partial, x.size, dtype=x.dtype)
     context.launch("loss.cu", "mean", 1, THREADS, partial, loss, grid, x.size, dtype=x.dtype)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import blocks
-from .rows import ENOUGH, MOST, TOTAL, Tiling, expect, tiling
+from .rows import FILL_BLOCKS, MAX_THREADS, TOTAL_CHANNELS, Tiling, expect, tiling
+from .runtime.context import Array, blocks
+from .structs import struct
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",
@@ -18,8 +18,10 @@ __all__ = [
 
 Gradients = dict[str, Array]
 
-CHUNKS = 32  # of a sample at most: one a lane where they are put together
-LAYERS = 16, 1024  # rows of a block of the layer norm's backward, at least and at most
+GroupNorm = struct("group_norm.cu", "GroupNorm")
+LayerNorm = struct("layer_norm.cu", "LayerNorm")
+MAX_CHUNKS = 32  # of a sample: one a lane where they are put together
+MIN_ROWS, MAX_ROWS = 16, 1024  # of a block of the layer norm's backward
 
 
 def group_norm(x: Array, weight: Array, bias: Array, groups: int, epsilon: float = 1e-6) -> tuple[Array, Any]:
@@ -72,7 +74,7 @@ def adaptive_group_norm_silu_backward(dy: Array, saved: Any) -> tuple[Array, Arr
 def _chunks(x: Array, t: Tiling) -> tuple[int, int]:
     """How many chunks a sample is cut into, and the positions of one: whole turns of a block."""
     positions = x.size // (len(x) * x.shape[-1])
-    rows = blocks(blocks(positions, min(CHUNKS, blocks(ENOUGH, len(x)))), t.side) * t.side
+    rows = blocks(blocks(positions, min(MAX_CHUNKS, blocks(FILL_BLOCKS, len(x)))), t.side) * t.side
     return blocks(positions, rows), rows
 
 
@@ -88,17 +90,16 @@ def _forward(
     t = tiling(x, scale, shift, weight, bias)
     chunks, rows = _chunks(x, t)
     partial = context.empty((n, groups, chunks, 2))
-    shape = (x.size // (n * c), c, groups, chunks, rows)
+    given = GroupNorm(
+        x=x, y=y, weight=weight, bias=bias, scale=scale, shift=shift, mean=mean, rsd=rsd, partial=partial,
+        N=n, P=x.size // (n * c), C=c, G=groups, chunks=chunks, rows=rows, epsilon=epsilon,
+    )  # fmt: skip
     options: Any = {"dtype": x.dtype, "PACKED": t.packed, **variant}
 
     source, grid = "group_norm.cu", n * chunks
     shared = 4 * (2 * c + (2 * t.width + 1) * t.scratch // t.width)
-    context.launch(source, "group_statistics", grid, t.threads, x, partial, *shape, shared=shared, **options)
-    parameters = (weight, bias, scale, shift, *_pitches(scale, shift))
-    context.launch(
-        source, "group_norm", grid, t.threads, x, partial, *parameters, y, mean, rsd, float(epsilon), *shape,
-        shared=8 * groups, **options,
-    )  # fmt: skip
+    context.launch(source, "group_statistics", grid, t.threads, given, shared=shared, **options)
+    context.launch(source, "group_norm", grid, t.threads, given, shared=8 * groups, **options)
     return y, (x, mean, rsd, weight, bias, scale, shift, variant)
 
 
@@ -111,22 +112,19 @@ def _backward(dy: Array, saved: Any) -> tuple[Array, Any, Any, Gradients]:
     t = tiling(x, dy, scale, shift, weight, bias)
     chunks, rows = _chunks(x, t)
     channel, partial = context.empty((n, chunks, c, 2)), context.empty((n, groups, chunks, 2))
-    shape = (x.size // (n * c), c, groups, chunks, rows)
+    given = GroupNorm(
+        x=x, dy=dy, weight=weight, bias=bias, scale=scale, shift=shift, mean=mean, rsd=rsd,
+        dx=dx, dscale=dscale, dshift=dshift, dweight=dweight, dbias=dbias, channel=channel, partial=partial,
+        N=n, P=x.size // (n * c), C=c, G=groups, chunks=chunks, rows=rows, epsilon=0,
+    )  # fmt: skip
     options: Any = {"dtype": x.dtype, "PACKED": t.packed, **variant}
 
     source, grid = "group_norm.cu", n * chunks
-    given = (dy, x, mean, rsd, weight, bias, scale, shift, *_pitches(scale, shift), channel, partial)
-    context.launch(source, "group_sums", grid, t.threads, *given, *shape, shared=4 * (2 * c + 2 * t.scratch), **options)
-    grid += blocks(c, TOTAL) + (blocks(n * c, t.threads) if scale is not None else 0)
-    context.launch(
-        source, "group_norm_backward", grid, t.threads, *given, dx, dweight, dbias, dscale, dshift, n, *shape,
-        shared=max(16 * groups, 8 * t.threads), **options,
-    )  # fmt: skip
+    context.launch(source, "group_sums", grid, t.threads, given, shared=4 * (2 * c + 2 * t.scratch), **options)
+    grid += blocks(c, TOTAL_CHANNELS) + (blocks(n * c, t.threads) if scale is not None else 0)
+    shared = max(16 * groups, 8 * t.threads)
+    context.launch(source, "group_norm_backward", grid, t.threads, given, shared=shared, **options)
     return dx, dscale, dshift, {"weight": dweight, "bias": dbias}
-
-
-def _pitches(*arrays: Array | None) -> list[int]:
-    return [0 if a is None else a.pitch for a in arrays]
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> tuple[Array, Any]:
@@ -140,8 +138,9 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float = 1e-5) -> t
     rows = x.size // c
     y, mean, rsd = context.empty(x.shape, x.dtype), context.empty((rows,)), context.empty((rows,))
     context.launch(
-        "layer_norm.cu", "layer_norm", blocks(rows, MOST // 32), MOST, x, weight, bias, y, mean, rsd, float(epsilon),
-        rows, c, dtype=x.dtype, PACKED=t.packed,
+        "layer_norm.cu", "layer_norm", blocks(rows, MAX_THREADS // 32), MAX_THREADS,
+        LayerNorm(x=x, weight=weight, bias=bias, y=y, mean=mean, rsd=rsd, rows=rows, C=c, each=1, epsilon=epsilon),
+        dtype=x.dtype, PACKED=t.packed,
     )  # fmt: skip
     return y, (x, mean, rsd, weight)
 
@@ -152,17 +151,19 @@ def layer_norm_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
     expect("layer_norm_backward", x.dtype, dy)
     context, c, t = x.context, x.shape[-1], tiling(x, dy, weight)
     rows = x.size // c
-    each = min(max(LAYERS[0], blocks(rows, ENOUGH)), LAYERS[1])
+    each = min(max(MIN_ROWS, blocks(rows, FILL_BLOCKS)), MAX_ROWS)
     grid = blocks(rows, each)
     dx, dweight, dbias = context.empty(x.shape, x.dtype), context.empty((c,)), context.empty((c,))
     channel = context.empty((grid, c, 2))
     options: Any = {"dtype": x.dtype, "PACKED": t.packed}
     context.launch(
-        "layer_norm.cu", "layer_norm_backward", grid, t.threads, dy, x, mean, rsd, weight, dx, channel, rows, c, each,
+        "layer_norm.cu", "layer_norm_backward", grid, t.threads,
+        LayerNorm(x=x, dy=dy, weight=weight, mean=mean, rsd=rsd, dx=dx, channel=channel, rows=rows, C=c, each=each,
+                  epsilon=0),
         shared=4 * (4 * each + 2 * t.scratch), **options,
     )  # fmt: skip
     context.launch(
-        "layer_norm.cu", "layer_norm_totals", blocks(c, TOTAL), MOST, channel, dbias, dweight, grid, c,
-        shared=8 * MOST, **options,
+        "layer_norm.cu", "layer_norm_totals", blocks(c, TOTAL_CHANNELS), MAX_THREADS, channel, dbias, dweight, grid, c,
+        shared=8 * MAX_THREADS, **options,
     )  # fmt: skip
     return dx, {"weight": dweight, "bias": dbias}

@@ -10,17 +10,20 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from . import tile_table
-from .array import ITEMSIZE, Array
-from .context import Context, blocks
+from .runtime.context import ITEMSIZE, Array, Context, blocks
+from .structs import Struct, constant, struct
 from .tile_table import Problem, Tiles
 
 __all__ = ["TILES", "Tile", "choose_tile", "chosen_by", "guess", "packed", "split", "weight_gradient"]
 
 MULTIPROCESSORS = 132  # of an H100: what fills it fills the others. A constant, so that sums do not depend on the GPU
-STEP_BYTES = 64  # of a row of a tile along k
+STEP_BYTES = constant("tile.cuh", "STEP_BYTES")  # of a row of a tile along k
 STAGES = 4
 PART = 2  # steps that a part costs beside its own: filling the ring, writing its sums. An estimate
 WAVES = 4  # of parts at most: each part is written to memory and read again
+
+
+Split = struct("product.cuh", "Split")
 
 
 class Tile(NamedTuple):
@@ -98,10 +101,10 @@ def rates(kernel: str, dtype: str, measured: dict[Problem, Tiles]) -> dict[Tile,
     same product."""
     found: dict[Tile, list[float]] = {}
     for problem, seconds in measured.items():
-        own = {t: work(kernel, t, problem) / seconds[t[:2]] for t in TILES[dtype] if t[:2] in seconds}
-        for tile, rate in own.items():
-            found.setdefault(tile, []).append(rate * len(own) / sum(own.values()))
-    return {tile: median(each) for tile, each in found.items()}
+        each = {t: work(kernel, t, problem) / seconds[t[:2]] for t in TILES[dtype] if t[:2] in seconds}
+        for tile, rate in each.items():
+            found.setdefault(tile, []).append(rate * len(each) / sum(each.values()))
+    return {tile: median(of_tile) for tile, of_tile in found.items()}
 
 
 @contextmanager
@@ -150,25 +153,28 @@ def packed(channels: int, *arrays: Array) -> int:
 
 
 def weight_gradient(
+    context: Context,
     source: str,
     name: str,
-    x: Array,
-    dy: Array,
+    dtype: str,
+    inputs: tuple[Any, Any],
+    sizes: Struct,
     shape: tuple[int, ...],
     terms: int,
-    *arguments: Any,
     **defines: int,
 ) -> tuple[Array, Array]:
     """dW of a shape and db, both float32, from a kernel that sums `terms` products of x and dy.
 
+    inputs: x and dy as the kernel takes them, sizes: what it is told of their shapes.
+
     The tiles of dW are few and the sums long: k is cut into parts that fill whole waves of blocks (see `split`), and a
     second kernel adds their sums in a fixed order. Parts and order depend on the shapes alone, not on the GPU or a table.
     """
-    context, n = x.context, shape[-1]
+    n = shape[-1]
     dweight, dbias = context.empty(shape), context.empty((n,))
     problem = Problem(dweight.size // n, n, terms)
-    each, parts = split(*usual_split(name, x.dtype, problem), _parts.get())
-    tile = choose_tile(context, name, x.dtype, problem)
+    each, parts = split(*usual_split(name, dtype, problem), _parts.get())
+    tile = choose_tile(context, name, dtype, problem)
     size = (problem.m + 1) * n  # dW, then db
 
     if parts == 1:
@@ -177,11 +183,11 @@ def weight_gradient(
         whole = context.empty((parts, size))
         vector = Array(whole.buffer, (n,), "float32", problem.m * n)
     grid, options = (tile.cover(problem.m, n), parts), {**tile.defines, **defines}
+    cut = Split(each=each * STEP_BYTES // ITEMSIZE[dtype], size=size)
     context.launch(
-        source, name, grid, tile.threads, x, dy, whole, vector, *arguments, each * STEP_BYTES // ITEMSIZE[x.dtype], size,
-        dtype=x.dtype, shared=tile.shared, **options,
-    )  # fmt: skip
+        source, name, grid, tile.threads, *inputs, whole, vector, sizes, cut, dtype=dtype, shared=tile.shared, **options
+    )
     if parts > 1:
         arguments = (whole, dweight, dbias, parts, size, n)
-        context.launch(source, "add_partials", blocks(size, 256), 256, *arguments, dtype=x.dtype, **options)
+        context.launch(source, "add_partials", blocks(size, 256), 256, *arguments, dtype=dtype, **options)
     return dweight, dbias

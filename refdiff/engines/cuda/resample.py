@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import ITEMSIZE, Array
-from .context import THREADS, blocks
+from .runtime.context import ITEMSIZE, THREADS, Array, blocks
 
 __all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsample_nearest_backward"]
 

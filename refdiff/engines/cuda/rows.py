@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .array import ITEMSIZE, Array
-from .context import blocks
+from .runtime.context import ITEMSIZE, Array, blocks
+from .structs import constant
 
-__all__ = ["ENOUGH", "MOST", "TOTAL", "Tiling", "expect", "tiling"]
+__all__ = ["FILL_BLOCKS", "MAX_THREADS", "TOTAL_CHANNELS", "Tiling", "expect", "tiling"]
 
-MOST = 256  # threads of a block, as in kernels/rows.cuh
-TOTAL = 8  # channels of a block that adds partial sums
-ENOUGH = 8 * 132  # blocks that fill any GPU we know
+MAX_THREADS = constant("rows.cuh", "MAX_THREADS")  # of a block
+TOTAL_CHANNELS = constant("rows.cuh", "TOTAL_CHANNELS")  # of a block that adds partial sums
+FILL_BLOCKS = 8 * 132  # blocks that fill any GPU we know
 
 
 class Tiling(NamedTuple):
@@ -32,8 +32,8 @@ def tiling(*arrays: Array | None) -> Tiling:
     pack = 16 // ITEMSIZE[x.dtype]
     fits = x.shape[-1] % pack == 0 and all(a.pointer % 16 == 0 and a.pitch % pack == 0 for a in arrays if a is not None)
     width = pack if fits else 1
-    along = max(1, min(x.shape[-1] // width, MOST))
-    side = MOST // along
+    along = max(1, min(x.shape[-1] // width, MAX_THREADS))
+    side = MAX_THREADS // along
     return Tiling(int(fits), width, side, blocks(along * side, 32) * 32, width * along * blocks(side, 2))
 
 

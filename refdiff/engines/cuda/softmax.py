@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .array import Array
-from .context import blocks
-from .rows import MOST, expect, tiling
+from .rows import MAX_THREADS, expect, tiling
+from .runtime.context import Array, blocks
 
 __all__ = ["softmax", "softmax_backward"]
 
@@ -28,6 +27,7 @@ def _launch(name: str, *given: Array) -> Array:
     out = x.context.empty(x.shape, x.dtype)
     rows, packed = x.size // x.shape[-1], tiling(*given).packed
     x.context.launch(
-        "softmax.cu", name, blocks(rows, MOST // 32), MOST, *given, out, rows, x.shape[-1], dtype=x.dtype, PACKED=packed
-    )
+        "softmax.cu", name, blocks(rows, MAX_THREADS // 32), MAX_THREADS, *given, out, rows, x.shape[-1],
+        dtype=x.dtype, PACKED=packed,
+    )  # fmt: skip
     return out

@@ -13,5 +13,8 @@ from .embedding_ops import *
 from .linear_ops import *
 from .loss import *
 from .norm import *
+from .per_sample import *
+from .random_numbers import *
 from .resample import *
 from .tensor_ops import *
+from .variational import *

@@ -8,7 +8,7 @@ import numpy as np
 
 from .tensor_ops import Gradients
 
-__all__ = ["embedding", "embedding_backward", "time_embedding"]
+__all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_backward"]
 
 
 def embedding(index: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -25,21 +25,33 @@ def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     return {"weight": dweight}
 
 
-def time_embedding(t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32) -> np.ndarray:
+def time_embedding(
+    t: np.ndarray, channels: int, convention: str = "ddpm", dtype: Any = np.float32
+) -> tuple[np.ndarray, Any]:
     """Sinusoids of t at half = channels // 2 frequencies, from 1 down to about 1 / 10000.   t (N,) -> (N, channels).
 
     ddpm: [sin, cos], frequency_i = 10000^(-i / (half - 1))       the code of [DDPM]
     adm:  [cos, sin], frequency_i = 10000^(-i / half)             the code of [ADM]
 
-    A zero fills the last place when channels is odd. Computed in float64. t gets no gradient. channels at least 4.
+    A zero fills the last place when channels is odd. t: integers or floats. Computed in float64. channels at least 4.
     """
     assert channels >= 4, f"time_embedding: expected at least 4 channels, got {channels}"
     assert convention in ("ddpm", "adm"), f"time_embedding: unknown convention {convention!r}"
-    half = channels // 2
+    half, t = channels // 2, np.asarray(t)
     i = np.arange(half)
     frequency = 10000.0 ** (-i / (half - 1 if convention == "ddpm" else half))
-    angle = np.asarray(t, np.float64)[:, None] * frequency
-    waves = [np.sin(angle), np.cos(angle)] if convention == "ddpm" else [np.cos(angle), np.sin(angle)]
-    y = np.zeros((len(angle), channels), dtype)
-    y[:, : 2 * half] = np.concatenate(waves, axis=1)
-    return y
+    angle = t[:, None] * frequency
+    sin, cos = np.sin(angle), np.cos(angle)
+    y = np.zeros((len(angle), channels), np.result_type(dtype, 1j) if np.iscomplexobj(t) else dtype)
+    y[:, : 2 * half] = np.concatenate([sin, cos] if convention == "ddpm" else [cos, sin], axis=1)
+    return y, (sin, cos, frequency, convention)
+
+
+def time_embedding_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dt = sum_i frequency_i (cos_i dsin_i - sin_i dcos_i), in float64, cast once to dy's dtype.   (N, channels) -> (N,)"""
+    sin, cos, frequency, convention = saved
+    half = len(frequency)
+    dsin, dcos = dy[:, :half], dy[:, half : 2 * half]
+    if convention == "adm":
+        dsin, dcos = dcos, dsin
+    return ((cos * dsin - sin * dcos) * frequency).sum(axis=1).astype(dy.dtype)

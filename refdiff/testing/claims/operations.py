@@ -92,7 +92,7 @@ def a_shift_in_time_rotates_the_embedding(channels: int, convention: str, t: int
     """Each pair (sin, cos) turns by omega_i k, from 1 down to 1 / 10000 exactly (ddpm) or nearly (adm); sines come first in
     one convention, cosines in the other; an odd place is 0. In units of the angle, which is as exact as t omega."""
     half = channels // 2
-    now, later = reference.time_embedding(np.array([t, t + k]), channels, convention, np.float64)
+    (now, later), _ = reference.time_embedding(np.array([t, t + k]), channels, convention, np.float64)
     if channels % 2 and (now[-1] or later[-1]):
         return np.inf
     first, second = (slice(0, half), slice(half, 2 * half))
@@ -139,6 +139,45 @@ def the_loss_of_the_engine_is_the_mean_of_the_squares(seed: int, n: int) -> floa
     loss, _ = reference.mean_squared_error(x, y)
     squares = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(x.ravel().tolist(), y.ravel().tolist(), strict=True))
     return abs(float(loss) / float(squares / (3 * n)) - 1)
+
+
+@claim(
+    r"L_n = \frac{w_n}{D} \sum_i (x_{n,i} - y_{n,i})^2",
+    source="[DDPM] eq. 14", of=reference.squared_error, against="exact rational arithmetic", bound=1e-15, seed=seeds(),
+    n=st.integers(1, 4), size=st.integers(1, 60),
+)  # fmt: skip
+def the_loss_of_a_sample_is_the_weighted_mean_of_its_squares(seed: int, n: int, size: int) -> float:
+    """Over the elements of each sample by itself."""
+    rng = np.random.default_rng(seed)
+    (x, y), weight = rng.standard_normal((2, n, size)), rng.uniform(0.1, 3, n)
+    loss, _ = reference.squared_error(x, y, weight)
+    squares = [
+        Fraction(w) * sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(*rows, strict=True)) / size
+        for w, *rows in zip(weight.tolist(), x.tolist(), y.tolist(), strict=True)
+    ]
+    return max(abs(float(a) / float(b) - 1) for a, b in zip(loss, squares, strict=True))
+
+
+@claim(
+    r"\log \Sigma = \tfrac{1 + v}{2} \log \beta_t + \tfrac{1 - v}{2} \log \tilde\beta_t,\quad L_{t-1} ="
+    r" D_{KL}\big(\mathcal N(\tilde\mu, \tilde\beta_t) \,\|\, \mathcal N(\mu, \Sigma)\big) / (D \log 2)",
+    source="[DDPM] eq. 5, [IDDPM] eq. 15", of=reference.variational_term, against="50-digit arithmetic", bound=1e-13,
+    seed=seeds(), gap=st.floats(-18, 0).map(lambda e: 10**e), away=st.floats(-9, 1).map(lambda e: 10**e),
+)  # fmt: skip
+def the_bound_of_a_learned_variance_keeps_its_digits(seed: int, gap: float, away: float) -> float:
+    """For gaps between log beta_t and log beta_tilde_t down to 1e-18, and means 1e-9 to 10 deviations apart."""
+    rng = np.random.default_rng(seed)
+    v, m, m_true = rng.standard_normal((3, 1, 3))
+    log_variance, half_gap, zero = rng.uniform(-12, 0, 1), np.array([gap]), np.zeros(1)
+    m_true = m + away * np.exp(0.5 * log_variance) * m_true
+    term, _ = reference.variational_term(v, m, m, m_true, log_variance, half_gap, zero, None)
+    with mpmath.workdps(60):
+        total = mpmath.mpf(0)
+        for each, one, other in zip(v[0].tolist(), m[0].tolist(), m_true[0].tolist(), strict=True):
+            d, before = (1 + mpmath.mpf(each)) * mpmath.mpf(gap), mpmath.mpf(float(log_variance[0]))
+            square = (mpmath.mpf(one) - mpmath.mpf(other)) ** 2
+            total += (mpmath.exp(-d) - 1 + d + square * mpmath.exp(-before - d)) / 2
+        return float(abs(term[0] / (total / (3 * mpmath.log(2))) - 1))
 
 
 # --- what holds a network together ---
@@ -208,7 +247,14 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of pa
     "silu": ([(3, 7)], {}, {}),
     "softmax": ([(2, 3, 5)], {}, {}),
     "split": ([(2, 3, 6)], {}, {"parts": 3}),
+    "squared_error": ([(3, 4)], {}, {"target": np.linspace(-1, 2, 12).reshape(3, 4), "weight": np.array([1.0, 0.5, 2])}),
+    "time_embedding": ([(5,)], {}, {"channels": 9, "dtype": np.float64}),
     "upsample_nearest": ([(2, 3, 2, 4)], {}, {}),
+    "variational_term": ([(3, 4)], {}, {
+        "mean": np.linspace(-1, 1, 12).reshape(3, 4), "x0": np.linspace(-1, 1, 12).reshape(3, 4) - 0.1,
+        "posterior_mean": np.linspace(-1, 1, 12).reshape(3, 4) + 0.05, "log_variance": np.array([-3.0, -5, -2]),
+        "half_gap": np.array([0.3, 0.1, 1e-3]), "first": np.array([1.0, 0, 0]), "bins": None,
+    }),
 }  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def the_first_weights_have_the_published_range(seed: int, k: int, sizes: tuple[i
     that lie side by side, as queries, keys and values do, are drawn as each alone; biases are 0."""
     c_in, c_out = sizes
     layout = conv_layout(k, c_in, c_out) if k else linear_layout(c_in, parts * c_out, parts=parts)
-    p: Any = initialise(layout, seed, np.float64)
+    p: Any = initialise(layout, seed, dtype=np.float64)
     limit = math.sqrt(6) / math.sqrt(max(k, 1) ** 2 * (c_in + c_out))
     ordered = np.sort(p["weight"].ravel()) / limit
     cdf, n = 0.5 + 0.5 * ordered, ordered.size

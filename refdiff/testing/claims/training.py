@@ -11,12 +11,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ... import models
-from ...config import Config, DataConfig, SampleConfig, ScheduleConfig, TrainConfig
+from ...config import Config, DataConfig, NetworkConfig, SampleConfig, ScheduleConfig
 from ...engines import reference
 from ...models import MLPConfig
+from ...objectives import Denoising
 from ...process import SCHEDULES, Schedule
-from ...random import Sequence, Stream, normal
-from ...training.step import loss_and_gradient, noised
+from ...random import Key, normal
+from ...training import loss_and_gradient
 from ..claim import claim
 from ..derivatives import complex_step
 from ..measures import relative
@@ -28,8 +29,8 @@ kinds: Any = st.sampled_from(["eps", "x0", "v"])
 def _config(law: tuple[str, int], kind: str = "eps", seed: int = 0) -> Config:
     name, T = law
     return Config(
-        data=DataConfig("mixture"), model=MLPConfig(size=3, width=4, layers=1), schedule=ScheduleConfig(name, T),
-        train=TrainConfig(prediction=kind), sample=SampleConfig(steps=1), engine="reference", seed=seed,
+        DataConfig("mixture"), {"denoiser": NetworkConfig(MLPConfig(size=3, width=4, layers=1))}, ScheduleConfig(name, T),
+        Denoising(prediction=kind), sample=SampleConfig(steps=1), engine="reference", seed=seed,
     )  # fmt: skip
 
 
@@ -63,25 +64,28 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
     schedule, rng = config.schedule.build(), np.random.default_rng(seed)
     p = _perturbed(models.initialise(models.layout(config.model), seed), rng)
     x0 = rng.standard_normal((n, 3))
-    _, t, _ = noised(config, schedule, x0, 4)
-    eps = normal(Sequence(seed, Stream.NOISE, 4), np.arange(n), (3,), np.float64)
+    key = Key(seed, 4, 0, n).under("Denoising")
+    t = config.objective.draw(reference, {"x": x0}, key, {})["t"]
+    eps = normal(key("eps"), np.arange(n), (3,), np.float64)
 
     def loss(p: Any) -> Any:
         total = 0.0
         for i in range(n):
             x, asked = _spoken(schedule, kind, x0[i], eps[i], int(t[i]))
-            y, _ = models.forward(reference, config.model, p, x[None], t[i : i + 1])
+            y, _ = models.forward(reference, models.Network(config.model, p), {"x": x[None], "t": t[i : i + 1]})
             total = total + ((y[0] - asked) ** 2).sum() / (3 * n)
         return total
 
-    came, g = loss_and_gradient(config, schedule, p, x0, 4)
+    networks = {"denoiser": models.Network(config.model, p)}
+    terms, gradients = loss_and_gradient(config, config.objective, networks, {"x": x0}, 4, {})
+    g = gradients["denoiser"]
     exact = models.tree_map(lambda leaf: leaf.astype(np.float64), p)
     direction = models.tree_map(lambda leaf: rng.standard_normal(leaf.shape), p)
     slope = float(complex_step(loss, exact, direction))
     gradient, v = models.flatten(g), models.flatten(direction)
     along = sum(float((gradient[name].astype(np.float64) * v[name]).sum()) for name in v)
     size = np.sqrt(sum((gradient[name] ** 2).sum() for name in v) * sum((a**2).sum() for a in v.values()))
-    return max(relative(came, loss(exact)), float(abs(along - slope) / size))
+    return max(relative(terms["loss"].mean(), loss(exact)), float(abs(along - slope) / size))
 
 
 def _perturbed(p: Any, rng: np.random.Generator) -> Any:
@@ -91,7 +95,7 @@ def _perturbed(p: Any, rng: np.random.Generator) -> Any:
 
 @claim(
     r"\Pr(t = s) = \tfrac1T,\qquad \mathbb E[\epsilon] = 0,\ \mathbb E[\epsilon^2] = 1",
-    source="[DDPM] algorithm 1", of=noised, against="the uniform and the normal law", bound=5.0,
+    source="[DDPM] algorithm 1", of=Denoising.draw, against="the uniform and the normal law", bound=5.0,
     law=_laws(1, 2, 7, 50), seed=seeds(), examples=15,
 )  # fmt: skip
 def a_training_step_draws_every_t_alike(law: tuple[str, int], seed: int) -> float:
@@ -99,7 +103,8 @@ def a_training_step_draws_every_t_alike(law: tuple[str, int], seed: int) -> floa
     the noise, and the correlation of t with it."""
     config, T = _config(law, "eps", seed), law[1]
     x0 = np.zeros((2000, 3))
-    _, t, eps = noised(config, config.schedule.build(), x0, 1)
+    batch = config.objective.draw(reference, {"x": x0}, Key(seed, 1, 0, len(x0)).under("Denoising"), {})
+    t, eps = batch["t"], batch["target"]
     if t.min() < 1 or t.max() > T:
         return np.inf
     z = eps.ravel().astype(np.float64)

@@ -36,6 +36,7 @@ CASES = {
     "reshape": ("reshape", [(5, 6, 8)], {}, {"shape": (-1, 48)}),
     "upsample": ("upsample_nearest", [(5, 6, 6, 8)], {}, {}),
     "pool": ("average_pool", [(5, 6, 6, 8)], {}, {}),
+    "loss a sample": ("squared_error", [(7, 5, 3), (7, 5, 3), (7,)], {}, {}),
     "loss": ("mean_squared_error", [(7, 5, 3), (7, 5, 3)], {}, {}),
 }  # fmt: skip
 

@@ -4,10 +4,10 @@ import gc
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
+import networks
 import numpy as np
 import pytest
 
-from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.runtime import blocks, thread_pool
@@ -29,7 +29,7 @@ def drawn(config, seed):
 
     def values(spec):
         noise = rng.standard_normal(spec.shape)
-        value = noise / np.prod(spec.shape[:-1]) ** 0.5 if len(spec.shape) > 1 else spec.value + 0.3 * noise
+        value = noise / np.prod(spec.shape[:-1]) ** 0.5 if len(spec.shape) > 1 else spec.first + 0.3 * noise
         return value.astype(np.float32)
 
     return tree_map(values, layout(config))
@@ -39,9 +39,9 @@ def step(engine, config, p, seed, n, dtype=np.float32):
     """Prediction, dx and the gradients of a squared error, flat."""
     rng = np.random.default_rng(seed)
     x, target = rng.standard_normal((2, n, *config.shape)).astype(np.float32).astype(dtype)
-    y, saved = models.forward(engine, config, p, x, np.arange(1, n + 1) * 37, Sequence(seed, 1 << 16, 3))
+    y, saved = networks.forward(engine, config, p, x, np.arange(1, n + 1) * 37, Sequence(seed, 1 << 16, 3))
     _, difference = engine.mean_squared_error(y, target)
-    dx, g = models.backward(engine, config, engine.mean_squared_error_backward(1.0, difference), saved)
+    dx, g = networks.backward(engine, config, engine.mean_squared_error_backward(1.0, difference), saved)
     return {"y": y, "dx": dx, **flatten(g)}
 
 

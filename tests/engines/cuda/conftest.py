@@ -9,8 +9,8 @@ from functools import cache
 
 import pytest
 
-from refdiff.engines.cuda.context import Context, use
-from refdiff.engines.cuda.memory import Separate
+from refdiff.engines.cuda.runtime.context import Context, use
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 
 emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
@@ -23,7 +23,7 @@ def dtype(request):
 @pytest.fixture(params=[0, 1], ids=["seed0", "seed1"])
 def context(request):
     """Fresh arrays hold NaN; blocks run forwards (seed 0) or backwards (seed 1)."""
-    with use(Context(device := open_device(request.param), Separate(device))) as context:
+    with use(Context(device := open_device(request.param), PerArrayAllocator(device))) as context:
         yield context
         device.synchronise()
 
@@ -45,7 +45,7 @@ def open_device(seed):
 @cache
 def gpu():
     """The first GPU, which notes what it runs as the emulator does."""
-    from refdiff.engines.cuda.cupy_device import CupyDevice
+    from refdiff.engines.cuda.runtime.cupy_device import CupyDevice
 
     class Noting(CupyDevice):
         def __init__(self):
@@ -53,7 +53,7 @@ def gpu():
             self.launches = []
 
         def launch(self, kernel, *arguments):
-            if self._captured is None:
+            if not self.is_capturing:
                 self.launches.append(kernel)
             super().launch(kernel, *arguments)
 

@@ -5,9 +5,9 @@ import pytest
 from emulator.agreement import bound, check_agreement
 
 from refdiff.engines import reference
-from refdiff.engines.cuda.array import Array
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda.attention import _KERNELS, _bfloat16_tiles, attention, attention_backward
-from refdiff.engines.cuda.context import host
+from refdiff.engines.cuda.runtime.context import Array
 from refdiff.testing.derivatives import relative_error
 
 

@@ -5,6 +5,8 @@ import pytest
 from emulator.agreement import bound
 
 from refdiff.engines import cuda, reference
+from refdiff.engines.cuda.context import Context
+from refdiff.engines.cuda.memory import Arena
 from refdiff.testing.derivatives import relative_error
 
 
@@ -36,11 +38,47 @@ def test_embedding_refuses_what_is_no_row(context):
 
 @pytest.mark.parametrize("channels", [4, 5, 16, 129])
 @pytest.mark.parametrize("convention", ["ddpm", "adm"])
+@pytest.mark.parametrize("kind", ["int32", "float32"])
 @pytest.mark.parametrize("on_device", [False, True])
-def test_time_embedding(context, dtype, channels, convention, on_device):
-    t = np.array([0, 1, 2, 500, 1000, 123456])
-    y = cuda.time_embedding(context.array(t, "int32") if on_device else t, channels, convention, dtype)
-    wanted = reference.time_embedding(t, channels, convention, np.float64)
+def test_time_embedding(context, dtype, channels, convention, kind, on_device):
+    """Integers, and times between them."""
+    t = np.array([0, 1, 2, 500, 1000, 123456, 7, 8, 9]) if kind == "int32" else np.array([0.25, 1.5, 999.125, 1e-3])
+    t = t.astype(kind)
+    y, saved = cuda.time_embedding(context.array(t, kind) if on_device else t, channels, convention, dtype)
+    wanted, wanted_saved = reference.time_embedding(t, channels, convention, np.float64)
     assert (y.dtype, y.shape) == (dtype, wanted.shape)
     assert relative_error(cuda.host(y), wanted) <= bound(dtype)
     assert np.abs(cuda.host(y) - wanted).max() <= (2.0**-8 if dtype == "bfloat16" else 1e-7)
+    dy = context.array(np.random.default_rng(0).standard_normal(y.shape), dtype)
+    dt = cuda.time_embedding_backward(dy, saved)
+    wanted = reference.time_embedding_backward(cuda.host(dy).astype(np.float64), wanted_saved)
+    assert (dt.dtype, dt.shape) == ("float32", t.shape)
+    assert relative_error(cuda.host(dt).astype(np.float64), wanted) <= bound("float32", channels)
+
+
+def test_labels_and_times_of_a_captured_step_are_read_when_it_runs(context, dtype):
+    """An embedding and its gradient, and sinusoids of a float t, whose index and t change between replays."""
+    arena, rng = Context(context.device, Arena(context.device, 1 << 16)), np.random.default_rng(0)
+    weight, dy = (arena.array(rng.standard_normal(shape), dtype) for shape in ((5, 8), (6, 8)))
+    index, t, kept = arena.array(np.zeros(6), "int32"), arena.array(np.ones(6)), []
+
+    def run():
+        y, saved = cuda.embedding(index, weight)
+        e, saved_time = cuda.time_embedding(t, 8, dtype=dtype)
+        kept[:] = y, cuda.embedding_backward(dy, saved)["weight"], e, cuda.time_embedding_backward(dy, saved_time)
+
+    run()
+    graph = arena.capture(run)
+    for seed in (1, 2):
+        labels, times = np.random.default_rng(seed).integers(0, 5, 6), np.random.default_rng(seed).uniform(0, 99, 6)
+        context.device.write(index.pointer, labels.astype(np.int32))
+        context.device.write(t.pointer, times.astype(np.float32))
+        graph.replay()
+        y, dweight, e, dt = map(cuda.host, kept)
+        assert np.array_equal(y, cuda.host(weight)[labels])
+        _, saved = reference.embedding(labels, cuda.host(weight).astype(np.float64))
+        wanted = reference.embedding_backward(cuda.host(dy).astype(np.float64), saved)["weight"]
+        assert relative_error(dweight, wanted) <= bound("float32", 6)
+        wanted, saved = reference.time_embedding(times.astype(np.float32), 8, dtype=np.float64)
+        assert relative_error(e, wanted) <= bound(dtype)
+        assert relative_error(dt, reference.time_embedding_backward(cuda.host(dy).astype(np.float64), saved)) <= 1e-6

@@ -5,8 +5,8 @@ import pytest
 from emulator.agreement import bound
 
 from refdiff.engines import reference
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda import loss as losses
-from refdiff.engines.cuda.context import host
 from refdiff.testing.derivatives import relative_error
 
 
@@ -28,7 +28,7 @@ def test_mean_squared_error(context, dtype, shape):
 
 
 def test_more_packs_than_threads(context, monkeypatch, dtype):
-    monkeypatch.setattr(losses, "ENOUGH", 2)
+    monkeypatch.setattr(losses, "FILL_BLOCKS", 2)
     x, target = (np.random.default_rng(seed).standard_normal(9001) for seed in (3, 4))
     x, target = context.array(x, dtype), context.array(target, dtype)
     wanted, _ = reference.mean_squared_error(*(host(a).astype(np.float64) for a in (x, target)))

@@ -7,12 +7,12 @@ from emulator.agreement import bound
 from refdiff import random
 from refdiff.engines import cuda
 from refdiff.engines.cuda import noise
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
 from refdiff.random import Sequence, Stream
 from refdiff.testing.derivatives import relative_error
-from refdiff.training.graphed import noise_table
+from refdiff.training.trainers.cuda import noise_table
 
 SEED = (5 << 32) + 0xFFFFFFFF
 
@@ -56,11 +56,11 @@ def batch(schedule, prediction, x0, seed, step):
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 4, 2)])
-def test_noised(context, dtype, prediction, shape):
+def test_diffuse_batch(context, dtype, prediction, shape):
     schedule = linear(50)
     x0 = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     table = context.array(noise_table(schedule, prediction))
-    x_t, t, goal = noise.noised(context.array(x0), table, SEED, 3, dtype)
+    x_t, t, goal = noise.diffuse_batch(context.array(x0), table, SEED, 3, dtype)
     wanted_t, wanted, wanted_goal = batch(schedule, prediction, x0, SEED, 3)
     assert np.array_equal(cuda.host(t), wanted_t)
     assert x_t.dtype == goal.dtype == dtype
@@ -96,7 +96,7 @@ def test_a_captured_batch_is_a_new_one_each_replay(context):
 
     def run():
         noise.advance(counter)
-        kept[:] = noise.noised(x0, table, 1, counter)
+        kept[:] = noise.diffuse_batch(x0, table, 1, counter)
 
     run()
     graph = arena.capture(run)

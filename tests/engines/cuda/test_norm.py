@@ -5,9 +5,8 @@ import pytest
 from emulator.agreement import EPS32, check_agreement
 
 from refdiff.engines import reference
-from refdiff.engines.cuda import norm
-from refdiff.engines.cuda.array import Array
-from refdiff.engines.cuda.context import host
+from refdiff.engines.cuda import host, norm
+from refdiff.engines.cuda.runtime.context import Array
 from refdiff.testing.derivatives import relative_error
 
 
@@ -46,7 +45,7 @@ def test_long_rows(context, shape, groups):
 
 @pytest.mark.parametrize("chunks", [1, 2])
 def test_many_rows_a_thread(context, monkeypatch, chunks, dtype):
-    monkeypatch.setattr(norm, "CHUNKS", chunks)
+    monkeypatch.setattr(norm, "MAX_CHUNKS", chunks)
     check(context, "adaptive_group_norm_silu", (2, 19, 43, 16), 2, dtype)
 
 
@@ -68,7 +67,7 @@ def test_a_large_mean(context, monkeypatch, chunks):
     """mean 1000, sd 0.1 in float32, against float64 of the same float32 numbers. A mean in float32 is off by some 2^-24 of
     1000, so xhat by 2^-24 |mean| / sd; 1 / sd by the mean of many such errors, for which 1 / 100 is room enough."""
     most = 4 * EPS32 * 1000 / 0.1
-    monkeypatch.setattr(norm, "CHUNKS", chunks)
+    monkeypatch.setattr(norm, "MAX_CHUNKS", chunks)
     x = np.random.default_rng(1).normal(1000, 0.1, (2, 300, 16)).astype(np.float32)
     p = {"weight": np.ones(16), "bias": np.zeros(16)}
     y, saved = norm.group_norm(context.array(x), **{k: context.array(a) for k, a in p.items()}, groups=4)

@@ -5,33 +5,33 @@ import pytest
 
 from refdiff.engines import cuda
 from refdiff.engines.cuda import noise, optimiser
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.testing.derivatives import relative_error
 from refdiff.training import optimiser as reference
 
 CASES = {
-    "warmup": {"warmup": 5, "clip": 0.0},
-    "clipped": {"warmup": 0, "clip": 1.5, "weight_decay": 0.1},
-    "constant": {"warmup": 3, "decay": "constant", "clip": 1e9, "average": 0.3},
+    "warmup": {"warmup": 5, "max_grad_norm": 0.0},
+    "clipped": {"warmup": 0, "max_grad_norm": 1.5, "weight_decay": 0.1},
+    "constant": {"warmup": 3, "decay": "constant", "max_grad_norm": 1e9, "ema_decay": 0.3},
 }
 
 
 def run_reference(settings, p, gs):
-    """The lines of `train_step`, in float64. -> the last p, m, v, average and the norms, rates of all steps."""
-    p = average = {"p": p.astype(np.float64)}
+    """The lines of `train_step`, in float64. -> the last p, m, v, ema and the norms, rates of all steps."""
+    p = ema = {"p": p.astype(np.float64)}
     m = v = reference.zeros_like(p)
     measured = []
     for step, g in enumerate(gs, 1):
         g = {"p": g.astype(np.float64)}
         norm = reference.global_norm(g)
-        if settings.clip:
-            g = reference.clip(g, norm, settings.clip)
+        if settings.max_grad_norm:
+            g = reference.clip(g, norm, settings.max_grad_norm)
         rate = reference.learning_rate(step, settings.steps, settings.learning_rate, settings.warmup, settings.decay)
         p, m, v = reference.adamw(p, g, m, v, step, rate, settings.weight_decay)
-        average = reference.moving_average(average, p, step, settings.average)
+        ema = reference.moving_average(ema, p, step, settings.ema_decay)
         measured.append((norm, rate))
-    return {"p": p["p"], "m": m["p"], "v": v["p"], "average": average["p"]}, measured
+    return {"p": p["p"], "m": m["p"], "v": v["p"], "ema": ema["p"]}, measured
 
 
 def gradients(n, steps, seed=0):
@@ -96,21 +96,21 @@ def test_what_is_not_finite_stops_all_steps_from_writing(context, wrong):
     assert cuda.host(state.bad) == 2
 
 
-def test_gather_puts_each_gradient_in_its_place(context):
-    sizes, flat = [1, 3 * optimiser.PIECE, 37, optimiser.PIECE + 2], cuda.zeros((20 * 1024,))
+def test_copy_segments_puts_each_gradient_in_its_place(context):
+    sizes, flat = [1, 3 * optimiser.COPY_CHUNK, 37, optimiser.COPY_CHUNK + 2], cuda.zeros((20 * 1024,))
     arrays = [np.random.default_rng(n).standard_normal(n).astype(np.float32) for n in sizes]
     places = [4, 16, 17000, 12800]
     wanted, copies, kept = np.zeros(flat.size, np.float32), [], [context.array(a) for a in arrays]
     for place, a, x in zip(places, arrays, kept, strict=True):
         wanted[place : place + len(a)] = a
-        copies.append(optimiser.piece_rows(x, flat.pointer + 4 * place))
-    optimiser.gather(context.array(np.concatenate(copies), "int64"))
+        copies.append(optimiser.copy_table(x, flat.pointer + 4 * place))
+    optimiser.copy_segments(context.array(np.concatenate(copies), "int64"))
     assert np.array_equal(cuda.host(flat), wanted)
 
 
 def test_a_captured_step_is_the_next_one_each_replay(context):
     arena = Context(context.device, Arena(context.device, 1 << 16))
-    settings = optimiser.OptimiserSettings(steps=6, learning_rate=1e-2, warmup=2, clip=1.0)
+    settings = optimiser.OptimiserSettings(steps=6, learning_rate=1e-2, warmup=2, max_grad_norm=1.0)
     p, g = np.random.default_rng(0).standard_normal((2, 37)).astype(np.float32)
     wanted, _ = run_reference(settings, p, [g] * 4)
     gradient, step, kept = arena.array(g), arena.array(0, "int32"), []

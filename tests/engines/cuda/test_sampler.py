@@ -9,12 +9,12 @@ import pytest
 from refdiff.config import SampleConfig
 from refdiff.engines import cuda
 from refdiff.engines.cuda import sampler
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
 from refdiff.sampling import run as sampling
+from refdiff.sampling.cuda import tables
 from refdiff.testing.derivatives import relative_error
-from refdiff.training.graphed_sampling import tables
 
 SEED = (1 << 40) + 3
 NUMBERS = np.array([5, 0, 70000])

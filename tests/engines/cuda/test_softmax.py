@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from emulator.agreement import check_agreement
 
-from refdiff.engines.cuda.context import host
+from refdiff.engines.cuda import host
 from refdiff.engines.cuda.softmax import softmax
 
 

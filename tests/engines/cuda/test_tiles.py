@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,11 +15,11 @@ from refdiff import FormatError, models
 from refdiff.benchmark.cases import operations
 from refdiff.config import PRESETS
 from refdiff.engines import cuda
-from refdiff.engines.cuda import product, tile_table
-from refdiff.engines.cuda.context import Context, host
-from refdiff.engines.cuda.dry import Dry
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda import host, product, tile_table
 from refdiff.engines.cuda.product import MULTIPROCESSORS, PART, TILES, choose_tile, chosen_by, guess, rates, split
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.engines.cuda.tile_table import Problem
 from refdiff.models import MODELS, layout
 
@@ -99,15 +100,15 @@ def test_every_step_is_in_one_part(tiles, steps, places):
 
 def test_the_engine_cuts_so():
     """The blocks that a training step of `cifar10` launches: (tiles, parts)."""
-    device = Dry()
+    device = DryRunDevice()
     with cuda.use(Context(device, Arena(device, 1 << 40))) as context:
         p = models.tree_map(
             lambda spec: context.empty(spec.shape, "bfloat16" if len(spec.shape) > 1 else "float32"),
             layout(MODELS["cifar10"]),
         )
         x, t = context.empty((128, 32, 32, 3), "bfloat16"), context.empty((128,), "int32")
-        y, saved = models.forward(cuda, MODELS["cifar10"], p, x, t)
-        models.backward(cuda, MODELS["cifar10"], y, saved, needs_dx=False)
+        y, saved = networks.forward(cuda, MODELS["cifar10"], p, x, t)
+        networks.backward(cuda, MODELS["cifar10"], y, saved, needs_dx=False)
     grids = {grid for kernel, grid, _ in device.launches if kernel.name == "conv2d_dweight"}
     assert {(9, 29), (36, 22), (72, 11)} <= grids
 

@@ -7,11 +7,12 @@ a fifth less. Finding a place takes longer, which does not matter for calls whos
 from __future__ import annotations
 
 import mmap
-from bisect import insort
+from bisect import bisect_right
 from math import prod
 
 import numpy as np
 
+from ...arena import Places
 from .blocks import BlockFinalizer, pages
 
 __all__ = ["Arena"]
@@ -22,9 +23,12 @@ _REGION = 256 << 20  # bytes that are reserved at a time; the system gives a pag
 class Arena:
     """Arrays of float32 in regions of memory. bytes: up to the end of the highest array so far, in each region."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: int = _REGION) -> None:
+        """region: bytes that are reserved at a time, at least."""
+        self._region = region
         self._regions: list[mmap.mmap] = []
-        self._free: list[tuple[int, int, int]] = []  # region, start, end; in order, and no two touch
+        self._starts: list[int] = []  # where each begins among the places of all
+        self._places = Places()
         self._finalizers: dict[int, BlockFinalizer] = {}
         self._tops: list[int] = []
 
@@ -32,38 +36,43 @@ class Arena:
     def bytes(self) -> int:
         return sum(self._tops)
 
+    @property
+    def free(self) -> list[tuple[int, int, int]]:
+        """(region, start, end) of all that is free, in order."""
+        where = [(*self._where(place), size) for place, size in self._places.free]
+        return [(region, start, start + size) for region, start, size in where]
+
     def empty(self, shape: tuple[int, ...], kind: type[np.ndarray] = np.ndarray) -> np.ndarray:
         """An array with any values; its place is free again when it and all its views are gone."""
         size = 4 * prod(shape)
         if size < mmap.PAGESIZE:
             return kind(shape, np.float32)
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        region, start, end = place = self._find(size)
-        self._free.remove(place)
-        if start + size < end:
-            insort(self._free, (region, start + size, end))
+        place = self._places.take(size)
+        if place is None:
+            self._grow(size)
+            place = self._places.take(size)
+            assert place is not None
+        region, start = self._where(place)
         self._tops[region] = max(self._tops[region], start + size)
         a = kind(shape, np.float32, self._regions[region], start)
         finalizer = BlockFinalizer(a, self._take_back)
-        finalizer.block = region, start, start + size
+        finalizer.block = place
         self._finalizers[id(finalizer)] = finalizer
         return a
 
-    def _find(self, size: int) -> tuple[int, int, int]:
-        for place in self._free:
-            if place[2] - place[1] >= size:
-                return place
-        length = max(size, _REGION)
+    def _where(self, place: int) -> tuple[int, int]:
+        """Region, and offset in it."""
+        region = bisect_right(self._starts, place) - 1
+        return region, place - self._starts[region]
+
+    def _grow(self, size: int) -> None:
+        length, start = max(size, self._region), sum(map(len, self._regions))
         self._regions.append(pages(length))
+        self._starts.append(start)
         self._tops.append(0)
-        place = len(self._regions) - 1, 0, length
-        insort(self._free, place)
-        return place
+        self._places.add_region(start, length)
 
     def _take_back(self, finalizer: BlockFinalizer) -> None:
         del self._finalizers[id(finalizer)]
-        region, start, end = finalizer.block
-        for place in [place for place in self._free if place[0] == region and (place[2] == start or place[1] == end)]:
-            self._free.remove(place)
-            start, end = min(start, place[1]), max(end, place[2])
-        insort(self._free, (region, start, end))
+        self._places.give_back(finalizer.block)

@@ -26,15 +26,17 @@ from .blas import single_threaded_blas
 from .captured import Captured
 from .context import using
 from .gradient_buffer import GradientBuffer, address
-from .shards import split, tree_sum
+from .shards import split
 from .shared_memory import SharedMemory
 from .thread_pool import threads
-from .traced_array import graph_input
+from .traced_array import CaptureError, graph_input
 from .worker_process import WorkerProcess, acquire, available, release
 
 __all__ = ["WORTH", "DataParallel", "ShardWorker", "gradient_buffers"]
 
 WORTH = 1 << 20  # weights times samples that each doubling of the processes takes: with fewer it would not pay
+
+MOST_PASSES = 16  # captured at a time
 
 LossAndGradients: TypeAlias = Callable[..., tuple[Any, Iterable[tuple[int, np.ndarray]]]]
 
@@ -47,13 +49,12 @@ def gradient_buffers(shards: int) -> tuple[str, ...]:
 class ShardWorker:
     """What one process computes: a subclass says what, in methods that `DataParallel` calls; how is here.
 
-    buffers: p, and for training also average, m, v and those of `gradient_buffers`, all (size,).
+    buffers: p, and for training those of `gradient_buffers` among others, all (size,).
     """
 
     def __init__(self, buffers: SharedMemory) -> None:
         self.buffers = buffers
-        self._key: Any = None
-        self._pass: Callable[..., np.ndarray]
+        self._passes: dict[Any, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {}
         forget_weights()
 
     def call(self, count: int, name: str, *args: Any) -> Any:
@@ -61,31 +62,31 @@ class ShardWorker:
         with using(threads=count):
             return getattr(self, name)(*args)
 
-    def differentiate(self, i: int, shards: int, key: Any, f: LossAndGradients, *arrays: np.ndarray) -> float:
-        """The loss that f(p, *arrays) gives for this many shards; its gradients are then in buffer g<i>.
+    def differentiate(self, i: int, shards: int, key: Any, f: LossAndGradients, *arrays: np.ndarray) -> np.ndarray:
+        """The array that f(p, *arrays) gives for this many shards; its gradients are then in buffer g<i>.
 
-        f -> loss and, for each parameter, its offset in the buffer p and its gradient. It is captured, and again only when
-        the key is another: what f uses besides p and the arrays must be the same for the same key.
+        f -> an array and, for each parameter that is trained, its offset in the buffer p and its gradient. For each key f is
+        captured once: what it uses besides p and the arrays must be the same for the same key. What cannot be captured is
+        called each time.
         """
-        if (i, key) != self._key:
-            self._key = i, key
-            self._pass = Captured(partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"]))
+        place = i, key
+        if place not in self._passes:
+            if len(self._passes) >= MOST_PASSES:
+                self._passes.clear()
+            plain: Callable[..., np.ndarray] = partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"])
+            self._passes[place] = Captured(plain), plain
+        captured, plain = self._passes[place]
         with self.running(shards):
-            return float(self._pass(*arrays))
+            try:
+                return captured(*arrays)
+            except CaptureError:
+                self._passes[place] = plain, plain
+                return plain(*arrays)
 
-    def squares(self, i: int, processes: int) -> list[float]:
-        """g0 <- the sum of the gradients of all processes, in part i of the weights, and its sums of squares."""
-        first, *others = (self.buffers[name] for name in gradient_buffers(processes))
-        return optimiser.squares(first, others, (i, processes))
-
-    def update(
-        self, i: int, processes: int, step: int, rate: float, weight_decay: float, scale: float, decay: float
-    ) -> None:
-        """Weights, moments and average of part i of the weights, for the gradient scale * g0."""
-        p, g, m, v, average = (self.buffers[name] for name in ("p", "g0", "m", "v", "average"))
-        optimiser.update(
-            p, g, m, v, average, step, rate, weight_decay, scale=scale, decay=decay, share=(i, processes)
-        )  # fmt: skip
+    def squares(self, i: int, processes: int, regions: list[slice]) -> list[list[float]]:
+        """g0 <- the sum of the gradients of all processes, in part i of each region, and its sums of squares."""
+        gradients = [self.buffers[name] for name in gradient_buffers(processes)]
+        return [optimiser.squares(*_first_and_others(gradients, region), (i, processes)) for region in regions]
 
     @contextmanager
     def running(self, shards: int) -> Iterator[None]:
@@ -94,16 +95,21 @@ class ShardWorker:
             yield
 
 
+def _first_and_others(buffers: list[np.ndarray], region: slice) -> tuple[np.ndarray, list[np.ndarray]]:
+    first, *others = (buffer[region] for buffer in buffers)
+    return first, others
+
+
 def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays: np.ndarray) -> Any:
-    """The loss; the gradients are then in g, where most were written in the first place."""
+    """What f gives; the gradients are then in g, where most were written in the first place."""
     p, g = graph_input(p), graph_input(g)
     with using(gradients=GradientBuffer(p, g)):
-        loss, gradients = f(p, *arrays)
+        result, gradients = f(p, *arrays)
     for offset, leaf in gradients:
         place = g[offset : offset + leaf.size]
         if address(leaf) != address(place):
             place[...] = leaf.reshape(-1)
-    return loss
+    return result
 
 
 class DataParallel:
@@ -129,32 +135,19 @@ class DataParallel:
             count *= 2
         return count
 
-    def gradient(self, step: int, batch: np.ndarray) -> tuple[float, float]:
-        """The loss of the batch (N, ...) and the norm of its gradient, which is then in buffer g0.
-
-        What the workers' `gradient(i, shards, step, first, share, part)` give: the loss of the part of the batch that begins
-        with sample `first`, and share times its gradient in g<i>. ValueError where more than two shards do not divide N.
-        """
-        n = len(batch)
+    def parts(self, n: int) -> list[slice]:
+        """The part of n samples that each process computes, self.shards / their number shards each. ValueError where more
+        than two shards do not divide n."""
         if self.shards > 2 and n % self.shards:
             raise ValueError(
                 f"batch: expected a multiple of the {self.shards} shards, got {n} samples; change one of the two"
             )
-        count = self.processes(n)
-        parts = split(n, count)
-        shares = [(part.stop - part.start) / n for part in parts]
-        losses = self.run([
-            ("gradient", i, self.shards // count, step, part.start, share, batch[part])
-            for i, (part, share) in enumerate(zip(parts, shares, strict=True))
-        ])  # fmt: skip
-        sums = self.run([("squares", i, count) for i in range(count)])
-        loss = tree_sum(share * loss for share, loss in zip(shares, losses, strict=True))
-        return float(loss), math.sqrt(math.fsum(chain.from_iterable(sums)))
+        return list(split(n, self.processes(n)))
 
-    def update(self, n: int, *args: Any) -> None:
-        """`ShardWorker.update(i, processes, *args)` of all parts; n: samples of the batch."""
-        count = self.processes(n)
-        self.run([("update", i, count, *args) for i in range(count)])
+    def norms(self, processes: int, regions: list[slice]) -> list[float]:
+        """The norm of the sum of the gradients of so many processes in each region; the sum is then in buffer g0."""
+        sums = self.run([("squares", i, processes, regions) for i in range(processes)])
+        return [math.sqrt(math.fsum(chain.from_iterable(part))) for part in zip(*sums, strict=True)]
 
     def predict(self, *arrays: np.ndarray) -> np.ndarray:
         """What the workers' `predict(shards, *arrays)` gives for all samples.   arrays (N, ...) -> (N, ...)."""

@@ -18,7 +18,7 @@ from .capture import Capture
 from .context import current, using
 from .memory import empty
 
-__all__ = ["TracedArray", "call", "graph_input", "is_capturing"]
+__all__ = ["CaptureError", "TracedArray", "call", "graph_input", "is_capturing"]
 
 
 def is_capturing() -> bool:
@@ -42,12 +42,16 @@ def call(f: Callable[..., Any], *args: Any) -> None:
     capture.add(f, *args)
 
 
+class CaptureError(TypeError):
+    """A call that cannot be captured: the message says which."""
+
+
 class TracedArray(np.ndarray):
     """An array whose calls of NumPy are made and captured."""
 
     def __array_finalize__(self, source: Any) -> None:
         if isinstance(source, TracedArray) and self.base is None:
-            raise TypeError("a copy that no call makes cannot be captured: use np.copyto")
+            raise CaptureError("a copy that no call makes cannot be captured: use np.copyto")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         f = ufunc if method == "__call__" else getattr(ufunc, method)
@@ -83,16 +87,16 @@ class TracedArray(np.ndarray):
             result = _moved(result) if out is None else out
             _capture().add(np.concatenate, list(args[0]), axis, result)
             return result
-        raise TypeError(f"{f.__name__} with such arguments cannot be captured: it is not known to {__name__}")
+        raise CaptureError(f"{f.__name__} with such arguments cannot be captured: it is not known to {__name__}")
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
         if isinstance(part, TracedArray) and (part.size == 0 or np.may_share_memory(_plain(part), _plain(self))):
             return part
-        raise TypeError(f"a copy that no call makes cannot be captured: {type(part).__name__} by index {index!r}")
+        raise CaptureError(f"a copy that no call makes cannot be captured: {type(part).__name__} by index {index!r}")
 
     def _read(self, *_: Any) -> Any:
-        raise TypeError("a number cannot be read inside a capture: it would be a constant")
+        raise CaptureError("a number cannot be read inside a capture: it would be a constant")
 
     __bool__ = __float__ = item = tobytes = tolist = _read  # type: ignore[assignment]
 
@@ -107,7 +111,7 @@ class TracedArray(np.ndarray):
 def _capture() -> Capture:
     capture = current().capture
     if capture is None:
-        raise TypeError("an array of a capture was used outside it")
+        raise CaptureError("an array of a capture was used outside it")
     return capture
 
 
@@ -128,7 +132,7 @@ def _plain(a: Any) -> Any:
 def _moved(result: Any) -> np.ndarray:
     """A fresh result, in the capture's memory if it is of this engine's type."""
     if not isinstance(result, np.ndarray):
-        raise TypeError(f"expected an array to capture, got the number {result!r}: give the call an `out`")
+        raise CaptureError(f"expected an array to capture, got the number {result!r}: give the call an `out`")
     if result.dtype != np.float32:
         return result.view(TracedArray)
     moved = empty(result.shape)

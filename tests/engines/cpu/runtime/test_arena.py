@@ -26,20 +26,21 @@ def test_places_of_an_arena_do_not_overlap_and_come_back(steps):
     assert own.bytes <= 2 * most + 4096 * len(steps)
     a = None
     held.clear()
-    assert own._free == [(0, 0, arena._REGION)] if own._regions else not own._free
+    assert [start for _, start, _ in own.free] == [0] * len({region for region, _, _ in own.free}), (
+        "free neighbours are one"
+    )
+    assert bool(own.free) == bool(own.bytes)
 
 
-def test_an_arena_grows(monkeypatch):
-    monkeypatch.setattr(arena, "_REGION", 1 << 16)
-    own = arena.Arena()
+def test_an_arena_grows():
+    own = arena.Arena(region=1 << 16)
     arrays = [own.empty((n,)) for n in (5000, 5000, 50_000, 5000)]
     for i, a in enumerate(arrays):
         a[:] = i
     assert [a[0] for a in arrays] == [0, 1, 2, 3]
     assert own.bytes >= sum(a.nbytes for a in arrays)
-    assert len(own._regions) == 2
     view = arrays[1][10:20]
     del arrays, a
-    assert sorted(own._free) == [(0, 0, 20480), (0, 40960, 1 << 16), (1, 0, 200704)]
+    assert own.free == [(0, 0, 20480), (0, 40960, 1 << 16), (1, 0, 200704)]
     del view
-    assert own._free == [(0, 0, 1 << 16), (1, 0, 200704)]
+    assert own.free == [(0, 0, 1 << 16), (1, 0, 200704)]

@@ -4,6 +4,7 @@ import re
 import tracemalloc
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 from engines.cpu.operation_cases import CASES, both
@@ -19,7 +20,7 @@ from refdiff.engines.cpu.runtime.memory import empty, scratch
 from refdiff.engines.cpu.runtime.shards import shards
 from refdiff.engines.cpu.runtime.traced_array import TracedArray
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
-from refdiff.random import Sequence
+from refdiff.random import Key
 
 
 def draw(rng, shape):
@@ -66,10 +67,10 @@ def test_an_operation_replayed_has_the_bits_of_one_called(use_threads, name):
 
 
 def test_every_operation_is_among_these_or_below():
-    others = {"dropout", "split", "embedding", "gelu", "time_embedding"}
+    others = {"dropout", "split", "embedding", "gelu", "time_embedding", "variational_term"}
     known = {operation for operation, *_ in CASES.values()} | others
     backwards = {name.removesuffix("_backward") for name in vars(cpu) if name.endswith("_backward")}
-    assert backwards | {"time_embedding"} == known
+    assert backwards == known
 
 
 @pytest.mark.parametrize("count", [12, 13])
@@ -89,8 +90,9 @@ def test_split_fan_out_and_time(use_threads):
 
     def f(x, t):
         (a, b), saved = cpu.split(x, 2)
-        e = cpu.time_embedding(t, 9, "adm")
-        return joined(cpu.split_backward((b, a), saved), cpu.accumulate(a, b, a), e)
+        e, saved_time = cpu.time_embedding(t, 9, "adm")
+        dt = cpu.time_embedding_backward(e, saved_time)
+        return joined(cpu.split_backward((b, a), saved), cpu.accumulate(a, b, a), e, dt)
 
     assert_same_bits(f, lambda rng: [draw(rng, (4, 6, 8)), rng.integers(1, 1000, 4)])
 
@@ -153,10 +155,15 @@ def test_the_times_of_both_engines_agree():
     t = np.array([1, 7, 1000])
     for convention in ("ddpm", "adm"):
         for channels in (4, 9, 128):
-            came = cpu.time_embedding(t, channels, convention)
+            came, saved = cpu.time_embedding(t, channels, convention)
             assert came.dtype == np.float32
-            np.testing.assert_array_equal(came, reference.time_embedding(t, channels, convention))
-            np.testing.assert_array_equal(came, cpu.time_embedding(t.tolist(), channels, convention))
+            wanted, wanted_saved = reference.time_embedding(t, channels, convention)
+            np.testing.assert_array_equal(came, wanted)
+            np.testing.assert_array_equal(came, cpu.time_embedding(t.tolist(), channels, convention)[0])
+            dy = draw(np.random.default_rng(channels), came.shape)
+            dt = cpu.time_embedding_backward(dy, saved)
+            assert dt.dtype == np.float32
+            np.testing.assert_array_equal(dt, reference.time_embedding_backward(dy, wanted_saved))
 
 
 CONFIGS = {
@@ -176,9 +183,9 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
 
     def f(x, t, wanted, step):
         own = tree_map(graph_input, p)
-        y, saved = models.forward(cpu, config, own, x, t, Sequence(0, 1 << 16, step, 5))
+        y, saved = networks.forward(cpu, config, own, x, t, Key(0, step, 5))
         loss, difference = cpu.mean_squared_error(y, wanted)
-        dx, g = models.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.once(saved))
+        dx, g = networks.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.consume(saved))
         return joined(y, loss, dx, *flatten(g).values())
 
     graph = Captured(f)

@@ -1,0 +1,248 @@
+// Sums, joins, copies, casts and dropout.
+//
+//   add            y = a + b + c + d (c, d may be null)      backward: dy to each, no kernel
+//   broadcast_add  y[n, p, c] = x[n, p, c] + e[n, c]         dx = dy,  de[n, c] = sum_p dy[n, p, c]
+//   concat         y[r] = [a[r], b[r]]                       da, db = the parts of dy, dense
+//   copy           y[r, c] = x[r, c], each with a pitch
+//   dropout        y = m x / (1 - rate), m = [u > rate]      dx = m dy / (1 - rate), m drawn again
+//
+// A thread takes PACK neighbours (16 bytes) where widths, pitches and addresses allow it, else one element. Sums are
+// float32. The sum over positions: a block takes a sample and a slice of channels, 8 threads across (128 bytes a row),
+// 64 rows at a time; rows are then added by shuffles and through shared memory, always in one order.
+//
+// Bytes: add (count + 1) n, broadcast_add 2 n, its backward n, concat and its backward 2 n, copy 2 n, dropout 2 n,
+// times sizeof(Real); the cast to and from bfloat16 6 n. Operations: dropout 10 rounds of Philox for each 4 elements,
+// each two wide products and two xors, so 10 integer instructions an element. Floor: bytes over the copy bandwidth; for
+// dropout that or the operations over the integer rate, whichever is longer.
+#include <philox.cuh>
+
+constexpr int N = PACK<Real>;
+
+__device__ __forceinline__ bool aligned(const void* p) {
+    return (size_t)p % 16 == 0;
+}
+
+__device__ __forceinline__ long long thread_index() {
+    return (long long)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+__device__ __forceinline__ float add_at(const Real* a, const Real* b, const Real* c, const Real* d, long long i) {
+    float sum = load(a + i) + load(b + i);
+    if (c) sum += load(c + i);
+    if (d) sum += load(d + i);
+    return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    add(const Real* a, const Real* b, const Real* c, const Real* d, Real* y, int n) {
+    long long i = thread_index() * N;
+    if (i + N <= n) {
+        float sum[N], v[N];
+        load_pack(a + i, sum);
+        load_pack(b + i, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) sum[j] += v[j];
+        if (c) {
+            load_pack(c + i, v);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[j] += v[j];
+        }
+        if (d) {
+            load_pack(d + i, v);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[j] += v[j];
+        }
+        store_pack(y + i, sum);
+    } else {
+        for (; i < n; i++) store(y + i, add_at(a, b, c, d, i));
+    }
+}
+
+template <int V>
+__device__ __forceinline__ void broadcast_add_of(const Real* x, const Real* e, Real* y, int n, int sample, int C) {
+    long long i = thread_index() * V;
+    if (i >= n) return;
+    float v[V], w[V];
+    load_pack(x + i, v);
+    load_pack(e + (int)i / sample * C + (int)i % C, w);
+#pragma unroll
+    for (int j = 0; j < V; j++) v[j] += w[j];
+    store_pack(y + i, v);
+}
+
+// sample: positions times C, the elements of one.
+extern "C" __global__ void __launch_bounds__(256)
+    broadcast_add(const Real* x, const Real* e, Real* y, int sample, int C, int n) {
+    if (C % N == 0)
+        broadcast_add_of<N>(x, e, y, n, sample, C);
+    else
+        broadcast_add_of<1>(x, e, y, n, sample, C);
+}
+
+constexpr int SUM_THREADS = 512;  // engines/cuda/tensor_ops.py reads it
+
+// LANES threads side by side take V channels each; 32 / LANES rows a warp.
+template <int V, int LANES>
+__device__ __forceinline__ void sum_positions(const Real* dy, Real* de, int positions, int C, float* scratch) {
+    constexpr int ROWS = SUM_THREADS / LANES, WARPS = SUM_THREADS / WARP;
+    int lane = threadIdx.x % LANES, row = threadIdx.x / LANES;
+    int c = (blockIdx.x * LANES + lane) * V;
+    dy += (size_t)blockIdx.y * positions * C;
+    float sum[V] = {};
+    if (c < C) {
+#pragma unroll 4
+        for (int p = row; p < positions; p += ROWS) {
+            float v[V];
+            load_pack(dy + (size_t)p * C + c, v);
+#pragma unroll
+            for (int j = 0; j < V; j++) sum[j] += v[j];
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+#pragma unroll
+        for (int mask = LANES; mask < WARP; mask *= 2) sum[j] += __shfl_xor_sync(ALL, sum[j], mask);
+        if (threadIdx.x % WARP < LANES) scratch[threadIdx.x / WARP * LANES * V + lane * V + j] = sum[j];
+    }
+    __syncthreads();
+    int first = blockIdx.x * LANES * V, i = threadIdx.x;
+    if (i < LANES * V && first + i < C) {
+        float total = 0;
+        for (int w = 0; w < WARPS; w++) total += scratch[w * LANES * V + i];
+        store(de + blockIdx.y * C + first + i, total);
+    }
+}
+
+// grid: (slices of 8 PACK channels, or of 32 where PACK does not divide C; samples)
+extern "C" __global__ void __launch_bounds__(SUM_THREADS)
+    broadcast_add_backward(const Real* dy, Real* de, int positions, int C) {
+    __shared__ float scratch[SUM_THREADS / WARP * 8 * 8];
+    if (C % N == 0)
+        sum_positions<N, 8>(dy, de, positions, C, scratch);
+    else
+        sum_positions<1, 32>(dy, de, positions, C, scratch);
+}
+
+template <int V>
+__device__ __forceinline__ void copy_of(const Real* x, Real* y, int rows, int width, int x_pitch, int y_pitch) {
+    long long i = thread_index() * V;
+    if (i >= (long long)rows * width) return;
+    int row = (int)i / width, c = (int)i % width;
+    float v[V];
+    load_pack(x + (size_t)row * x_pitch + c, v);
+    store_pack(y + (size_t)row * y_pitch + c, v);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    copy(const Real* x, Real* y, int rows, int width, int x_pitch, int y_pitch) {
+    if (width % N == 0 && x_pitch % N == 0 && y_pitch % N == 0 && aligned(x) && aligned(y))
+        copy_of<N>(x, y, rows, width, x_pitch, y_pitch);
+    else
+        copy_of<1>(x, y, rows, width, x_pitch, y_pitch);
+}
+
+template <int V>
+__device__ __forceinline__ void concat_of(const Real* a, const Real* b, Real* y, int A, int B, int n) {
+    long long i = thread_index() * V;
+    if (i >= n) return;
+    int row = (int)i / (A + B), c = (int)i % (A + B);
+    float v[V];
+    load_pack(c < A ? a + (size_t)row * A + c : b + (size_t)row * B + (c - A), v);
+    store_pack(y + i, v);
+}
+
+extern "C" __global__ void __launch_bounds__(256) concat(const Real* a, const Real* b, Real* y, int A, int B, int n) {
+    if (A % N == 0 && B % N == 0)
+        concat_of<N>(a, b, y, A, B, n);
+    else
+        concat_of<1>(a, b, y, A, B, n);
+}
+
+template <int V>
+__device__ __forceinline__ void concat_backward_of(const Real* dy, Real* da, Real* db, int A, int B, int n) {
+    long long i = thread_index() * V;
+    if (i >= n) return;
+    int row = (int)i / (A + B), c = (int)i % (A + B);
+    float v[V];
+    load_pack(dy + i, v);
+    store_pack(c < A ? da + (size_t)row * A + c : db + (size_t)row * B + (c - A), v);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    concat_backward(const Real* dy, Real* da, Real* db, int A, int B, int n) {
+    if (A % N == 0 && B % N == 0)
+        concat_backward_of<N>(dy, da, db, A, B, n);
+    else
+        concat_backward_of<1>(dy, da, db, A, B, n);
+}
+
+extern "C" __global__ void __launch_bounds__(256) fill(Real* y, float value, int n) {
+    long long i = thread_index() * N;
+    if (i + N <= n) {
+        float v[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = value;
+        store_pack(y + i, v);
+    } else {
+        for (; i < n; i++) store(y + i, value);
+    }
+}
+
+// From and to float32, whatever Real is.
+extern "C" __global__ void __launch_bounds__(256) from_float32(const float* x, Real* y, int n) {
+    long long i = thread_index() * N;
+    if (i + N <= n) {
+        float v[N];
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            float4 w = *(const float4*)(x + i + j);
+            v[j] = w.x, v[j + 1] = w.y, v[j + 2] = w.z, v[j + 3] = w.w;
+        }
+        store_pack(y + i, v);
+    } else {
+        for (; i < n; i++) store(y + i, x[i]);
+    }
+}
+extern "C" __global__ void __launch_bounds__(256) to_float32(const Real* x, float* y, int n) {
+    long long i = thread_index() * N;
+    if (i + N <= n) {
+        float v[N];
+        load_pack(x + i, v);
+#pragma unroll
+        for (int j = 0; j < N; j += 4) *(float4*)(y + i + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+    } else {
+        for (; i < n; i++) y[i] = load(x + i);
+    }
+}
+
+// sample: the elements of one. An element stays where its word reaches the threshold, 0 .. 2^32. A thread takes PACK
+// elements of one sample.
+extern "C" __global__ void __launch_bounds__(256)
+    dropout(const Real* x, Real* y, int samples, int sample, unsigned long long threshold, float scale,
+            Sequence sequence) {
+    int packs = (sample + N - 1) / N;
+    if (thread_index() >= (long long)samples * packs) return;
+    int place = (int)thread_index(), index = place / packs, e = place % packs * N;
+    Key key = key_of(sequence);
+    float mask[N];
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+        uint4 w = philox(key, (e + j) / 4, index);
+        mask[j] = w.x >= threshold ? scale : 0;
+        mask[j + 1] = w.y >= threshold ? scale : 0;
+        mask[j + 2] = w.z >= threshold ? scale : 0;
+        mask[j + 3] = w.w >= threshold ? scale : 0;
+    }
+    size_t at = (size_t)index * sample + e;
+    if (sample % N == 0) {
+        float v[N];
+        load_pack(x + at, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] *= mask[j];
+        store_pack(y + at, v);
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (e + j < sample) store(y + at + j, load(x + at + j) * mask[j]);
+    }
+}

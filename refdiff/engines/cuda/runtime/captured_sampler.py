@@ -1,0 +1,64 @@
+"""Sampling on the device: one step, the network and what follows it, captured as a graph and replayed for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..sampler import METHODS, SamplerState, SamplerTables, sampler_state, sampler_step
+from ..transfer import host
+from .arena import Arena
+from .capture import Captured, memory_needed
+from .context import Array, Context, use
+from .device import Device
+from .memory import require_memory
+
+__all__ = ["METHODS", "CapturedSampler", "SamplerTables"]
+
+
+class CapturedSampler:
+    """A sampler with one prediction a step (METHODS), whose coefficients are `tables`.
+
+    predict(x_t, t) -> the network's prediction: arrays of the device, x_t of dtype, (N, *shape); t (N,) int32.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        tables: SamplerTables,
+        shape: tuple[int, ...],
+        dtype: Any,
+        predict: Callable[[Array, Array], Array],
+    ) -> None:
+        self.device, self.tables, self.shape, self.dtype, self.predict = device, tables, shape, dtype, predict
+
+    def __call__(self, sample_ids: np.ndarray, seed: int = 0, every: bool = True) -> Iterator[np.ndarray | None]:
+        """x_T, then x after each step.   (len(sample_ids), *shape) float32, on the host.
+
+        every: copy each state to the host; else all but the first and the last are None, and the device need not wait.
+        DeviceError if it has too little memory for so many samples.
+        """
+
+        need = memory_needed(lambda arena: self.body(self.state(Context(arena.device, arena), sample_ids, 0)))
+        need = require_memory(self.device, need, f"{len(sample_ids)} samples at once need", "take fewer")
+        arena = Arena(self.device, need)
+        context = Context(self.device, arena)
+        state = self.state(context, sample_ids, seed)
+        yield host(state.x)
+        captured, last = Captured(context), len(self.tables.timesteps) - 1
+        for i in range(last + 1):
+            captured.run(lambda: self.body(state))
+            yield host(state.x) if every or i == last else None
+        arena.close()
+
+    def state(self, context: Context, sample_ids: np.ndarray, seed: int) -> SamplerState:
+        """The state at T."""
+        with use(context):
+            return sampler_state(self.tables, sample_ids, self.shape, seed, self.dtype)
+
+    def body(self, state: SamplerState) -> None:
+        """What one step launches."""
+        with use(state.x.context):
+            sampler_step(state, self.predict(state.input, state.t))

@@ -1,0 +1,38 @@
+"""Random numbers as operations: pure functions of a `refdiff.random.Sequence`, of its samples first .. first + n - 1.
+
+The same sequence gives the same numbers on every engine: integers and 0 or 1 to the bit, float32 to its last digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ... import random
+from ...random import Sequence, uniform_threshold
+
+__all__ = ["bernoulli", "integers", "normal", "uniform"]
+
+
+def normal(sequence: Sequence, n: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal numbers [BoxMuller], computed in float64 and cast once.   -> (n, *shape) float32."""
+    return random.normal(sequence, np.arange(n), shape)
+
+
+def uniform(sequence: Sequence, n: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Uniform on (0, 1), cast once from float64; the largest numbers round to 1.   -> (n, *shape) float32."""
+    return random.uniform(sequence, np.arange(n), shape, np.float32)
+
+
+def integers(sequence: Sequence, n: int, low: int, high: int) -> np.ndarray:
+    """Uniform integers from low to high, both included.   -> (n,) integers."""
+    return random.integers(sequence, np.arange(n), low, high)
+
+
+def bernoulli(sequence: Sequence, n: int, rate: float) -> np.ndarray:
+    """1 where a uniform number does not exceed rate in [0, 1], in exact arithmetic, else 0: where `dropout` drops.
+
+    -> (n,) integers.
+    """
+    assert 0 <= rate <= 1, f"bernoulli: expected a rate in [0, 1], got {rate}"
+    words = random.bits(sequence, np.arange(n), 1)[:, 0]
+    return (words < np.uint64(uniform_threshold(rate))).astype(np.int64)

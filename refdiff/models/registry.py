@@ -1,0 +1,92 @@
+"""Every kind of network by name, ours and a user's alike: a frozen configuration and four functions of its module.
+
+inputs(config) -> {name: Input}                               what `forward` reads of a batch; it ignores the rest
+layout(config) -> Tree of Parameter                           shapes and first values
+forward(engine, net, inputs, key=None) -> y, saved            y an array, or a dictionary of several; a key: dropout
+backward(engine, net, dy, saved, wrt=()) -> dinputs, g        of the inputs named in wrt; g has the keys of net.p
+"""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from types import ModuleType
+from typing import Any
+
+from ..random import Key
+from . import mlp, unet
+from .inference import InferenceEngine
+from .network import Batch, Input, Network, Saved
+from .trees import Tree
+
+__all__ = ["KINDS", "backward", "forward", "inputs", "kind_of", "layout", "predict", "register"]
+
+KINDS: dict[str, type] = {}
+_MODULES: dict[type, Any] = {}
+FUNCTIONS = ("inputs", "layout", "forward", "backward")
+
+
+def register(name: str, config: type, module: Any) -> None:
+    """Make a kind of network known by this name, as configurations write it: `networks.denoiser.kind = "name"`.
+
+    config: a frozen dataclass; module: anything with the four functions above. ValueError if the name is taken by another
+    configuration, or if something is missing.
+    """
+    parameters = getattr(config, "__dataclass_params__", None)
+    if not isinstance(config, type) or not is_dataclass(config) or not getattr(parameters, "frozen", False):
+        raise ValueError(f"config: expected a frozen dataclass for the network {name!r}, got {config!r}")
+    missing = [f for f in FUNCTIONS if not callable(getattr(module, f, None))]
+    if missing:
+        raise ValueError(
+            f"module: expected the functions {', '.join(FUNCTIONS)} for the network {name!r}, got none named "
+            f"{', '.join(missing)}"
+        )
+    if KINDS.get(name, config) is not config:
+        raise ValueError(f"name: expected one that no other network has, got {name!r}, which is {KINDS[name].__name__}")
+    KINDS[name], _MODULES[config] = config, module
+
+
+def kind_of(config: Any) -> str:
+    """The name under which this configuration's class is registered. ValueError if it is not."""
+    for name, known in KINDS.items():
+        if type(config) is known:
+            return name
+    raise ValueError(
+        f"config: expected one of {', '.join(c.__name__ for c in KINDS.values())}, got {type(config).__name__}; "
+        "make it known with refdiff.models.register"
+    )
+
+
+def inputs(config: Any) -> dict[str, Input]:
+    """What the network reads of a batch."""
+    return _module(config).inputs(config)
+
+
+def layout(config: Any) -> Tree:
+    """The parameters of the network, as a tree of `Parameter`."""
+    return _module(config).layout(config)
+
+
+def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:
+    """What the network says of a batch, and what its backward needs. A key switches dropout on."""
+    return _module(net.config).forward(engine, net, inputs, key)
+
+
+def predict(engine: ModuleType, net: Network, inputs: Batch) -> Any:
+    """`forward` without dropout where no `backward` follows: memory that only that would need is used again at once."""
+    return _module(net.config).forward(InferenceEngine(engine), net, inputs, None)[0]
+
+
+def backward(
+    engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Tree]:
+    """The gradients of `forward`: of the inputs named in wrt, by name, and a tree with the keys and shapes of net.p."""
+    return _module(net.config).backward(engine, net, dy, saved, wrt)
+
+
+def _module(config: Any) -> Any:
+    kind_of(config)
+    return _MODULES[type(config)]
+
+
+register("unet", unet.UNetConfig, unet)
+register("mlp", mlp.MLPConfig, mlp)

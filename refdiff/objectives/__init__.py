@@ -1,0 +1,10 @@
+"""What a run learns: objectives that several systems share, and how a user's own is made known."""
+
+from .denoising import Denoising as Denoising
+from .objective import *
+from .objective import register_objective
+from .schedule import *
+from .signal import *
+from .tables import *
+
+register_objective("denoising", Denoising)

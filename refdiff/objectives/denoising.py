@@ -1,0 +1,109 @@
+"""Denoising: the squared error of what a network says of x_t, weighted; and with a learned variance the hybrid loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from .. import models
+from ..errors import one_of
+from ..models import Batch, Tree
+from ..random import Key
+from .objective import Networks, Objective
+from .schedule import ScheduleConfig
+from .tables import WEIGHTINGS, noise_table, variational_table
+
+__all__ = ["Denoising"]
+
+
+@dataclass(frozen=True)
+class Denoising(Objective):
+    """E over t and eps of w_t |target - network(x_t, t, conditions)|^2.   [DDPM] eq. 14
+
+    schedule: of the noise. prediction: "eps", "x0", "v" or "mu", what the network says. weighting: w_t, "simple" (1), "vlb",
+    "min_snr" or "p2". variance: "fixed", or "learned": the network then says v too, and `vlb_weight` L_vlb is added, in
+    which the mean is held still [IDDPM] eq. 16; bins: levels of the data in its L_0, 0 for data that have a density.
+    encoders: ((condition, network), ...): networks that make conditions of entries and learn through them.
+    null: ((entry, value, rate), ...): so often an entry is replaced by this value, which stands for no condition [CFG].
+    """
+
+    schedule: ScheduleConfig = ScheduleConfig()
+    prediction: str = "eps"
+    weighting: str = "simple"
+    variance: str = "fixed"
+    vlb_weight: float = 1e-3
+    bins: int = 256
+    encoders: tuple[tuple[str, str], ...] = ()
+    null: tuple[tuple[str, int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("objective.prediction", self.prediction, ("eps", "x0", "v", "mu"))
+        one_of("objective.weighting", self.weighting, WEIGHTINGS)
+        one_of("objective.variance", self.variance, ("fixed", "learned"))
+        if not self.vlb_weight > 0:
+            raise ValueError(
+                f"objective.vlb_weight: expected a number above 0, the paper's is 0.001, got {self.vlb_weight}"
+            )
+        if self.bins < 0 or self.bins == 1:
+            raise ValueError(f"objective.bins: expected how many levels the data have, or 0, got {self.bins}")
+        for entry, _, rate in self.null:
+            if not 0 <= rate <= 1:
+                raise ValueError(f"objective.null: expected a rate from 0 to 1 for {entry}, got {rate}")
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network says v beside its prediction."""
+        return self.variance == "learned"
+
+    def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
+        """x_t = a x_0 + b eps, its target c x_0 + d eps, and t uniform on 1 .. T.   [DDPM] algorithm 1"""
+        x0 = data["x"]
+        n, shape = x0.shape[0], tuple(x0.shape[1:])
+        t = engine.integers(key("t"), n, 1, self.schedule.T)
+        eps = engine.normal(key("eps"), n, shape)
+        table = noise_table(self.schedule, self.prediction, self.weighting)
+        a, b, c, d, weight = engine.columns(table, t)
+        batch = data | {"x": engine.affine(a, x0, b, eps), "t": t, "target": engine.affine(c, x0, d, eps)}
+        if self.weighting != "simple":
+            batch["weight"] = weight
+        if self.learned:
+            batch["x0"] = x0
+        for entry, value, rate in self.null:
+            batch[entry] = engine.where(engine.bernoulli(key(f"null/{entry}"), n, rate), value, data[entry])
+        return batch
+
+    def loss_and_gradient(
+        self, engine: ModuleType, networks: Networks, batch: Batch, key: Key
+    ) -> tuple[dict[str, Any], dict[str, Tree]]:
+        saved: dict[str, Any] = {}
+        g: dict[str, Tree] = {}
+        for condition, name in self.encoders:
+            y, saved[name] = models.forward(engine, networks[name], batch, key.under(name))
+            batch = batch | {condition: y}
+        denoiser = networks["denoiser"]
+        y, saved["denoiser"] = models.forward(engine, denoiser, batch, key.under("denoiser"))
+        terms, dy = self._cost(engine, batch, y, 1 / key.total)
+        wrt = tuple(condition for condition, _ in self.encoders)
+        dinputs, g["denoiser"] = models.backward(engine, denoiser, dy, models.consume(saved["denoiser"]), wrt)
+        for condition, name in self.encoders:
+            _, g[name] = models.backward(engine, networks[name], dinputs[condition], models.consume(saved[name]))
+        return terms, g
+
+    def _cost(self, engine: ModuleType, batch: Batch, y: Any, share: float) -> tuple[dict[str, Any], Any]:
+        """The terms, and share times the gradient of the sum of the losses with respect to y."""
+        if not self.learned:
+            loss, saved = engine.squared_error(y, batch["target"], batch.get("weight"))
+            return {"loss": loss}, engine.squared_error_backward(share, saved)
+        (prediction, v), of_split = engine.split(y, 2)
+        simple, of_simple = engine.squared_error(prediction, batch["target"], batch.get("weight"))
+        table = variational_table(self.schedule, self.prediction, self.vlb_weight)
+        a, b, c, d, log_variance, half_gap, first, one, scale = engine.columns(table, batch["t"])
+        mean = engine.affine(a, batch["x"], b, engine.stop(prediction))
+        posterior_mean = engine.affine(c, batch["x0"], d, batch["x"])
+        vlb, of_vlb = engine.variational_term(
+            v, mean, batch["x0"], posterior_mean, log_variance, half_gap, first, self.bins or None
+        )
+        dv = engine.variational_term_backward(share * self.vlb_weight * self.schedule.T, of_vlb)
+        dy = engine.split_backward((engine.squared_error_backward(share, of_simple), dv), of_split)
+        return {"loss": engine.affine(one, simple, scale, vlb), "simple": simple, "vlb": vlb}, dy

@@ -1,0 +1,99 @@
+"""What a trained network says of x_t: a Model, `model(x_t, t) -> (prediction, v or None)`, and guidance, a Model of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import engines, models
+from ..models import Batch, Network, inputs
+from ..objectives import Denoising
+from ..process import classifier_free_guidance
+
+__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "network_function", "unconditional"]
+
+Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
+Predict: TypeAlias = Callable[[Batch], np.ndarray]
+
+
+def network_function(engine: str, network: Network, dtype: str = "float32") -> Predict:
+    """predict(batch) -> what the network says, for arrays of NumPy; the weights are put where the engine has them once."""
+    engines.check_dtype(engine, dtype)
+    name, module = engines.resolve(engine), engines.get(engine)
+    if name == "cpu":
+        from .cpu import ParallelNetwork
+
+        return ParallelNetwork(network)
+    if name == "cuda":
+        from .cuda import on_device
+
+        network = Network(network.config, on_device(network.p, dtype))
+    entries = inputs(network.config)
+
+    def predict(batch: Batch) -> np.ndarray:
+        own = {n: module.array(batch[n], dtype) if entries[n].kind == "float" else batch[n] for n in entries}
+        return module.host(models.predict(module, network, own))
+
+    return predict
+
+
+def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Model:
+    """A Model of a network that is told `conditions`, one a sample, at every t; learned: it says v beside its prediction."""
+
+    def model(x_t: Any, t: Any) -> tuple[Any, Any]:
+        y = predict({**conditions, "x": x_t, "t": np.broadcast_to(t, (len(x_t),))})
+        if not learned:
+            return y, None
+        c = x_t.shape[-1]
+        return y[..., :c], y[..., c:]
+
+    return model
+
+
+def guided(full: Model, empty: Model, scale: float) -> Model:
+    """Classifier-free guidance [CFG] eq. 6: predictions are combined, the variance is that of the conditional model."""
+
+    def model(x_t: Any, t: Any) -> tuple[Any, Any]:
+        conditional, v = full(x_t, t)
+        unconditional, _ = empty(x_t, t)
+        return classifier_free_guidance(conditional, unconditional, scale), v
+
+    return model
+
+
+def unconditional(objective: Denoising, conditions: Batch) -> Batch:
+    """The conditions with the value in place of each that stands for none."""
+    null = {entry: value for entry, value, _ in objective.null}
+    return {name: np.full_like(value, null[name]) if name in null else value for name, value in conditions.items()}
+
+
+def check_conditions(network: Network, objective: Denoising, conditions: Batch, n: int) -> Batch:
+    """Conditions for n samples, what is left out being null. ValueError for one that the network does not take, one of
+    another length, or a label that it does not know."""
+    takes = [name for name in inputs(network.config) if name not in ("x", "t")]
+    for name in conditions:
+        if name not in takes:
+            raise ValueError(
+                f"{name}: expected no such condition, since this network takes {', '.join(takes) or 'none'}, got one; "
+                "leave it out, or train a network with classes"
+            )
+    null = {entry: value for entry, value, _ in objective.null}
+    whole = {}
+    for name in takes:
+        if name not in conditions and name not in null:
+            raise ValueError(f"{name}: expected this condition, which the network takes, got none")
+        value = np.asarray(conditions.get(name, null.get(name)))
+        value = np.broadcast_to(value, (n,)) if value.ndim == 0 else value
+        if len(value) != n:
+            raise ValueError(f"{name}: expected one, or one for each of {n} samples, got {len(value)}")
+        whole[name] = value
+    if "label" in whole:
+        classes, label = network.config.classes, whole["label"]
+        if label.dtype.kind not in "iu" or label.min() < 0 or label.max() > classes:
+            raise ValueError(
+                f"label: expected integers from 0 to {classes - 1}, or {classes} for none, got {label.min()} to "
+                f"{label.max()}"
+            )
+    return whole

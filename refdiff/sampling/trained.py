@@ -1,0 +1,32 @@
+"""A trained model: what sampling and evaluation need to know of a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..models import Network
+from ..objectives import Denoising
+from .settings import SampleConfig
+
+__all__ = ["Trained"]
+
+
+class Trained(NamedTuple):
+    """networks: with their weights, "denoiser" among them; objective: what they learned; settings: how samples are drawn;
+    engine, dtype: what computes."""
+
+    networks: dict[str, Network]
+    objective: Denoising
+    settings: SampleConfig = SampleConfig()
+    engine: str = "auto"
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.networks["denoiser"].config.shape
+
+    @property
+    def classes(self) -> int:
+        """How many labels the denoiser knows; 0 if it is not told any."""
+        return getattr(self.networks["denoiser"].config, "classes", 0)

@@ -1,0 +1,54 @@
+"""Frozen networks: their weights are those of another run, and stay there; here only what they were is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Config
+from ..models import Tree, flatten, layout
+from .state import State, load_state
+
+__all__ = ["digest", "frozen_trees"]
+
+
+def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
+    """{name: weights} of the frozen networks: the moving average in their run's checkpoint, p where it has none.
+
+    The first time, their digests are put into state.digests. ValueError where a run is missing, has no such network or one
+    of another layout, or is no longer what it was.
+    """
+    trees = {}
+    for name, network in config.networks.items():
+        rule = network.rule
+        if rule.rule != "frozen":
+            continue
+        key, of = f"networks.{name}", rule.of or name
+        if not Path(rule.run).exists():
+            raise ValueError(f"{key}.run: expected the folder of a finished run, got {rule.run}, which does not exist")
+        other, saved = load_state(rule.run)
+        if of not in other.networks:
+            raise ValueError(f"{key}.of: expected a network of {rule.run} ({', '.join(other.networks)}), got {of!r}")
+        tree = saved.networks(other)[of].p
+        expected = {path: tuple(parameter.shape) for path, parameter in flatten(layout(network.model)).items()}
+        if {path: leaf.shape for path, leaf in flatten(tree).items()} != expected:
+            raise ValueError(f"{key}: expected the network {of} of {rule.run}, got a configuration of another layout")
+        now, before = digest(tree), state.digests.setdefault(name, digest(tree))
+        if now != before:
+            raise ValueError(
+                f"{key}.run: expected the weights that this run began with, digest {before[:12]}, got {now[:12]} in "
+                f"{rule.run}, which has changed since; put the former ones back, or begin anew"
+            )
+        trees[name] = tree
+    return trees
+
+
+def digest(tree: Tree) -> str:
+    """SHA-256 of names, shapes and values."""
+    h = hashlib.sha256()
+    for path, leaf in flatten(tree).items():
+        h.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
+        h.update(np.ascontiguousarray(leaf).tobytes())
+    return h.hexdigest()

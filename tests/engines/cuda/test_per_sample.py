@@ -1,0 +1,172 @@
+"""One number a sample, on the CUDA engine."""
+
+import gc
+
+import numpy as np
+import pytest
+from emulator.agreement import bound
+
+from refdiff.engines import cpu, cuda, reference
+from refdiff.engines.cuda import per_sample
+from refdiff.engines.cuda.context import Context
+from refdiff.engines.cuda.memory import Arena
+from refdiff.process import linear
+from refdiff.testing.derivatives import relative_error
+
+# Packs that fit and that do not, one sample, one element, several blocks a sample.
+SHAPES = [(3, 5), (2, 4, 4, 8), (1, 24), (7,), (2, 5, 7, 3), (2, 9001), (3, 8192)]
+
+
+def table_of(rows=51):
+    schedule = linear(rows - 1)
+    table = np.stack([np.sqrt(schedule.alpha_bar), np.sqrt(schedule.one_minus_alpha_bar), np.arange(rows)], axis=1)
+    table.flags.writeable = False
+    return table
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_squared_error(context, dtype, shape, weighted):
+    rng, n = np.random.default_rng(len(shape)), shape[0]
+    x, target = (context.array(rng.standard_normal(shape), dtype) for _ in range(2))
+    weight = context.array(rng.uniform(0.1, 3, n)) if weighted else None
+    loss, saved = cuda.squared_error(x, target, weight)
+    x64, target64, weight64 = (a and cuda.host(a).astype(np.float64) for a in (x, target, weight))
+    wanted, wanted_saved = reference.squared_error(x64, target64, weight64)
+    assert (loss.shape, loss.dtype) == ((n,), "float32")
+    assert relative_error(cuda.host(loss), wanted) <= bound("float32", x.size // n)
+    assert cuda.host(cuda.squared_error(x, target, weight)[0]).tobytes() == cuda.host(loss).tobytes()
+
+    each = rng.standard_normal(n).astype(np.float32)
+    for dloss, given in ((0.3, 0.3), (each.astype(np.float64), context.array(each))):
+        dx = cuda.squared_error_backward(given, saved)
+        assert (dx.dtype, dx.shape) == (dtype, shape)
+        wanted = reference.squared_error_backward(dloss, wanted_saved)
+        assert relative_error(cuda.host(dx).astype(np.float64), wanted) <= bound(dtype)
+
+
+def test_a_large_sample_is_shared_by_several_blocks(context):
+    cuda.squared_error(*(context.array(np.ones((2, 9001))) for _ in range(2)))
+    assert [kernel.name for kernel in context.device.launches] == ["sample_squares", "sample_means"]
+    context.device.launches.clear()
+    cuda.squared_error(*(context.array(np.ones((2, 64))) for _ in range(2)))
+    assert [kernel.name for kernel in context.device.launches] == ["sample_squares"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_affine(context, dtype, shape):
+    """In float32 to the bit; in bfloat16 the rounded sum, of coefficients that are not."""
+    rng, n = np.random.default_rng(len(shape)), shape[0]
+    (x, y), (a, b) = (
+        [context.array(rng.standard_normal(s), kind) for _ in range(2)]
+        for s, kind in ((shape, dtype), ((n,), "float32"))
+    )
+    came = cuda.affine(a, x, b, y)
+    wanted = cpu.affine(*map(cuda.host, (a, x, b, y)))
+    assert came.dtype == dtype
+    assert np.array_equal(cuda.host(came), cuda.host(context.array(wanted, dtype)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["int32", "float32"])
+def test_where(context, dtype, shape, kind):
+    rng, n = np.random.default_rng(len(shape)), shape[0]
+    condition = context.array(rng.integers(0, 2, n), kind)
+    for b_kind in (dtype, "int32"):
+        a, b = (context.array(100 * rng.standard_normal(shape), b_kind) for _ in range(2))
+        for first in (a, 7, -3):
+            came = cuda.where(condition, first, b)
+            of_host = cuda.host(a) if first is a else first
+            assert came.dtype == b_kind
+            assert np.array_equal(cuda.host(came), reference.where(cuda.host(condition), of_host, cuda.host(b)))
+    half = cuda.where(condition, -0.5, context.array(np.ones(shape), dtype))
+    assert np.array_equal(cuda.host(half), reference.where(cuda.host(condition), -0.5, np.ones(shape)))
+
+
+def test_the_parts_of_a_split_are_taken_as_they_are(context, dtype):
+    x, one = context.array(np.random.default_rng(0).standard_normal((3, 8)), dtype), context.array(np.ones(3))
+    (a, b), _ = cuda.split(x, 2)
+    left, right = np.split(cuda.host(x), 2, axis=-1)
+    assert np.array_equal(cuda.host(cuda.where(context.array([1, 0, 1], "int32"), a, b)),
+                          reference.where(np.array([1, 0, 1]), left, right))  # fmt: skip
+    assert relative_error(cuda.host(cuda.affine(one, a, one, b)), left + right) <= bound(dtype)
+    wanted, _ = reference.squared_error(left.astype(np.float64), right.astype(np.float64))
+    assert relative_error(cuda.host(cuda.squared_error(a, b)[0]), wanted) <= bound("float32", 4)
+    assert cuda.stop(a) is a
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_columns(context, on_device):
+    table, t = table_of(), np.array([1, 50, 0, 7, 7])
+    found = cuda.columns(table, context.array(t, "int32") if on_device else t)
+    for column, wanted in zip(found, reference.columns(table, t), strict=True):
+        assert (column.dtype, column.shape) == ("float32", (5,))
+        assert np.array_equal(cuda.host(column), wanted.astype(np.float32))
+
+
+def test_a_table_goes_to_the_device_once_and_leaves_with_its_object(context, monkeypatch):
+    sent = []
+    write = context.device.write
+    monkeypatch.setattr(context.device, "write", lambda pointer, a: (sent.append(a.shape), write(pointer, a)))
+    table, t = table_of(), context.array([1, 2], "int32")
+    sent.clear()
+    for _ in range(3):
+        cuda.columns(table, t)
+    assert sent == [(51, 3)]
+    cuda.columns(other := table_of(), t)
+    assert sent == [(51, 3)] * 2
+    assert len(per_sample.copies_of(context)) == 2
+    del table, other
+    gc.collect()
+    assert not per_sample.copies_of(context)
+
+
+def test_a_captured_draw_follows_t(context):
+    """Coefficients, x_t, labels that are dropped, and the loss: nothing of it comes from the host."""
+    arena, kept, table = Context(context.device, Arena(context.device, 1 << 16)), [], table_of()
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((2, 5, 4, 2)).astype(np.float32)
+    x0, eps = (arena.array(a) for a in values)
+    t, dropped = (arena.array(np.zeros(5), "int32") for _ in range(2))
+
+    def run():
+        a, b, weight = cuda.columns(table, t)
+        x_t = cuda.affine(a, x0, b, eps)
+        loss, saved = cuda.squared_error(x_t, eps, weight)
+        kept[:] = x_t, cuda.where(dropped, 10, t), loss, cuda.squared_error_backward(loss, saved)
+
+    run()
+    graph = arena.capture(run)
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        steps, yes = rng.integers(1, 51, 5).astype(np.int32), rng.integers(0, 2, 5).astype(np.int32)
+        context.device.write(t.pointer, steps)
+        context.device.write(dropped.pointer, yes)
+        graph.replay()
+        x_t, label, loss, dx = map(cuda.host, kept)
+        a, b, weight = cpu.columns(table, steps)
+        assert np.array_equal(x_t, cpu.affine(a, values[0], b, values[1]))
+        assert np.array_equal(label, np.where(yes, 10, steps))
+        wanted, saved = reference.squared_error(*(a.astype(np.float64) for a in (x_t, values[1], weight)))
+        assert relative_error(loss, wanted) <= 1e-6
+        assert relative_error(dx, reference.squared_error_backward(loss.astype(np.float64), saved)) <= 1e-6
+
+
+def test_what_does_not_fit_is_refused(context):
+    x, one = context.array(np.ones((3, 4))), context.array(np.ones(3))
+    with pytest.raises(AssertionError, match="squared_error"):
+        cuda.squared_error(x, context.array(np.ones((3, 3))))
+    with pytest.raises(AssertionError, match=r"expected float32 \(3,\)"):
+        cuda.squared_error(x, x, context.array(np.ones(4)))
+    with pytest.raises(AssertionError, match=r"expected float32 \(3,\)"):
+        cuda.affine(context.array(np.ones(3), "int32"), x, one, x)
+    with pytest.raises(AssertionError, match="affine: expected float32"):
+        cuda.affine(one, x, one, context.array(np.ones((3, 4)), "bfloat16"))
+    with pytest.raises(AssertionError, match="among int32"):
+        cuda.where(one, 0.5, context.array(np.ones(3), "int32"))
+    with pytest.raises(AssertionError, match="where"):
+        cuda.where(one, one, x)
+    with pytest.raises(AssertionError, match="read-only float64 table"):
+        cuda.columns(np.ones((3, 2)), np.array([1]))
+    with pytest.raises(AssertionError, match="expected integers from 0 to 50"):
+        cuda.columns(table_of(), np.array([51]))

@@ -1,0 +1,70 @@
+"""Random numbers as operations are those of `refdiff.random`, of the samples first .. first + n - 1."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff import random
+from refdiff.engines import reference as engine
+from refdiff.random import Sequence
+
+sequences = st.builds(
+    Sequence,
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 99),
+)
+shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+
+
+@given(sequences, st.integers(0, 9), shapes, st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**31))
+def test_the_numbers_are_those_of_the_generator(sequence, n, shape, low, width):
+    index = np.arange(n)
+    assert np.array_equal(engine.normal(sequence, n, shape), random.normal(sequence, index, shape))
+    exact = random.uniform(sequence, index, shape)
+    uniform = engine.uniform(sequence, n, shape)
+    assert np.array_equal(uniform, exact.astype(np.float32))
+    assert np.array_equal(engine.uniform(sequence, n), random.uniform(sequence, index).astype(np.float32))
+    assert engine.normal(sequence, n, shape).dtype == uniform.dtype == np.float32
+    came = engine.integers(sequence, n, low, low + width)
+    assert np.array_equal(came, random.integers(sequence, index, low, low + width))
+
+
+@given(sequences, st.integers(1, 4), st.integers(1, 9))
+def test_a_part_of_a_batch_has_the_numbers_of_its_place(sequence, first, n):
+    later = sequence._replace(first=sequence.first + first)
+    for draw in (
+        lambda key, n: engine.normal(key, n, (3,)),
+        lambda key, n: engine.uniform(key, n),
+        lambda key, n: engine.integers(key, n, 1, 1000),
+        lambda key, n: engine.bernoulli(key, n, 0.5),
+    ):
+        assert np.array_equal(draw(later, n), draw(sequence, first + n)[first:])
+
+
+@given(sequences, st.floats(0, 1), st.integers(0, 40))
+def test_bernoulli_is_decided_exactly(sequence, rate, n):
+    """Also where the rate is a number that the generator gives, which does not exceed itself."""
+    words = random.bits(sequence, np.arange(n), 1)[:, 0].tolist()
+    rates = [rate, *((word + 0.5) * 2.0**-32 for word in words[:3])]
+    for p in rates:
+        expected = [int(Fraction(2 * word + 1, 1 << 33) <= Fraction(p)) for word in words]
+        assert engine.bernoulli(sequence, n, p).tolist() == expected
+    assert not engine.bernoulli(sequence, n, 0.0).any()
+    assert engine.bernoulli(sequence, n, 1.0).all()
+
+
+@given(sequences, st.floats(0, 0.99))
+def test_bernoulli_is_what_dropout_drops(sequence, rate):
+    dropped = engine.dropout(np.ones((30, 1)), rate, sequence)[0][:, 0] == 0
+    assert np.array_equal(engine.bernoulli(sequence, 30, rate), dropped)
+
+
+def test_bernoulli_refuses_what_is_no_rate():
+    for rate in (-0.1, 1.1, float("nan")):
+        with pytest.raises(AssertionError, match="a rate in"):
+            engine.bernoulli(Sequence(0, 1), 3, rate)

@@ -1,0 +1,105 @@
+"""Prediction without gradients: the same numbers, and nothing kept of the way to them."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import networks
+import numpy as np
+import pytest
+
+from refdiff import models
+from refdiff.engines import cpu, reference
+from refdiff.engines.cpu.runtime.blocks import pool
+from refdiff.engines.cpu.runtime.memory import release
+from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
+from refdiff.models.inference import InferenceEngine, consume
+
+CONFIGS = {
+    "digits": MODELS["digits"],
+    "adm": UNetConfig(8, 3, 16, (1, 2), 1, (4,), time="adm", downsampling="pooled", dropout=0.5),
+    "mlp": MLPConfig(),
+}
+
+
+def drawn(config, dtype):
+    rng = np.random.default_rng(0)
+    p = tree_map(lambda spec: rng.standard_normal(spec.shape).astype(dtype) / 8, layout(config))
+    return p, rng.standard_normal((3, *config.shape)).astype(dtype), np.array([1, 40, 900])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("engine", "dtype"), [(reference, np.float64), (cpu, np.float32)], ids=["reference", "cpu"])
+def test_the_prediction_is_that_of_forward_to_the_bit(engine, dtype, name):
+    p, x, t = drawn(CONFIGS[name], dtype)
+    y, _ = networks.forward(engine, CONFIGS[name], p, x, t)
+    assert networks.predict(engine, CONFIGS[name], p, x, t).tobytes() == y.tobytes()
+
+
+def test_what_an_operation_saves_is_let_go():
+    class Array(np.ndarray):
+        pass
+
+    saved = np.ones(3).view(Array)
+    watched = weakref.ref(saved)
+    box = [saved]
+    del saved
+    engine = InferenceEngine(SimpleNamespace(operation=lambda x, times=1: (x * times, box.pop()), constant=lambda: "y"))
+    assert engine.operation(3, times=2) == (6, None)
+    gc.collect()
+    assert watched() is None
+    assert engine.constant() == "y"
+    assert engine.operation is engine.operation
+    with pytest.raises(AttributeError):
+        _ = engine.nothing
+
+
+def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_backward():
+    config = MODELS["digits"]
+    p, _, _ = drawn(config, np.float32)
+    x, t = np.ones((64, *config.shape), np.float32), np.full(64, 500)
+
+    def needed(f):
+        gc.collect()
+        release()
+        before = pool.bytes
+        result = f()
+        del result
+        return pool.bytes - before
+
+    assert needed(lambda: networks.predict(cpu, config, p, x, t)) < 0.6 * needed(
+        lambda: networks.forward(cpu, config, p, x, t)
+    )
+
+
+def test_what_is_read_once_is_let_go():
+    class Array(np.ndarray):
+        pass
+
+    values = [np.ones(3).view(Array) for _ in range(3)]
+    watched = [weakref.ref(a) for a in values]
+    saved = {"a": values[0], "block": {"b": values[1], "c": values[2]}}
+    values.clear()
+    taken = consume(saved)
+    assert not saved
+    assert taken["a"].sum() == 3
+    block = taken["block"]
+    assert [a() is None for a in watched] == [True, False, False]
+    assert "b" in block
+    assert block["b"].sum() == 3
+    assert [a() is None for a in watched] == [True, True, False]
+    for name in ("a", "block"):
+        with pytest.raises(KeyError):
+            taken[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_backward_reads_everything_once(name):
+    p, x, t = drawn(CONFIGS[name], np.float64)
+    y, saved = networks.forward(reference, CONFIGS[name], p, x, t)
+    dx, g = networks.backward(reference, CONFIGS[name], y, saved)
+    taken = consume(saved)
+    again, g_again = networks.backward(reference, CONFIGS[name], y, taken)
+    assert not taken
+    assert again.tobytes() == dx.tobytes()
+    assert [a.tobytes() for a in models.flatten(g_again).values()] == [a.tobytes() for a in models.flatten(g).values()]

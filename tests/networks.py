@@ -1,0 +1,23 @@
+"""A network as a function of (p, x, t), for the tests that ask for the gradients of x and p alone."""
+
+
+from refdiff import models
+
+
+def _inputs(config, x, t):
+    """With a label that follows from t, none among them, where the network is told one."""
+    return {"x": x, "t": t} | ({"label": t % (config.classes + 1)} if config.classes else {})
+
+
+def forward(engine, config, p, x, t, key=None):
+    return models.forward(engine, models.Network(config, p), _inputs(config, x, t), key)
+
+
+def predict(engine, config, p, x, t):
+    return models.predict(engine, models.Network(config, p), _inputs(config, x, t))
+
+
+def backward(engine, config, dy, saved, needs_dx=True):
+    """-> dx, None unless needs_dx, and the gradients of p."""
+    dinputs, g = models.backward(engine, models.Network(config, {}), dy, saved, ("x",) if needs_dx else ())
+    return dinputs.get("x"), g
