@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from refdiff.training.step import train_step
 
 from benchmarks.peers.refdiff_cuda import open_device
 from refdiff.config import Config
@@ -19,7 +20,6 @@ from refdiff.data import load
 from refdiff.models import flatten
 from refdiff.training import State
 from refdiff.training.loop import batch_indices
-from refdiff.training.step import train_step
 from refdiff.training.trainers.cuda import CUDATrainer
 
 CLOSE = 1e-3  # of losses, relative

@@ -31,7 +31,7 @@ from refdiff.config import PRESETS
 from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
 from refdiff.engines.cuda.convolution import conv2d_dx
-from refdiff.engines.cuda.linear import linear_dx
+from refdiff.engines.cuda.linear_ops import linear_dx
 from refdiff.engines.cuda.noise import normal
 from refdiff.engines.cuda.product import TILES, Tile, chosen_by, guess, split, usual_split
 from refdiff.engines.cuda.runtime.arena import Arena

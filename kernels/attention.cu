@@ -35,7 +35,7 @@ constexpr int KEYS_BLOCKS = HEAD <= 64 ? 4 : 2;
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64, and all rows of a block's tile are written.
 // scale: log2(e) / sqrt(d). vector: d, all pitches and addresses are multiples of 8 elements.
 extern "C" __global__ void __launch_bounds__(Forward::THREADS, FORWARD_BLOCKS)
-    attention(Attention given) {
+    attention(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     bool vector = given.vector;
     float scale = given.scale;
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(Forward::THREADS, FORWARD_BLOCKS)
 
 // delta (N, heads, stride), written here for attention_backward_keys.
 extern "C" __global__ void __launch_bounds__(Queries::THREADS, QUERIES_BLOCKS)
-    attention_backward_queries(Attention given) {
+    attention_backward_queries(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     bool vector = given.vector;
     float scale = given.scale;
@@ -178,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(Queries::THREADS, QUERIES_BLOCKS)
 // Here rows are keys and columns queries: what the header calls z, p, dp and dz stands transposed. A query that is not
 // there has q = dy = 0 and a finite lse, and so adds nothing.
 extern "C" __global__ void __launch_bounds__(Keys::THREADS, KEYS_BLOCKS)
-    attention_backward_keys(Attention given) {
+    attention_backward_keys(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     bool vector = given.vector;
     float scale = given.scale;

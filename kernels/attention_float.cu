@@ -20,7 +20,7 @@
 #define HEAD 64
 #endif
 
-constexpr int ROWS = 64;      // engines/cuda/attention.py reads these three
+constexpr int ROWS = 64;      // engines/cuda/attention_ops.py reads these three
 constexpr int CHUNK = 32;     // columns at a time
 constexpr int THREADS = 256;  // of a block
 constexpr int STRIDE = ROWS + 4;
@@ -137,7 +137,7 @@ __device__ __forceinline__ float row_max(float x) {
 
 // lse (N, heads, stride): stride is S rounded up to a multiple of 64. scale: 1 / sqrt(d).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention(Attention given) {
+    attention(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
@@ -182,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
 // delta (N, heads, stride), written here for attention_backward_keys.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_backward_queries(Attention given) {
+    attention_backward_queries(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];
@@ -224,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 // Here rows are keys and columns queries: what the header calls z, p, dp and dz stands transposed. A query that is not
 // there has q = dy = 0 and a finite lse, and so adds nothing.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    attention_backward_keys(Attention given) {
+    attention_backward_keys(PARAM Attention given) {
     int S = given.S, L = given.L, d = given.d;
     float scale = given.scale;
     __align__(16) __shared__ float s[CHUNK * STRIDE], t[CHUNK * STRIDE], p[ROWS * STRIDE];

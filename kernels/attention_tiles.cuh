@@ -6,7 +6,7 @@
 #define HEAD 64
 #endif
 
-// How the kernels for y, dq, dk and dv cut their work, by the largest HEAD. engines/cuda/attention.py reads this table.
+// How the kernels for y, dq, dk and dv cut their work, by the largest HEAD. engines/cuda/attention_ops.py reads the table.
 struct Cut {
     int warps;   // of a block
     int bands;   // of 16 rows, in a warp

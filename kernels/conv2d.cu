@@ -120,7 +120,7 @@ struct Taps {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    conv2d(const Real* x, const Real* weight, const float* bias, Real* y, Convolution of) {
+    conv2d(const Real* x, const Real* weight, const float* bias, Real* y, PARAM Convolution of) {
     int out = of.C_out, pixels = of.images * of.out_height * of.out_width, terms = of.kh * of.kw * of.C_in;
     int m = corner(out).m, n = corner(out).n;
     Windows<true> a(x, of.images, of.C_in, rows_seen(of), columns_seen(of));
@@ -148,7 +148,7 @@ struct Residue {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    conv2d_dx(const Real* dy, const Real* weight, Real* dx, Convolution of) {
+    conv2d_dx(const Real* dy, const Real* weight, Real* dx, PARAM Convolution of) {
     int in = of.C_in, height = of.height, width = of.width, stride = of.stride;
     Residue v((int)blockIdx.z / stride, height, of.out_height, of.kh, stride, of.padding);
     Residue u((int)blockIdx.z % stride, width, of.out_width, of.kw, stride, of.padding);
@@ -170,7 +170,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
 // Part blockIdx.y of the pixels, into a dW and db of its own.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    conv2d_dweight(const Real* x, const Real* dy, float* dweight, float* dbias, Convolution of, Split split) {
+    conv2d_dweight(const Real* x, const Real* dy, float* dweight, float* dbias, PARAM Convolution of,
+                   PARAM Split split) {
     int out = of.C_out, pixels = of.images * of.out_height * of.out_width, rows = of.kh * of.kw * of.C_in;
     int m = corner(out).m, n = corner(out).n;
     int first = blockIdx.y * split.each, last = min(first + split.each, pixels);

@@ -9,6 +9,10 @@ typedef bf16 Real;
 typedef float Real;
 #endif
 
+// A struct that a kernel is given by value, read from where the launch puts it when a field is needed, and not as a
+// whole into registers at the beginning, where layer_norm_backward would spill.
+#define PARAM const __grid_constant__
+
 // Rows of an array that lie `pitch` elements apart, as the parts of a split do.
 template <class T>
 struct Pitched {

@@ -92,7 +92,7 @@ __device__ __forceinline__ float slope(float z) {
 // partial: mean and M2 = sum (x - mean)^2 of a group in a chunk.
 // Shared: mean and M2 of each channel (2 C floats), then scratch of merge_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    group_statistics(GroupNorm of) {
+    group_statistics(PARAM GroupNorm of) {
     int P = of.P, C = of.C, G = of.G;
     float* mean = (float*)dynamic_shared();
     float* M2 = mean + C;
@@ -168,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // y; mean and rsd = 1 / sd (N, G), which the first chunk of a sample writes. Shared: G float2.
 extern "C" __global__ void __launch_bounds__(256)
-    group_norm(GroupNorm of) {
+    group_norm(PARAM GroupNorm of) {
     int P = of.P, C = of.C, G = of.G, chunks = of.chunks, rows = of.rows;
     float2* group = (float2*)dynamic_shared();  // mean, 1 / sd
     Tile t = tile_of(C);
@@ -223,7 +223,7 @@ constexpr int PAIRS = 2;  // rows of dy and x that a thread has under way in the
 // channel: A and B in a chunk; partial: sum a dz and sum a dz u of a group in a chunk.
 // Shared: the two sums of each channel (2 C floats), then scratch of add_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    group_sums(GroupNorm of) {
+    group_sums(PARAM GroupNorm of) {
     int P = of.P, C = of.C, G = of.G;
     float* first = (float*)dynamic_shared();
     float* second = first + C;
@@ -281,10 +281,10 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// The first ceil(C / TOTAL_CHANNELS) blocks: dweight, dbias. With ADAPTIVE the next ceil(N C / threads): dscale, dshift, an
-// element a thread. The others: dx. Shared: G float4, and two floats a thread.
+// The first ceil(C / TOTAL_CHANNELS) blocks: dweight, dbias. With ADAPTIVE the next ceil(N C / threads): dscale,
+// dshift, an element a thread. The others: dx. Shared: G float4, and two floats a thread.
 extern "C" __global__ void __launch_bounds__(256)
-    group_norm_backward(GroupNorm of) {
+    group_norm_backward(PARAM GroupNorm of) {
     int N = of.N, P = of.P, C = of.C, G = of.G, chunks = of.chunks;
     int block = blockIdx.x, size = C / G, totals = (C + TOTAL_CHANNELS - 1) / TOTAL_CHANNELS;
     if (block < totals) {

@@ -22,7 +22,7 @@ struct LayerNorm {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-    layer_norm(LayerNorm of) {
+    layer_norm(PARAM LayerNorm of) {
     int C = of.C;
     const float *weight = of.weight, *bias = of.bias;
     int row = blockIdx.x * (MAX_THREADS / WARP) + (int)threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // Shared: mean, 1 / sd, mean(dxhat), mean(dxhat xhat) of each row (`each` float4), then scratch of add_rows.
 extern "C" __global__ void __launch_bounds__(256)
-    layer_norm_backward(LayerNorm of) {
+    layer_norm_backward(PARAM LayerNorm of) {
     int C = of.C, each = of.each;
     const float* weight = of.weight;
     float4* row = (float4*)dynamic_shared();

@@ -17,7 +17,7 @@ struct Linear {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear(Pitched<const Real> x, const Real* weight, const float* bias, Real* y, Linear sizes) {
+    linear(PARAM Pitched<const Real> x, const Real* weight, const float* bias, Real* y, PARAM Linear sizes) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(out).m, n = corner(out).n;
     Matrix<true> a{x.data, rows, in, x.pitch};
@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear_dx(Pitched<const Real> dy, const Real* weight, Real* dx, Linear sizes) {
+    linear_dx(PARAM Pitched<const Real> dy, const Real* weight, Real* dx, PARAM Linear sizes) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(in).m, n = corner(in).n;
     Matrix<true> a{dy.data, rows, out, dy.pitch};
@@ -45,7 +45,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
 // Part blockIdx.y of the rows, into a dW and db of its own.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) linear_dweight(
-    Pitched<const Real> x, Pitched<const Real> dy, float* dweight, float* dbias, Linear sizes, Split split
+    PARAM Pitched<const Real> x, PARAM Pitched<const Real> dy, float* dweight, float* dbias, PARAM Linear sizes,
+    PARAM Split split
 ) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(out).m, n = corner(out).n;

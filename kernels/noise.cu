@@ -9,13 +9,13 @@
 // `diffuse_batch` it works out t_n itself, ten rounds more, rather than wait for another kernel.
 //
 // Bytes an element: normal sizeof(Real), diffuse_batch 4 + 2 sizeof(Real). Operations: 10 integer ones an element for
-// Philox, and in float64 a logarithm, a root, a sine and a cosine for each pair. Floor: the bytes over the copy bandwidth, or
-// the operations over the float64 rate, whichever is longer.
+// Philox, and in float64 a logarithm, a root, a sine and a cosine for each pair. Floor: the bytes over the copy
+// bandwidth, or the operations over the float64 rate, whichever is longer.
 #include <philox.cuh>
 
 // sample_ids: of the samples, or null for 0 .. samples - 1. count: elements of one.
 extern "C" __global__ void __launch_bounds__(256)
-    normal(const int* sample_ids, Real* y, int samples, int count, Sequence sequence) {
+    normal(const int* sample_ids, Real* y, int samples, int count, PARAM Sequence sequence) {
     Place at = place_of(samples, count);
     if (!at.inside) return;
     float z[4];
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    integers(const int* sample_ids, int* y, int samples, int low, unsigned long long range, Sequence sequence) {
+    integers(const int* sample_ids, int* y, int samples, int low, unsigned long long range, PARAM Sequence sequence) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= samples) return;
     uint4 words = philox(key_of(sequence), 0, sample_ids ? sample_ids[i] : i);
@@ -41,8 +41,7 @@ struct DiffuseBatch {
     Sequence time, noise;
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    diffuse_batch(DiffuseBatch of) {
+extern "C" __global__ void __launch_bounds__(256) diffuse_batch(PARAM DiffuseBatch of) {
     Place at = place_of(of.samples, of.count);
     if (!at.inside) return;
     int t = 1 + below(philox(key_of(of.time), 0, at.sample).x, of.T);

@@ -39,14 +39,14 @@ struct alignas(16) Scalars {
 
 // What they follow from.
 struct StepSettings {
-    double peak, max_norm, beta1, beta2, ema_decay;  // peak: the largest rate; max_norm: the norm to clip to, 0 for none
+    double peak, max_norm, beta1, beta2, ema_decay;  // peak: the largest rate; max_norm: to clip to, 0 for none
     int warmup, steps, constant;                     // constant: no decay of the rate
 };
 
 // One block. loss may be null.
 extern "C" __global__ void __launch_bounds__(256)
     step_scalars(const float* partial, int count, const float* loss, const int* step_at, Scalars* out, int* bad,
-                 StepSettings with) {
+                 PARAM StepSettings with) {
     __shared__ float scratch[256 / WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
@@ -95,7 +95,7 @@ __device__ __forceinline__ void step_of(float& p, float g, float& m, float& v, f
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    adamw(Parameters of, const Scalars* scalars, Coefficients with) {
+    adamw(PARAM Parameters of, const Scalars* scalars, PARAM Coefficients with) {
     Scalars now = *scalars;
     float *p = of.p, *m = of.m, *v = of.v, *ema = of.ema;
     const float* g = of.g;
@@ -129,5 +129,6 @@ extern "C" __global__ void __launch_bounds__(256) copy_segments(const CopySegmen
     CopySegment segment = table[blockIdx.x];
     int i = threadIdx.x * 4;
     for (; i + 4 <= segment.count; i += blockDim.x * 4) *(float4*)(segment.to + i) = *(const float4*)(segment.from + i);
-    for (int j = (int)segment.count / 4 * 4 + threadIdx.x; j < segment.count; j += blockDim.x) segment.to[j] = segment.from[j];
+    i = (int)segment.count / 4 * 4 + threadIdx.x;
+    for (; i < segment.count; i += blockDim.x) segment.to[i] = segment.from[i];
 }

@@ -4,8 +4,8 @@
 #pragma once
 #include <device.cuh>
 
-// As refdiff.random.Sequence. What changes between launches of one captured graph lies in device memory: a step (first) at
-// step_at (first_at), if that is not null.
+// As refdiff.random.Sequence. What changes between launches of one captured graph lies in device memory: a step (first)
+// at step_at (first_at), if that is not null.
 struct Sequence {
     unsigned low, high, stream, step, first;  // low, high: halves of the seed
     const int *step_at, *first_at;

@@ -1,7 +1,7 @@
 // Random numbers, pure functions of a sequence: those of the samples first .. first + samples - 1.
 //
 //   normal      y[n, e] ~ N(0, 1)                     uniform     y[n, e] uniform on (0, 1)
-//   integers    y[n] on low .. low + range - 1        bernoulli   y[n] = 1 where the word of n is below `least`, else 0
+//   integers    y[n] on low .. low + range - 1        bernoulli   y[n] = 1 where the word of n is below `threshold`, else 0
 //
 // The numbers of refdiff/random.py: Philox [Philox], Box and Muller [BoxMuller] in float64. Step and first sample may lie
 // in device memory, so that a captured step draws anew. A thread takes four elements of one sample, the words of one
@@ -9,45 +9,36 @@
 // root, a sine and a cosine in float64. Floor: bytes over the copy bandwidth, or operations over the float64 rate.
 #include <philox.cuh>
 
-// The number of a sample: `first_at`, if it is not null, is where the first one's is.
-__device__ __forceinline__ unsigned number_of(const int* first_at, int first, int sample) {
-    return (unsigned)(first_at ? *first_at : first) + sample;
-}
-
 extern "C" __global__ void __launch_bounds__(256)
-    normal(float* y, int samples, int count, unsigned low, unsigned high, unsigned stream, const int* step_at, int step,
-           const int* first_at, int first) {
+    normal(float* y, int samples, int count, PARAM Sequence sequence) {
     Place at = place_of(samples, count);
     if (!at.inside) return;
     float z[4];
-    normal4(key_of(low, high, stream, step_at, step), at.e / 4, number_of(first_at, first, at.sample), z);
+    normal4(key_of(sequence), at.e / 4, at.sample, z);
     put4(y + (size_t)at.sample * count + at.e, z, at);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    uniform(float* y, int samples, int count, unsigned low, unsigned high, unsigned stream, const int* step_at, int step,
-            const int* first_at, int first) {
+    uniform(float* y, int samples, int count, PARAM Sequence sequence) {
     Place at = place_of(samples, count);
     if (!at.inside) return;
-    uint4 w = philox(key_of(low, high, stream, step_at, step), at.e / 4, number_of(first_at, first, at.sample));
+    uint4 w = philox(key_of(sequence), at.e / 4, at.sample);
     float u[4] = {(float)unit(w.x), (float)unit(w.y), (float)unit(w.z), (float)unit(w.w)};
     put4(y + (size_t)at.sample * count + at.e, u, at);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    integers(int* y, int samples, int least, unsigned long long range, unsigned low, unsigned high, unsigned stream,
-             const int* step_at, int step, const int* first_at, int first) {
+    integers(int* y, int samples, int low, unsigned long long range, PARAM Sequence sequence) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= samples) return;
-    uint4 w = philox(key_of(low, high, stream, step_at, step), 0, number_of(first_at, first, i));
-    y[i] = (int)((unsigned)least + below(w.x, range));
+    uint4 w = philox(key_of(sequence), 0, i);
+    y[i] = (int)((unsigned)low + below(w.x, range));
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    bernoulli(int* y, int samples, unsigned long long least, unsigned low, unsigned high, unsigned stream,
-              const int* step_at, int step, const int* first_at, int first) {
+    bernoulli(int* y, int samples, unsigned long long threshold, PARAM Sequence sequence) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= samples) return;
-    uint4 w = philox(key_of(low, high, stream, step_at, step), 0, number_of(first_at, first, i));
-    y[i] = w.x < least;
+    uint4 w = philox(key_of(sequence), 0, i);
+    y[i] = w.x < threshold;
 }

@@ -8,8 +8,8 @@
 // row nothing is written. z is drawn from the sequence (seed, the stream STEP, t of the row), sample by sample.
 //
 // A thread takes four elements of one sample and writes in place what it alone has read. Bytes an element: x 8, y
-// sizeof(Real), the network's next input in bfloat16 2, x0_hat 8 where the next step needs it. Operations as in noise.cu where s is
-// not 0. Floor: the bytes over the copy bandwidth.
+// sizeof(Real), the network's next input in bfloat16 2, x0_hat 8 where the next step needs it. Operations as in noise.cu
+// where s is not 0. Floor: the bytes over the copy bandwidth.
 #include <philox.cuh>
 
 struct alignas(16) Row {
@@ -29,8 +29,7 @@ struct SamplerStep {
     Sequence noise;  // its step is t of the row
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    sampler_step(SamplerStep of) {
+extern "C" __global__ void __launch_bounds__(256) sampler_step(PARAM SamplerStep of) {
     int step = *of.counter;
     Place at = place_of(of.samples, of.count);
     if (!at.inside || step < 0 || step >= of.rows) return;

@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(256) to_float32(const Real* x, floa
 // elements of one sample.
 extern "C" __global__ void __launch_bounds__(256)
     dropout(const Real* x, Real* y, int samples, int sample, unsigned long long threshold, float scale,
-            Sequence sequence) {
+            PARAM Sequence sequence) {
     int packs = (sample + N - 1) / N;
     if (thread_index() >= (long long)samples * packs) return;
     int place = (int)thread_index(), index = place / packs, e = place % packs * N;

@@ -89,31 +89,38 @@ __device__ __forceinline__ float exp_beyond_linear(float d) {
     return 0.5f * d * d * series;
 }
 
-// grid: samples * parts blocks. log_variance, half_gap, first (samples,); scale: 1 / (count log 2). v and what follows it
-// (samples, count) -> slope (samples, count), out (samples,) or partial sums (samples, parts).
-extern "C" __global__ void __launch_bounds__(256, 2)
-    variational_term(const Real* v, const float* mean, const float* x0, const float* posterior_mean,
-                     const float* log_variance, const float* half_gap, const float* first, float* slope, float* out,
-                     int bins, int count, int parts, float scale) {
+// v, mean, x0, posterior_mean, slope (samples, count); log_variance, half_gap, first (samples,); out (samples,), or
+// partial sums (samples, parts).
+struct VariationalTerm {
+    const Real* v;
+    const float *mean, *x0, *posterior_mean, *log_variance, *half_gap, *first;
+    float *slope, *out;
+    int bins, count, parts;
+    float scale;  // 1 / (count log 2)
+};
+
+// grid: samples * parts blocks.
+extern "C" __global__ void __launch_bounds__(256, 2) variational_term(PARAM VariationalTerm of) {
     __shared__ float scratch[8];
+    int count = of.count, parts = of.parts;
     int sample = blockIdx.x / parts, thread = blockIdx.x % parts * blockDim.x + threadIdx.x;
-    float before = log_variance[sample], gap = half_gap[sample], r = expf(-0.5f * before), sum = 0;
-    bool at_first = first[sample] != 0;
+    float before = of.log_variance[sample], gap = of.half_gap[sample], r = expf(-0.5f * before), sum = 0;
+    bool at_first = of.first[sample] != 0;
     for (int e = thread; e < count; e += parts * blockDim.x) {
         size_t i = (size_t)sample * count + e;
-        float m = mean[i], term, by_l;
+        float m = of.mean[i], term, by_l;
         if (at_first) {
-            Mass mass = decoder(x0[i], m, before + (1 + (double)load(v + i)) * gap, bins);
+            Mass mass = decoder(of.x0[i], m, before + (1 + (double)load(of.v + i)) * gap, of.bins);
             term = (float)-mass.log, by_l = (float)(-0.5 * mass.spread);
         } else {
-            float d = (1 + load(v + i)) * gap, away = (posterior_mean[i] - m) * r, square = away * away * expf(-d);
+            float d = (1 + load(of.v + i)) * gap, away = (of.posterior_mean[i] - m) * r, square = away * away * expf(-d);
             term = 0.5f * (exp_beyond_linear(-d) + square), by_l = -0.5f * (expm1f(-d) + square);
         }
         sum += term;
-        slope[i] = by_l * gap * scale;
+        of.slope[i] = by_l * gap * of.scale;
     }
     sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) out[blockIdx.x] = parts > 1 ? sum : scale * sum;
+    if (threadIdx.x == 0) of.out[blockIdx.x] = parts > 1 ? sum : of.scale * sum;
 }
 
 // dterm (samples,), or null where factor is what all have.

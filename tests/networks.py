@@ -1,6 +1,5 @@
 """A network as a function of (p, x, t), for the tests that ask for the gradients of x and p alone."""
 
-
 from refdiff import models
 
 

@@ -11,7 +11,7 @@ from refdiff import DoubtWarning, TrainingError
 from refdiff.divergence import Overflows
 from refdiff.engines.cpu.runtime.thread_pool import parallel_for
 from refdiff.sampling import sample
-from refdiff.training import State, train, trained
+from refdiff.training import State, train
 from refdiff.training.trainers.cpu import CPUTrainer
 
 

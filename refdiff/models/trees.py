@@ -7,7 +7,12 @@ from typing import Any, TypeAlias
 
 Tree: TypeAlias = dict[str, Any]
 
-__all__ = ["Tree", "flatten", "leaves", "tree_map", "unflatten"]
+__all__ = ["Tree", "add", "flatten", "leaves", "tree_map", "unflatten"]
+
+
+def add(engine: Any, a: Tree, b: Tree) -> Tree:
+    """The sum of two trees of gradients, by the engine's operation: of a network that was used twice."""
+    return tree_map(engine.accumulate, a, b)
 
 
 def leaves(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

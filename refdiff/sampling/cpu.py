@@ -11,7 +11,6 @@ from ..engines import cpu
 from ..engines.cpu.runtime.captured import Captured
 from ..engines.cpu.runtime.data_parallel import DataParallel, ShardWorker
 from ..engines.cpu.runtime.shared_memory import SharedMemory
-from ..engines.cpu.winograd import generation
 from ..models import Batch, Network
 from ..models.packing import Packing
 
@@ -25,7 +24,7 @@ class PredictionWorker(ShardWorker):
         super().__init__(buffers)
         self.entries = models.inputs(config)
         self._network = Network(config, Packing.of(models.layout(config)).unpack(buffers["p"]))
-        self._predict = Captured(self._plain, after=3, state=generation)
+        self._predict = Captured(self._plain, after=3, state=cpu.generation)
 
     def predict(self, shards: int, *arrays: np.ndarray) -> np.ndarray:
         """The network's prediction for this many shards.   arrays (N, ...), in the order of the network's inputs."""

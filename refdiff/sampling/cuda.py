@@ -7,20 +7,31 @@ from collections.abc import Iterator
 import numpy as np
 
 from .. import models
-from ..config import Config, SampleConfig
 from ..engines import cuda
 from ..engines.cuda.runtime.captured_sampler import METHODS, CapturedSampler, SamplerTables
+from ..engines.cuda.runtime.context import Array
 from ..engines.cuda.runtime.device import Device
-from ..models import Tree, tree_map
+from ..models import Batch, Network, Tree, tree_map
 from ..process import SPACINGS, Schedule, convert, eps_from_x0
-from .run import walk
+from .denoisers import unconditional
+from .methods import choose_sampler
+from .settings import SampleConfig
+from .trained import Trained
 
-__all__ = ["METHODS", "CUDASampler", "on_device", "tables"]
+__all__ = ["METHODS", "CUDASampler", "on_device", "supports", "tables"]
 
 
 def on_device(p: Tree, dtype: str) -> Tree:
     """Weights from the host as the engine wants them: those of two and more dimensions as dtype, vectors as float32."""
     return tree_map(lambda a: cuda.array(a, dtype if np.ndim(a) > 1 else "float32"), p)
+
+
+def supports(trained: Trained) -> bool:
+    """Whether the settings ask for a sampler that is captured: one prediction a step, a fixed variance, x0_hat held within
+    [-1, 1] or not at all."""
+    s = trained.settings
+    learned = s.method == "ancestral" and s.variance == "learned"
+    return s.method in METHODS and s.threshold != "dynamic" and not learned
 
 
 def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:
@@ -40,37 +51,66 @@ def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") 
         return given[-1], eps_from_x0(schedule, x, t, of_x0)
 
     timesteps = SPACINGS[settings.spacing](schedule, settings.steps).tolist()
-    trajectory = walk(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
+    trajectory = choose_sampler(schedule, settings, predict, of_x.copy(), timesteps, lambda t: of_z)
     rows = []
     for t, (_, now) in zip(timesteps[::-1], trajectory, strict=True):
         conversion = convert(schedule, np.array([1.0, 0.0]), t, np.array([0.0, 1.0]), prediction, "x0")
         rows.append([*conversion, *now, 0, 0])
         now[:] = of_x
-    return SamplerTables(np.array(rows, np.float32), np.array(timesteps[::-1], np.int32), bool(settings.clip))
+    held = settings.threshold == "static"
+    return SamplerTables(np.array(rows, np.float32), np.array(timesteps[::-1], np.int32), held)
 
 
 class CUDASampler:
-    """`trajectory` on the CUDA engine, for the samplers with one prediction a step (METHODS).
+    """`trajectory` on the CUDA engine, for what `supports` allows.
 
     The weights go to the device once. device: the first GPU unless given. DeviceError if it has too little memory.
     """
 
-    def __init__(self, config: Config, p: Tree, device: Device | None = None) -> None:
-        self.T, model = config.schedule.T, config.model
+    def __init__(self, trained: Trained, device: Device | None = None) -> None:
+        self.trained, objective = trained, trained.objective
         device = device or cuda.current().device
+        denoiser = trained.networks["denoiser"]
         with cuda.use(cuda.Context(device)):
-            weights = on_device(p, config.dtype)
-        self.captured = CapturedSampler(
-            device, tables(config.schedule.build(), config.sample, config.train.prediction), model.shape, config.dtype,
-            lambda x_t, t: models.predict(cuda, model, weights, x_t, t),
-        )  # fmt: skip
+            self.network = Network(denoiser.config, on_device(denoiser.p, trained.dtype))
+        rows = tables(objective.schedule.build(), trained.settings, objective.prediction)
+        self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict)
+
+    def predict(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
+        """The prediction, guided where the conditions hold what stands for none too, as `empty NAME`."""
+        full = {name: a for name, a in conditions.items() if " " not in name}
+        y = self._say(x_t, t, full)
+        if "guide a" not in conditions:
+            return y
+        empty = {name: conditions.get(f"empty {name}", a) for name, a in full.items() if not name.startswith("guide")}
+        return cuda.affine(conditions["guide a"], self._say(x_t, t, empty), conditions["guide b"], y)
+
+    def _say(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
+        y = models.predict(cuda, self.network, {**conditions, "x": x_t, "t": t})
+        if self.trained.objective.learned:
+            (y, _), _ = cuda.split(y, 2)
+            y = cuda.dense(y)
+        return y
 
     def __call__(
-        self, sample_ids: np.ndarray, seed: int = 0, every: bool = True
+        self, sample_ids: np.ndarray, seed: int, conditions: Batch, every: bool = True
     ) -> Iterator[tuple[int, np.ndarray | None]]:
         """(t, x_t) from (T, noise) to (0, samples).   x_t (len(sample_ids), ...) float32, on the host.
 
-        every: copy each state to the host; else all but the first and the last are None, and the device need not wait.
+        conditions: as `check_conditions` gives them. every: copy each state to the host; else all but the first and the last
+        are None, and the device need not wait.
         """
+        scale, arrays = self.trained.settings.guidance, {name: _narrow(a) for name, a in conditions.items()}
+        if scale != 1 and conditions:
+            n = len(sample_ids)
+            for name, a in unconditional(self.trained.objective, conditions).items():
+                arrays[f"empty {name}"] = _narrow(a)
+            arrays["guide a"], arrays["guide b"] = np.full(n, 1 - scale, np.float32), np.full(n, scale, np.float32)
         timesteps = self.captured.tables.timesteps[1:].tolist()
-        yield from zip([self.T, *timesteps, 0], self.captured(sample_ids, seed, every), strict=True)
+        states = self.captured(sample_ids, seed, every, arrays)
+        yield from zip([self.trained.objective.schedule.T, *timesteps, 0], states, strict=True)
+
+
+def _narrow(a: np.ndarray) -> np.ndarray:
+    """As the device holds it: float32 or int32."""
+    return a.astype(np.float32 if a.dtype.kind == "f" else np.int32)

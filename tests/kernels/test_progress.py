@@ -2,6 +2,7 @@
 third on. And what docs/kernels.md says: its example runs, its mistakes are caught, its counts are the counts."""
 
 import re
+import sys
 from pathlib import Path
 
 import emulator.device
@@ -119,7 +120,7 @@ def test_the_example_of_the_guide(guide, monkeypatch, dtype, seed):
     monkeypatch.setattr(emulator.device, "KERNELS", guide)
     of_reference, of_engine, of_tests = code("python")
     for engine, text in ((reference, of_reference), (cuda, of_engine)):
-        names = {**vars(engine.structure), "Array": Array}
+        names = {**vars(sys.modules[engine.add.__module__]), "Array": Array}
         exec(text, names)
         for name in ("scale_add", "scale_add_backward"):
             monkeypatch.setattr(engine, name, names[name], raising=False)

@@ -96,9 +96,7 @@ def test_a_key_changes_nothing(drawn):
     """It has no dropout; the key is taken so that both networks are called alike."""
     config = MLPConfig(width=8)
     p, x, t = case(drawn, config, 0)
-    with_key, without = (
-        networks.forward(engine, config, p, x, t, key)[0] for key in (Key(0), None)
-    )
+    with_key, without = (networks.forward(engine, config, p, x, t, key)[0] for key in (Key(0), None))
     assert np.array_equal(with_key, without)
 
 

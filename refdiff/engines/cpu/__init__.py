@@ -30,3 +30,4 @@ from .runtime.traced_array import graph_input as graph_input
 from .tensor_ops import *
 from .variational import *
 from .winograd import forget_weights as forget_weights
+from .winograd import generation as generation

@@ -8,11 +8,12 @@ from inspect import isfunction
 
 from .. import reference
 from .activation import *
-from .attention import *
+from .attention_ops import *
 from .convolution import *
-from .embedding import *
-from .linear import *
+from .embedding_ops import *
+from .linear_ops import *
 from .loss import *
+from .noise import diffuse_batch as diffuse_batch
 from .norm import *
 from .per_sample import *
 from .random_numbers import *
@@ -22,8 +23,10 @@ from .runtime.context import Context as Context
 from .runtime.context import current as current
 from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
-from .softmax import *
+from .softmax_ops import *
 from .tensor_ops import *
+from .tensor_ops import cast as cast
+from .tensor_ops import dense as dense
 from .variational import *
 
 _missing = [name for name, value in vars(reference).items()

@@ -16,16 +16,16 @@ from .tensor_ops import cast, zeros
 from .transfer import host
 
 __all__ = [
-    "COPY_CHUNK", "SCALARS", "FlatState", "OptimiserSettings", "adamw", "copy_segments", "copy_table", "flat_state",
-    "scalars",
+    "COPY_CHUNK", "SCALARS", "FlatState", "OptimiserSettings", "adamw", "apply", "copy_segments", "copy_table", "flat_state",
+    "prepare", "scalars",
 ]  # fmt: skip
 
 COPY_CHUNK = 4096  # numbers that a block of `copy_segments` copies
 
 CopySegment = np.dtype(struct("optimiser.cu", "CopySegment"))
-StepSettings, Coefficients, Parameters = (
-    struct("optimiser.cu", name) for name in ("StepSettings", "Coefficients", "Parameters")
-)
+StepSettings = struct("optimiser.cu", "StepSettings")
+Coefficients = struct("optimiser.cu", "Coefficients")
+Parameters = struct("optimiser.cu", "Parameters")
 SCALARS = tuple(np.dtype(struct("optimiser.cu", "Scalars")).names or ())  # what each of a step's scalars is
 
 _PARTIALS = 1024  # at most so many blocks sum squares
@@ -75,15 +75,21 @@ def flat_state(
 
 
 def adamw(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, loss: Array | None = None) -> None:
-    """One step on the gradient g (n,) float32, in place, by three launches.
+    """One step on the gradient g (n,) float32, in place: `prepare`, then `apply`."""
+    prepare(state, g, step, settings, loss)
+    apply(state, g, settings)
+
+
+def prepare(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, loss: Array | None = None) -> None:
+    """The scalars of a step on the gradient g (n,) float32, by two launches.
 
     step: int32 of shape (), the number of this step, from 1, read on the device. loss: float32 of one element; if it or the
     norm of g is not finite, nothing is written now or later, and `state.bad` is the step's number.
     """
     context, n, s = state.p.context, state.p.size, settings
-    assert (g.shape, g.dtype) == ((n,), "float32"), f"adamw: expected g ({n},) float32, got {g}"
-    assert (step.shape, step.dtype) == ((), "int32"), f"adamw: expected an int32 scalar as step, got {step}"
-    assert s.decay in ("cosine", "constant"), f"adamw: {s.decay}"
+    assert (g.shape, g.dtype) == ((n,), "float32"), f"prepare: expected g ({n},) float32, got {g}"
+    assert (step.shape, step.dtype) == ((), "int32"), f"prepare: expected an int32 scalar as step, got {step}"
+    assert s.decay in ("cosine", "constant"), f"prepare: {s.decay}"
     partials = min(_PARTIALS, blocks(n, 4 * THREADS * 4))
     partial = context.empty((partials,))
     context.launch("optimiser.cu", "sum_squares", partials, THREADS, g, partial, n)
@@ -94,6 +100,11 @@ def adamw(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, 
             warmup=s.warmup, steps=s.steps, constant=s.decay == "constant",
         ),
     )  # fmt: skip
+
+
+def apply(state: FlatState, g: Array, settings: OptimiserSettings) -> None:
+    """The step whose scalars were prepared, in place, by one launch."""
+    context, n, s = state.p.context, state.p.size, settings
     context.launch(
         "optimiser.cu", "adamw", blocks(n, 4 * THREADS), THREADS,
         Parameters(p=state.p, g=g, m=state.m, v=state.v, ema=state.ema, weights=state.weights, n=n),

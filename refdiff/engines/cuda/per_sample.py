@@ -8,11 +8,12 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from .runtime.context import ITEMSIZE, Array
-from .runtime.context import THREADS, Context, blocks, current
-from .embedding import _integers
-from .runtime.memory import PerArrayAllocator
+from .embedding_ops import integers_of
 from .rows import FILL_BLOCKS, expect
+from .runtime.bfloat16 import to_bfloat16
+from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
+from .runtime.device import Device
+from .runtime.memory import PerArrayAllocator
 from .tensor_ops import dense
 
 __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
@@ -61,7 +62,7 @@ def columns(table: np.ndarray, index: Any) -> tuple[Array, ...]:
         "columns: expected a read-only float64 table (rows, K)"
     )
     context = index.context if isinstance(index, Array) else current()
-    index = _integers(index, context, 0, len(table) - 1)
+    index = integers_of(index, context, 0, len(table) - 1)
     (n,), k = index.shape, table.shape[1]
     copy, y = _copy_of(table, context), context.empty((k, n))
     context.launch("per_sample.cu", "columns", blocks(k * n, THREADS), THREADS, copy, index, y, k, n)
@@ -149,23 +150,21 @@ def _word(value: Any, dtype: str) -> int:
     bits = int(np.float32(value).view(np.uint32))
     if dtype == "float32":
         return bits
-    from .runtime.context import _to_bfloat16
-
-    return int(_to_bfloat16(np.array([value], np.float32))[0]) * 0x10001
+    return int(to_bfloat16(np.array([value], np.float32))[0]) * 0x10001
 
 
-# Of each context: id of a table -> the table, while it is alive, and its copy, which lies outside every arena.
-_copies: WeakKeyDictionary[Context, dict[int, tuple[ref[np.ndarray], Array]]] = WeakKeyDictionary()
+# Of each device: id of a table -> the table, while it is alive, and its copy, which lies outside every arena.
+_copies: WeakKeyDictionary[Device, dict[int, tuple[ref[np.ndarray], Array]]] = WeakKeyDictionary()
 
 
-def copies_of(context: Context) -> dict[int, tuple[ref[np.ndarray], Array]]:
-    """The tables that lie on the context's device, by id."""
-    return _copies.setdefault(context, {})
+def copies_of(device: Device) -> dict[int, tuple[ref[np.ndarray], Array]]:
+    """The tables that lie on a device, by id."""
+    return _copies.setdefault(device, {})
 
 
 def _copy_of(table: np.ndarray, context: Context) -> Array:
     """The table on the device, float32: sent there once."""
-    copies, name = copies_of(context), id(table)
+    copies, name = copies_of(context.device), id(table)
     if name not in copies:
         copy = Context(context.device, PerArrayAllocator(context.device)).array(table)
         copies[name] = ref(table, lambda _: copies.pop(name, None)), copy

@@ -11,8 +11,8 @@ from math import prod
 from typing import Any
 
 from ...random import Sequence, uniform_threshold
-from .runtime.context import Array
-from .runtime.context import THREADS, Context, blocks, current
+from .noise import sequence as sequence_argument
+from .runtime.context import THREADS, Array, Context, blocks, current
 
 __all__ = ["bernoulli", "integers", "normal", "uniform"]
 
@@ -45,32 +45,16 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> Array:
 def _elements(name: str, sequence: Sequence, n: int, shape: tuple[int, ...]) -> Array:
     y, count = _context(sequence).empty((n, *shape)), prod(shape)
     grid = blocks(n * blocks(count, 4), THREADS)
-    y.context.launch("random.cu", name, grid, THREADS, y, n, count, *_arguments(sequence))
+    y.context.launch("random.cu", name, grid, THREADS, y, n, count, sequence_argument(sequence))
     return y
 
 
 def _one_a_sample(name: str, sequence: Sequence, n: int, *arguments: Any) -> Array:
     y = _context(sequence).empty((n,), "int32")
-    y.context.launch("random.cu", name, blocks(n, THREADS), THREADS, y, n, *arguments, *_arguments(sequence))
+    y.context.launch("random.cu", name, blocks(n, THREADS), THREADS, y, n, *arguments, sequence_argument(sequence))
     return y
 
 
 def _context(sequence: Sequence) -> Context:
     at: Any = (sequence.step, sequence.first)
     return next((a.context for a in at if isinstance(a, Array)), None) or current()
-
-
-def _arguments(sequence: Sequence) -> tuple[Any, ...]:
-    """What kernels take for a sequence: seed low and high, stream; then of step and first sample its address or null, and
-    the number itself."""
-    seed, stream = int(sequence.seed), int(sequence.stream)
-    words = [ctypes.c_uint(word) for word in (seed & 0xFFFFFFFF, seed >> 32, stream)]
-    return *words, *_number("step", sequence.step), *_number("first", sequence.first)
-
-
-def _number(name: str, value: Any) -> tuple[Array | None, ctypes.c_uint]:
-    if isinstance(value, Array):
-        assert (value.shape, value.dtype) == ((), "int32"), f"{name}: expected an int32 scalar, got {value}"
-        return value, ctypes.c_uint(0)
-    assert 0 <= value < 1 << 32, f"{name}: expected an integer from 0 to 2^32 - 1, got {value}"
-    return None, ctypes.c_uint(int(value))

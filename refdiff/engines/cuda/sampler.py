@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...random import Sequence, Stream
+from ...random import Key
 from .noise import advance, normal, sequence
 from .runtime.context import THREADS, Array, blocks, current
 from .structs import struct
@@ -60,7 +60,7 @@ def sampler_state(
     context = current()
     ids = context.array(sample_ids, "int32")
     assert given.coefficients.shape[1:] == (ROW.itemsize // 4,), f"coefficients: {given.coefficients.shape}"
-    x = normal(Sequence(seed, Stream.START), ids, shape)
+    x = normal(Key(seed).under("sample")("start"), ids, shape)
     t = context.array(np.full(len(ids), given.timesteps[0]), "int32")
     return SamplerState(
         x, cast(x, dtype), t, context.array(0, "int32"), ids,
@@ -80,7 +80,7 @@ def sampler_step(state: SamplerState, y: Array) -> None:
             x=x, input=None if state.input is x else state.input, y=y, before=state.before, table=state.coefficients,
             timesteps=state.timesteps, counter=state.step, sample_ids=state.sample_ids, t=state.t,
             rows=len(state.timesteps), samples=n, count=count, clip_x0=state.clip_x0,
-            noise=sequence(Sequence(state.seed, Stream.STEP)),
+            noise=sequence(Key(state.seed).under("sample")("step")),
         ),
         dtype=y.dtype,
     )  # fmt: skip

@@ -121,7 +121,10 @@ def _value(name: str, kind: Any, x: Any) -> Any:
     if kind in _REAL:
         return float(x)
     value = kind(int(x)).value
-    assert value == x, f"{name}: {x} is more than {8 * ctypes.sizeof(kind)} bits"
+    if value != x:
+        bits, signed = 8 * ctypes.sizeof(kind), kind(-1).value < 0
+        low, past = (f"-2^{bits - 1}", f"2^{bits - 1}") if signed else (0, f"2^{bits}")
+        raise AssertionError(f"{name}: expected an integer from {low} to {past} - 1, got {x}")
     return value
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .runtime.context import Array
-from .runtime.context import THREADS, blocks
 from .per_sample import add_parts, parts_of, scalar_or_array
 from .rows import expect
+from .runtime.context import THREADS, Array, blocks
+from .structs import struct
 from .tensor_ops import dense
 
 __all__ = ["variational_term", "variational_term_backward"]
+
+Arguments = struct("variational.cu", "VariationalTerm")
 
 
 def variational_term(
@@ -42,8 +44,12 @@ def variational_term(
     parts, scale = parts_of(n, count // 4), 1 / (count * math.log(2))
     out = term if parts == 1 else context.empty((n, parts))
     context.launch(
-        "variational.cu", "variational_term", n * parts, THREADS, v, mean, x0, posterior_mean, log_variance, half_gap,
-        first, slope, out, bins or 0, count, parts, scale, dtype=v.dtype,
+        "variational.cu", "variational_term", n * parts, THREADS,
+        Arguments(
+            v=v, mean=mean, x0=x0, posterior_mean=posterior_mean, log_variance=log_variance, half_gap=half_gap,
+            first=first, slope=slope, out=out, bins=bins or 0, count=count, parts=parts, scale=scale,
+        ),
+        dtype=v.dtype,
     )  # fmt: skip
     if parts > 1:
         add_parts(out, None, term, scale)

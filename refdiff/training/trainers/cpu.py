@@ -10,10 +10,10 @@ import numpy as np
 from ... import models
 from ...config import RULES, Config, NetworkConfig, TrainConfig, learns
 from ...engines import cpu
-from ...engines.cpu import optimiser
+from ...engines.cpu.runtime import flat_optimiser
 from ...engines.cpu.runtime.blocks import trim_heap
-from ...engines.cpu.runtime.data_parallel import DataParallel, ShardWorker, gradient_buffers
 from ...engines.cpu.runtime.context import using
+from ...engines.cpu.runtime.data_parallel import DataParallel, ShardWorker, gradient_buffers
 from ...engines.cpu.runtime.shared_memory import SharedMemory
 from ...errors import TrainingError
 from ...models import Batch, Network, Tree, flatten
@@ -104,17 +104,17 @@ class DataParallelWorker(ShardWorker):
         p, g, m, v, ema = (self.buffers[name][region] for name in ("p", "g0", "m", "v", "ema"))
         rule, update = move.rule, RULES[move.rule.rule]
         if rule.rule == "average":
-            for part in optimiser.parts(p.size, (i, processes)):
+            for part in flat_optimiser.parts(p.size, (i, processes)):
                 p[part] = np.float32(rule.decay) * p[part] + np.float32(1 - rule.decay) * g[part]
             cpu.forget_weights()
             return
         if update is None:
-            optimiser.update(
+            flat_optimiser.update(
                 p, g, m, v, ema, move.count, move.rate, move.weight_decay, rule.betas[0], rule.betas[1],
                 scale=move.scale, decay=_decay(move), share=(i, processes),
             )  # fmt: skip
             return
-        for part in optimiser.parts(p.size, (i, processes)):
+        for part in flat_optimiser.parts(p.size, (i, processes)):
             new = update(rule, p[part], g[part] * np.float32(move.scale), m[part], v[part], move.count, move.rate)
             p[part], m[part], v[part] = new
             ema[part] += np.float32(1 - _decay(move)) * (p[part] - ema[part])

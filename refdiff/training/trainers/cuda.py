@@ -2,142 +2,247 @@
 
 Nothing of a step depends on the host but its batch: the number of the step, the rate, t and every random number are worked
 out on the device. All memory of a step comes from one arena, so each step finds the same addresses. The host need not wait
-for a step: the batch goes from pinned memory, and the one small result comes back to it while the next step is queued.
+for a step: the batch goes from pinned memory, and the small record comes back to it while the next step is queued.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from ... import models
 from ...config import Config
+from ...data import Data
 from ...engines import cuda
-from ...engines.cuda.noise import diffuse_batch
-from ...engines.cuda.optimiser import SCALARS
 from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
+from ...engines.cuda.runtime.context import Array
 from ...engines.cuda.runtime.device import Device
-from ...engines.cuda.runtime.flat_optimiser import FlatOptimiser, OptimiserSettings
+from ...engines.cuda.runtime.flat_optimiser import SCALARS, FlatOptimiser, OptimiserSettings
 from ...engines.cuda.runtime.memory import require_memory
-from ...errors import TrainingError
-from ...models import flatten, unflatten
+from ...errors import TrainingError, option
+from ...models import Batch, Network, Tree, flatten, unflatten
 from ...models.packing import Packing
-from ...process import Schedule, q_sample, target
-from ...random import Sequence, Stream
-from ..state import State
-from ..step import Step, check_finite
+from ...objectives import Objective, objective_name
+from ...random import Key
+from ...sampling.cuda import on_device
+from ..frozen import frozen_trees
+from ..state import TREES, State
+from .checking import check_gradients, check_terms
+from .trainer import Step, check_finite
 
-__all__ = ["CUDATrainer", "check_memory", "memory_needed", "noise_table"]
-
-
-def noise_table(schedule: Schedule, prediction: str) -> np.ndarray:
-    """Rows (a, b, c, d) of t = 0 .. T: x_t = a x_0 + b eps, and what a network that predicts `prediction` should say of it,
-    c x_0 + d eps. Both are linear, so the columns are `q_sample` and `target` of units.   -> (T + 1, 4) float32; row 0 is 0.
-    """
-    t = np.arange(1, schedule.T + 1)
-    one, zero = np.ones(schedule.T), np.zeros(schedule.T)
-    table = np.zeros((schedule.T + 1, 4))
-    for column, (x0, eps) in enumerate([(one, zero), (zero, one)]):
-        table[1:, column] = q_sample(schedule, x0, t, eps)
-        table[1:, 2 + column] = target(schedule, prediction, x0, eps, t)
-    return table.astype(np.float32)
+__all__ = ["CUDATrainer", "check_memory", "check_supported", "memory_needed"]
 
 
-def memory_needed(config: Config, schedule: Schedule) -> int:
+def check_supported(config: Config) -> None:
+    """ValueError for what an objective or a rule asks for and this trainer does not do."""
+    objective, rest = config.objective, f"take {option('engine', 'cpu')}"
+    rules = {network.rule.rule for network in config.networks.values()} - {"adamw", "frozen"}
+    if rules:
+        raise ValueError(
+            f"engine: expected networks with the rules adamw and frozen on cuda, got {rules.pop()}; {rest}"
+        )
+    for name in ("gather", "turns", "remember"):
+        if getattr(type(objective), name) is not getattr(Objective, name):
+            raise ValueError(
+                f"engine: expected an objective without {name} on cuda, got {objective_name(objective)}; {rest}"
+            )
+
+
+def memory_needed(config: Config, entries: dict[str, Any] | None = None) -> int:
     """Bytes of device memory that training takes: a step is run on a device that runs nothing."""
-    return capture.memory_needed(lambda arena: CUDATrainer(config, schedule, None, arena.device, arena).launch())
+    return capture.memory_needed(lambda arena: CUDATrainer(config, None, arena.device, arena, entries).launch())
 
 
-def check_memory(config: Config, schedule: Schedule, device: Device | None = None) -> int:
+def check_memory(config: Config, data: Data | None = None, device: Device | None = None) -> int:
     """The bytes that training takes of this device, the first GPU unless given. DeviceError if it has not so much."""
+    check_supported(config)
     device = device or cuda.current().device
     advice = f"lower train.batch (now {config.train.batch})"
-    return require_memory(device, memory_needed(config, schedule), "training needs", advice)
+    return require_memory(device, memory_needed(config, entries_of(config)), "training needs", advice)
 
 
-# What a step leaves, beside its number; read at once.
-RECORD = [("scalars", "f4", len(SCALARS)), ("loss", "f4"), ("bad", "i4")]
+def entries_of(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each entry of a batch that the networks which are trained read, but for what is drawn."""
+    drawn = {"t"} | {condition for condition, _ in getattr(config.objective, "encoders", ())}
+    kinds = {"float": np.float32, "int": np.int32}
+    return {
+        entry: ((config.train.batch, *given.shape), kinds[given.kind])
+        for name in config.objective.trains
+        for entry, given in models.inputs(config.networks[name].model).items()
+        if entry not in drawn
+    }
 
 
 class CUDATrainer:
     """The trainer of the CUDA engine. The first step runs launch by launch, the second is captured, the others replay it.
 
-    A step may be queued while the one before it runs, no more: its result is looked at by the next call at the latest. A
+    A step may be queued while the one before it runs, no more: its record is looked at by the next call at the latest. A
     step whose loss or gradient is not finite writes nothing, nor does any after it, so what `state` gives is always whole.
     """
 
     def __init__(
         self,
         config: Config,
-        schedule: Schedule,
         state: State | None,
         device: Device | None = None,
         arena: Arena | None = None,
+        entries: dict[str, Any] | None = None,
     ) -> None:
         """state: where to begin; None: memory without values, for `memory_needed`. device: the first GPU unless given.
         arena: one of that device; unless given, one as large as training needs: DeviceError, with the numbers, if the device
-        has less."""
-        self.config = config
+        has less. entries: shape and dtype of those of a batch."""
+        check_supported(config)
+        self.config, self.objective = config, config.objective
         self.device = device or cuda.current().device
-        self.arena = arena or Arena(self.device, check_memory(config, schedule, self.device))
+        self.entries = entries or entries_of(config)
+        self.arena = arena or Arena(self.device, check_memory(config, device=self.device))
         self.context = cuda.Context(self.device, self.arena)
-        self.packing = Packing.of(models.layout(config.model))
-        self.done, self.samples_seen = (state.step, state.seen) if state else (0, 0)  # of steps whose results were seen
-        x = {"x": ((config.train.batch, *config.model.shape), np.float32)}
-        self.captured = CapturedStep(self.context, x, RECORD, self.done)
+        self.done, self.samples_seen = (state.step, state.samples_seen) if state else (0, 0)  # of steps that were seen
+        self._state = state
+        self.names = self._terms() if arena is None else ("loss",)
+        record: list[Any] = [("terms", "f4", (len(self.names), config.train.batch)), ("loss", "f4"), ("bad", "i4")]
+        record += [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
+        self.captured = CapturedStep(self.context, self.entries, record, self.done)
         with cuda.use(self.context):
-            self.table = cuda.array(noise_table(schedule, config.train.prediction))
-            self.optimiser = self._optimiser(state)
-        self.p = unflatten(self.optimiser.parameters)
+            self.optimisers = {name: self._optimiser(name, state) for name in self.objective.trains}
+            n = config.train.batch
+            self._mean = cuda.array(np.full((n, 1), 1 / n, np.float32)), cuda.array(np.zeros(1, np.float32))
+            frozen = frozen_trees(config, state) if state else {}
+            self.frozen = {name: on_device(tree, config.dtype) for name, tree in frozen.items()}
 
-    def step(self, x0: np.ndarray, wait: bool = True) -> Step | None:
-        self._check(self.captured.step(self.body, {"x": x0}))
+    def step(self, data: Batch, wait: bool = True) -> Step | None:
+        batch = {name: np.asarray(data[name], dtype) for name, (_, dtype) in self.entries.items()}
+        self._check(self.captured.step(self.body, batch))
         return self._check(self.captured.settle()) if wait else None
 
     def state(self) -> State:
         self._check(self.captured.settle())
-        flat = self.optimiser.state
-        p, average, m, v = (self.packing.unpack(cuda.host(x)) for x in (flat.p, flat.ema, flat.m, flat.v))
-        return State(self.done, p, average, m, v, self.samples_seen)
+        assert self._state is not None
+        trees: dict[str, dict[str, Tree]] = {tree: {} for tree in TREES}
+        for name, optimiser in self.optimisers.items():
+            packing = packing_of(self.config, name)
+            for tree in TREES:
+                trees[tree][name] = packing.unpack(cuda.host(getattr(optimiser.state, tree)))
+        updates = dict.fromkeys(self.optimisers, self.done)
+        s = self._state
+        return State(self.done, self.samples_seen, trees, updates, dict(s.memory), s.numbers, s.digests)
 
     def launch(self) -> None:
-        """Queue a step on the batch that is there; nobody looks at its result."""
+        """Queue a step on the batch that is there; nobody looks at its record."""
         self.captured.launch(self.body)
 
     def body(self) -> None:
-        """What one step launches: [DDPM] algorithm 1 on the batch, then the optimiser."""
-        config, number, loss_place = self.config, self.captured.number, self.captured.field("loss")
-        x_t, t, goal = diffuse_batch(self.captured.inputs["x"], self.table, config.seed, number, config.dtype)
-        key = Sequence(config.seed, Stream.DROPOUT, number)  # type: ignore[arg-type]
-        y, saved = models.forward(cuda, config.model, self.p, x_t, t, key)
-        loss, saved_loss = cuda.mean_squared_error(y, goal)
-        dy = cuda.mean_squared_error_backward(1.0, saved_loss)
-        _, g = models.backward(cuda, config.model, dy, models.once(saved), needs_dx=False)
-        self.optimiser.collect(flatten(g), loss, loss_place)
-        self.optimiser.update(number, loss_place)
+        """What one step launches: the objective, on each shard of the batch, then the optimisers."""
+        config, n, shards = self.config, self.config.train.batch, self.config.shards
+        networks = {name: Network(network.model, self._weights(name)) for name, network in config.networks.items()}
+        done = [self._shard(networks, i * (n // shards), n // shards) for i in range(shards)]
+        terms = {name: joined([terms[name] for terms, _ in done]) for name in done[0][0]}
+        while len(done) > 1:  # neighbours first
+            done = [({}, models.add(cuda, done[i][1], done[i + 1][1])) for i in range(0, len(done), 2)]
+        g = done[0][1]
+        assert tuple(terms) == self.names or self._state is None, f"terms: {tuple(terms)} and {self.names}"
+        loss, _ = cuda.linear(cuda.reshape(terms["loss"], (1, n))[0], *self._mean)
+        field = self.captured.field("terms")
+        rows = [Array(field.buffer, (n,), "float32", field.offset + i * n) for i in range(len(self.names))]
+        extra = [*zip(terms.values(), rows, strict=False), (loss, self.captured.field("loss"))]
+        for name, optimiser in self.optimisers.items():
+            optimiser.collect(flatten(g[name]), extra)
+            extra = []
+        number, loss_place = self.captured.number, self.captured.field("loss")
+        for _ in range(min(2, len(self.optimisers))):  # once more, so that each knows whether another's gradient is bad
+            for optimiser in self.optimisers.values():
+                optimiser.prepare(number, loss_place)
+        for optimiser in self.optimisers.values():
+            optimiser.update()
+
+    def _shard(self, networks: dict[str, Network], first: int, n: int) -> tuple[dict[str, Any], dict[str, Tree]]:
+        """Terms and gradients of the n samples from `first` on."""
+        config, objective = self.config, self.objective
+        number: Any = self.captured.number
+        key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
+        data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
+        batch = objective.draw(cuda, data, key, {})
+        if config.dtype == "bfloat16":
+            batch = {
+                k: cuda.cast(a, "bfloat16") if a.dtype == "float32" and a.ndim > 1 else a for k, a in batch.items()
+            }
+        terms, g = objective.loss_and_gradient(cuda, networks, batch, key)
+        check_terms(objective, terms, n)
+        check_gradients(objective, g, networks)
+        return terms, g
+
+    def _weights(self, name: str) -> Tree:
+        if name in self.optimisers:
+            return unflatten(self.optimisers[name].parameters)
+        return self.frozen.get(name, {})
+
+    def _terms(self) -> tuple[str, ...]:
+        """The names of the objective's terms: a step is run on a device that runs nothing."""
+        found: list[tuple[str, ...]] = []
+
+        def look(arena: Arena) -> None:
+            trainer = CUDATrainer(self.config, None, arena.device, arena, self.entries)
+            networks = {n: Network(c.model, trainer._weights(n)) for n, c in self.config.networks.items()}
+            with cuda.use(trainer.context):
+                found.append(tuple(trainer._shard(networks, 0, self.config.train.batch // self.config.shards)[0]))
+
+        capture.memory_needed(look)
+        return found[0]
 
     def _check(self, record: np.ndarray | None) -> Step | None:
         """What a step measured. TrainingError, which names the step, where it or one before is bad; what was queued after it
         is forgotten, for it wrote nothing."""
         if record is None:
             return None
-        number, bad, loss = int(record["number"]), int(record["bad"]), float(record["loss"])
-        rate, norm = (float(record["scalars"][SCALARS.index(name)]) for name in ("rate", "norm"))
+        number, bad = int(record["number"]), int(record["bad"])
+        terms = dict(zip(self.names, record["terms"].mean(axis=1).tolist(), strict=True))
+        norms, rates = (
+            {name: float(record[f"scalars {name}"][SCALARS.index(scalar)]) for name in self.optimisers}
+            for scalar in ("norm", "rate")
+        )
         if bad:
             self.captured.settle()
-            check_finite(number, loss, norm)
+            check_finite(number, terms, norms)
             raise TrainingError(f"step {number}: nothing is trained any more since step {bad}, which was not finite")
         self.done, self.samples_seen = number, self.samples_seen + self.config.train.batch
-        return Step(number, loss, norm, rate)
+        return Step(number, terms, norms, rates)
 
-    def _optimiser(self, state: State | None) -> FlatOptimiser:
-        s, packing = self.config.train, self.packing
+    def _optimiser(self, name: str, state: State | None) -> FlatOptimiser:
+        s, rule, packing = self.config.train, self.config.networks[name].rule, packing_of(self.config, name)
+
+        def own(key: str) -> float:
+            value = getattr(rule, key)
+            return getattr(s, key) if value is None else value
+
         settings = OptimiserSettings(
-            s.steps, s.learning_rate, s.warmup, s.decay, s.clip, s.weight_decay, s.average
+            s.steps, own("learning_rate"), s.warmup, s.decay, own("max_grad_norm"), own("weight_decay"), own("ema_decay"),
+            *rule.betas,
         )  # fmt: skip
-        trees = {name: getattr(state, name) for name in ("p", "average", "m", "v")} if state else None
+        values = {tree: packing.pack(state.trees[tree][name]) for tree in TREES} if state else None
+        extras = [self.config.train.batch] * len(self.names) + [1] if name == self.objective.trains[0] else []
         return FlatOptimiser(
-            self.context, packing.places, packing.size, trees and {name: packing.pack(tree) for name, tree in trees.items()},
-            self.config.dtype, settings, self.captured.field("scalars"), self.captured.field("bad"),
+            self.context, packing.places, packing.size, values, self.config.dtype, settings,
+            self.captured.field(f"scalars {name}"), self.captured.field("bad"), extras,
         )  # fmt: skip
+
+
+def packing_of(config: Config, name: str) -> Packing:
+    """Where the parameters of a network lie in its flat buffers."""
+    return Packing.of(models.layout(config.networks[name].model))
+
+
+def rows_of(a: Array, first: int, n: int) -> Array:
+    """n rows of a dense array from `first` on, a view."""
+    count = a.size // max(a.shape[0], 1)
+    return Array(a.buffer, (n, *a.shape[1:]), a.dtype, a.offset + first * count)
+
+
+def joined(parts: list[Array]) -> Array:
+    """Arrays (n,), one after another."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole, _ = cuda.concat(whole, part)
+    return whole

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 
 #define __global__
+#define __grid_constant__
 #define __device__
 #define __host__
 #define __forceinline__ inline

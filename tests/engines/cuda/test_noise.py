@@ -35,6 +35,38 @@ def test_normal_of_chosen_samples_and_a_step_on_the_device(context):
     assert np.abs(cuda.host(noise.normal(key, context.array(index, "int32"), (6,))) - wanted).max() <= 1e-6
 
 
+@pytest.mark.parametrize("first", [0, 3, 64])
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_a_shards_numbers_are_those_of_its_samples(context, first, on_device):
+    """Sample i is number first + i: the shard has the bits that the whole batch has there."""
+
+    def key(stream, first):
+        step = context.array(7, "int32") if on_device else 7
+        return Sequence(SEED, stream, step, context.array(first, "int32") if on_device else first)
+
+    ids, host_key = np.arange(5), Sequence(SEED, Stream.TIME, 7, first)
+    whole, shard = (cuda.host(noise.normal(key(Stream.NOISE, f), n, (3,))) for f, n in ((0, first + 5), (first, 5)))
+    assert np.array_equal(shard, whole[first:])
+    assert np.abs(shard - random.normal(host_key._replace(stream=Stream.NOISE), ids, (3,))).max() <= 1e-6
+    some = noise.normal(key(Stream.NOISE, first), context.array([4, 0], "int32"), (3,))
+    assert np.array_equal(cuda.host(some), shard[[4, 0]])
+    actual = cuda.host(noise.integers(key(Stream.TIME, first), 5, 1, 1000))
+    assert np.array_equal(actual, random.integers(host_key, ids, 1, 1000))
+
+
+@pytest.mark.parametrize("first", [3, 64])
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_a_shard_of_a_batch(context, first, on_device):
+    """The bits of x_t, t and the target are those that the whole batch has there."""
+    x0 = np.random.default_rng(0).uniform(-1, 1, (first + 2, 6)).astype(np.float32)
+    table, step = context.array(noise_table(linear(50), "v")), context.array(3, "int32")
+    place = context.array(first, "int32") if on_device else first
+    whole = noise.diffuse_batch(context.array(x0), table, SEED, step)
+    shard = noise.diffuse_batch(context.array(x0[first:]), table, SEED, step, first=place)
+    for part, all_of_it in zip(shard, whole, strict=True):
+        assert np.array_equal(cuda.host(part), cuda.host(all_of_it)[first:])
+
+
 @pytest.mark.parametrize(("low", "high"), [(1, 1000), (0, 0), (-5, 4), (-(2**31), 2**31 - 1), (0, 2**31 - 1)])
 def test_integers(context, low, high):
     key = Sequence(SEED, Stream.TIME, 4)

@@ -8,8 +8,8 @@ from emulator.agreement import bound
 
 from refdiff.engines import cpu, cuda, reference
 from refdiff.engines.cuda import per_sample
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import linear
 from refdiff.testing.derivatives import relative_error
 
@@ -115,10 +115,10 @@ def test_a_table_goes_to_the_device_once_and_leaves_with_its_object(context, mon
     assert sent == [(51, 3)]
     cuda.columns(other := table_of(), t)
     assert sent == [(51, 3)] * 2
-    assert len(per_sample.copies_of(context)) == 2
+    assert len(per_sample.copies_of(context.device)) == 2
     del table, other
     gc.collect()
-    assert not per_sample.copies_of(context)
+    assert not per_sample.copies_of(context.device)
 
 
 def test_a_captured_draw_follows_t(context):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.random import Sequence, bits, stream
 
 SEED = (5 << 32) + 0xFFFFFFFF

@@ -114,6 +114,18 @@ def test_dropout(context, dtype, shape, rate):
     assert np.array_equal(came, reference.dropout(x, rate, key)[0])
 
 
+@pytest.mark.parametrize("first", [0, 3, 64])
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_dropout_of_a_shard(context, dtype, first, on_device):
+    """Sample i is number first + i, where step and first lie on the device too."""
+    x, values = rounded(context, normal(3, 2, 7), dtype)
+    key = Sequence(11, Stream.DROPOUT, 5, first)
+    given = key._replace(step=context.array(5, "int32"), first=context.array(first, "int32")) if on_device else key
+    y, saved = cuda.dropout(x, 0.5, given)
+    assert np.array_equal(cuda.host(y), reference.dropout(values, 0.5, key)[0])
+    assert np.array_equal(cuda.host(cuda.dropout_backward(x, saved)), cuda.host(y))
+
+
 def test_dropout_cuts_where_the_reference_does(context):
     """At a rate that is itself one of the uniform numbers, and one bit to either side of it."""
     from refdiff.random import uniform

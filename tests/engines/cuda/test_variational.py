@@ -5,8 +5,8 @@ import pytest
 from emulator.agreement import bound
 
 from refdiff.engines import cuda, reference
-from refdiff.engines.cuda.context import Context
-from refdiff.engines.cuda.memory import Arena
+from refdiff.engines.cuda.runtime.arena import Arena
+from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import (
     learned_log_variance,
     learned_log_variance_backward,

@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import optimiser
 from ..winograd import forget_weights
+from . import flat_optimiser
 from .blas import single_threaded_blas
 from .captured import Captured
 from .context import using
@@ -86,7 +86,7 @@ class ShardWorker:
     def squares(self, i: int, processes: int, regions: list[slice]) -> list[list[float]]:
         """g0 <- the sum of the gradients of all processes, in part i of each region, and its sums of squares."""
         gradients = [self.buffers[name] for name in gradient_buffers(processes)]
-        return [optimiser.squares(*_first_and_others(gradients, region), (i, processes)) for region in regions]
+        return [flat_optimiser.squares(*_first_and_others(gradients, region), (i, processes)) for region in regions]
 
     @contextmanager
     def running(self, shards: int) -> Iterator[None]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
-from ..optimiser import COPY_CHUNK, OptimiserSettings, adamw, copy_segments, copy_table, flat_state
+from ..optimiser import COPY_CHUNK, SCALARS, OptimiserSettings, apply, copy_segments, copy_table, flat_state, prepare
 from .context import Array, Context, use
 
-__all__ = ["FlatOptimiser", "OptimiserSettings"]
+__all__ = ["SCALARS", "FlatOptimiser", "OptimiserSettings"]
 
 Places = Mapping[str, tuple[int, tuple[int, ...]]]
 
 
 class FlatOptimiser:
-    """p, average, m and v of one network, written in place, and its gradient: each (size,) float32.
+    """p, ema, m and v of one network, written in place, and its gradient: each (size,) float32.
 
     parameters: by name, views of p for the network to compute with; where dtype is bfloat16, those of two and more
     dimensions are views of a copy in it. All of it lies at the same addresses from step to step.
@@ -32,34 +32,38 @@ class FlatOptimiser:
         settings: OptimiserSettings,
         scalars: Array,
         bad: Array,
+        extras: Sequence[int] = (),
     ) -> None:
         """places: name -> (offset in elements, shape), each parameter once, in buffers of `size` elements.
 
-        values: what p, average, m and v begin with, (size,) each; None: whatever is there, to learn what memory it takes.
-        scalars (8,) float32, bad () int32: where a step leaves what it worked out, see `optimiser.FlatState`.
+        values: what p, ema, m and v begin with, (size,) each; None: whatever is there, to learn what memory it takes.
+        scalars (8,) float32, bad () int32: where a step leaves what it worked out, see `optimiser.FlatState`. extras: the
+        sizes of what `collect` copies beside the gradients.
         """
         self.context, self.places, self.settings = context, places, settings
-        p, average, m, v = (
-            context.empty((size,)) if values is None else context.array(values[name])
-            for name in ("p", "average", "m", "v")
+        p, ema, m, v = (
+            context.empty((size,)) if values is None else context.array(values[name]) for name in ("p", "ema", "m", "v")
         )
         with use(context):
-            state = flat_state(p, average, m, v, bfloat16=dtype == "bfloat16")
+            state = flat_state(p, ema, m, v, bfloat16=dtype == "bfloat16")
         self.state = state._replace(scalars=scalars, bad=bad)
         self.gradient = context.empty((size,)) if values is None else context.array(np.zeros(size, np.float32))
         self.parameters = {name: self._parameter(name, dtype) for name in places}
-        segments = 1 + sum(-(-prod(shape) // COPY_CHUNK) for _, shape in places.values())
+        sizes = [*(prod(shape) for _, shape in places.values()), *extras]
+        segments = sum(max(1, -(-size // COPY_CHUNK)) for size in sizes)
         self._segments = context.empty((segments, 3), np.int64)
         self._table: np.ndarray | None = None
 
-    def collect(self, gradients: Mapping[str, Array], loss: Array, loss_place: Array) -> None:
-        """The gradients, each where its operation left it, into the flat buffer, and the loss to its place, in one launch.
+    def collect(self, gradients: Mapping[str, Array], extra: Sequence[tuple[Array, Array]] = ()) -> None:
+        """The gradients, each where its operation left it, into the flat buffer, and what else is to be copied, (from, to),
+        in one launch.
 
         The addresses are those of every step, so the table of them is written in the first one and never again.
         """
         assert gradients.keys() == self.places.keys(), "collect: expected one gradient a parameter"
         base = self.gradient.pointer
-        copies = [(g, base + 4 * self.places[name][0]) for name, g in gradients.items()] + [(loss, loss_place.pointer)]
+        copies = [(g, base + 4 * self.places[name][0]) for name, g in gradients.items()]
+        copies += [(x, to.pointer) for x, to in extra]
         table = np.concatenate([copy_table(x, to) for x, to in copies])
         if self._table is None:
             self._table = table
@@ -67,10 +71,14 @@ class FlatOptimiser:
         assert np.array_equal(table, self._table), "a step found other addresses than the one before"
         copy_segments(self._segments)
 
-    def update(self, number: Array, loss: Array) -> None:
-        """Step `number` (int32 on the device, from 1) on what was collected, in place. Where the loss or the gradient's norm
-        is not finite nothing is written, now or later, and `state.bad` keeps the number."""
-        adamw(self.state, self.gradient, number, self.settings, loss)
+    def prepare(self, number: Array, loss: Array) -> None:
+        """The scalars of step `number` (int32 on the device, from 1) for what was collected. Where the loss or the norm of
+        the gradient is not finite, `state.bad` keeps the number, and nothing is written now or later."""
+        prepare(self.state, self.gradient, number, self.settings, loss)
+
+    def update(self) -> None:
+        """The step that was prepared, in place."""
+        apply(self.state, self.gradient, self.settings)
 
     def _parameter(self, name: str, dtype: str) -> Array:
         (offset, shape), state = self.places[name], self.state

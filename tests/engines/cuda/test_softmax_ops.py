@@ -5,7 +5,7 @@ import pytest
 from emulator.agreement import check_agreement
 
 from refdiff.engines.cuda import host
-from refdiff.engines.cuda.softmax import softmax
+from refdiff.engines.cuda.softmax_ops import softmax
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3, 5), (2, 5, 16), (17, 72), (2, 1029)])

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .runtime.memory import scratch
-from .runtime.shards import tree_sum
-from .runtime.thread_pool import parallel_for
-from .winograd import forget_weights
+from ..winograd import forget_weights
+from .memory import scratch
+from .shards import tree_sum
+from .thread_pool import parallel_for
 
 __all__ = ["parts", "squares", "update"]
 

@@ -20,7 +20,7 @@ CUTS = table("attention_tiles.cuh", "CUTS")  # of the kernels in bfloat16
 CHUNK, ROWS, THREADS = (constant("attention_float.cu", name) for name in ("CHUNK", "ROWS", "THREADS"))
 
 
-class _Tiles(NamedTuple):
+class Tiles(NamedTuple):
     """How a kernel cuts its work."""
 
     threads: int  # of a block
@@ -69,10 +69,10 @@ def _launch(name: str, length: int, heads: int, **given: Array) -> None:
     q, k = given["q"], given["k"]
     samples, s, channels = q.shape
     d = channels // heads
-    scale, vector, tiles, source = d**-0.5, False, _float32_tiles(name, d), "attention_float.cu"
+    scale, vector, tiles, source = d**-0.5, False, float32_tiles(name, d), "attention_float.cu"
     if q.dtype == "bfloat16":
         aligned = all(a.pitch % 8 == 0 and a.pointer % 16 == 0 for a in given.values())
-        scale, vector, tiles, source = scale * log2(e), aligned and d % 8 == 0, _bfloat16_tiles(name, d), "attention.cu"
+        scale, vector, tiles, source = scale * log2(e), aligned and d % 8 == 0, bfloat16_tiles(name, d), "attention.cu"
     arguments = Arguments(**given, S=s, L=k.shape[1], heads=heads, d=d, stride=_stride(q), scale=scale, vector=vector)
     q.context.launch(
         source, name, (blocks(length, tiles.rows) * samples * heads, tiles.slices), tiles.threads, arguments,
@@ -80,17 +80,17 @@ def _launch(name: str, length: int, heads: int, **given: Array) -> None:
     )  # fmt: skip
 
 
-def _float32_tiles(name: str, d: int) -> _Tiles:
+def float32_tiles(name: str, d: int) -> Tiles:
     columns = 128 if name == "attention_backward_keys" else 256  # a block's at most
     head = _head(d, CHUNK if d <= 128 else 2 * CHUNK if d <= 256 else 4 * CHUNK)
-    return _Tiles(threads=THREADS, rows=ROWS, head=head, slices=1 if d <= columns else 2 if d <= 2 * columns else 4)
+    return Tiles(threads=THREADS, rows=ROWS, head=head, slices=1 if d <= columns else 2 if d <= 2 * columns else 4)
 
 
-_KERNELS = ("attention", "attention_backward_queries", "attention_backward_keys")  # as in a row of CUTS
+KERNELS = ("attention", "attention_backward_queries", "attention_backward_keys")  # as in a row of CUTS
 
 
-def _bfloat16_tiles(name: str, d: int) -> _Tiles:
-    kernel = _KERNELS.index(name)
+def bfloat16_tiles(name: str, d: int) -> Tiles:
+    kernel = KERNELS.index(name)
     _head(d, 1)
     _, split, *cuts = next(row for row in CUTS if d <= row[0])
     warps, bands, tile, stages = cuts[kernel]
@@ -98,7 +98,7 @@ def _bfloat16_tiles(name: str, d: int) -> _Tiles:
     staying = 2 if kernel else 1  # arrays whose rows stay
     row = 2 * (head + 8)  # bytes
     scores = staying * 16 * bands * warps * tile * 4 if split > 1 else 0
-    return _Tiles(32 * warps, rows, head, shared=staying * rows * row + stages * tile * (2 * row + 8) + scores)
+    return Tiles(32 * warps, rows, head, shared=staying * rows * row + stages * tile * (2 * row + 8) + scores)
 
 
 def _head(d: int, multiple: int) -> int:

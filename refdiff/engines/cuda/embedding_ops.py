@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
+from .structs import struct
 from .tensor_ops import Gradients, dense
 
 __all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_backward"]
+
+TimeEmbedding = struct("time.cu", "TimeEmbedding")
 
 
 def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
@@ -18,7 +21,7 @@ def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
     An index on the device is int32, and nothing checks that it lies in the table.
     """
     rows, c = weight.shape
-    index = _integers(index, weight.context, 0, rows - 1)
+    index = integers_of(index, weight.context, 0, rows - 1)
     y = weight.context.empty((*index.shape, c), weight.dtype)
     pack = 16 // ITEMSIZE[y.dtype]
     grid = blocks(y.size, THREADS * (pack if c % pack == 0 else 1))
@@ -51,27 +54,29 @@ def time_embedding(t: Any, channels: int, convention: str = "ddpm", dtype: Any =
     if not isinstance(t, Array) and np.asarray(t).dtype.kind == "f":
         t = context.array(t)
     elif not isinstance(t, Array) or t.dtype != "float32":
-        t = _integers(t, context, -(1 << 31), (1 << 31) - 1)
+        t = integers_of(t, context, -(1 << 31), (1 << 31) - 1)
     assert t.dense, f"time_embedding: {t} is part of a split"
     y = context.empty((t.shape[0], channels), dtype)
     last, sine, cosine = (half - 1, 0, half) if convention == "ddpm" else (half, half, 0)
-    times = (t, None) if t.dtype == "int32" else (None, t)
-    saved = times, (t.shape[0], channels, last, sine, cosine)
+    steps, times = (t, None) if t.dtype == "int32" else (None, t)
+    given = TimeEmbedding(
+        steps=steps, times=times, n=t.shape[0], channels=channels, last=last, sine=sine, cosine=cosine
+    )
     grid = blocks(t.shape[0] * half, THREADS)
-    context.launch("time.cu", "time_embedding", grid, THREADS, *times, y, *saved[1], dtype=y.dtype)
-    return y, saved
+    context.launch("time.cu", "time_embedding", grid, THREADS, given, y, dtype=y.dtype)
+    return y, (t, given)
 
 
 def time_embedding_backward(dy: Array, saved: Any) -> Array:
     """dt = sum_i frequency_i (cos_i dsin_i - sin_i dcos_i), float32.   dy (N, channels) -> (N,)."""
-    times, (n, *others) = saved
-    dy, dt = dense(dy), dy.context.empty((n,))
-    grid = blocks(n, THREADS // 32)
-    dy.context.launch("time.cu", "time_embedding_backward", grid, THREADS, *times, dy, dt, n, *others, dtype=dy.dtype)
+    t, given = saved
+    dy, dt = dense(dy), dy.context.empty(t.shape)
+    grid = blocks(t.shape[0], THREADS // 32)
+    dy.context.launch("time.cu", "time_embedding_backward", grid, THREADS, given, dy, dt, dtype=dy.dtype)
     return dt
 
 
-def _integers(x: Any, context: Context, low: int, high: int) -> Array:
+def integers_of(x: Any, context: Context, low: int, high: int) -> Array:
     """x as an int32 array of the device; what comes from the host is checked."""
     if isinstance(x, Array):
         assert (x.dtype, x.dense) == ("int32", True), f"expected dense int32, got {x}"

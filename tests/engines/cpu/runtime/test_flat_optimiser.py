@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import cpu
-from refdiff.engines.cpu import optimiser
+from refdiff.engines.cpu.runtime import flat_optimiser as optimiser
 from refdiff.training import optimiser as wanted
 
 SIZES = [1, 7, 40_000, optimiser._PART, optimiser._PART + 1, 3 * optimiser._PART - 5, 260_003]

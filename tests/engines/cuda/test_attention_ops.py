@@ -6,7 +6,7 @@ from emulator.agreement import bound, check_agreement
 
 from refdiff.engines import reference
 from refdiff.engines.cuda import host
-from refdiff.engines.cuda.attention import _KERNELS, _bfloat16_tiles, attention, attention_backward
+from refdiff.engines.cuda.attention_ops import KERNELS, attention, attention_backward, bfloat16_tiles
 from refdiff.engines.cuda.runtime.context import Array
 from refdiff.testing.derivatives import relative_error
 
@@ -151,7 +151,7 @@ def test_one_key_is_the_answer(context, dtype):
 def test_shared_memory_suffices_everywhere():
     """99 KiB are what a block may have on every GPU from sm_80 on."""
     for d in range(1, 513):
-        assert max(_bfloat16_tiles(name, d).shared for name in _KERNELS) <= 99 << 10
+        assert max(bfloat16_tiles(name, d).shared for name in KERNELS) <= 99 << 10
 
 
 def test_too_wide_a_head_is_refused(context):
