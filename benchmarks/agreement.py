@@ -62,11 +62,11 @@ def agreement(kind: str, steps: int, changes: list[str]) -> dict[str, Any]:
         losses.append(run(worker, config, steps, wait))
         digests.append(digest(worker.state()))
         worker.arena.close()
-    wanted = run(OnHost(config.changed(["engine=reference"])), config, steps)
-    error = float(np.max(np.abs(np.array(losses[0]) - wanted) / np.abs(wanted)))
+    expected = run(OnHost(config.changed(["engine=reference"])), config, steps)
+    error = float(np.max(np.abs(np.array(losses[0]) - expected) / np.abs(expected)))
     same = losses[0][-1:] == losses[1] and digests[0] == digests[1]
     return {"steps": steps, "same_bits": same, "digest": digests[0], "loss_difference": error, "close": error <= CLOSE,
-            "last_loss": losses[0][-1], "last_loss_reference": wanted[-1]}  # fmt: skip
+            "last_loss": losses[0][-1], "last_loss_reference": expected[-1]}  # fmt: skip
 
 
 if __name__ == "__main__":

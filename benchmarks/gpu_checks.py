@@ -89,7 +89,7 @@ def checks(suite: Suite, budget: Budget, plan: Any) -> str:
         words = [line for piece in pieces for line in piece.said.splitlines() if line.startswith("FAILED")]
         words += [piece.last for piece in pieces if piece.status not in (0, 1, FATAL)]
         counts = Counter({"PASSED": sum(_passed(piece.said) for piece in pieces), "FAILED": len(words)})
-        return _checked(suite, counts, int(not words and not counts["PASSED"]), words)
+        return summarise(suite, counts, int(not words and not counts["PASSED"]), words)
     counts, missing, words, stop = Counter[str](), 0, list[str](), threading.Event()
     lanes = min(LANES, os.cpu_count() or 1, len(plan.tests))
     with ThreadPoolExecutor(lanes) as pool:
@@ -101,7 +101,7 @@ def checks(suite: Suite, budget: Budget, plan: Any) -> str:
                 suite.write()
         finally:
             stop.set()
-    return _checked(suite, counts, missing, words)
+    return summarise(suite, counts, missing, words)
 
 
 def one_file(path: Path, budget: Budget, plan: Any, stop: threading.Event) -> tuple[Counter[str], int, list[str]]:
@@ -139,7 +139,7 @@ def one_file(path: Path, budget: Budget, plan: Any, stop: threading.Event) -> tu
     return Counter(found.verdicts.values()), missing, [*found.words, *words]
 
 
-def _checked(suite: Suite, counts: Counter[str], missing: int, words: list[str]) -> str:
+def summarise(suite: Suite, counts: Counter[str], missing: int, words: list[str]) -> str:
     """What to say of them. Incomplete where one is not right, or was not run."""
     suite.more.update({"counts": dict(counts), "not run": missing, "errors": words[:60]})
     text = f"{counts['PASSED']} passed, {counts['FAILED'] + counts['CRASHED']} failed, {counts['SKIPPED']} skipped"
@@ -206,7 +206,7 @@ def sanitizers(suite: Suite, budget: Budget, plan: Any) -> str:
         own = budget.part(1 / (len(TOOLS) - i))
         options = ["--tool", name, "--error-exitcode", str(_SANITIZER_STATUS), "--print-limit", "20"]
         pieces = in_pieces([tool, *options], own, plan)
-        found[name] = _verdict(pieces)
+        found[name] = tool_verdict(pieces)
         suite.more[name] = found[name]
         said = "\n".join(piece.said for piece in pieces)
         if any(piece.status not in (_RETURNED, None) for piece in pieces):
@@ -219,7 +219,7 @@ def sanitizers(suite: Suite, budget: Budget, plan: Any) -> str:
     return text
 
 
-def _verdict(pieces: list[Ended]) -> str:
+def tool_verdict(pieces: list[Ended]) -> str:
     """Of all processes of one tool: what is bad in the first bad one, and how much passed in all."""
     passed = sum(_passed(piece.said) for piece in pieces)
     if any("Device not supported" in piece.said for piece in pieces):

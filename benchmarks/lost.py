@@ -1,6 +1,6 @@
 """A plugin of pytest for the GPU's checks: python -m pytest -p benchmarks.lost, with REFDIFF_LEDGER=FILE in the environment.
 
-It writes down what each test came to, at once, so that a process that dies leaves all of it behind; leaves out what the
+It records how each test ended, at once, so that a process that dies leaves all of it behind; leaves out what the
 ledger has already; and ends the session after an error that makes all that follows fail as well.
 """
 

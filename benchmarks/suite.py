@@ -79,7 +79,7 @@ class Suite:
         self.write()
 
     def case(self, case: Mapping[str, Any], peers: Mapping[str, PeerProcess], **how: Any) -> dict[str, Any]:
-        """`measure`, written down, and one line of it."""
+        """`measure`, recorded, and one line of it."""
         extra = how.pop("extra", {})
         record = self.keep(measure(case, peers, **how) | extra)
         said = [f"{name} {_short(entry)}" for name, entry in record["peers"].items()]

@@ -33,7 +33,7 @@ EPILOG = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if a claim fails or a speed was not measured, 2 for an error, 130 after
     Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     # A polite kill ends like Ctrl-C: with a checkpoint.
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -71,7 +71,7 @@ def _doubts_in_one_line() -> Iterator[None]:
         yield
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="refdiff",
         description="The diffusion model you can check: train, sample and evaluate with NumPy, every gradient by hand.",

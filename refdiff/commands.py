@@ -194,9 +194,9 @@ def audit(options: argparse.Namespace) -> int:
     """Run the claims about schedulers on somebody's: an adapter of yours, or a scheduler of diffusers, as module:Class."""
     from collections import Counter
 
-    from .testing.asking import collected
     from .testing.audit import audit as run
     from .testing.audit import report
+    from .testing.checked_scheduler import collected
     from .testing.loading import current_folder_for, load
     from .testing.loading import options as parse
 

@@ -1,11 +1,11 @@
-"""Counter-based noise: each number is a pure function of (seed, stream, step, index of the sample, element).
+"""Counter-based noise: each number is a pure function of (seed, stream, step, sample, element).
 
 There is no state. A run resumes bit for bit, and a result does not depend on how samples are spread over batches or
 machines, because nothing is ever "drawn next". The generator is Philox 4x32-10 [Philox]; its 128-bit counter and
 64-bit key are filled with names:
 
     key     = (seed low, seed high)                     one experiment
-    counter = (block of four elements, index, step, stream)
+    counter = (block of four elements, sample, step, stream)
 """
 
 from __future__ import annotations
@@ -103,30 +103,30 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3]).astype(np.uint32)
 
 
-def bits(key: Sequence, index: Any, count: int) -> np.ndarray:
-    """`count` random words for each sample.   index (N,) integers -> (N, count) uint32.
+def bits(key: Sequence, sample_ids: Any, count: int) -> np.ndarray:
+    """`count` random words for each sample.   sample_ids (N,) integers -> (N, count) uint32.
 
     Element e of sample i is word e % 4 of the counter (e // 4, key.first + i, key.step, key.stream).
     """
-    index = np.asarray(index)
-    _check(key, index)
+    sample_ids = np.asarray(sample_ids)
+    _check(key, sample_ids)
     blocks = -(-count // 4)
-    counter = np.empty((4, len(index), blocks), np.uint64)
+    counter = np.empty((4, len(sample_ids), blocks), np.uint64)
     counter[0] = np.arange(blocks, dtype=np.uint64)
-    counter[1] = index[:, None]
+    counter[1] = sample_ids[:, None]
     counter[1] += np.uint64(key.first)
     counter[2] = key.step
     counter[3] = int(key.stream)
     words = philox(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32))
-    return np.moveaxis(words, 0, -1).reshape(len(index), 4 * blocks)[:, :count]
+    return np.moveaxis(words, 0, -1).reshape(len(sample_ids), 4 * blocks)[:, :count]
 
 
-def uniform(key: Sequence, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> np.ndarray:
-    """Uniform on (0, 1), both ends excluded: (word + 1/2) / 2^32.   index (N,) -> (N, *shape).
+def uniform(key: Sequence, sample_ids: Any, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> np.ndarray:
+    """Uniform on (0, 1), both ends excluded: (word + 1/2) / 2^32.   sample_ids (N,) -> (N, *shape).
 
     In float32 the largest value rounds to 1; draw in float64 where that matters.
     """
-    words = bits(key, index, int(np.prod(shape)))
+    words = bits(key, sample_ids, int(np.prod(shape)))
     return ((words + 0.5) * 2.0**-32).astype(dtype).reshape(len(words), *shape)
 
 
@@ -135,28 +135,28 @@ def uniform_threshold(rate: float) -> int:
     return floor(Fraction(rate) * (1 << 32) - Fraction(1, 2)) + 1
 
 
-def normal(key: Sequence, index: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
+def normal(key: Sequence, sample_ids: Any, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
     """Standard normal numbers by Box and Muller [BoxMuller]: words in pairs (u, v) become
 
         sqrt(-2 log u) cos(2 pi v),  sqrt(-2 log u) sin(2 pi v),
 
-    computed in float64 and cast once.   index (N,) -> (N, *shape); |value| < 6.77.
+    computed in float64 and cast once.   sample_ids (N,) -> (N, *shape); |value| < 6.77.
     """
     count = int(np.prod(shape))
-    u, v = np.moveaxis(uniform(key, index, (-(-count // 2), 2)), -1, 0)
+    u, v = np.moveaxis(uniform(key, sample_ids, (-(-count // 2), 2)), -1, 0)
     radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * v
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
     return pairs.reshape(len(u), 2 * u.shape[1])[:, :count].astype(dtype).reshape(len(u), *shape)
 
 
-def integers(key: Sequence, index: Any, low: int, high: int) -> np.ndarray:
-    """Uniform integers from low to high, both included.   index (N,) -> (N,) int64.
+def integers(key: Sequence, sample_ids: Any, low: int, high: int) -> np.ndarray:
+    """Uniform integers from low to high, both included.   sample_ids (N,) -> (N,) int64.
 
     The high half of word * (high - low + 1): no value is likelier than another by more than 2^-32.
     """
     if not 1 <= high - low + 1 <= 1 << 32:
         raise ValueError(f"high: expected low <= high < low + 2^32, got low = {low}, high = {high}")
-    words = bits(key, index, 1)[:, 0].astype(np.uint64)
+    words = bits(key, sample_ids, 1)[:, 0].astype(np.uint64)
     return low + ((words * np.uint64(high - low + 1)) >> _32).astype(np.int64)
 
 
@@ -165,15 +165,16 @@ def permutation(key: Sequence, n: int) -> np.ndarray:
     return np.argsort(bits(key, np.arange(n), 1)[:, 0], kind="stable")
 
 
-def _check(key: Sequence, index: np.ndarray) -> None:
+def _check(key: Sequence, sample_ids: np.ndarray) -> None:
     for name, value, width in zip(Sequence._fields, key, (64, 32, 32, 32), strict=True):
         if not isinstance(value, int | np.integer) or not 0 <= value < 1 << width:
             raise ValueError(f"{name}: expected an integer from 0 to 2^{width} - 1, got {value}")
     if (
-        index.ndim != 1
-        or index.dtype.kind not in "iu"
-        or (index.size and not 0 <= index.min() <= int(index.max()) + key.first < 1 << 32)
+        sample_ids.ndim != 1
+        or sample_ids.dtype.kind not in "iu"
+        or (sample_ids.size and not 0 <= sample_ids.min() <= int(sample_ids.max()) + key.first < 1 << 32)
     ):
         raise ValueError(
-            f"index: expected a 1-D array of integers from 0 to 2^32 - 1, got shape {index.shape}, dtype {index.dtype}"
+            f"sample_ids: expected a 1-D array of integers from 0 to 2^32 - 1, got shape {sample_ids.shape}, "
+            f"dtype {sample_ids.dtype}"
         )

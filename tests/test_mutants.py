@@ -8,7 +8,10 @@ import pytest
 
 def test_a_mutants_function_is_read_off_its_name():
     assert mutants.function_of("refdiff.process.arrays.x_like__mutmut_30") == "refdiff.process.arrays.like"
-    assert mutants.function_of("refdiff.process.bound.x__halves__mutmut_1") == "refdiff.process.bound._halves"
+    assert (
+        mutants.function_of("refdiff.process.learned_variance.x__halves__mutmut_1")
+        == "refdiff.process.learned_variance._halves"
+    )
     name = "refdiff.process.exact.xǁGaussianMixtureǁ__post_init____mutmut_7"
     assert mutants.function_of(name) == "refdiff.process.exact.GaussianMixture.__post_init__"
 

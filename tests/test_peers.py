@@ -5,7 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from helpers import ROOT
+
 MODULES = {"scikit-learn": "sklearn", "cupy-cuda13x": "cupy"}
 
 

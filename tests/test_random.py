@@ -32,7 +32,7 @@ def keys():
 
 
 def indices(max_size=6):
-    return st.lists(words, max_size=max_size).map(lambda index: np.array(index, dtype=np.int64))
+    return st.lists(words, max_size=max_size).map(lambda sample_ids: np.array(sample_ids, dtype=np.int64))
 
 
 def philox_by_integers(counter, key):
@@ -68,48 +68,50 @@ def test_philox_gives_the_published_known_answers(counter, key, answer):
 
 @given(st.lists(st.tuples(words, words, words, words), min_size=1, max_size=5), words, words)
 def test_philox_is_the_papers_algorithm_on_any_counter_and_key(counters, low, high):
-    came = philox(np.array(counters).T, (low, high))
-    assert came.dtype == np.uint32
-    assert came.T.tolist() == [philox_by_integers(c, (low, high)) for c in counters]
+    actual = philox(np.array(counters).T, (low, high))
+    assert actual.dtype == np.uint32
+    assert actual.T.tolist() == [philox_by_integers(c, (low, high)) for c in counters]
 
 
 @given(keys(), indices(), st.integers(0, 19))
-def test_element_e_of_sample_i_is_word_e_mod_4_of_the_counter_that_names_it(key, index, count):
-    came = bits(key, index, count)
-    assert came.shape == (len(index), count)
-    assert came.dtype == np.uint32
+def test_element_e_of_sample_i_is_word_e_mod_4_of_the_counter_that_names_it(key, sample_ids, count):
+    actual = bits(key, sample_ids, count)
+    assert actual.shape == (len(sample_ids), count)
+    assert actual.dtype == np.uint32
     seed = (key.seed % 2**32, key.seed // 2**32)
-    for i, row in zip(index.tolist(), came.tolist(), strict=True):
+    for i, row in zip(sample_ids.tolist(), actual.tolist(), strict=True):
         assert row == [philox_by_integers((e // 4, i, key.step, key.stream), seed)[e % 4] for e in range(count)]
 
 
 @given(keys(), indices(), shapes(min_dims=0, max_dims=3))
-def test_uniform_and_normal_are_their_formulas_of_the_words(key, index, shape):
+def test_uniform_and_normal_are_their_formulas_of_the_words(key, sample_ids, shape):
     count = math.prod(shape)
-    came, gauss = uniform(key, index, shape), normal(key, index, shape, np.float64)
-    assert came.shape == gauss.shape == (len(index), *shape)
-    assert came.dtype == gauss.dtype == np.float64
-    u = (2.0 * bits(key, index, count + count % 2) + 1) / 2**33
-    assert np.array_equal(came.reshape(len(index), count), u[:, :count])
+    actual, gauss = uniform(key, sample_ids, shape), normal(key, sample_ids, shape, np.float64)
+    assert actual.shape == gauss.shape == (len(sample_ids), *shape)
+    assert actual.dtype == gauss.dtype == np.float64
+    u = (2.0 * bits(key, sample_ids, count + count % 2) + 1) / 2**33
+    assert np.array_equal(actual.reshape(len(sample_ids), count), u[:, :count])
     z = np.sqrt(-2 * np.log(u[:, ::2])) * np.exp(2j * np.pi * u[:, 1::2])  # radius and angle
-    z = np.stack([z.real, z.imag], axis=-1).reshape(len(index), count + count % 2)[:, :count]
-    assert np.all(abs(gauss.reshape(len(index), count) - z) <= 1e-14)
+    z = np.stack([z.real, z.imag], axis=-1).reshape(len(sample_ids), count + count % 2)[:, :count]
+    assert np.all(abs(gauss.reshape(len(sample_ids), count) - z) <= 1e-14)
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
 @given(keys(), indices(8), shapes(min_dims=0, max_dims=3), st.integers(0, 8))
-def test_numbers_do_not_depend_on_how_samples_are_spread_over_batches(draw, key, index, shape, cut):
-    whole = draw(key, index, shape)
-    assert np.array_equal(np.concatenate([draw(key, index[:cut], shape), draw(key, index[cut:], shape)]), whole)
-    assert np.array_equal(draw(key, index[::-1], shape), whole[::-1])
+def test_numbers_do_not_depend_on_how_samples_are_spread_over_batches(draw, key, sample_ids, shape, cut):
+    whole = draw(key, sample_ids, shape)
+    assert np.array_equal(
+        np.concatenate([draw(key, sample_ids[:cut], shape), draw(key, sample_ids[cut:], shape)]), whole
+    )
+    assert np.array_equal(draw(key, sample_ids[::-1], shape), whole[::-1])
 
 
 @pytest.mark.parametrize("draw", [uniform, normal, bits])
 @given(keys(), indices(3), st.integers(0, 20), st.integers(0, 20))
-def test_asking_for_fewer_elements_gives_the_same_first_ones(draw, key, index, fewer, more):
+def test_asking_for_fewer_elements_gives_the_same_first_ones(draw, key, sample_ids, fewer, more):
     fewer, more = sorted((fewer, more))
     short, long = (n if draw is bits else (n,) for n in (fewer, more))
-    assert np.array_equal(draw(key, index, short), draw(key, index, long)[:, :fewer])
+    assert np.array_equal(draw(key, sample_ids, short), draw(key, sample_ids, long)[:, :fewer])
 
 
 @given(keys(), st.integers(0, 2**32 - 9), st.integers(0, 8), st.integers(0, 9))
@@ -178,19 +180,19 @@ def test_uniform_excludes_both_ends_even_for_the_extreme_words(monkeypatch, word
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128])
 def test_numbers_are_computed_in_float64_and_cast_once(dtype):
-    index = np.arange(50)
+    sample_ids = np.arange(50)
     for draw in (uniform, normal):
-        came = draw(Sequence(7, 5), index, (3,), dtype)
-        assert came.dtype == dtype
-        assert np.array_equal(came, draw(Sequence(7, 5), index, (3,), np.float64).astype(dtype))
-    assert normal(Sequence(7, 5), index).dtype == np.float32
+        actual = draw(Sequence(7, 5), sample_ids, (3,), dtype)
+        assert actual.dtype == dtype
+        assert np.array_equal(actual, draw(Sequence(7, 5), sample_ids, (3,), np.float64).astype(dtype))
+    assert normal(Sequence(7, 5), sample_ids).dtype == np.float32
 
 
 def kolmogorov_smirnov(samples, cdf):
     """sqrt(n) times the largest distance of the samples' distribution from cdf; above 1.95 once in a thousand."""
     samples = np.sort(samples.ravel())
-    n, wanted = samples.size, cdf(samples)
-    return np.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - wanted), np.max(wanted - np.arange(n) / n))
+    n, expected = samples.size, cdf(samples)
+    return np.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - expected), np.max(expected - np.arange(n) / n))
 
 
 def test_uniform_numbers_are_uniform():
@@ -219,12 +221,12 @@ def test_neighbouring_elements_samples_steps_and_streams_are_uncorrelated():
 
 @given(keys(), st.integers(-(2**40), 2**40), st.integers(1, 2**32))
 def test_integers_lie_within_their_bounds_and_follow_the_words(key, low, count):
-    index = np.arange(20)
-    came = integers(key, index, low, low + count - 1)
-    assert came.shape == (20,)
-    assert came.dtype == np.int64
-    assert came.tolist() == [low + word * count // 2**32 for word in bits(key, index, 1)[:, 0].tolist()]
-    assert low <= came.min() <= came.max() <= low + count - 1
+    sample_ids = np.arange(20)
+    actual = integers(key, sample_ids, low, low + count - 1)
+    assert actual.shape == (20,)
+    assert actual.dtype == np.int64
+    assert actual.tolist() == [low + word * count // 2**32 for word in bits(key, sample_ids, 1)[:, 0].tolist()]
+    assert low <= actual.min() <= actual.max() <= low + count - 1
 
 
 def test_integers_are_uniform_and_reach_both_bounds():
@@ -236,9 +238,9 @@ def test_integers_are_uniform_and_reach_both_bounds():
 
 @given(keys(), st.integers(0, 200))
 def test_a_permutation_holds_every_number_once(key, n):
-    came = permutation(key, n)
-    assert came.dtype == np.int64
-    assert sorted(came.tolist()) == list(range(n))
+    actual = permutation(key, n)
+    assert actual.dtype == np.int64
+    assert sorted(actual.tolist()) == list(range(n))
 
 
 def test_permutations_are_uniform_and_change_with_the_step():
@@ -249,7 +251,7 @@ def test_permutations_are_uniform_and_change_with_the_step():
 
 
 def test_equal_words_are_ordered_by_place(monkeypatch):
-    monkeypatch.setattr(random, "bits", lambda key, index, count: np.array([[2], [1], [2], [1]] * 25, np.uint32))
+    monkeypatch.setattr(random, "bits", lambda key, sample_ids, count: np.array([[2], [1], [2], [1]] * 25, np.uint32))
     assert permutation(Sequence(1, 1), 100).tolist() == [i for i in range(100) if i % 2] + list(range(0, 100, 2))
 
 
@@ -282,13 +284,13 @@ def test_no_samples_and_no_elements_give_empty_arrays(draw):
             r"first: expected an integer from 0 to 2\^32 - 1, got 4294967296",
         ),
         (lambda: uniform(Sequence(1, 1, 1, 1.5), [0]), "first: expected an integer .* got 1.5"),
-        (lambda: uniform(Sequence(1, 1, 1, 2**32 - 1), [0, 1]), "index: expected a 1-D array of integers"),
-        (lambda: normal(Sequence(1, 1), 0), r"index: expected a 1-D array of integers .* got shape \(\)"),
-        (lambda: normal(Sequence(1, 1), [[0]]), r"index: expected a 1-D array of integers .* got shape \(1, 1\)"),
-        (lambda: normal(Sequence(1, 1), [0.0]), "index: expected a 1-D array of integers .* dtype float64"),
-        (lambda: normal(Sequence(1, 1), [True]), "index: expected a 1-D array of integers .* dtype bool"),
-        (lambda: normal(Sequence(1, 1), [3, -1]), "index: expected a 1-D array of integers"),
-        (lambda: normal(Sequence(1, 1), [3, 2**32]), "index: expected a 1-D array of integers"),
+        (lambda: uniform(Sequence(1, 1, 1, 2**32 - 1), [0, 1]), "sample_ids: expected a 1-D array of integers"),
+        (lambda: normal(Sequence(1, 1), 0), r"sample_ids: expected a 1-D array of integers .* got shape \(\)"),
+        (lambda: normal(Sequence(1, 1), [[0]]), r"sample_ids: expected a 1-D array of integers .* got shape \(1, 1\)"),
+        (lambda: normal(Sequence(1, 1), [0.0]), "sample_ids: expected a 1-D array of integers .* dtype float64"),
+        (lambda: normal(Sequence(1, 1), [True]), "sample_ids: expected a 1-D array of integers .* dtype bool"),
+        (lambda: normal(Sequence(1, 1), [3, -1]), "sample_ids: expected a 1-D array of integers"),
+        (lambda: normal(Sequence(1, 1), [3, 2**32]), "sample_ids: expected a 1-D array of integers"),
         (
             lambda: integers(Sequence(1, 1), [0], 1, 0),
             r"high: expected low <= high < low \+ 2\^32, got low = 1, high = 0",

@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from refdiff.testing import claims
 from refdiff.testing.citations import PROVABLE, Citation, citations, homeless
 from refdiff.testing.claim import CLAIMS
 
-ROOT = Path(__file__).parent.parent
 ROWS = re.findall(r"^\| \[(\w+)\] \|.*\|(.*)\|(.*)\|$", (ROOT / "docs/references.md").read_text(), re.MULTILINE)
 LISTED = {key for key, *_ in ROWS}
 MADE = {"equations.md", "errata.md", "references.md"}  # from the claims, and the list itself

@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 ADDED = {"PKG-INFO", "setup.cfg"}  # by setuptools, besides refdiff.egg-info/
 SOME_TESTS = ["tests/test_references.py", "tests/documents/test_links.py", "tests/documents/test_speeds.py",
               "tests/process/test_spacing.py", "tests/storage/test_header.py", "tests/storage/test_images.py"]  # fmt: skip

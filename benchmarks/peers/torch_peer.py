@@ -120,7 +120,7 @@ class TorchPeer:
         return lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True), outputs
 
     def _graphed(self, runs, stream):
-        """What the first run returns; on a GPU the replay of all as one graph is what will be timed. Results are let go of
+        """What the first run returns; on a GPU the replay of all as one graph is what will be timed. Results are freed
         together, so that no two runs write to one place."""
         self.copies = len(runs)
         run = self.run = lambda: [each() for each in runs]

@@ -54,7 +54,7 @@ class UNet(nn.Module):
         """x (N, C, H, W), t (N,) -> (N, C, H, W)."""
         emb = self._time(t)
         h = self._conv(x, "conv_in")
-        kept = [h]
+        skips = [h]
         for layer in self.encoder:
             if layer.kind == "block":
                 h = self._block(layer.name, h, emb)
@@ -62,11 +62,11 @@ class UNet(nn.Module):
                 h = self._conv(F.pad(h, (0, 1, 0, 1)), f"{layer.name}__conv", stride=2, padding=0)
             else:
                 h = F.avg_pool2d(h, 2)
-            kept.append(h)
+            skips.append(h)
         h = self._block("middle_block1", self._block("middle_block0", h, emb), emb)
         for layer in self.decoder:
             if layer.kind == "block":
-                h = self._block(layer.name, torch.cat([h, kept.pop()], 1), emb)
+                h = self._block(layer.name, torch.cat([h, skips.pop()], 1), emb)
             else:
                 h = self._conv(F.interpolate(h, scale_factor=2.0, mode="nearest"), f"{layer.name}__conv")
         return self._conv(F.silu(self._norm(h, "norm_out")), "conv_out")

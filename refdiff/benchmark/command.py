@@ -1,4 +1,4 @@
-"""`refdiff bench`: the host's engines side by side, where a training step's time goes, and somebody's kernel beside ours."""
+"""`refdiff bench`: the host's engines side by side, where a training step's time goes, and a user's kernel beside ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger's kernel is given: for each operation its arguments in order, and sizes by which it may choose its launch.
+"""What a user's kernel is given: for each operation its arguments in order, and sizes by which it may choose its launch.
 
 docs/benchmarks.md says the same in words; a test holds the two together. `T` is float, or bfloat16 with -DBF16=1.
 """

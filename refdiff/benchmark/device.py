@@ -39,7 +39,7 @@ class Stopwatch:
             self.buffer, self.sums = device.reserve(_FLUSH), device.reserve(4 * _BLOCKS)
 
     def seconds(self, run: Callable[[], Any], repeats: int, copies: int = 1) -> list[float]:
-        """Of each of so many runs. run() queues the work `copies` times, or replays a graph of it, and does not wait."""
+        """Seconds of each run. run() queues the work `copies` times, or replays a graph of it, and does not wait."""
         if self.cupy is None:
             return [self._host(run) / copies for _ in range(repeats)]
         cuda = self.cupy.cuda
@@ -66,7 +66,7 @@ class Stopwatch:
 def captured(context: Context, runs: Sequence[Callable[[], Any]]) -> tuple[Callable[[], None], int]:
     """All runs, one after another, as one graph.   -> its replay, how many launches it has.
 
-    What they return is let go of only at the end, so that no two of them write to one place. They are run before, until the
+    What they return is freed only at the end, so that no two of them write to one place. They are run before, until the
     arena has room for all of it: each replay finds that room free. The graph keeps no references: nothing else may be
     allocated in this arena from now on.
     """

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..testing.measures import relative_error
 from .process import PeerError, PeerProcess
 from .statistics import paired, summary
 
-__all__ = ["Budget", "difference", "measure"]
+__all__ = ["Budget", "measure", "output_error"]
 
 FEW = 3  # rounds that are worth going a little over a part's budget for
 SETTLE = 0.02  # seconds between two peers' turns: worker threads spin a while after their work
@@ -80,7 +81,7 @@ def measure(
         elif judged is None:
             judged = name, outputs
         else:
-            entry["difference"], other = difference(outputs, judged[1])
+            entry["difference"], other = output_error(outputs, judged[1])
             if other:
                 entry["error"] = other
                 continue
@@ -89,7 +90,7 @@ def measure(
                     f"differs from {judged[0]} by {entry['difference']:.1e} in norm, more than {tolerance:.0e}"
                 )
         ready.append(name)
-    times = _turns(
+    times = in_turns(
         {name: peers[name] for name in ready}, record["peers"], budget, rounds, repeats, case.get("copies", 1)
     )
     for name, rows in times.items():
@@ -103,19 +104,18 @@ def measure(
     return record
 
 
-def difference(came: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
+def output_error(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[float | None, str]:
     """The largest |a - b| / |b| in norm of arrays of one name; and what keeps them from being compared, or ""."""
-    if came.keys() != wanted.keys():
-        return None, f"expected outputs {', '.join(sorted(wanted))}, got {', '.join(sorted(came)) or 'none'}"
-    if wrong := _not_finite(came):
+    if actual.keys() != expected.keys():
+        return None, f"expected outputs {', '.join(sorted(expected))}, got {', '.join(sorted(actual)) or 'none'}"
+    if wrong := _not_finite(actual):
         return None, wrong
     worst = 0.0
-    for name, b in wanted.items():
-        a = came[name]
+    for name, b in expected.items():
+        a = actual[name]
         if a.shape != b.shape or (a.size and a[0] != b[0]):
             return None, f"{name}: expected {_length(b)} numbers, got {_length(a)}"
-        a, b = a[1:].astype(np.float64), b[1:].astype(np.float64)
-        worst = max(worst, float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-30)))
+        worst = max(worst, relative_error(a[1:], b[1:]))
     return worst, ""
 
 
@@ -128,7 +128,7 @@ def _length(a: np.ndarray) -> int:
     return int(a[0]) if a.size else 0
 
 
-def _turns(
+def in_turns(
     peers: Mapping[str, PeerProcess],
     entries: dict[str, Any],
     budget: Budget,

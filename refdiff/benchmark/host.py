@@ -33,7 +33,7 @@ class HostPeer:
         return {"numpy": versions()["numpy"], "threads": threads() if threads else 1}
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        self.run = lambda: None  # and let go of what was
+        self.run = lambda: None  # and free what was
         return getattr(self, f"_{case['kind']}")(case)
 
     def time(self, repeats: int) -> list[float]:

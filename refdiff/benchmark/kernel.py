@@ -1,4 +1,4 @@
-"""Somebody's kernel: compiled, checked against the reference, and timed beside ours.
+"""A user's kernel: compiled, checked against the reference, and timed beside ours.
 
     refdiff bench --kernel my.cu:my_norm --as group_norm
 
@@ -24,6 +24,7 @@ from ..engines.cuda.runtime.arena import Arena
 from ..engines.cuda.runtime.device import Device, DeviceError, Kernel
 from ..engines.cuda.runtime.sources import KERNELS
 from ..errors import one_of
+from ..testing.measures import relative_error
 from .cases import operands
 from .conventions import CONVENTIONS, Launch, launch_of
 from .device import COPIES, Stopwatch, captured
@@ -111,8 +112,8 @@ class _Job:
         some = max(1, min(len(x[0]), _ENOUGH * len(x[0]) // x[0].size))
         given = [cuda.host(a)[:some].astype(np.float64) for a in self.x]
         p = {k: cuda.host(a).astype(np.float64) for k, a in self.p.items()}
-        self.wanted, _ = getattr(reference, operation)(*given, **p, **options)
-        self.y = cuda.array(np.full((len(x[0]), *self.wanted.shape[1:]), np.nan), dtype)
+        self.expected, _ = getattr(reference, operation)(*given, **p, **options)
+        self.y = cuda.array(np.full((len(x[0]), *self.expected.shape[1:]), np.nan), dtype)
         self.arguments = self._arguments()
 
     def _arguments(self) -> list[Any]:
@@ -143,9 +144,9 @@ class _Job:
         before = [cuda.host(a) for a in (*self.x, *self.p.values())]
         self.theirs()
         y = cuda.host(self.y)
-        missing, came = int(np.isnan(y).sum()), y[: len(self.wanted)].astype(np.float64)
+        missing, actual = int(np.isnan(y).sum()), y[: len(self.expected)].astype(np.float64)
         shape = " ".join(f"{k}={v}" for k, v in self.sizes.items())
-        error = float(np.linalg.norm(came - self.wanted) / max(float(np.linalg.norm(self.wanted)), 1e-30))
+        error = relative_error(actual, self.expected)
         bound = 1.6e-2 if self.dtype == "bfloat16" else 4 * sqrt(max(self.terms, 16)) * 2.0**-24
         if missing or not error <= bound:
             unwritten = f"; {missing} of {y.size} values are NaN or were not written" if missing else ""
@@ -181,10 +182,10 @@ def _check_signature(path: Path, name: str, operation: str) -> None:
     found = re.search(rf"__global__[^;{{}}]*?\b{re.escape(name)}\s*\(([^)]*)\)", text)
     if not found:
         raise ValueError(f'--kernel: {path.name} has no kernel {name}: expected extern "C" __global__ void {name}(...)')
-    wanted = CONVENTIONS[operation].arguments
-    if _kinds(found[1]) != _kinds(wanted):
+    expected = CONVENTIONS[operation].arguments
+    if _kinds(found[1]) != _kinds(expected):
         raise ValueError(
-            f"--kernel: {name} as {operation} is given ({wanted}), T being float or bfloat16: got "
+            f"--kernel: {name} as {operation} is given ({expected}), T being float or bfloat16: got "
             f"({' '.join(found[1].split())})"
         )
 

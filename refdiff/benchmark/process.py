@@ -101,7 +101,7 @@ class PeerProcess:
         return reply["ok"]
 
     def close(self) -> None:
-        """End the process, as it ends when nobody speaks to it any more; kill it if it does not."""
+        """End the process, as it ends when its input is closed; kill it if it does not."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -41,7 +41,7 @@ class Peer(Protocol):
         ...
 
     def time(self, repeats: int) -> list[float]:
-        """Seconds of each of so many runs of what was prepared."""
+        """Seconds of each of `repeats` runs of what was prepared."""
         ...
 
 

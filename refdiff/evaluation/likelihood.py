@@ -25,7 +25,7 @@ from ..process import (
     q_sample,
     step_log_variance,
 )
-from ..process.likelihood import ReverseStep
+from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Key, integers, normal
 from ..sampling import Trained, check_conditions, denoiser, network_function

@@ -60,9 +60,9 @@ class GaussianMixture:
         """n points x_0, each a pure function of the seed and its number.   -> (n, D). ValueError for n < 1."""
         if n < 1:
             raise ValueError(f"n: expected at least one point, got {n}")
-        index, D = np.arange(n), self.means.shape[1]
-        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(Sequence(seed, Stream.DATA, 0), index))
-        z = normal(Sequence(seed, Stream.DATA, 1), index, (D,), np.float64)
+        sample_ids, D = np.arange(n), self.means.shape[1]
+        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(Sequence(seed, Stream.DATA, 0), sample_ids))
+        z = normal(Sequence(seed, Stream.DATA, 1), sample_ids, (D,), np.float64)
         return self.means[k] + np.einsum("nde,ne->nd", self._vectors[k], np.sqrt(self._values[k]) * z)
 
     def log_density(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
@@ -73,8 +73,8 @@ class GaussianMixture:
 
     def score(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
         """grad log q(x_t) = -sum_k r_k S_k^-1 (x - a m_k), t from 0.   (N, D), t integer or (N,) -> (N, D)."""
-        r, _, along, spread = self._components(schedule, x, t)
-        return -np.einsum("nk,nke,kde->nd", r, along / spread, self._vectors)
+        r, _, projected, variances = self._components(schedule, x, t)
+        return -np.einsum("nk,nke,kde->nd", r, projected / variances, self._vectors)
 
     def eps(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
         """E[eps | x_t] = -s grad log q(x_t), the perfect prediction.   x (N, D), t integer or (N,) -> (N, D)."""
@@ -122,8 +122,8 @@ class GaussianMixture:
         if not np.all(chosen > 0):
             raise ValueError("variance: expected values above 0 at every step; at t = 1 the posterior's is 0")
         n = n if len(self.weights) > 1 else 1  # with one component x0_error is the same at every x
-        x, index = self.sample(n, seed), np.arange(n)
-        z = (normal(Sequence(seed, Stream.EVALUATION, i), index, (D,), np.float64) for i in t.tolist())
+        x, sample_ids = self.sample(n, seed), np.arange(n)
+        z = (normal(Sequence(seed, Stream.EVALUATION, i), sample_ids, (D,), np.float64) for i in t.tolist())
         error = np.array([self.x0_error(schedule, q_sample(schedule, x, i, e), i).mean() for i, e in enumerate(z, 1)])
         of_x0, _ = posterior_mean_coefficients(schedule, t)
         terms = 0.5 * of_x0**2 * error / chosen
@@ -145,18 +145,18 @@ class GaussianMixture:
         one_a_sample(t.shape, x, "x")
         t = np.broadcast_to(t, (len(x),))
         a2, s2 = schedule.alpha_bar[t, None, None], schedule.one_minus_alpha_bar[t, None, None]
-        spread = a2 * self._values + s2
-        along = np.einsum("nkd,kde->nke", x[:, None] - np.sqrt(a2) * self.means, self._vectors)
-        square = (along**2 / spread).sum(axis=-1)
-        logs = np.log(self.weights) - 0.5 * (square + np.log(2 * np.pi * spread).sum(axis=-1))
+        variances = a2 * self._values + s2
+        projected = np.einsum("nkd,kde->nke", x[:, None] - np.sqrt(a2) * self.means, self._vectors)
+        square = (projected**2 / variances).sum(axis=-1)
+        logs = np.log(self.weights) - 0.5 * (square + np.log(2 * np.pi * variances).sum(axis=-1))
         r = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return r / r.sum(axis=1, keepdims=True), logs, along, spread
+        return r / r.sum(axis=1, keepdims=True), logs, projected, variances
 
     def _given(self, schedule: Schedule, x: np.ndarray, t: Time) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r_k (N, K), and the mean (N, K, D) and the sum of the variances (N, K) of x_0 given x_t and component k."""
-        r, _, along, spread = self._components(schedule, x, t)
+        r, _, projected, variances = self._components(schedule, x, t)
         t = steps(t, schedule.T)[..., None, None]
         a, s2 = np.sqrt(schedule.alpha_bar[t]), schedule.one_minus_alpha_bar[t]
-        share = self._values / spread
-        mean = self.means + a * np.einsum("nke,kde->nkd", share * along, self._vectors)
-        return r, mean, (s2 * share).sum(axis=-1)
+        gain = self._values / variances
+        mean = self.means + a * np.einsum("nke,kde->nkd", gain * projected, self._vectors)
+        return r, mean, (s2 * gain).sum(axis=-1)

@@ -74,7 +74,7 @@ def classifier_free_guidance(conditional: Array, unconditional: Array, scale: fl
 def dynamic_threshold(x0_hat: Array, quantile: float = 0.995) -> Array:
     """clip(x0_hat, -m, m) / m, m the quantile of |x0_hat| over each sample, at least 1.   [Imagen] section 2.3
 
-    For data in [-1, 1]; what lies within is unchanged. Serves as `clip` of `predictor`. (N, ...) -> (N, ...).
+    For data in [-1, 1]; what lies within is unchanged. Serves as `clip_x0` of `predictor`. (N, ...) -> (N, ...).
     The quantile is interpolated between the two nearest ranks. ValueError for one outside 0 .. 1, or a single number.
     """
     single("quantile", quantile)

@@ -209,33 +209,33 @@ def predictor(
     schedule: Schedule,
     model: Callable[[Array, Time], Array],
     kind: str = "eps",
-    clip: tuple[float, float] | Callable[[Array], Array] | None = None,
+    clip_x0: tuple[float, float] | Callable[[Array], Array] | None = None,
 ) -> Callable[[Array, Time], tuple[Array, Array]]:
     """predict(x_t, t) -> (x0_hat, eps_hat), what every sampler asks for, from a model of any kind of prediction.
 
-    clip: x0_hat is held within (low, high), the range of the data, or becomes clip(x0_hat), for example
-    `dynamic_threshold`; eps_hat is derived anew from what came of it, so that the two always agree with
+    clip_x0: x0_hat is held within (low, high), the range of the data, or becomes clip_x0(x0_hat), for example
+    `dynamic_threshold`; eps_hat is derived anew from the result, so that the two always agree with
     x_t = a x0_hat + s eps_hat.
     """
-    if clip is not None and not callable(clip):
-        _check_range(clip)
+    if clip_x0 is not None and not callable(clip_x0):
+        _check_range(clip_x0)
 
     def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
         prediction = model(x_t, t)
         x0_hat = convert(schedule, x_t, t, prediction, kind, "x0")
-        if clip is None:
+        if clip_x0 is None:
             return x0_hat, convert(schedule, x_t, t, prediction, kind, "eps")
-        x0_hat = clip(x0_hat) if callable(clip) else namespace(x0_hat).clip(x0_hat, *clip)
+        x0_hat = clip_x0(x0_hat) if callable(clip_x0) else namespace(x0_hat).clip(x0_hat, *clip_x0)
         return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat)
 
     return predict
 
 
-def _check_range(clip: Any) -> None:
+def _check_range(clip_x0: Any) -> None:
     """ValueError unless that is two numbers, the first of them smaller."""
-    ends = tuple(clip) if isinstance(clip, tuple | list) or getattr(clip, "shape", None) else ()
+    ends = tuple(clip_x0) if isinstance(clip_x0, tuple | list) or getattr(clip_x0, "shape", None) else ()
     if len(ends) == 2:
         for end in ends:
-            single("clip", end)
+            single("clip_x0", end)
     if len(ends) != 2 or not ends[0] < ends[1]:
-        raise ValueError(f"clip: expected (low, high) with low < high, or a function of x0_hat, got {clip!r}")
+        raise ValueError(f"clip_x0: expected (low, high) with low < high, or a function of x0_hat, got {clip_x0!r}")

@@ -70,7 +70,7 @@ def ancestral(
 ) -> Trajectory:
     """[DDPM] algorithm 2, over any subsequence of the steps; with a shift [ADM] algorithm 1. x ~ N(0, I)."""
     for t, t_prev in backwards(schedule, timesteps):
-        x0_hat, _ = asked(predict, x, t)
+        x0_hat, _ = call_predict(predict, x, t)
         x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance, shift)
         yield t_prev, x
 
@@ -97,9 +97,9 @@ def ddim_step(
     sigma = eta * np.sqrt(posterior_variance(schedule, t, t_prev))
     alpha, beta = schedule.between(t_prev, t)
     one_minus = schedule.one_minus_alpha_bar
-    along = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
-    known = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(along), x) * eps_hat
-    return known + like(sigma, x) * eps if eta else known
+    direction_variance = one_minus[t_prev] * (alpha * one_minus[t_prev] + (1 - eta) * (1 + eta) * beta) / one_minus[t]
+    mean = like(np.sqrt(schedule.alpha_bar[t_prev]), x) * x0_hat + like(np.sqrt(direction_variance), x) * eps_hat
+    return mean + like(sigma, x) * eps if eta else mean
 
 
 def ddim(
@@ -113,7 +113,7 @@ def ddim(
     """[DDIM] section 4.1, over any subsequence of the steps. x ~ N(0, I); noise may be left out when eta = 0."""
     _check_eta(eta, "noise", noise)
     for t, t_prev in backwards(schedule, timesteps):
-        x0_hat, eps_hat = asked(predict, x, t)
+        x0_hat, eps_hat = call_predict(predict, x, t)
         x = ddim_step(schedule, x, t, t_prev, x0_hat, eps_hat, eta, noise(t) if eta and noise else None)
         yield t_prev, x
 
@@ -130,7 +130,7 @@ def euler_ancestral(
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = asked(predict, x, t)
+        x0_hat, eps_hat = call_predict(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         ratio = sigma[s] / sigma[t]
         down, up = ratio * sigma[s], math.sqrt((1 - ratio) * (1 + ratio)) * sigma[s]
@@ -147,7 +147,7 @@ def final(trajectory: Trajectory) -> Array:
     return deque(trajectory, maxlen=1).pop()[1]
 
 
-def asked(predict: Predict, x: Array, t: Time) -> tuple[Array, Array]:
+def call_predict(predict: Predict, x: Array, t: Time) -> tuple[Array, Array]:
     """x0_hat and eps_hat; ValueError for a predict that does not return two arrays, as one that is a model does not."""
     return two("predict", "(x0_hat, eps_hat), as of `predictor`", predict(x, t))
 

@@ -129,7 +129,7 @@ def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> S
 def rescaled_linear(
     T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, beta_max: float = 0.999
 ) -> Schedule:
-    """The linear law with both ends times 1000 / T, so that alpha_bar_T hardly depends on T; beta_t <= beta_max.
+    """The linear schedule with both ends times 1000 / T, so that alpha_bar_T hardly depends on T; beta_t <= beta_max.
 
     "linear" in the codes of [IDDPM] and [ADM], which refuse T below 20, whose last beta would be above 1.
     """
@@ -145,7 +145,7 @@ def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -
 
 
 def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
-    """The quadratic law between the ends that latent diffusion uses, under the name it has there [LDM]."""
+    """The quadratic schedule between the ends that latent diffusion uses, under the name it has there [LDM]."""
     return quadratic(T, beta_start, beta_end)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .arrays import Array, floating, same_shape
-from .samplers import Predict, Trajectory, asked, backwards, scales
+from .samplers import Predict, Trajectory, backwards, call_predict, scales
 from .schedules import Schedule
 
 __all__ = ["ddim_inversion", "dpmpp_2m", "dpmpp_2s", "euler", "heun"]
@@ -34,7 +34,7 @@ def euler(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[in
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = asked(predict, x, t)
+        x0_hat, eps_hat = call_predict(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         yield s, x
@@ -49,11 +49,11 @@ def heun(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence[int
     """
     a, sigma = scales(schedule, x, timesteps)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, eps_hat = asked(predict, x, t)
+        x0_hat, eps_hat = call_predict(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat, eps_hat=eps_hat)
         x = a[s] * x0_hat + (a[s] * sigma[s]) * eps_hat
         if s:
-            x0_there, eps_there = asked(predict, x, s)
+            x0_there, eps_there = call_predict(predict, x, s)
             same_shape(x=x, x0_hat=x0_there, eps_hat=eps_there)
             change = (x0_hat - x0_there) / sigma[s] if sigma[s] > 1 else eps_there - eps_hat
             x = x + (a[s] * (sigma[s] - sigma[t]) / 2) * change
@@ -69,7 +69,7 @@ def dpmpp_2m(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     a, s_, lam = _exponential(schedule, x)
     before = None
     for t, s in backwards(schedule, timesteps):
-        x0_hat, _ = asked(predict, x, t)
+        x0_hat, _ = call_predict(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if before and s:
@@ -90,13 +90,13 @@ def dpmpp_2s(schedule: Schedule, predict: Predict, x: Array, timesteps: Sequence
     """
     a, s_, lam = _exponential(schedule, x)
     for t, s in backwards(schedule, timesteps):
-        x0_hat, _ = asked(predict, x, t)
+        x0_hat, _ = call_predict(predict, x, t)
         same_shape(x=x, x0_hat=x0_hat)
         h, d = lam[s] - lam[t], x0_hat
         if math.isfinite(h):
             u = _halfway(lam, t, s)
             to_u = lam[u] - lam[t]
-            x0_there, _ = asked(predict, s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
+            x0_there, _ = call_predict(predict, s_[u] / s_[t] * x - a[u] * math.expm1(-to_u) * x0_hat, u)
             same_shape(x=x, x0_hat=x0_there)
             d = x0_hat + h / (2 * to_u) * (x0_there - x0_hat)
         x = s_[s] / s_[t] * x - a[s] * math.expm1(-h) * d
@@ -112,7 +112,7 @@ def ddim_inversion(schedule: Schedule, predict: Predict, x: Array, timesteps: Se
     a, sigma = scales(schedule, x, timesteps)
     for u, t in reversed([*backwards(schedule, timesteps)]):
         at = t or u
-        _, eps_hat = asked(predict, (a[at] / a[t]) * x, at)
+        _, eps_hat = call_predict(predict, (a[at] / a[t]) * x, at)
         same_shape(x=x, eps_hat=eps_hat)
         x = (a[u] / a[t]) * x + (a[u] * (sigma[u] - sigma[t])) * eps_hat
         yield u, x

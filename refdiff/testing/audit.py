@@ -1,4 +1,4 @@
-"""Audit somebody's scheduler: run the claims it can be asked on it, and say of each that fails what came instead of what.
+"""Audit somebody's scheduler: run the claims it can be asked, and say of each failure what was expected and what it got.
 
 for verdict in audit(load("diffusers:DDIMScheduler", {"timestep_spacing": "trailing", "eta": 0.5})):
     print(verdict.claim.name, verdict.holds, verdict.kind, verdict.message)
@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .asking import Asked
+from .checked_scheduler import CheckedScheduler
 from .claim import Claim, Verdict, check
 from .loading import load, no_scheduler, options
 from .scheduler import Declared, offers
 
-__all__ = ["SCHEDULER_CLAIMS", "audit", "load", "options", "report", "unasked"]
+__all__ = ["SCHEDULER_CLAIMS", "audit", "load", "options", "report", "skipped"]
 
 
 def _scheduler_claims() -> list[Claim]:
@@ -48,7 +48,7 @@ def audit(
     """The verdicts of the claims on a scheduler, of those whose methods it has, each case on a copy of it as it was given.
 
     subject: has some of the methods of `Scheduler`. match: only claims with this text in their name, source or function.
-    examples: at most so many cases a claim. random: new cases each time. seconds: the time each claim may take.
+    examples: the largest number of cases a claim. random: new cases each time. seconds: the time each claim may take.
     variance, all_steps: what the subject does by choice, if it does not declare it itself, see `Scheduler`; where nobody
     declares it and it is so, one verdict tells it, and the rest take it for granted. dtype: "float32" or "float64", the
     only one that it is for: what is about others is not asked, and all data come in it.
@@ -61,11 +61,11 @@ def audit(
     if not any(offers(subject, claim.needs) for claim in chosen):
         raise ValueError(no_scheduler(subject))
     subject = _declared(Declared(subject, variance, all_steps, dtype))
-    lacking = unasked(subject, chosen)
+    lacking = skipped(subject, chosen)
     return [_verdict(claim, subject, examples, random, seconds) for claim in chosen if claim.name not in lacking]
 
 
-def unasked(subject: Any, claims: Sequence[Claim] | None = None) -> dict[str, list[str]]:
+def skipped(subject: Any, claims: Sequence[Claim] | None = None) -> dict[str, list[str]]:
     """The claims that are not asked of the subject, each with the methods it lacks for them, or with what is declared."""
     declared = {"all_steps"} if getattr(subject, "all_steps", False) else set()
     if isinstance(subject, Declared) and subject.dtype:
@@ -101,12 +101,12 @@ def _declared(subject: Declared) -> Declared:
     found: dict[str, Any] = {}
     with suppress(Exception, SystemExit):  # what fails here fails as a claim too
         if getattr(subject, "all_steps", None) is None:
-            one = Asked(copy.deepcopy(subject))
+            one = CheckedScheduler(copy.deepcopy(subject))
             everything = list(range(one.T, 0, -1))
             found["all_steps"] = one.T > 3 and all(one.timesteps(n) == everything for n in (2, 3))
     with suppress(Exception, SystemExit):
         if getattr(subject, "variance", None) is None:
-            one = Asked(Declared(copy.deepcopy(subject), all_steps=found.get("all_steps")))
+            one = CheckedScheduler(Declared(copy.deepcopy(subject), all_steps=found.get("all_steps")))
             found["variance"] = "beta" if adds_beta(one) else None
     found = {name: value for name, value in found.items() if value}
     said = {name: vars(subject).get(name) for name in ("variance", "all_steps")}
@@ -123,5 +123,5 @@ def _verdict(claim: Claim, subject: Declared, examples: int | None, random: bool
     cases = min(examples or claim.examples, claim.examples)
     if getattr(subject, "all_steps", False) and "sample" in claim.needs:
         cases = min(cases, 3)  # each is a run of T steps, and they differ by their seed alone
-    asked = dataclasses.replace(claim, given=given)
-    return check(asked, subject, examples=cases, random=random, seconds=seconds)._replace(claim=claim)
+    narrowed = dataclasses.replace(claim, given=given)
+    return check(narrowed, subject, examples=cases, random=random, seconds=seconds)._replace(claim=claim)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["PROVABLE", "Citation", "citations", "homeless"]
 
-KINDS = {
+PLACES = {
     "eq.": "eq.", "eqs.": "eq.", "equation": "eq.", "equations": "eq.", "algorithm": "algorithm",
     "algorithms": "algorithm", "prop.": "proposition", "proposition": "proposition", "propositions": "proposition",
     "lemma": "lemma", "theorem": "theorem", "section": "section", "sections": "section", "appendix": "appendix",
@@ -26,7 +26,7 @@ PROVABLE = ("eq.", "algorithm", "proposition", "lemma", "theorem")  # what says 
 
 _NUMBER = r"(?:\d+(?:\.\d+)*[a-z]?|[A-Z](?:\.\d+)*|'[^']+')(?![\w'])"
 _JOIN = r"(?:, and |, | and | to )"
-_PLACE = rf"(?:{'|'.join(map(re.escape, sorted(KINDS, key=len, reverse=True)))}) {_NUMBER}(?:{_JOIN}{_NUMBER})*"
+_PLACE = rf"(?:{'|'.join(map(re.escape, sorted(PLACES, key=len, reverse=True)))}) {_NUMBER}(?:{_JOIN}{_NUMBER})*"
 _CITED = re.compile(rf"\[([A-Z]\w+)\](?:,? ({_PLACE}(?:(?:, and |, | and ){_PLACE})*))?")
 _ALONE = re.compile(rf"(?<![\w.])(?:eqs?\.|algorithms?|proposition|lemma) {_NUMBER}")
 
@@ -59,8 +59,8 @@ def _places(key: str, places: str) -> set[Citation]:
     found, kind = set(), ""
     for part in re.split(r", and |, | and ", places):
         word, _, rest = part.partition(" ")
-        if word in KINDS:
-            kind, part = KINDS[word], rest
+        if word in PLACES:
+            kind, part = PLACES[word], rest
         first, _, last = part.partition(" to ")
         if last and not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
             raise ValueError(f"[{key}] {places}: expected whole numbers that rise, got {part}")

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import extra
-from .asking import Difference, collected
+from .checked_scheduler import collected
+from .differences import Difference
 
 try:
     import mpmath  # noqa: F401 - the claims' 50-digit arithmetic, asked for here so that the error says what to install
@@ -31,9 +32,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"claims need {error.name}, which is not installed: {extra('test')}") from None
 
-__all__ = ["CLAIMS", "KINDS", "Claim", "Verdict", "check", "claim"]
+__all__ = ["CLAIMS", "FAILURES", "Claim", "Verdict", "check", "claim"]
 
-KINDS = ("fault", "convention", "rounding")  # what a failure can be, the gravest first
+FAILURES = ("fault", "convention", "rounding")  # what a failure can be, the gravest first
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Claim:
     """name: in words; equation: LaTeX; source: where it is published; of: the public function it speaks of;
     against: what it is held against; bound: the largest error allowed; error: the check, which returns the error;
     given: the hypothesis strategies of its arguments; needs: methods of a `Scheduler`; examples: how many cases;
-    failure: what it is if it fails, one of KINDS, unless the error says otherwise; unit: of the error, if it has one;
+    failure: what it is if it fails, one of FAILURES, unless the error says otherwise; unit: of the error, if it has one;
     unless: what a scheduler may be declared to be for which the claim is not asked.
     """
 
@@ -68,7 +69,7 @@ class Claim:
 
 class Verdict(NamedTuple):
     """worst: the largest error found, or of a claim that fails that of the case the message tells (NaN if it has none);
-    holds: whether all cases stayed within the bound; message: if not, why; kind: if not, one of KINDS; warnings: what the
+    holds: whether all cases stayed within the bound; message: if not, why; kind: if not, one of FAILURES; warnings: what the
     checked code warned of, and how often.
     """
 
@@ -99,7 +100,7 @@ def claim(
     **given: Any,
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Register the decorated function, which returns an error, as a claim. Its name and docstring are the claim's."""
-    assert failure in KINDS, failure
+    assert failure in FAILURES, failure
 
     def register(error: Callable[..., float]) -> Callable[..., float]:
         function = of if isinstance(of, str) else f"{of.__module__}.{of.__qualname__}"
@@ -137,7 +138,7 @@ class _Failure(NamedTuple):
     def gravity(self) -> tuple[int, bool, float]:
         """The gravest kind first, then what has no error at all, then the largest error."""
         none = math.isnan(self.error)
-        return -KINDS.index(self.kind), none, 0.0 if none else self.error
+        return -FAILURES.index(self.kind), none, 0.0 if none else self.error
 
 
 def check(
@@ -220,7 +221,7 @@ class _LateError(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """_LateError after so many seconds, where the system has an alarm and this is the main thread."""
+    """_LateError after this many seconds, where the system has an alarm and this is the main thread."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["backward_errors", "check_backward", "complex_step", "relative_error"]
+from .measures import quotient
+from .trees import inner, leaves, tree_map
+
+__all__ = ["backward_errors", "check_backward", "complex_step"]
 
 
 def complex_step(f: Callable[[Any], Any], x: Any, v: Any, h: float = 1e-30) -> Any:
@@ -21,7 +24,7 @@ def complex_step(f: Callable[[Any], Any], x: Any, v: Any, h: float = 1e-30) -> A
 
     x and v of the same shapes, float64 -> J v, of the shapes that f returns.
     """
-    return _map(lambda y: np.imag(y) / h, f(_map(lambda a, b: a + 1j * h * b, x, v)))
+    return tree_map(lambda y: np.imag(y) / h, f(tree_map(lambda a, b: a + 1j * h * b, x, v)))
 
 
 def backward_errors(
@@ -35,21 +38,21 @@ def backward_errors(
     ValueError if names or shapes of the gradients are not those of the inputs.
     """
     y, saved = forward(*inputs)
-    dy = _map(lambda a: rng.standard_normal(np.shape(a)), y)
+    dy = tree_map(lambda a: rng.standard_normal(np.shape(a)), y)
     dx = backward(dy, saved)
-    x, dx, dy = _leaves(inputs), _leaves(dx if isinstance(dx, tuple) else (dx,)), _leaves(dy)
-    expected, came = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
-    if came != expected:
-        raise ValueError(f"backward: expected gradients of the shapes {expected}, got {came}")
+    x, dx, dy = leaves(inputs), leaves(dx if isinstance(dx, tuple) else (dx,)), leaves(dy)
+    expected, actual = ({name: np.shape(a) for name, a in tree.items()} for tree in (x, dx))
+    if actual != expected:
+        raise ValueError(f"backward: expected gradients of the shapes {expected}, got {actual}")
     direction = {name: rng.standard_normal(shape) for name, shape in expected.items()}
 
     def error(*names: str) -> float:
         v = {name: direction[name] * (name in names) for name in x}
         values = iter(v.values())
-        jv = _leaves(complex_step(lambda z: forward(*z)[0], inputs, _map(lambda _: next(values), inputs)))
+        jv = leaves(complex_step(lambda z: forward(*z)[0], inputs, tree_map(lambda _: next(values), inputs)))
         part = {name: dx[name] for name in names}
         scale = max(_norm(part) * _norm(v), _norm(dy) * _norm(jv))
-        return _quotient(abs(_inner(part, v) - _inner(dy, jv)), scale)
+        return quotient(abs(inner(part, v) - inner(dy, jv)), scale)
 
     return {name: error(name) for name in x} | {"all": error(*x)}
 
@@ -67,46 +70,9 @@ def check_backward(
     assert not wrong, f"backward: expected errors of at most {bound:g}, got {wrong}"
 
 
-def relative_error(came: Any, expected: Any) -> float:
-    """||came - expected|| / ||expected||, the largest of all arrays; NaN if one is. ValueError for different shapes."""
-    a, b = _leaves(came), _leaves(expected)
-    shapes = [{name: np.shape(leaf) for name, leaf in tree.items()} for tree in (a, b)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"came: expected the shapes {shapes[1]}, got {shapes[0]}")
-    norms = [(np.linalg.norm(np.ravel(a[n] - b[n])), np.linalg.norm(np.ravel(b[n]))) for n in b]
-    return float(np.max([_quotient(float(difference), float(scale)) for difference, scale in norms]))
-
-
-def _quotient(difference: float, scale: float) -> float:
-    """0 / 0 = 0: an exact zero that should be one is right."""
-    return 0.0 if difference == 0 else difference / scale if scale else np.inf
-
-
-def _map(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """The tree of f(leaf, leaf of each other tree)."""
-    if isinstance(tree, dict):
-        return {key: _map(f, part, *(other[key] for other in others)) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_map(f, *parts) for parts in zip(tree, *others, strict=True))
-    return f(tree, *others)
-
-
-def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
-    """Each leaf by its name, the keys on the way to it joined by "/"."""
-    if not isinstance(tree, dict | tuple):
-        return {name: tree}
-    parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    return {n: leaf for key, part in parts for n, leaf in _leaves(part, f"{name}/{key}".lstrip("/")).items()}
-
-
 def _norm(a: dict[str, Any]) -> float:
     """||a||, over all its leaves, also where the squares are below the least float."""
     largest = max((float(np.max(np.abs(leaf), initial=0.0)) for leaf in a.values()), default=0.0)
     if not 0 < largest < np.inf:
         return largest
     return largest * float(sum(np.sum(np.abs(np.asarray(leaf) / largest) ** 2) for leaf in a.values())) ** 0.5
-
-
-def _inner(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """<a, b>, over all the leaves of a."""
-    return float(sum(np.vdot(leaf, b[name]) for name, leaf in a.items()))

@@ -21,9 +21,9 @@ import numpy as np
 
 from ..errors import one_of
 
-__all__ = ["KINDS", "SCHEDULERS", "is_scheduler", "wrap"]
+__all__ = ["PREDICTION_TYPES", "SCHEDULERS", "is_scheduler", "wrap"]
 
-KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+PREDICTION_TYPES = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
 class _Runs:
@@ -35,8 +35,8 @@ class _Runs:
         if str(scheduler.config.get("variance_type")).startswith("fixed_large"):
             self.variance = "beta"
 
-    def law(self) -> tuple[str, dict[str, Any]] | None:
-        return _law(self.scheduler.config)
+    def published_schedule(self) -> tuple[str, dict[str, Any]] | None:
+        return _published_schedule(self.scheduler.config)
 
     def alpha_bar(self) -> np.ndarray:
         return np.concatenate([[1.0], self.scheduler.alphas_cumprod.numpy().astype(np.float64)])
@@ -191,10 +191,10 @@ def wrap(scheduler: Any, **options: Any) -> Any:
     if isinstance(scheduler, type):
         scheduler = scheduler(**options)
     prediction = scheduler.config.prediction_type
-    if prediction not in KINDS:
-        raise ValueError(f"prediction_type: expected one of {', '.join(KINDS)}, got {prediction!r}")
+    if prediction not in PREDICTION_TYPES:
+        raise ValueError(f"prediction_type: expected one of {', '.join(PREDICTION_TYPES)}, got {prediction!r}")
     _refuse(scheduler, kind.__name__)
-    return adapters[0](scheduler, KINDS[prediction], arguments)
+    return adapters[0](scheduler, PREDICTION_TYPES[prediction], arguments)
 
 
 def _check(options: dict[str, Any], call: Callable[..., Any]) -> None:
@@ -233,23 +233,23 @@ def _refuse(scheduler: Any, name: str) -> None:
         )
     if config.get("timestep_type") == "continuous":
         raise ValueError(
-            "timestep_type: expected discrete, got continuous, where the network is told log(sigma) / 4 and no t"
+            "timestep_type: expected discrete, got continuous, where the network receives log(sigma) / 4 and no t"
         )
 
 
-def _law(config: Any) -> tuple[str, dict[str, Any]] | None:
-    """Which schedule a configuration means, by the names of `refdiff.testing.laws`; None for betas of one's own."""
+def _published_schedule(config: Any) -> tuple[str, dict[str, Any]] | None:
+    """Which schedule a configuration means, by the names of `published_schedules`; None for betas of one's own."""
     if config.get("trained_betas") is not None:
         return None
     options: dict[str, Any] = {"T": config["num_train_timesteps"]}
     if config.get("rescale_betas_zero_snr"):
         options["zero_terminal_snr"] = True
     ends = {name: config[name] for name in ("beta_start", "beta_end")}
-    laws: dict[str, tuple[str, dict[str, Any]]] = {
+    names: dict[str, tuple[str, dict[str, Any]]] = {
         "linear": ("linear", ends), "scaled_linear": ("scaled_linear", ends), "squaredcos_cap_v2": ("cosine", {}),
         "sigmoid": ("sigmoid_beta", ends), "laplace": ("laplace", {"floor": 1e-6}), "exp": ("exp", {}),
     }  # fmt: skip
-    name, own = laws.get(config["beta_schedule"], ("", {}))
+    name, own = names.get(config["beta_schedule"], ("", {}))
     return (name, options | own) if name else None
 
 

@@ -7,14 +7,26 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["exact_alpha_bar", "gauss_hermite", "normal_logpdf", "relative", "standard_errors"]
+from .trees import leaves
+
+__all__ = ["exact_alpha_bar", "gauss_hermite", "normal_logpdf", "quotient", "relative_error", "standard_errors"]
 
 
-def relative(came: Any, expected: Any, scale: Any = None) -> float:
-    """||came - expected|| / ||scale||, scale the expected value unless given; 0 / 0 is 0, NaN stays NaN."""
-    came, expected = np.asarray(came, np.float64), np.asarray(expected, np.float64)
-    difference = float(np.linalg.norm(np.ravel(came - expected)))
-    size = float(np.linalg.norm(np.ravel(np.asarray(expected if scale is None else scale, np.float64))))
+def relative_error(actual: Any, expected: Any, scale: Any = None) -> float:
+    """||actual - expected|| / ||scale||, scale the expected value unless given; of trees, the largest of all their arrays.
+
+    0 / 0 is 0, NaN stays NaN, and what is not 0 over 0 is infinite. ValueError for different shapes.
+    """
+    a, b = leaves(actual), leaves(expected)
+    shapes = [{name: np.shape(leaf) for name, leaf in tree.items()} for tree in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"actual: expected the shapes {shapes[1]}, got {shapes[0]}")
+    sizes = b if scale is None else leaves(scale)
+    return float(np.max([quotient(_norm(_wide(a[n]) - _wide(b[n])), _norm(_wide(sizes[n]))) for n in b]))
+
+
+def quotient(difference: float, size: float) -> float:
+    """difference / size, 0 / 0 = 0: an exact zero that should be one is right."""
     return difference / size if size else (0.0 if difference == 0 else difference * np.inf)
 
 
@@ -44,3 +56,12 @@ def exact_alpha_bar(beta: np.ndarray, k: int, t: int) -> Any:
         for b in beta[k + 1 : t + 1].tolist():
             product *= 1 - mpmath.mpf(b)
         return product
+
+
+def _wide(a: Any) -> np.ndarray:
+    """In double precision, real or complex."""
+    return np.asarray(a, np.complex128 if np.iscomplexobj(a) else np.float64)
+
+
+def _norm(a: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ravel(a)))

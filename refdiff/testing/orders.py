@@ -1,9 +1,9 @@
-"""The order of convergence of every sampler, measured on data whose flow and whose law are known exactly.
+"""The order of convergence of every sampler, measured on data whose flow and whose distribution are known exactly.
 
     python -m refdiff.testing.orders --out docs          docs/orders.json and the plot made of it, docs/orders.png
 
 A model lives at integers t, and an order shows only where steps can be halved: so the schedule is one of T = 1025 steps
-with log sigma evenly spread over them, from 0.02 to 20, of which every 1024/n-th is taken. Then each step is equally
+with log sigma evenly spread over them, from 0.02 to 20; a run takes every 1024/n-th. Then each step is equally
 long in lambda, none is rounded, and the middle that 2S looks for is there. The last step, from t = 1 to 0, is the same
 x0_hat(x_1) for all, so both errors compare with what the exact x_1 would become in it:
 
@@ -43,7 +43,7 @@ from ..process import (
 )  # fmt: skip
 
 __all__ = [
-    "SOLVERS",
+    "ODE_SOLVERS",
     "STOCHASTIC",
     "even_log_sigma",
     "main",
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 Published = tuple[Callable[..., Any], int]
-SOLVERS: dict[str, Published] = {
+ODE_SOLVERS: dict[str, Published] = {
     "DDIM": (ddim, 1),
     "DDIM inversion": (ddim_inversion, 1),
     "Euler": (euler, 1),
@@ -119,8 +119,8 @@ def solver_errors(solver: Callable[..., Any], numbers: Sequence[int] = NUMBERS) 
         start, end = _which_steps_to(x_1), start
     errors = []
     for n in numbers:
-        came = final(solver(schedule, predict, start, range(1, schedule.T + 1, (schedule.T - 1) // n)))
-        errors.append(float(np.sqrt(((came - end) ** 2).mean())))
+        actual = final(solver(schedule, predict, start, range(1, schedule.T + 1, (schedule.T - 1) // n)))
+        errors.append(float(np.sqrt(((actual - end) ** 2).mean())))
     return errors
 
 
@@ -135,7 +135,7 @@ def _which_steps_to(x_1: np.ndarray) -> np.ndarray:
 
 
 def weak_errors(sampler: Callable[..., Any], numbers: Sequence[int] = NUMBERS) -> list[float]:
-    """How wrong the law of a stochastic sampler's x_0 is, for each number of steps (divisors of 1024).
+    """How wrong the distribution of a stochastic sampler's x_0 is, for each number of steps (divisors of 1024).
 
     u_t(x) = E[f(x_0) | x_t = x] = E[u_s(x_s) | x_t = x] is kept as a polynomial on |x| <= 6 in all, step after step.
     """
@@ -187,7 +187,7 @@ def measure(numbers: Sequence[int] = NUMBERS) -> dict[str, Any]:
 
     return {
         "steps": list(numbers),
-        "solvers": table(SOLVERS, solver_errors),
+        "solvers": table(ODE_SOLVERS, solver_errors),
         "stochastic": table(STOCHASTIC, weak_errors),
     }
 
@@ -198,7 +198,7 @@ def plot(results: dict[str, Any], path: str | Path) -> None:
     n = np.array(results["steps"], float)
     titles = {
         "solvers": "solvers: distance from the exact flow",
-        "stochastic": "stochastic samplers: error of the law of $x_0$",
+        "stochastic": "stochastic samplers: error of the distribution of $x_0$",
     }
     for axes, (group, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for i, (name, row) in enumerate(results[group].items()):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import claims as _claims
-from .claim import CLAIMS, KINDS, Claim, Verdict, check
+from .claim import CLAIMS, FAILURES, Claim, Verdict, check
 from .scheduler import RefdiffScheduler
 
 __all__ = ["claim_place", "equations_page", "errata_page", "function_place", "line", "summary", "to_dict", "verify"]
@@ -93,7 +93,7 @@ def summary(verdicts: Iterable[Verdict]) -> str:
     verdicts = list(verdicts)
     held, seconds = sum(v.holds for v in verdicts), sum(v.seconds for v in verdicts)
     kinds = Counter(v.kind for v in verdicts if not v.holds)
-    failed = [f"{kinds[kind]} {kind}{'s' * (kinds[kind] > 1)}" for kind in KINDS if kinds[kind]]
+    failed = [f"{kinds[kind]} {kind}{'s' * (kinds[kind] > 1)}" for kind in FAILURES if kinds[kind]]
     warned: Counter[str] = Counter()
     for verdict in verdicts:
         warned.update(verdict.warnings)

@@ -1,4 +1,4 @@
-"""The adapter through which a claim speaks to a scheduler, ours or anybody's: seven methods, of which any may be missing.
+"""The adapter through which a claim speaks to a scheduler, ours or anybody's: seven methods, any of them optional.
 
 A claim asks for the methods it needs; a scheduler without one of them is not asked. Arrays are NumPy, (N, ...) with at
 least two axes, float64, float32 or float16. t runs from 1 to T as in the papers: an adapter of code that counts from 0
@@ -18,9 +18,18 @@ from ..errors import one_of
 from ..process import PREDICTIONS, SCHEDULES, Schedule, ddim_step, predictor, q_sample, target, uniform_steps
 from ..process.predictions import convert
 
-__all__ = ["DTYPES", "METHODS", "VARIANCES", "Declared", "RefdiffScheduler", "Scheduler", "expected_methods", "offers"]
+__all__ = [
+    "DTYPES",
+    "SCHEDULER_METHODS",
+    "VARIANCES",
+    "Declared",
+    "RefdiffScheduler",
+    "Scheduler",
+    "expected_methods",
+    "offers",
+]
 
-METHODS = ("alpha_bar", "add_noise", "target", "timesteps", "step", "sample", "law")
+SCHEDULER_METHODS = ("alpha_bar", "add_noise", "target", "timesteps", "step", "sample", "published_schedule")
 VARIANCES = ("posterior", "beta")
 DTYPES = ("float64", "float32")
 
@@ -65,21 +74,22 @@ class Scheduler(Protocol):
     ) -> np.ndarray:
         """A whole run of n steps from x ~ N(0, I); model(x_t, t) -> output, noise(t) -> N(0, I) of x's shape."""
 
-    def law(self) -> tuple[str, dict[str, Any]] | None:
-        """Which published schedule alpha_bar is, by a name and the options of `refdiff.testing.laws.LAWS`; None: none."""
+    def published_schedule(self) -> tuple[str, dict[str, Any]] | None:
+        """Which published schedule alpha_bar is: a name and the options of `published_schedules.PUBLISHED`; None: none."""
 
 
 def offers(scheduler: Any, needs: Sequence[str]) -> bool:
-    """Whether it has these methods, and a law if that is asked for."""
+    """Whether it has these methods, and a published schedule if that is asked for."""
     return all(callable(getattr(scheduler, name, None)) for name in needs) and (
-        "law" not in needs or scheduler.law() is not None
+        "published_schedule" not in needs or scheduler.published_schedule() is not None
     )
 
 
 def expected_methods() -> str:
     """The methods with their arguments, for a message."""
     return ", ".join(
-        f"{name}({', '.join([*inspect.signature(getattr(Scheduler, name)).parameters][1:])})" for name in METHODS
+        f"{name}({', '.join([*inspect.signature(getattr(Scheduler, name)).parameters][1:])})"
+        for name in SCHEDULER_METHODS
     )
 
 
@@ -110,7 +120,11 @@ class Declared:
         if name == "scheduler" or name.startswith("__"):  # not there yet, as when it is copied
             raise AttributeError(name)
         value = getattr(self.scheduler, name)
-        return value if self.dtype is None or name not in METHODS else lambda *given: value(*map(self._cast, given))
+        return (
+            value
+            if self.dtype is None or name not in SCHEDULER_METHODS
+            else lambda *given: value(*map(self._cast, given))
+        )
 
     def _cast(self, given: Any) -> Any:
         if isinstance(given, np.ndarray) and given.dtype.kind == "f":
@@ -125,18 +139,18 @@ class RefdiffScheduler:
     """
 
     def __init__(self, schedule: Schedule | str = "linear", kind: str = "eps", eta: float = 1.0, T: int = 1000) -> None:
-        self._law = None
+        self._published = None
         if isinstance(schedule, str):
             one_of("schedule", schedule, tuple(SCHEDULES))
-            self._law = schedule, {"T": T}
+            self._published = schedule, {"T": T}
             schedule = SCHEDULES[schedule](T)
         one_of("kind", kind, PREDICTIONS)
         if not (isinstance(eta, int | float) and 0 <= eta <= 1):
             raise ValueError(f"eta: expected a number from 0 (deterministic) to 1 (ancestral), got {eta}")
         self.schedule, self.kind, self.eta = schedule, kind, eta
 
-    def law(self) -> tuple[str, dict[str, Any]] | None:
-        return self._law
+    def published_schedule(self) -> tuple[str, dict[str, Any]] | None:
+        return self._published
 
     def alpha_bar(self) -> np.ndarray:
         return self.schedule.alpha_bar

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import extra
-from ..process import schedules as _laws
+from ..process import schedules as _schedules
 from ..process import uniform_steps
 from ..process.schedules import Schedule
 
@@ -22,11 +22,11 @@ try:
 except ModuleNotFoundError:
     raise ImportError(f"refdiff.testing.strategies needs hypothesis, which is not installed: {extra('test')}") from None
 
-__all__ = ["every_schedule", "laws", "lengths", "pairs", "schedules", "seeds", "shapes", "steps", "timesteps"]
+__all__ = ["every_schedule", "lengths", "pairs", "schedule_kinds", "schedules", "seeds", "shapes", "steps", "timesteps"]
 
 
 def seeds(bits: int = 32) -> st.SearchStrategy[int]:
-    """Seeds of a random generator, integers of so many bits."""
+    """Seeds of a random generator, integers of `bits` bits."""
     return st.integers(0, (1 << bits) - 1)
 
 
@@ -47,24 +47,27 @@ def sizes() -> st.SearchStrategy[float]:
 
 
 def every_schedule() -> dict[str, Schedule]:
-    """All kinds by name: every law with T = 1, 2 and 1000, beta down to 1e-10, respaced ones, alpha_bar_T = 0."""
-    every = {f"{name}({T})": law(T) for name, law in sorted(_laws.SCHEDULES.items()) for T in (1, 2, 1000)}
-    every |= {"constant(3, 1e-10)": _laws.constant(3, 1e-10), "linear(50, 1e-10, 0.5)": _laws.linear(50, 1e-10, 0.5)}
-    long = {name: law(1000) for name, law in sorted(_laws.SCHEDULES.items())}
+    """All kinds by name: every kind with T = 1, 2 and 1000, beta down to 1e-10, respaced ones, alpha_bar_T = 0."""
+    every = {f"{name}({T})": build(T) for name, build in sorted(_schedules.SCHEDULES.items()) for T in (1, 2, 1000)}
+    every |= {
+        "constant(3, 1e-10)": _schedules.constant(3, 1e-10),
+        "linear(50, 1e-10, 0.5)": _schedules.linear(50, 1e-10, 0.5),
+    }
+    long = {name: build(1000) for name, build in sorted(_schedules.SCHEDULES.items())}
     few: dict[str, Any] = {"uniform": uniform_steps(1000, 7), "first and last": [1, 1000], "middle": [500]}
     every |= {f"{name}, {which}": s.respaced(list(t)) for name, s in long.items() for which, t in few.items()}
-    every |= {f"{name}, zero": _laws.rescale_zero_terminal_snr(s) for name, s in every.items() if s.T in (2, 1000)}
-    return every | {"beta = 0.3, 1": _laws.from_beta([0.3, 1.0])}
+    every |= {f"{name}, zero": _schedules.rescale_zero_terminal_snr(s) for name, s in every.items() if s.T in (2, 1000)}
+    return every | {"beta = 0.3, 1": _schedules.from_beta([0.3, 1.0])}
 
 
 @st.composite
-def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
-    """(name, arguments) for `SCHEDULES[name](**arguments)`: every law, T from 1 to max_T, the ends within reason.
+def schedule_kinds(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) for `SCHEDULES[name](**arguments)`: every kind, T from 1 to max_T, the ends within reason.
 
     Reason: alpha_bar_T is seldom below 1e-10 (all the beta_t together stay below about 20), as in the papers. beta may be
-    as small as 1e-13 (of the constant law 1e-12), in the cosine and the sigmoid law by its cap.
+    as small as 1e-13 (of the constant schedule 1e-12), in cosine and sigmoid by their cap.
     """
-    name = draw(st.sampled_from(sorted(_laws.SCHEDULES)))
+    name = draw(st.sampled_from(sorted(_schedules.SCHEDULES)))
     T = draw(lengths(max_T))
     if draw(st.integers(0, 3)) == 0:
         return name, {"T": T}  # the paper's own ends
@@ -85,25 +88,25 @@ def laws(draw: st.DrawFn, max_T: int = 1000) -> tuple[str, dict[str, Any]]:
 
 @st.composite
 def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respaced: bool = True) -> Schedule:
-    """Schedules of every kind, of T from 1 to max_T: each law, random variances down to 1e-13, and either of these respaced.
+    """Schedules of T from 1 to max_T: each kind, random variances down to 1e-13, and either of these respaced.
 
     terminal: whether beta_T = 1, so alpha_bar_T = 0, may be among them. respaced: whether respaced ones may be, and with
     terminal those of `rescale_zero_terminal_snr`; their beta is rounded, so a formula in beta alone is as exact as theirs
     only where beta is not all but 1.
     """
     if draw(st.booleans()):
-        name, arguments = draw(laws(max_T))
-        schedule = _laws.SCHEDULES[name](**arguments)
+        name, arguments = draw(schedule_kinds(max_T))
+        schedule = _schedules.SCHEDULES[name](**arguments)
     else:
         T = draw(lengths(max_T))
         rng = np.random.default_rng(draw(seeds()))
         beta = rng.uniform(1e-3, 1, T) ** draw(st.sampled_from([1, 2])) * min(0.8, 20 / T)
-        schedule = _laws.from_beta(beta * draw(sizes()))
+        schedule = _schedules.from_beta(beta * draw(sizes()))
     if terminal and draw(st.booleans()):
         if respaced and schedule.T > 1 and draw(st.booleans()):
-            schedule = _laws.rescale_zero_terminal_snr(schedule)
+            schedule = _schedules.rescale_zero_terminal_snr(schedule)
         else:
-            schedule = _laws.from_beta([*schedule.beta[1:-1], 1.0])
+            schedule = _schedules.from_beta([*schedule.beta[1:-1], 1.0])
     if respaced and draw(st.integers(0, 3)) == 0:
         schedule = schedule.respaced(draw(timesteps(schedule)).tolist())
     return schedule

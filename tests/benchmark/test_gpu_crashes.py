@@ -2,18 +2,17 @@
 
 import json
 import os
-import shutil
 import sys
 import textwrap
 from collections import Counter
 
 import pytest
+from helpers import emulated
 
 from benchmarks import gpu, gpu_checks
 from benchmarks.suite import ROOT, Incomplete, Suite, counted
 from refdiff.benchmark import Budget, PeerProcess, harness
 
-emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 PEER = """
 import ctypes, os, signal, sys, time
 import numpy as np
@@ -241,9 +240,9 @@ def test_a_process_that_dies_or_hangs_costs_one_test(tmp_path, tests):
 def test_checks_that_did_not_all_run(tmp_path):
     suite = Suite("try", tmp_path / "a.json", 60)
     for counts, missing, words in (({"SKIPPED": 3}, 0, []), ({"PASSED": 3}, 1, []), ({"PASSED": 3}, 0, ["bad"])):
-        suite.part("checks", "checks", 1, lambda b: gpu_checks._checked(suite, Counter(counts), missing, words))  # noqa: B023
+        suite.part("checks", "checks", 1, lambda b: gpu_checks.summarise(suite, Counter(counts), missing, words))  # noqa: B023
         assert not suite.parts["checks"]["ok"]
-    suite.part("checks", "checks", 1, lambda b: gpu_checks._checked(suite, Counter({"PASSED": 3}), 0, []))
+    suite.part("checks", "checks", 1, lambda b: gpu_checks.summarise(suite, Counter({"PASSED": 3}), 0, []))
     assert suite.parts["checks"]["text"] == "3 passed, 0 failed, 0 skipped"
 
 
@@ -266,8 +265,8 @@ def test_a_tool_goes_on_with_the_next_check_in_a_new_process(tmp_path, status):
     tool.chmod(0o755)
     pieces = gpu_checks.in_pieces([str(tool)], Budget(20), gpu.Plan(dry=True))
     assert [piece.status for piece in pieces] == [status, -11, 0]
-    assert "3 operations passed" in gpu_checks._verdict(pieces)
-    assert gpu_checks._verdict(pieces[2:]) == "clean, 1 operations"
+    assert "3 operations passed" in gpu_checks.tool_verdict(pieces)
+    assert gpu_checks.tool_verdict(pieces[2:]) == "clean, 1 operations"
 
 
 def test_a_tool_that_never_says_anything_is_given_up(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from refdiff.benchmark import Budget, PeerError, PeerProcess, harness, measure
 from refdiff.benchmark.device import Stopwatch, captured
-from refdiff.benchmark.harness import difference
+from refdiff.benchmark.harness import output_error
 from refdiff.benchmark.protocol import MOST, sketch
 from refdiff.benchmark.statistics import paired, summary
 
@@ -97,7 +97,7 @@ def test_short_runs_are_warmed_up(monkeypatch, seconds, copies, ahead):
             asked.append(runs)
             return [seconds] if runs == 1 else [99.0] * (runs - 3) + [seconds] * 3
 
-    times = harness._turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3, copies=copies)
+    times = harness.in_turns({"ours": Peer()}, {"ours": {}}, Budget(10), rounds=4, repeats=3, copies=copies)
     assert asked == [1] + [ahead + 3] * 4
     assert times == {"ours": [[seconds] * 3] * 4}
 
@@ -128,12 +128,12 @@ def test_what_is_compared():
     kept = sketch(y)
     assert kept[0] == y.size
     assert len(kept) <= MOST + 2
-    assert difference({"y": kept}, {"y": kept}) == (0.0, "")
+    assert output_error({"y": kept}, {"y": kept}) == (0.0, "")
     moved = y.copy()
     moved[:, 1] += 1  # an even step would not see the second column
-    assert difference({"y": sketch(moved)}, {"y": kept})[0] > 0.1
-    assert "expected outputs a, got b" in difference({"b": kept}, {"a": kept})[1]
-    assert "not finite" in difference({"a": sketch(np.array([np.inf]))}, {"a": sketch(np.array([1.0]))})[1]
+    assert output_error({"y": sketch(moved)}, {"y": kept})[0] > 0.1
+    assert "expected outputs a, got b" in output_error({"b": kept}, {"a": kept})[1]
+    assert "not finite" in output_error({"a": sketch(np.array([np.inf]))}, {"a": sketch(np.array([1.0]))})[1]
 
 
 class FakeGPU:

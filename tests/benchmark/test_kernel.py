@@ -2,10 +2,9 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
+from helpers import ROOT, emulated
 
 from refdiff.benchmark import command, harness, kernel
 from refdiff.benchmark.conventions import CONVENTIONS, launch_of
@@ -14,9 +13,7 @@ from refdiff.cli import main
 from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.errors import DeviceError
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "benchmarks/examples/group_norm.cu"
-emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
 
 @pytest.fixture

@@ -4,18 +4,17 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+from helpers import emulated
 
 from benchmarks import cpu, gpu, gpu_checks
 from benchmarks.suite import ROOT, Incomplete, Suite
 from refdiff.benchmark import Budget, PeerProcess
 
-emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 NO_PYTHON = "/no/such/python does not start: [Errno 2] No such file or directory: '/no/such/python'"
 TOOL = """#!/bin/sh
 # compute-sanitizer, as far as the suite knows it: options, then a command.

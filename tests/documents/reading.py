@@ -19,9 +19,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from helpers import ROOT
+
 KINDS = ("not run", "run in peers", "run by", "run with", "file", "excerpt of")
 PROGRAMS = ("refdiff", "make", "python", "python3", "pip", ".venv/bin/python")
 SHELL = ("", "sh", "bash", "console")

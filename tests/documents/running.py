@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from documents.reading import ROOT, Block, Command
+from documents.reading import Block, Command
+from helpers import ROOT
 
-from refdiff.cli import _parser, main
+from refdiff.cli import main, make_parser
 from refdiff.data import load
 from refdiff.storage import save_folder
 
@@ -129,7 +130,7 @@ def mentioned(command: Command) -> bool:
         return False
     err = io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err), contextlib.suppress(SystemExit):
-        _parser().parse_args(shlex.split(command.text)[1:])
+        make_parser().parse_args(shlex.split(command.text)[1:])
     return bool(re.search("are required|expected one argument", err.getvalue()))
 
 

@@ -7,8 +7,8 @@ import tomllib
 from collections import Counter
 
 import pytest
-from documents.reading import ROOT, read
 from documents.reading import documents as all_documents
+from documents.reading import read
 from documents.running import (
     TOOLS,
     extras,
@@ -23,6 +23,7 @@ from documents.running import (
     unknown,
     wrong,
 )
+from helpers import ROOT
 
 from refdiff.cli import EPILOG
 

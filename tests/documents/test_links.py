@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from documents.reading import ROOT, documents
+from documents.reading import documents
+from helpers import ROOT
 
 TEXTS = documents() | {"CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
 FOLDERS = ("refdiff/", "kernels/", "tests/", "benchmarks/", "docs/", "examples/")

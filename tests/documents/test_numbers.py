@@ -5,19 +5,20 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from documents.reading import ROOT, documents
+from documents.reading import documents
+from helpers import ROOT
 
 from refdiff import models
 from refdiff.benchmark import harness
 from refdiff.config import PRESETS
-from refdiff.config.config import METHODS as SAMPLERS
+from refdiff.sampling.settings import METHODS as SAMPLERS
 from refdiff.data import load
 from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.runtime import captured
 from refdiff.engines.cuda.runtime.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
 from refdiff.testing.report import CLAIMS
-from refdiff.testing.scheduler import METHODS
+from refdiff.testing.scheduler import SCHEDULER_METHODS
 
 TEXTS = {name: " ".join(text.split()) for name, text in (documents() | {"CHANGELOG.md": ""}).items()}
 TEXTS["CHANGELOG.md"] = " ".join((ROOT / "CHANGELOG.md").read_text().split())
@@ -32,8 +33,8 @@ def said():
     """(document, words that it must hold), with the number from where it comes from."""
     digits = load("digits")
     yield "README.md", f"trains on {len(digits.x):,} handwritten digits"
-    yield "CHANGELOG.md", f"{WORDS[len(METHODS)]} methods"
-    yield "docs/verify-your-own.md", f"at most {WORDS[len(METHODS)]} methods"
+    yield "CHANGELOG.md", f"{WORDS[len(SCHEDULER_METHODS)]} methods"
+    yield "docs/verify-your-own.md", f"at most {WORDS[len(SCHEDULER_METHODS)]} methods"
     yield "docs/kernels.md", f"(`refdiff/engines/cuda/runtime/device.py`, {WORDS[len(public(Device))]} methods)"
     yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
     yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"

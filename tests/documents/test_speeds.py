@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from documents.reading import ROOT
+from helpers import ROOT
 
 RECORDS = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())["records"]
 

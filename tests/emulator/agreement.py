@@ -12,7 +12,8 @@ import numpy as np
 
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda.runtime.context import Array, Context
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
+from refdiff.testing.trees import leaves, tree_map
 
 EPS32 = 2.0**-24
 
@@ -44,14 +45,14 @@ def check_agreement(
         key: context.array(a, "float32" if key in float32 or a.ndim == 1 else dtype)
         for key, a in (parameters or {}).items()
     }
-    x64, p64 = (_map(lambda a: cuda.host(a).astype(np.float64), tree) for tree in (x, p))
+    x64, p64 = (tree_map(lambda a: cuda.host(a).astype(np.float64), tree) for tree in (x, p))
     y, saved = getattr(cuda, name)(*x, **p, **options)
     expected, expected_saved = getattr(reference, name)(*x64, **p64, **options)
     _compare(f"{name}: y", y, expected, bound(dtype, terms))
 
     rng = np.random.default_rng(seed)
-    dy = _map(lambda a: context.array(rng.standard_normal(a.shape), dtype), y)
-    dy64 = _map(lambda a: cuda.host(a).astype(np.float64), dy)
+    dy = tree_map(lambda a: context.array(rng.standard_normal(a.shape), dtype), y)
+    dy64 = tree_map(lambda a: cuda.host(a).astype(np.float64), dy)
     dx = getattr(cuda, f"{name}_backward")(dy, saved)
     expected = getattr(reference, f"{name}_backward")(dy64, expected_saved)
     _compare(f"{name}: gradient", dx, expected, bound(dtype, terms))
@@ -78,17 +79,5 @@ def _compare(what: str, actual: Any, expected: Any, most: float) -> None:
         assert error <= most, f"{what}: expected an error of at most {most:.1e}, got {error:.1e}"
 
 
-def _map(f: Any, tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _map(f, value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_map(f, value) for value in tree)
-    return f(tree)
-
-
 def _bits(tree: Any) -> list[bytes]:
-    if isinstance(tree, dict):
-        return [b for key in tree for b in _bits(tree[key])]
-    if isinstance(tree, tuple):
-        return [b for value in tree for b in _bits(value)]
-    return [cuda.host(tree).tobytes()] if isinstance(tree, Array) else []
+    return [cuda.host(a).tobytes() for a in leaves(tree).values() if isinstance(a, Array)]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from refdiff.engines import reference
-from refdiff.testing.derivatives import _inner, _leaves, _map, check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
+from refdiff.testing.trees import inner, leaves, tree_map
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def _check_contract(
         return dx if isinstance(dx, tuple) else (dx,)
 
     def noise(y: Any) -> Any:
-        return _map(lambda a: rng.standard_normal(np.shape(a)), y)
+        return tree_map(lambda a: rng.standard_normal(np.shape(a)), y)
 
     # The derivative is right, and has the names and shapes of what is differentiated.
     check_backward(forward, backward, x, rng)
@@ -61,7 +63,7 @@ def _check_contract(
 
     # The backward is linear in dy, and can be called again.
     other = noise(y)
-    combined = backward(_map(lambda u, v: 1.7 * u - 0.6 * v, dy, other), saved)
+    combined = backward(tree_map(lambda u, v: 1.7 * u - 0.6 * v, dy, other), saved)
     assert relative_error(_flat(combined), 1.7 * _flat(dx) - 0.6 * _flat(backward(other, saved))) <= 1e-12
     assert _same(backward(dy, saved), dx)
 
@@ -73,24 +75,24 @@ def _check_contract(
 
     # <A x, y> = <x, A' y>, in real numbers alone.
     if linear:
-        y_, dy_, x_, dx_ = map(_leaves, (y, dy, x, dx))
-        scale = max(_inner(y_, y_) * _inner(dy_, dy_), _inner(x_, x_) * _inner(dx_, dx_)) ** 0.5
-        assert abs(_inner(y_, dy_) - _inner(x_, dx_)) <= 1e-14 * scale
+        y_, dy_, x_, dx_ = map(leaves, (y, dy, x, dx))
+        scale = max(inner(y_, y_) * inner(dy_, dy_), inner(x_, x_) * inner(dx_, dx_)) ** 0.5
+        assert abs(inner(y_, dy_) - inner(x_, dx_)) <= 1e-14 * scale
 
     # How an array lies in memory does not matter.
-    y_, saved_ = forward(*_map(np.asfortranarray, x))
-    dx_ = backward(_map(np.asfortranarray, dy), saved_)
+    y_, saved_ = forward(*tree_map(np.asfortranarray, x))
+    dx_ = backward(tree_map(np.asfortranarray, dy), saved_)
     assert _shapes((y_, dx_)) == _shapes((y, dx))
     assert relative_error(_flat((y_, dx_)), _flat((y, dx))) <= 1e-13
 
     # float32 stays float32 and complex128 complex128, and both say what float64 says.
     for dtype, bound in ((np.float32, 1e-4), (np.complex128, 1e-13)):
         cast = partial(_cast, dtype)
-        x_, p_, dy_ = (_map(cast, tree) for tree in (inputs, parameters or {}, dy))
+        x_, p_, dy_ = (tree_map(cast, tree) for tree in (inputs, parameters or {}, dy))
         options_ = {key: cast(option) for key, option in options.items()}
         y_, saved_ = operation(*x_, **p_, **options_)
         dx_ = backward(dy_, saved_)
-        assert all(a.dtype == dtype for a in _leaves((y_, dx_)).values())
+        assert all(a.dtype == dtype for a in leaves((y_, dx_)).values())
         assert _shapes((y_, dx_)) == _shapes((y, dx))
         assert relative_error(_flat((y_, dx_)), _flat((y, dx))) <= bound
 
@@ -101,17 +103,17 @@ def _cast(dtype: type, a: Any) -> Any:
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:
-    return [leaf for leaf in _leaves(tree).values() if isinstance(leaf, np.ndarray)]
+    return [leaf for leaf in leaves(tree).values() if isinstance(leaf, np.ndarray)]
 
 
 def _flat(tree: Any) -> np.ndarray:
     """All numbers in one row, by name: a single number that happens to be near zero then does not stand alone."""
-    leaves = _leaves(tree)
-    return np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])
+    by_name = leaves(tree)
+    return np.concatenate([np.ravel(by_name[name]) for name in sorted(by_name)])
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {name: np.shape(leaf) for name, leaf in _leaves(tree).items()}
+    return {name: np.shape(leaf) for name, leaf in leaves(tree).items()}
 
 
 def _freeze(tree: Any) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 small = st.integers(1, 4)

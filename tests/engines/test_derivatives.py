@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.testing.derivatives import backward_errors, check_backward, complex_step, relative_error
+from refdiff.testing.derivatives import backward_errors, check_backward, complex_step
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -71,14 +72,3 @@ def test_a_gradient_of_zero_is_right_where_it_is_zero_and_wrong_elsewhere():
     x, rng = inputs(0)[:1], np.random.default_rng(0)
     assert backward_errors(lambda x: (0 * x, None), zero, x, rng)["0"] == 0
     assert backward_errors(lambda x: (1 * x, None), zero, x, rng)["0"] > 0.01
-
-
-def test_relative_error():
-    assert relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
-    assert relative_error({"a": (np.ones(2), np.zeros(2))}, {"a": (np.ones(2), np.zeros(2))}) == 0
-    assert relative_error((np.ones(2), np.ones(2)), (np.ones(2), 2 * np.ones(2))) == pytest.approx(0.5)
-    assert relative_error(np.ones(2), np.zeros(2)) == np.inf
-    assert np.isnan(relative_error((np.ones(2), np.array([np.nan, 1.0])), (np.ones(2), np.ones(2))))
-    for other in (np.ones((1, 2)), np.ones(1), (np.ones(2),)):
-        with pytest.raises(ValueError, match="expected the shapes"):
-            relative_error(other, np.ones(2))

@@ -2,21 +2,19 @@
 
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
 from refdiff.random import Sequence, Stream, bits, uniform, uniform_threshold
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 small = st.integers(1, 5)
 shapes = st.lists(small, min_size=1, max_size=4).map(tuple)
 rates = st.floats(0.05, 0.9)
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 @given(shapes, seeds)

@@ -41,13 +41,13 @@ def test_nothing_is_spilled_and_the_catalogue_is_up_to_date(source):
     for defines in COMMON.get(source, DTYPES):
         for architecture in catalogue.ARCHITECTURES:
             check(source, defines, architecture)
-    wanted = catalogue.section(source)
+    expected = catalogue.section(source)
     found = re.search(rf"^## {re.escape(source)}\n.*?(?=\n\n## |\n\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert found, f"{source} is not in kernels/README.md"
     if catalogue.introduction() in PAGE:
-        assert found[0] == wanted
+        assert found[0] == expected
     else:
-        assert same_registers(found[0]) == same_registers(wanted)
+        assert same_registers(found[0]) == same_registers(expected)
 
 
 def test_the_catalogue_names_each_file_once():

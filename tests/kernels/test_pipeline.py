@@ -6,8 +6,9 @@ import re
 import emulator.device
 import numpy as np
 import pytest
-from emulator import COMPILER, Emulator
+from emulator import Emulator
 from emulator.agreement import check_agreement
+from helpers import emulated
 
 from refdiff.engines import cuda
 from refdiff.engines.cuda.product import TILES, chosen_by
@@ -17,7 +18,6 @@ from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 from refdiff.engines.cuda.runtime.sources import KERNELS
 
-emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 RING = (KERNELS / "product.cuh").read_text()
 LOOP = re.search(r"(?<=step < steps; step\+\+\) \{\n).*?(?=\n    \}\n    return sums;)", RING, re.DOTALL)[0]
 WAIT, BARRIER, STAGE, ADD = LOOP.splitlines()[:4]

@@ -23,7 +23,8 @@ from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 from refdiff.engines.cuda.runtime.sources import KERNELS
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 from refdiff.training.trainers.cuda import CUDATrainer
 
 STEPS = sorted(path.name for path in (KERNELS / "progress").glob("*.cu"))
@@ -62,9 +63,9 @@ def test_each_step_is_the_convolution(folder, monkeypatch, step, dtype, seed):
         x = context.array(rng.standard_normal(shape), dtype)
         weight = context.array(rng.standard_normal((3, 3, shape[3], out)) / shape[3] ** 0.5, dtype)
         bias = context.array(rng.standard_normal(out))
-        wanted, _ = reference.conv2d(*(host(a).astype(np.float64) for a in (x, weight, bias)))
+        expected, _ = reference.conv2d(*(host(a).astype(np.float64) for a in (x, weight, bias)))
         error = relative_error(
-            host(convolve(context, folder / step, dtype, x, weight, bias)).astype(np.float64), wanted
+            host(convolve(context, folder / step, dtype, x, weight, bias)).astype(np.float64), expected
         )
         assert error <= (1.6e-2 if dtype == "bfloat16" else 4 * (9 * shape[3]) ** 0.5 * 2.0**-24), (shape, out)
 

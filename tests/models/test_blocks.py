@@ -2,23 +2,21 @@
 
 import numpy as np
 import pytest
+from helpers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
 from refdiff.models import blocks, tree_map
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 batches = st.integers(1, 3)
 sizes = st.sampled_from([2, 4])
 channels = st.sampled_from([4, 8, 12])
 heads = st.sampled_from([1, 2, 4])
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def check(forward, backward, inputs, seed):

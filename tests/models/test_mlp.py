@@ -5,13 +5,16 @@ from dataclasses import FrozenInstanceError
 import networks
 import numpy as np
 import pytest
+from helpers import dense, silu
 from hypothesis import given
 from hypothesis import strategies as st
+from models.cases import case
 
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, MLPConfig, flatten, layout, tree_map
 from refdiff.random import Key
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 configs = st.builds(
@@ -21,12 +24,6 @@ configs = st.builds(
     layers=st.integers(1, 3),
     time=st.sampled_from(["ddpm", "adm"]),
 )
-
-
-def case(drawn, config, seed, n=3, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    p = drawn(layout(config), seed, dtype)
-    return p, rng.standard_normal((n, *config.shape)).astype(dtype), rng.integers(1, 1001, n)
 
 
 @given(configs, seeds)
@@ -43,12 +40,6 @@ def test_backward(drawn, config, seed):
 
 @given(configs, seeds)
 def test_forward_is_what_the_docstring_says(drawn, config, seed):
-    def dense(x, q):
-        return x @ q["weight"] + q["bias"]
-
-    def silu(x):
-        return x / (1 + np.exp(-x))
-
     p, x, t = case(drawn, config, seed)
     y, _ = networks.forward(engine, config, p, x, t)
     emb, _ = engine.time_embedding(t, config.width, config.time, np.float64)

@@ -5,15 +5,18 @@ from dataclasses import FrozenInstanceError, replace
 import networks
 import numpy as np
 import pytest
+from helpers import dense, silu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.cases import case
 
 from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
 from refdiff.models.unet import decoder, encoder
 from refdiff.random import Key
-from refdiff.testing.derivatives import check_backward, complex_step, relative_error
+from refdiff.testing.derivatives import check_backward, complex_step
+from refdiff.testing.measures import relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
 KEY = Key(5, 2)
@@ -50,12 +53,6 @@ def configs(draw):
         downsampling=draw(st.sampled_from(["strided", "pooled"])),
         time=draw(st.sampled_from(["ddpm", "adm"])),
     )
-
-
-def case(drawn, config, seed, n=2, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    p = drawn(layout(config), seed, dtype)
-    return p, rng.standard_normal((n, *config.shape)).astype(dtype), rng.integers(1, 1001, n)
 
 
 def check(drawn, config, seed):
@@ -281,14 +278,6 @@ def conv(x, q, stride=1, before=1):
     )
 
 
-def dense(x, q):
-    return x @ q["weight"] + q["bias"]
-
-
-def swish(x):
-    return x / (1 + np.exp(-x))
-
-
 def norm(x, q, groups):
     y = np.empty_like(x)
     for own in np.split(np.arange(x.shape[3]), groups):
@@ -299,9 +288,9 @@ def norm(x, q, groups):
 
 
 def resnet_block(x, temb, q, groups):
-    h = conv(swish(norm(x, q["norm1"], groups)), q["conv1"])
-    h = h + dense(swish(temb), q["time"])[:, None, None, :]
-    h = conv(swish(norm(h, q["norm2"], groups)), q["conv2"])
+    h = conv(silu(norm(x, q["norm1"], groups)), q["conv1"])
+    h = h + dense(silu(temb), q["time"])[:, None, None, :]
+    h = conv(silu(norm(h, q["norm2"], groups)), q["conv2"])
     return h + (dense(x, q["shortcut"]) if "shortcut" in q else x)
 
 
@@ -317,7 +306,7 @@ def ddpm(p, x, t, config):
     half = config.width // 2
     angle = t[:, None] * np.exp(-np.log(10000) / (half - 1) * np.arange(half))
     temb = dense(np.concatenate([np.sin(angle), np.cos(angle)], axis=1), p["time"]["linear1"])
-    temb = dense(swish(temb), p["time"]["linear2"])
+    temb = dense(silu(temb), p["time"]["linear2"])
 
     def block(name, h):
         h = resnet_block(h, temb, p[name]["residual"], config.groups)
@@ -339,7 +328,7 @@ def ddpm(p, x, t, config):
         if level:
             h = conv(np.kron(h, np.ones((1, 2, 2, 1))), p[f"up{level}_double"]["conv"])
     assert not hs
-    return conv(swish(norm(h, p["norm_out"], config.groups)), p["conv_out"])
+    return conv(silu(norm(h, p["norm_out"], config.groups)), p["conv_out"])
 
 
 @pytest.mark.parametrize(

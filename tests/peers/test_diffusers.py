@@ -12,7 +12,7 @@ from documents.running import same_output
 
 from refdiff.process import from_beta, leading_steps, uniform_steps
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, load, options
-from refdiff.testing.claim import KINDS as KINDS_OF_FAILURE
+from refdiff.testing.claim import FAILURES
 from refdiff.testing.diffusers import SCHEDULERS, is_scheduler, wrap
 from refdiff.testing.scheduler import RefdiffScheduler
 
@@ -67,8 +67,8 @@ def test_a_step_is_ours(name, given, eta, prediction):
         x_t = ours(kind, eta).add_noise(x0, eps, t)
         output = ours(kind, eta).target(x0, eps, t)
         theirs.timesteps(10)
-        came = theirs.step(x_t, t, t_prev, output, z)
-        assert np.abs(came - ours(kind, eta).step(x_t, t, t_prev, output, z)).max() < 2e-4
+        actual = theirs.step(x_t, t, t_prev, output, z)
+        assert np.abs(actual - ours(kind, eta).step(x_t, t, t_prev, output, z)).max() < 2e-4
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
@@ -76,9 +76,9 @@ def test_noise_is_ours(name):
     theirs = load(f"diffusers:{name}", {"beta_start": 1e-4, "beta_end": 0.02})
     x0, eps = np.random.default_rng(0).standard_normal((2, 3, 4, 4, 2)).astype(np.float32)
     t = np.array([1, 500, 1000])
-    came = theirs.add_noise(x0, eps, t)
-    assert came.dtype == np.float32
-    assert np.abs(came - ours("eps", 1.0).add_noise(x0, eps, t)).max() < 1e-5
+    actual = theirs.add_noise(x0, eps, t)
+    assert actual.dtype == np.float32
+    assert np.abs(actual - ours("eps", 1.0).add_noise(x0, eps, t)).max() < 1e-5
     assert np.abs(theirs.add_noise(x0, eps, 500) - ours("eps", 1.0).add_noise(x0, eps, 500)).max() < 1e-5
 
 
@@ -95,9 +95,9 @@ def test_noise_is_the_claims_and_the_generator_is_given_back():
     drawn = sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor
     steps = subject.timesteps(10)
     x = np.zeros((2, 3))
-    came = [subject.step(x, steps[5], steps[6], x, z) for z in (np.ones((2, 3)), np.zeros((2, 3)), np.ones((2, 3)))]
-    assert np.abs(came[0] - came[1]).min() > 0.05
-    assert np.array_equal(came[0], came[2])
+    actual = [subject.step(x, steps[5], steps[6], x, z) for z in (np.ones((2, 3)), np.zeros((2, 3)), np.ones((2, 3)))]
+    assert np.abs(actual[0] - actual[1]).min() > 0.05
+    assert np.array_equal(actual[0], actual[2])
     assert sys.modules["diffusers.schedulers.scheduling_ddpm"].randn_tensor is drawn
     with pytest.raises(AssertionError, match="noise: expected shape"):
         subject.step(x, steps[5], steps[6], x, np.ones((2, 2)))
@@ -175,21 +175,21 @@ def test_variances_and_thresholds_are_asked_properly(given):
 
 
 @pytest.mark.parametrize(
-    ("name", "law", "holds"),
+    ("name", "schedule", "holds"),
     [
         ("DDPMScheduler", "linear", True), ("DDPMScheduler", "scaled_linear", True), ("DDPMScheduler", "sigmoid", True),
         ("DDPMScheduler", "squaredcos_cap_v2", True), ("HeunDiscreteScheduler", "exp", True),
         ("DDPMScheduler", "laplace", False),
     ],
 )  # fmt: skip
-def test_schedules_are_held_against_their_published_definition(name, law, holds):
-    (verdict,) = audit(load(f"diffusers:{name}", {"beta_schedule": law}), match="law it names")
+def test_schedules_are_held_against_their_published_definition(name, schedule, holds):
+    (verdict,) = audit(load(f"diffusers:{name}", {"beta_schedule": schedule}), match="schedule it names")
     assert verdict.holds is holds
     assert holds or (verdict.kind == "fault" and "sqrt(alpha_bar) of laplace" in verdict.message)
 
 
 def test_betas_of_ones_own_have_no_law():
-    assert load("diffusers:DDPMScheduler", {"trained_betas": [0.1, 0.2]}).law() is None
+    assert load("diffusers:DDPMScheduler", {"trained_betas": [0.1, 0.2]}).published_schedule() is None
 
 
 def test_a_module_here_is_not_taken_for_one_that_diffusers_imports(tmp_path):
@@ -224,7 +224,7 @@ def test_the_pages_table_is_so(row):
     verdicts = audit(load(f"diffusers:{name}", options(given)), seconds=300)
     numbers = {claim.name: i for i, claim in enumerate(SCHEDULER_CLAIMS, 1)}
     assert len(verdicts) == int(asked)
-    for kind, told in zip(KINDS_OF_FAILURE, failing, strict=True):
+    for kind, told in zip(FAILURES, failing, strict=True):
         assert [numbers[v.claim.name] for v in verdicts if v.kind == kind] == [int(n) for n in re.findall(r"\d+", told)]
 
 

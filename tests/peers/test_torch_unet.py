@@ -7,7 +7,7 @@ import torch
 from benchmarks.peers.torch_peer import TorchPeer
 from benchmarks.peers.torch_unet import UNet
 from refdiff.benchmark.cases import network, operations, weights
-from refdiff.benchmark.harness import difference
+from refdiff.benchmark.harness import output_error
 from refdiff.benchmark.host import HostPeer
 from refdiff.benchmark.protocol import sketch
 
@@ -18,7 +18,7 @@ CHANGES = [{}, {"heads": 2, "time": "adm"}, {"downsampling": "pooled", "width": 
 def same(case, variant):
     ours, theirs = ({k: sketch(y) for k, y in peer.prepare(case).items()}
                     for peer in (HostPeer("reference"), TorchPeer("cpu", variant)))  # fmt: skip
-    error, wrong = difference(theirs, ours)
+    error, wrong = output_error(theirs, ours)
     assert not wrong
     assert error <= 1e-5, case
 

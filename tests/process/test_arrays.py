@@ -68,13 +68,13 @@ UNTIMED = {
 }
 
 
-def same(came, wanted, library):
+def same(actual, expected, library):
     """Of the library, and NumPy's values: the same operations in the same order, but another library's sqrt or sum."""
-    assert type(came) is type(library.asarray(0.0))
-    came = np.asarray(came)
-    assert came.dtype == wanted.dtype
-    assert came.shape == np.shape(wanted)
-    assert norm(came - wanted) <= 8 * np.finfo(wanted.dtype).eps * norm(wanted)
+    assert type(actual) is type(library.asarray(0.0))
+    actual = np.asarray(actual)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == np.shape(expected)
+    assert norm(actual - expected) <= 8 * np.finfo(expected.dtype).eps * norm(expected)
 
 
 CASES = [(name, dtype) for name in [*TIMED, *UNTIMED] for dtype in ("float32", "float64", "complex128")]
@@ -93,13 +93,13 @@ def test_arrays_of_any_library_give_what_numpy_gives(library, name, dtype):
         same(UNTIMED[name](schedule, *here), np.asarray(UNTIMED[name](schedule, x, y)), library)
         return
     k, t = np.array([0, 4, 7]), np.array([1, 9, 10])
-    wanted = TIMED[name](schedule, x, y, k, t)
-    same(TIMED[name](schedule, *here, k, t), wanted, library)  # times of NumPy
-    same(TIMED[name](schedule, *here, library.asarray(k), library.asarray(t)), wanted, library)  # and of the library
-    same(TIMED[name](schedule, *here, k.tolist(), t.tolist()), wanted, library)
-    wanted = TIMED[name](schedule, x, y, 4, 9)
+    expected = TIMED[name](schedule, x, y, k, t)
+    same(TIMED[name](schedule, *here, k, t), expected, library)  # times of NumPy
+    same(TIMED[name](schedule, *here, library.asarray(k), library.asarray(t)), expected, library)  # and of the library
+    same(TIMED[name](schedule, *here, k.tolist(), t.tolist()), expected, library)
+    expected = TIMED[name](schedule, x, y, 4, 9)
     for kind in (int, np.int64, library.asarray):
-        same(TIMED[name](schedule, *here, kind(4), kind(9)), wanted, library)
+        same(TIMED[name](schedule, *here, kind(4), kind(9)), expected, library)
 
 
 @given(schedules(), shapes(), seeds(), st.data())
@@ -109,8 +109,8 @@ def test_strict_arrays_agree_with_numpy_to_the_last_bit(schedule, shape, seed, d
     x, y = np.random.default_rng(seed).standard_normal((2, *shape))
     t = np.random.default_rng(seed).integers(1, schedule.T + 1, shape[0])
     for time in (t, t[0].item()):
-        came = TIMED[name](schedule, strict.asarray(x), strict.asarray(y), time - 1, time)
-        assert np.array_equal(np.asarray(came), TIMED[name](schedule, x, y, time - 1, time))
+        actual = TIMED[name](schedule, strict.asarray(x), strict.asarray(y), time - 1, time)
+        assert np.array_equal(np.asarray(actual), TIMED[name](schedule, x, y, time - 1, time))
 
 
 def test_coefficients_go_to_the_device_of_the_data():

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from helpers import ends_and_middle
 
 from refdiff.process import (
     constant,
@@ -41,23 +42,22 @@ def exact(schedule, t):
     return alpha[t], 1 - alpha[t], before, before * alpha[t]
 
 
-def times(schedule):
-    T = schedule.T
-    return sorted({1, 2, T // 2, T - 1, T} & set(range(1, T + 1)))
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_posterior_and_its_variances_in_500_digits(name):
     schedule = SCHEDULES[name]
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         with mpmath.workdps(500):  # 1 - 1e-200 has 200 of them
             alpha, beta, before, now = exact(schedule, t)
             tilde = beta * (1 - before) / (1 - now)
             of_x0, of_xt = mpmath.sqrt(before) * beta / (1 - now), mpmath.sqrt(alpha) * (1 - before) / (1 - now)
             expected = [float(v) for v in (of_x0, of_xt, tilde, beta)]
             log = float(mpmath.log(tilde)) if t > 1 else None
-        came = [*posterior_mean_coefficients(schedule, t), posterior_variance(schedule, t), step_variance(schedule, t)]
-        assert came == pytest.approx(expected, rel=1e-14, abs=0)
+        actual = [
+            *posterior_mean_coefficients(schedule, t),
+            posterior_variance(schedule, t),
+            step_variance(schedule, t),
+        ]
+        assert actual == pytest.approx(expected, rel=1e-14, abs=0)
         assert log is None or posterior_log_variance(schedule, t) == pytest.approx(log, rel=1e-14)
 
 
@@ -75,14 +75,14 @@ def double(v):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_learned_log_variances_in_every_precision(name, numbers):
     schedule, (v, eps) = SCHEDULES[name], numbers
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         with mpmath.workdps(500):
             _, beta, before, now = exact(schedule, max(t, min(2, schedule.T)))
             low = mpmath.log(beta * (1 - before) / (1 - now) if before < 1 else beta)
             high = mpmath.log(exact(schedule, t)[1])
             low, gap = float(low), float(high - low)
-        came = double(learned_log_variance(schedule, v, t)[0])
-        assert np.abs(came - (low + (1 + double(v)) / 2 * gap)).max() <= eps * (abs(low) + abs(gap) + 1)
+        actual = double(learned_log_variance(schedule, v, t)[0])
+        assert np.abs(actual - (low + (1 + double(v)) / 2 * gap)).max() <= eps * (abs(low) + abs(gap) + 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -91,7 +91,11 @@ def test_terms_of_the_bound_over_many_elements(name, dtype):
     schedule = SCHEDULES[name]
     eps = float(np.finfo(dtype).eps)
     rng = np.random.default_rng(1)
-    for t in (t for t in times(schedule) if t > 1 and (dtype == "float64" or posterior_variance(schedule, t) > 1e-30)):
+    for t in (
+        t
+        for t in ends_and_middle(schedule)
+        if t > 1 and (dtype == "float64" or posterior_variance(schedule, t) > 1e-30)
+    ):
         x0, z, off, more = rng.standard_normal((4, 1, ELEMENTS)).astype(dtype)
         x_t, sigma = q_sample(schedule, x0, t, z), np.sqrt(posterior_variance(schedule, t))
         mean = posterior_mean(schedule, x_t, x0, t) + (sigma * off).astype(dtype)
@@ -107,8 +111,8 @@ def test_terms_of_the_bound_over_many_elements(name, dtype):
         expected = ((np.exp(d) - 1 - d + away**2) / 2).sum()
         # A last digit of the means counts 1 / sigma times, one of the log variance as many as it is large.
         lost = np.abs(away) * (np.abs(a) + np.abs(b)) * np.exp(-lv / 2) + (np.abs(lv) + 1) * np.abs(np.expm1(d))
-        came = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, None, "nats")[0]
-        assert abs(came[0] - expected) <= 4 * eps * (float(lost.sum()) + float(expected))
+        actual = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, None, "nats")[0]
+        assert abs(actual[0] - expected) <= 4 * eps * (float(lost.sum()) + float(expected))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

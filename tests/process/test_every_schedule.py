@@ -11,6 +11,7 @@ from functools import cache, partial
 import mpmath
 import numpy as np
 import pytest
+from helpers import ends_and_middle
 
 from refdiff import process
 from refdiff.process import CONVERSIONS, PREDICTIONS, GaussianMixture, Schedule
@@ -68,14 +69,9 @@ class Exactly:
 exactly = cache(lambda name: Exactly(EVERY[name]))
 
 
-def times(schedule):
-    T = schedule.T
-    return sorted({t for t in (1, 2, T // 2, T - 1, T) if 1 <= t <= T})  # five of them at most
-
-
 def spans(schedule):
     """(s, t) with s < t: neighbours, from 0, and long ones."""
-    return sorted({(s, t) for t in times(schedule) for s in (0, t // 2, t - 1) if s < t})
+    return sorted({(s, t) for t in ends_and_middle(schedule) for s in (0, t // 2, t - 1) if s < t})
 
 
 def beginning(schedule):
@@ -83,11 +79,13 @@ def beginning(schedule):
     return schedule.respaced(range(1, 61)) if schedule.T > 60 else schedule
 
 
-def off(came, expected, scale=0):
-    """The largest |came - expected| over |expected| + scale; NaN never passes."""
-    came, expected = np.ravel(came).tolist(), list(np.ravel(np.array(expected, object)))
-    assert len(came) == len(expected)
-    return max(float(abs(mp(c) - e) / (abs(e) + scale)) if c != e else 0.0 for c, e in zip(came, expected, strict=True))
+def off(actual, expected, scale=0):
+    """The largest |actual - expected| over |expected| + scale; NaN never passes."""
+    actual, expected = np.ravel(actual).tolist(), list(np.ravel(np.array(expected, object)))
+    assert len(actual) == len(expected)
+    return max(
+        float(abs(mp(c) - e) / (abs(e) + scale)) if c != e else 0.0 for c, e in zip(actual, expected, strict=True)
+    )
 
 
 def line(*parts):
@@ -96,10 +94,10 @@ def line(*parts):
     return sum(terms), sum(abs(t) for t in terms)
 
 
-def close(came, *parts):
+def close(actual, *parts):
     """Is it this combination? Relative to the sizes of its terms."""
     expected, size = line(*parts)
-    return max(off(c, [e], z) for c, e, z in zip(came.tolist(), expected, size, strict=True))
+    return max(off(c, [e], z) for c, e, z in zip(actual.tolist(), expected, size, strict=True))
 
 
 CHECKS = {}
@@ -162,20 +160,20 @@ def posterior(schedule, e, name):
 )
 def log_variances(schedule, e, name):
     worst = 0.0
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         small = e.posterior(max(t, 2))[2] if schedule.T > 1 else e.beta[1]
         low, high = mpmath.log(small) if small else -mpmath.inf, mpmath.log(e.beta[t])
         if name == "learned_log_variance":
-            came = process.learned_log_variance(schedule, np.array([-0.5, 0.25]), t)[0]
+            actual = process.learned_log_variance(schedule, np.array([-0.5, 0.25]), t)[0]
             expected = [low * mp("0.75") + high * mp("0.25"), low * mp("0.375") + high * mp("0.625")]
         elif name == "fixed_log_variance":
-            came, expected = process.fixed_log_variance(schedule, X[0], t), [low] * 3
+            actual, expected = process.fixed_log_variance(schedule, X[0], t), [low] * 3
         else:
-            law = {"posterior": low, "step": high, "fixed_large": low if t == 1 else high}[
+            value = {"posterior": low, "step": high, "fixed_large": low if t == 1 else high}[
                 name.removesuffix("_log_variance")
             ]
-            came, expected = getattr(process, name)(schedule, t), [law]
-        worst = max(worst, off(came, expected, 1))
+            actual, expected = getattr(process, name)(schedule, t), [value]
+        worst = max(worst, off(actual, expected, 1))
     return worst
 
 
@@ -186,7 +184,7 @@ def log_variances(schedule, e, name):
 def conversions(schedule, e, name):
     pairs = [pair for pair, f in CONVERSIONS.items() if name in (f.__name__, "convert", "predictor")]
     worst = 0.0
-    for t in times(schedule)[:: 2 if len(pairs) > 1 else 1]:
+    for t in ends_and_middle(schedule)[:: 2 if len(pairs) > 1 else 1]:
         for source, target in pairs:
             exact = e.conversion(source, target, t)
             if exact is None or any(abs(v) > 1e300 for v in exact):
@@ -194,12 +192,12 @@ def conversions(schedule, e, name):
             if name == "predictor":
                 if target not in ("x0", "eps") or e.conversion(source, "x0", t) is None:
                     continue
-                came = process.predictor(schedule, lambda x, t: X[1], source)(X[0], t)[target == "eps"]
+                actual = process.predictor(schedule, lambda x, t: X[1], source)(X[0], t)[target == "eps"]
             elif name == "convert":
-                came = process.convert(schedule, X[0], t, X[1], source, target)
+                actual = process.convert(schedule, X[0], t, X[1], source, target)
             else:
-                came = getattr(process, name)(schedule, X[0], t, X[1])
-            worst = max(worst, close(came, (exact[0], X[0]), (exact[1], X[1])))
+                actual = getattr(process, name)(schedule, X[0], t, X[1])
+            worst = max(worst, close(actual, (exact[0], X[0]), (exact[1], X[1])))
     return worst
 
 
@@ -207,14 +205,14 @@ def conversions(schedule, e, name):
 def targets(schedule, e, name):
     return max(
         close(process.target(schedule, kind, X[0], X[1], t), *zip(e.kind(kind, t), X, strict=False))
-        for t in times(schedule) for kind in PREDICTIONS
+        for t in ends_and_middle(schedule) for kind in PREDICTIONS
     )  # fmt: skip
 
 
 @check("classifier_guidance")
 def guidance(schedule, e, name):
-    came = [(t, process.classifier_guidance(schedule, X[0], t, X[1], X[2], 1.5)) for t in times(schedule)]
-    return max(close(c, (mp(1), X[1]), (mp(-1.5) * e.a_s(t)[1], X[2])) for t, c in came)
+    actual = [(t, process.classifier_guidance(schedule, X[0], t, X[1], X[2], 1.5)) for t in ends_and_middle(schedule)]
+    return max(close(c, (mp(1), X[1]), (mp(-1.5) * e.a_s(t)[1], X[2])) for t, c in actual)
 
 
 # --- weights ---
@@ -223,7 +221,7 @@ def guidance(schedule, e, name):
 @check("error_scale", "vlb_weight", "min_snr_weight", "p2_weight")
 def weights(schedule, e, name):
     worst = 0.0
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         for kind in PREDICTIONS:
             p, q = e.kind(kind, t)
             if e.abar[t] == 0 or (kind == "mu" and t == 1):
@@ -252,13 +250,13 @@ def single_steps(schedule, e, name):
     for s, t in spans(schedule):
         of_x0, of_xt, variance = e.posterior(t, s)
         if name == "ancestral_step":
-            came = process.ancestral_step(schedule, X[0], t, s, X[1], X[2])
+            actual = process.ancestral_step(schedule, X[0], t, s, X[1], X[2])
             parts = (of_xt, X[0]), (of_x0, X[1]), (root(variance) * (s > 0), X[2])
         else:
-            came = process.ddim_step(schedule, X[0], t, s, X[1], X[2], 0.5, X[3])
+            actual = process.ddim_step(schedule, X[0], t, s, X[1], X[2], 0.5, X[3])
             sigma2 = variance / 4
             parts = (root(e.abar[s]), X[1]), (root(max(1 - e.abar[s] - sigma2, 0)), X[2]), (root(sigma2), X[3])
-        worst = max(worst, close(came, *parts))
+        worst = max(worst, close(actual, *parts))
     return worst
 
 
@@ -278,14 +276,14 @@ def noisy_runs(schedule, e, name):
     predict = process.predictor(schedule, lambda x, t: np.tanh(x), "x0")
     more = {"eta": 1.0} if name == "ddim" else {}
     run = getattr(process, name)(schedule, predict, x, steps, lambda t: X[1] * np.cos(t), **more)
-    for t, (s, came) in zip(steps[::-1].tolist(), run, strict=True):
+    for t, (s, actual) in zip(steps[::-1].tolist(), run, strict=True):
         expected = process.ancestral_step(schedule, x, t, s, predict(x, t)[0], X[1] * np.cos(t))
         size = (
             np.abs(expected) + 1 + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t])
             if schedule.alpha_bar[t]
             else 1
         )
-        worst, x = max(worst, float(np.max(np.abs(came - expected) / size))), came
+        worst, x = max(worst, float(np.max(np.abs(actual - expected) / size))), actual
     return worst
 
 
@@ -338,7 +336,7 @@ def bound(schedule, e, name):
 
     if name == "bound_terms":
         terms = process.bound_terms(schedule, guess, at(x0), lambda t: at(eps), None, "nats")
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         if t == 1 or e.abar[t] == 0:
             continue  # the decoder's term needs no schedule; where alpha_bar = 0 eps says nothing of the mean
         _, s = e.a_s(t)
@@ -351,26 +349,26 @@ def bound(schedule, e, name):
             else:
                 reverse = process.learned_reverse(schedule, lambda x, t: np.array([[0.2, 0.0]]), "eps")
                 log_variance = (mpmath.log(e.beta[t]) + mpmath.log(variance)) / 2
-            came = reverse(x_t, t)
+            actual = reverse(x_t, t)
             right = [(x_t.ravel(), 1 / root(e.alpha[t])), (np.array([0.2]), -e.beta[t] / s / root(e.alpha[t]))]
-            worst = max(worst, close(came[0].ravel(), *((f, v) for v, f in right)), off(came[1], [log_variance], 1))
+            worst = max(worst, close(actual[0].ravel(), *((f, v) for v, f in right)), off(actual[1], [log_variance], 1))
             continue
         mean, log_variance = guess(x_t, t)
         exact_mean = of_x0 * mp(x0) + of_xt * mp(x_t.item())
         expected = divergence(exact_mean, variance, mp(mean.item()), mpmath.exp(mp(log_variance.item())))
         lost = 1e-2 * (abs(x0) + abs(x_t.item())) * float(of_x0 / variance) + abs(log_variance.item())
         if name == "l_vlb_term":
-            came = process.l_vlb_term(schedule, at(x0), x_t, t, mean, log_variance, None, "nats")[0]
+            actual = process.l_vlb_term(schedule, at(x0), x_t, t, mean, log_variance, None, "nats")[0]
         elif name == "bound_terms":
-            came = terms[t - 1]
+            actual = terms[t - 1]
         else:
             output = np.array([[eps + 0.1, 0.0]])
-            came = process.l_hybrid(schedule, "eps", at(x0), at(eps), np.array([t]), output, 0.5, None)[0]
+            actual = process.l_hybrid(schedule, "eps", at(x0), at(eps), np.array([t]), output, 0.5, None)[0]
             size = mpmath.exp((mpmath.log(e.beta[t]) + mpmath.log(variance)) / 2)
             shift = e.beta[t] / s / root(e.alpha[t]) * mp("0.1")
             kl = divergence(mp(0), variance, shift, size)
             expected, lost = mp("0.01") + schedule.T * kl / 2 / mpmath.log(2), 1 + schedule.T * lost
-        worst = max(worst, off(came, [expected], lost))
+        worst = max(worst, off(actual, [expected], lost))
     return worst
 
 
@@ -383,11 +381,11 @@ def rescaled(schedule, e, name):
         with pytest.raises(ValueError, match="at least two steps"):
             process.rescale_zero_terminal_snr(schedule)
         return 0.0
-    came, first, last = process.rescale_zero_terminal_snr(schedule), root(e.abar[1]), root(e.abar[-1])
-    exact = [(first * (root(e.abar[t]) - last) / (first - last)) ** 2 for t in times(schedule)]
+    actual, first, last = process.rescale_zero_terminal_snr(schedule), root(e.abar[1]), root(e.abar[-1])
+    exact = [(first * (root(e.abar[t]) - last) / (first - last)) ** 2 for t in ends_and_middle(schedule)]
     return max(
-        off(came.alpha_bar[times(schedule)], exact),
-        off(came.one_minus_alpha_bar[times(schedule)], [1 - v for v in exact]),
+        off(actual.alpha_bar[ends_and_middle(schedule)], exact),
+        off(actual.one_minus_alpha_bar[ends_and_middle(schedule)], [1 - v for v in exact]),
     )
 
 
@@ -395,8 +393,8 @@ def rescaled(schedule, e, name):
 def spans_of_schedule(schedule, e, name):
     if name == "Schedule.between":
         return max(off(schedule.between(s, t), e.between(s, t)) for s, t in spans(schedule))
-    few = schedule.respaced(times(schedule))
-    ends = list(zip([0, *times(schedule)][:-1], times(schedule), strict=True))
+    few = schedule.respaced(ends_and_middle(schedule))
+    ends = list(zip([0, *ends_and_middle(schedule)][:-1], ends_and_middle(schedule), strict=True))
     return max(
         off(few.alpha[1:], [e.between(*p)[0] for p in ends]), off(few.beta[1:], [e.between(*p)[1] for p in ends])
     )
@@ -410,15 +408,15 @@ def karras(schedule, e, name):
             process.karras_steps(schedule, 1)
         return 0.0
     n = min(schedule.T, 7)
-    came, log_sigma = process.karras_steps(schedule, n), -0.5 * np.log(schedule.snr[1:])
-    assert came[-1] == schedule.T
+    actual, log_sigma = process.karras_steps(schedule, n), -0.5 * np.log(schedule.snr[1:])
+    assert actual[-1] == schedule.T
     if n == 1:
         return 0.0
     low, high = np.exp(log_sigma[[0, -1]] / 7)
     away = np.abs(log_sigma - 7 * np.log(low + (high - low) * np.linspace(0, 1, n))[:, None])
     if len(set(away.argmin(axis=1))) < n:
-        return 0.0 if np.all(np.diff(came) > 0) else np.inf
-    return 1e-4 * float((away[np.arange(n), came - 1] - away.min(axis=1)).max())
+        return 0.0 if np.all(np.diff(actual) > 0) else np.inf
+    return 1e-4 * float((away[np.arange(n), actual - 1] - away.min(axis=1)).max())
 
 
 @check("flow_log_likelihood")
@@ -439,7 +437,7 @@ def flow(schedule, e, name):
 @check(*(f"GaussianMixture.{name}" for name in ("log_density", "score", "eps", "x0", "v", "x0_error")))
 def mixtures(schedule, e, name):
     worst, x = 0.0, 0.4
-    for t in times(schedule):
+    for t in ends_and_middle(schedule):
         (a, s), method = e.a_s(t), name.split(".")[1]
         logs, given = [], []
         for w, m, c in zip(EXACT.weights, EXACT.means[:, 0], EXACT.covariances[:, 0, 0], strict=True):
@@ -462,15 +460,15 @@ def bound_of_mixture(schedule, e, name):
     """Of one Gaussian, where it is a sum of known terms."""
     schedule = beginning(schedule)
     m, c, T = mp("0.25"), mp("0.5"), schedule.T
-    came = GaussianMixture([1.0], [[0.25]], [[[0.5]]]).bound(schedule)
-    worst = off(came[-1:], [(e.abar[T] * (c + m**2 - 1) - mpmath.log(1 - e.abar[T])) / 2], 1e-3 * float(e.abar[T]))
-    for t in times(schedule):
+    actual = GaussianMixture([1.0], [[0.25]], [[[0.5]]]).bound(schedule)
+    worst = off(actual[-1:], [(e.abar[T] * (c + m**2 - 1) - mpmath.log(1 - e.abar[T])) / 2], 1e-3 * float(e.abar[T]))
+    for t in ends_and_middle(schedule):
         of_x0, _, variance = e.posterior(t)
         a, s = e.a_s(t)
         ratio = variance / e.beta[t]
         known = ratio - 1 - mpmath.log(ratio) if t > 1 else mpmath.log(2 * mpmath.pi * e.beta[t])
         expected = (of_x0**2 / e.beta[t] * s**2 * c / (a**2 * c + s**2) + known) / 2
-        worst = max(worst, off(came[t - 1 : t], [expected], 1))
+        worst = max(worst, off(actual[t - 1 : t], [expected], 1))
     return worst
 
 

@@ -41,10 +41,12 @@ def direct_density(data, schedule, x, t):
 @given(cases())
 def test_the_density_is_the_mixtures_formula(case):
     data, schedule, t, x = case
-    wanted = np.log(direct_density(data, schedule, x, t))
-    came = data.log_density(schedule, x, t)
-    assert came.shape == (5,)
-    assert np.all(abs(came - wanted) <= 1e-11 * (1 + abs(wanted)))  # an inverse of condition 100, powers up to 100
+    expected = np.log(direct_density(data, schedule, x, t))
+    actual = data.log_density(schedule, x, t)
+    assert actual.shape == (5,)
+    assert np.all(
+        abs(actual - expected) <= 1e-11 * (1 + abs(expected))
+    )  # an inverse of condition 100, powers up to 100
 
 
 @given(cases(D=2))
@@ -125,9 +127,9 @@ def test_data_at_one_point_gives_back_the_very_noise(schedule, seed, data):
     t = data.draw(steps(schedule))
     point, eps = np.random.default_rng(seed).standard_normal((2, 1, 2))
     x = q_sample(schedule, point, t, eps)
-    came = GaussianMixture([1.0], point, np.zeros((1, 2, 2))).eps(schedule, x, t)
+    actual = GaussianMixture([1.0], point, np.zeros((1, 2, 2))).eps(schedule, x, t)
     # x_t - a x_0 cancels where s is small: the rounding of x_t divided by s.
-    assert norm(came - eps) <= 1e-15 * (norm(x) + norm(eps)) / np.sqrt(schedule.one_minus_alpha_bar[t])
+    assert norm(actual - eps) <= 1e-15 * (norm(x) + norm(eps)) / np.sqrt(schedule.one_minus_alpha_bar[t])
 
 
 @given(seeds())
@@ -136,8 +138,8 @@ def test_where_alpha_bar_is_zero_there_is_only_noise(seed):
     data, x, schedule = mixture(rng, 2, 3), rng.standard_normal((4, 3)), from_beta([0.1, 1.0])
     assert norm(data.score(schedule, x, 2) + x) <= 1e-14 * norm(x)
     assert norm(data.eps(schedule, x, 2) - x) <= 1e-14 * norm(x)
-    wanted = -(x**2).sum(axis=1) / 2 - 1.5 * np.log(2 * np.pi)
-    assert norm(data.log_density(schedule, x, 2) - wanted) <= 1e-14 * norm(wanted)
+    expected = -(x**2).sum(axis=1) / 2 - 1.5 * np.log(2 * np.pi)
+    assert norm(data.log_density(schedule, x, 2) - expected) <= 1e-14 * norm(expected)
 
 
 @given(cases(), seeds())
@@ -164,9 +166,9 @@ def test_points_far_from_everything_have_finite_answers(case):
 def test_float32_points_are_computed_in_float64():
     data, x = mixture(np.random.default_rng(4), 2, 2), np.random.default_rng(5).standard_normal((3, 2))
     for method in (data.log_density, data.score, data.eps):
-        came = method(linear(10), x.astype(np.float32), 3)
-        assert came.dtype == np.float64
-        assert np.array_equal(came, method(linear(10), x.astype(np.float32).astype(np.float64), 3))
+        actual = method(linear(10), x.astype(np.float32), 3)
+        assert actual.dtype == np.float64
+        assert np.array_equal(actual, method(linear(10), x.astype(np.float32).astype(np.float64), 3))
 
 
 EYE = np.eye(2)
@@ -326,8 +328,8 @@ def test_the_last_term_of_the_bound_is_the_prior_matching_of_the_mixture():
     data, schedule = mixture(np.random.default_rng(14), 3, 2), linear(6, 0.05, 0.3)
     a2, s2 = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
     square = sum(w * (np.trace(c) + m @ m) for w, m, c in zip(data.weights, data.means, data.covariances, strict=True))
-    wanted = 0.5 * (a2 * square + 2 * (s2 - 1 - np.log(s2)))
-    assert data.bound(schedule, n=10)[-1] == pytest.approx(wanted, rel=1e-12)
+    expected = 0.5 * (a2 * square + 2 * (s2 - 1 - np.log(s2)))
+    assert data.bound(schedule, n=10)[-1] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_bound_over_many_samples_of_a_mixture_is_no_bound_over_one():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import draws
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -23,10 +24,6 @@ from refdiff.process import (
 )
 from refdiff.random import Sequence, normal
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
-
-
-def draws(seed, shape, n=2):
-    return np.random.default_rng(seed).standard_normal((n, *shape))
 
 
 @given(schedules(max_T=200, terminal=True), st.data())
@@ -143,10 +140,10 @@ def test_a_step_a_sample_mixes_the_results_of_each_and_keeps_the_dtype(name, dty
 def test_numpys_integers_of_every_width_name_the_same_step(schedule, seed, data):
     t = data.draw(st.integers(1, min(schedule.T, 127)))
     x, eps = draws(seed, (2, 3))
-    wanted = q_between(schedule, x, t - 1, t, eps)
+    expected = q_between(schedule, x, t - 1, t, eps)
     for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64):
-        assert np.array_equal(q_between(schedule, x, kind(t - 1), kind(t), eps), wanted)
-        assert norm(q_between(schedule, x, t - 1, np.full(2, t, kind), eps) - wanted) <= 1e-15 * norm(wanted)
+        assert np.array_equal(q_between(schedule, x, kind(t - 1), kind(t), eps), expected)
+        assert norm(q_between(schedule, x, t - 1, np.full(2, t, kind), eps) - expected) <= 1e-15 * norm(expected)
 
 
 @given(schedules(terminal=True), shapes(), seeds(), st.data())

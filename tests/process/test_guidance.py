@@ -42,9 +42,9 @@ def test_classifier_guidance_subtracts_its_gradient_from_eps(kind, t):
     prediction = convert(SCHEDULE, x, t, eps, "eps", kind)
     s = np.sqrt(SCHEDULE.one_minus_alpha_bar[t])
     s = s if np.ndim(s) == 0 else s[:, None]
-    wanted = convert(SCHEDULE, x, t, eps - 2.5 * s * slope, "eps", kind)
-    came = classifier_guidance(SCHEDULE, x, t, prediction, slope, 2.5, kind)
-    assert norm(came - wanted) <= 1e-13 * norm(wanted)
+    expected = convert(SCHEDULE, x, t, eps - 2.5 * s * slope, "eps", kind)
+    actual = classifier_guidance(SCHEDULE, x, t, prediction, slope, 2.5, kind)
+    assert norm(actual - expected) <= 1e-13 * norm(expected)
     if kind == "eps":
         assert np.array_equal(classifier_guidance(SCHEDULE, x, t, eps, slope), eps - s * slope)
 
@@ -72,11 +72,11 @@ def test_a_shift_is_added_to_the_mean_of_the_step(variance, t, s):
         seen.append((x_t, t))
         return slope
 
-    came = ancestral_step(SCHEDULE, x, t, s, x0_hat, z, variance, classifier_shift(gradient, 3.0))
+    actual = ancestral_step(SCHEDULE, x, t, s, x0_hat, z, variance, classifier_shift(gradient, 3.0))
     sigma2 = variance(SCHEDULE, t, s)
     mean = posterior_mean(SCHEDULE, x, x0_hat, t, s) + 3.0 * sigma2 * slope
-    wanted = mean + np.sqrt(sigma2) * z if s else mean
-    assert norm(came - wanted) <= 1e-15 * norm(wanted)
+    expected = mean + np.sqrt(sigma2) * z if s else mean
+    assert norm(actual - expected) <= 1e-15 * norm(expected)
     assert [(one is x, at) for one, at in seen] == [(True, t)]
     assert np.array_equal(classifier_shift(gradient)(x, t, x, 0.25), 0.25 * slope)
 
@@ -138,11 +138,11 @@ def test_predictions_of_two_shapes_are_refused():
 
 def test_thresholds_are_a_samples_own():
     x0 = draws(1)[0] * np.array([0.1, 1.0, 3.0, 9.0])[:, None]
-    came = dynamic_threshold(x0, 0.7)
-    for x, y in zip(x0, came, strict=True):
+    actual = dynamic_threshold(x0, 0.7)
+    for x, y in zip(x0, actual, strict=True):
         limit = max(1.0, np.quantile(abs(x), 0.7))
         assert norm(y - x.clip(-limit, limit) / limit) <= 1e-15 * norm(y)
-    assert np.array_equal(came[0], x0[0])
+    assert np.array_equal(actual[0], x0[0])
     assert np.array_equal(dynamic_threshold(x0), dynamic_threshold(x0, 0.995))
     assert norm(dynamic_threshold(x0, 1.0) - x0 / abs(x0).max(axis=1, keepdims=True).clip(1)) <= 1e-15 * norm(x0)
     assert np.array_equal(
@@ -180,10 +180,10 @@ def test_arrays_of_another_library_keep_library_dtype_and_values(library, dtype)
         lambda x, y, z: dynamic_threshold(3 * x, 0.9),
         lambda x, y, z: predictor(SCHEDULE, lambda x, t: y, "x0", dynamic_threshold)(x, 4)[1],
     ):
-        came, wanted = f(*map(library.asarray, (x, y, z))), f(x, y, z)
-        assert type(came) is type(library.asarray(0.0))
-        assert wanted.dtype == dtype
-        assert norm(np.asarray(came) - wanted) <= 4 * np.finfo(dtype).eps * norm(wanted)
+        actual, expected = f(*map(library.asarray, (x, y, z))), f(x, y, z)
+        assert type(actual) is type(library.asarray(0.0))
+        assert expected.dtype == dtype
+        assert norm(np.asarray(actual) - expected) <= 4 * np.finfo(dtype).eps * norm(expected)
 
 
 def test_rescaling_keeps_the_names_of_the_steps_and_needs_two():
@@ -202,5 +202,5 @@ def test_a_run_over_a_rescaled_schedule_starts_from_pure_noise():
     def v(x, t):
         return (np.sqrt(schedule.alpha_bar[t]) * x - x0) / np.sqrt(schedule.one_minus_alpha_bar[t])
 
-    came = final(ddim(schedule, predictor(schedule, v, "v"), x, range(1, 21)))
-    assert norm(came - x0) <= 1e-13 * norm(x0)
+    actual = final(ddim(schedule, predictor(schedule, v, "v"), x, range(1, 21)))
+    assert norm(actual - x0) <= 1e-13 * norm(x0)

@@ -5,6 +5,7 @@ from math import fsum
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -25,7 +26,6 @@ from refdiff.testing.derivatives import check_backward
 from refdiff.testing.strategies import schedules, seeds, shapes, steps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
@@ -46,10 +46,10 @@ def test_the_target_is_its_definition_by_data_and_noise_in_50_digits(kind, sched
         "score": (0, -1 / s),
         "mu": (c_0 + c_t * a, c_t * s),
     }[kind]
-    wanted = of_x0 * exact(x0) + of_eps * exact(eps)
+    expected = of_x0 * exact(x0) + of_eps * exact(eps)
     terms = abs(of_x0) * norm(x0) + abs(of_eps) * norm(eps)
     for time in (t, np.full(4, t)):
-        assert mpmath.norm(exact(target(schedule, kind, x0, eps, time)) - wanted) <= 1e-14 * terms
+        assert mpmath.norm(exact(target(schedule, kind, x0, eps, time)) - expected) <= 1e-14 * terms
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
@@ -57,10 +57,10 @@ def test_the_target_is_its_definition_by_data_and_noise_in_50_digits(kind, sched
 def test_whoever_meets_the_target_knows_data_and_noise(kind, schedule, shape, seed, data):
     t = np.array([data.draw(steps(schedule)) for _ in range(shape[0])])
     x0, eps = np.random.default_rng(seed).standard_normal((2, *shape))
-    wanted = target(schedule, kind, x0, eps, t)
+    expected = target(schedule, kind, x0, eps, t)
     x_t = q_sample(schedule, x0, t, eps)
-    assert wanted.shape == shape
-    x0_hat, eps_hat = predictor(schedule, lambda x, t: wanted, kind)(x_t, t)
+    assert expected.shape == shape
+    x0_hat, eps_hat = predictor(schedule, lambda x, t: expected, kind)(x_t, t)
     for i, t_i in enumerate(t.tolist()):
         # Dividing by a, s or the posterior's factors magnifies the rounding of x_t: by 1 / a and 1 / beta at most.
         magnified = 1e-14 / (np.sqrt(schedule.alpha_bar[t_i]) * schedule.beta[t_i])
@@ -74,10 +74,10 @@ def test_targets_keep_the_dtype_and_leave_their_inputs(kind, dtype):
     x0, eps = np.random.default_rng(1).standard_normal((2, 3, 2)).astype(dtype)
     x0.flags.writeable = eps.flags.writeable = False
     for t in (7, np.array([1, 7, 10])):
-        wanted = target(linear(10), kind, x0, eps, t)
-        assert wanted.dtype == dtype
+        expected = target(linear(10), kind, x0, eps, t)
+        assert expected.dtype == dtype
         again = convert(linear(10), q_sample(linear(10), x0, t, eps), t, eps, "eps", kind)
-        assert norm(wanted - again) <= 100 * np.finfo(dtype).eps * (norm(wanted) + norm(again))
+        assert norm(expected - again) <= 100 * np.finfo(dtype).eps * (norm(expected) + norm(again))
 
 
 def test_data_and_noise_as_targets_are_passed_on_as_they_are():
@@ -94,25 +94,25 @@ def test_an_unknown_kind_is_refused_by_name():
 
 @given(shapes(min_dims=0), seeds())
 def test_the_loss_is_the_mean_square_of_the_difference(shape, seed):
-    prediction, wanted = np.random.default_rng(seed).standard_normal((2, *shape))
-    loss, difference = l_simple(prediction, wanted)
-    squares = [(p - w) ** 2 for p, w in zip(prediction.flat, wanted.flat, strict=True)]
+    prediction, target = np.random.default_rng(seed).standard_normal((2, *shape))
+    loss, difference = l_simple(prediction, target)
+    squares = [(p - w) ** 2 for p, w in zip(prediction.flat, target.flat, strict=True)]
     assert np.shape(loss) == ()
     assert abs(loss - fsum(squares) / len(squares)) <= 1e-15 * len(squares) * loss
-    assert np.array_equal(difference, prediction - wanted)
+    assert np.array_equal(difference, prediction - target)
 
 
 @given(shapes(min_dims=0), seeds())
 def test_the_losss_gradient_is_its_complex_step_derivative(shape, seed):
     rng = np.random.default_rng(seed)
-    prediction, wanted = (np.array(rng.standard_normal(shape)) for _ in range(2))
-    check_backward(lambda p: l_simple(p, wanted), l_simple_backward, (prediction,), rng, bound=1e-13)
+    prediction, target = (np.array(rng.standard_normal(shape)) for _ in range(2))
+    check_backward(lambda p: l_simple(p, target), l_simple_backward, (prediction,), rng, bound=1e-13)
 
 
 @given(shapes(), seeds())
 def test_the_gradient_is_linear_in_dloss_and_leaves_what_was_saved(shape, seed):
-    prediction, wanted = np.random.default_rng(seed).standard_normal((2, *shape))
-    _, difference = l_simple(prediction, wanted)
+    prediction, target = np.random.default_rng(seed).standard_normal((2, *shape))
+    _, difference = l_simple(prediction, target)
     difference.flags.writeable = False
     gradient = l_simple_backward(np.float64(1.0), difference)
     assert norm(l_simple_backward(np.float64(-2.5), difference) + 2.5 * gradient) <= 1e-15 * norm(gradient) * 2.5
@@ -121,8 +121,8 @@ def test_the_gradient_is_linear_in_dloss_and_leaves_what_was_saved(shape, seed):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_loss_keeps_the_dtype(dtype):
-    prediction, wanted = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(dtype)
-    loss, difference = l_simple(prediction, wanted)
+    prediction, target = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(dtype)
+    loss, difference = l_simple(prediction, target)
     assert loss.dtype == difference.dtype == dtype
     assert l_simple_backward(dtype(1), difference).dtype == dtype
     assert l_simple_backward(1.0, difference).dtype == dtype
@@ -136,36 +136,36 @@ def test_predictions_of_another_shape_are_refused_and_not_broadcast():
 @given(shapes(), seeds())
 def test_the_weighted_loss_weighs_each_samples_mean_square(shape, seed):
     rng = np.random.default_rng(seed)
-    (prediction, wanted), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
-    loss, _ = l_weighted(prediction, wanted, weight)
-    each = [l_simple(p, w)[0] for p, w in zip(prediction, wanted, strict=True)]
+    (prediction, target), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
+    loss, _ = l_weighted(prediction, target, weight)
+    each = [l_simple(p, w)[0] for p, w in zip(prediction, target, strict=True)]
     assert abs(loss - np.mean(weight * each)) <= 1e-15 * 8 * loss
     for one in (2.5, np.float64(2.5), np.array(2.5)):
-        assert abs(l_weighted(prediction, wanted, one)[0] - 2.5 * np.mean(each)) <= 1e-15 * 8 * np.mean(each)
-    assert l_weighted(prediction, wanted, 1.0)[0] == l_simple(prediction, wanted)[0]
+        assert abs(l_weighted(prediction, target, one)[0] - 2.5 * np.mean(each)) <= 1e-15 * 8 * np.mean(each)
+    assert l_weighted(prediction, target, 1.0)[0] == l_simple(prediction, target)[0]
 
 
 @given(shapes(), seeds())
 def test_the_weighted_losss_gradient_is_its_complex_step_derivative(shape, seed):
     rng = np.random.default_rng(seed)
-    (prediction, wanted), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
+    (prediction, target), weight = rng.standard_normal((2, *shape)), rng.uniform(0, 3, shape[0])
     for w in (weight, 0.3):
-        check_backward(lambda p: l_weighted(p, wanted, w), l_weighted_backward, (prediction,), rng)  # noqa: B023
+        check_backward(lambda p: l_weighted(p, target, w), l_weighted_backward, (prediction,), rng)  # noqa: B023
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_weighted_loss_keeps_the_dtype_under_float64_weights(dtype):
-    prediction, wanted = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(dtype)
-    loss, saved = l_weighted(prediction, wanted, np.arange(5) / 7)
+    prediction, target = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(dtype)
+    loss, saved = l_weighted(prediction, target, np.arange(5) / 7)
     assert loss.dtype == dtype
     assert l_weighted_backward(dtype(1), saved).dtype == dtype
 
 
 def test_the_weighted_loss_takes_arrays_of_any_library(library):
-    prediction, wanted = np.random.default_rng(2).standard_normal((2, 5, 3))
+    prediction, target = np.random.default_rng(2).standard_normal((2, 5, 3))
     for weight in (0.5, np.arange(5) / 7):
-        loss, saved = l_weighted(library.asarray(prediction), library.asarray(wanted), weight)
-        expected, here = l_weighted(prediction, wanted, weight)
+        loss, saved = l_weighted(library.asarray(prediction), library.asarray(target), weight)
+        expected, here = l_weighted(prediction, target, weight)
         assert abs(float(loss) - expected) <= 1e-14 * expected
         gradient = np.asarray(l_weighted_backward(loss, saved))
         assert norm(gradient - l_weighted_backward(expected, here)) <= 1e-14 * norm(gradient)

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -21,7 +22,6 @@ from refdiff.process import (
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, steps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 def alpha_exact(schedule):
@@ -58,8 +58,8 @@ def test_mean_and_variance_are_bayes_rule_by_quadrature(schedule, seed, data):
     mean, variance = bayes(
         lambda x: -((x - prior) ** 2) / (2 * v0) - (x_t - a * x) ** 2 / (2 * v), prior - width, prior + width
     )
-    came = posterior_mean(schedule, np.array(x_t), np.array(x0), t, s)
-    assert abs(came - mean) <= 1e-9 * np.sqrt(variance) + 1e-14 * (abs(x0) + abs(x_t))
+    actual = posterior_mean(schedule, np.array(x_t), np.array(x0), t, s)
+    assert abs(actual - mean) <= 1e-9 * np.sqrt(variance) + 1e-14 * (abs(x0) + abs(x_t))
     assert abs(posterior_variance(schedule, t, s) - variance) <= 1e-9 * variance
 
 
@@ -73,13 +73,13 @@ def test_coefficients_and_variances_are_equation_7_in_50_digits(schedule, data):
     of_x0 = mpmath.sqrt(alpha_bar_s) * beta_ts / (1 - alpha_bar_t)
     of_xt = mpmath.sqrt(alpha_ts) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
     variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) * beta_ts
-    wanted = [of_x0, of_xt, variance, beta_ts]
-    came = [
+    expected = [of_x0, of_xt, variance, beta_ts]
+    actual = [
         *posterior_mean_coefficients(schedule, t, s),
         posterior_variance(schedule, t, s),
         step_variance(schedule, t, s),
     ]
-    for value, number in zip(came, wanted, strict=True):
+    for value, number in zip(actual, expected, strict=True):
         assert abs(mpmath.mpf(float(value)) - number) <= 1e-14 * number
     if s == t - 1 and s > 0:
         assert (

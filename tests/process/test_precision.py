@@ -245,8 +245,8 @@ def test_the_mean_of_many_squares_neither_overflows_nor_vanishes(dtype, size, n)
     assert abs(float(weighted) - expected / 2) <= within
     for gradient, scale in ((l_simple_backward(loss, difference), 2), (l_weighted_backward(loss, saved), 1)):
         assert gradient.dtype == prediction.dtype
-        wanted = scale * float(loss) * exactly / n
-        assert np.abs(host(gradient) - wanted).max() <= 2 * eps * wanted[0, 0] + smallest
+        expected_gradient = scale * float(loss) * exactly / n
+        assert np.abs(host(gradient) - expected_gradient).max() <= 2 * eps * expected_gradient[0, 0] + smallest
 
 
 def test_losses_of_random_numbers_are_their_exact_sums(dtype):
@@ -265,8 +265,8 @@ def test_losses_of_random_numbers_are_their_exact_sums(dtype):
     gradients += [(l_simple_backward(dloss, large), 1000) for dloss in (1.0, one)]
     gradients += [(l_weighted_backward(1e9, (large, 1e-9)), 1000)]  # a loss that is scaled, as half precision needs
     for gradient, of in ((host(gradient), of) for gradient, of in gradients):
-        wanted = 2 * of * host(difference) / squares.size
-        assert np.all(np.abs(gradient - wanted) <= 2 * eps * np.abs(wanted) + smallest)
+        expected_gradient = 2 * of * host(difference) / squares.size
+        assert np.all(np.abs(gradient - expected_gradient) <= 2 * eps * np.abs(expected_gradient) + smallest)
 
 
 def test_dynamic_thresholds_of_many_elements(dtype):

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -12,7 +13,6 @@ from refdiff.process import CONVERSIONS, PREDICTIONS, convert, from_beta, linear
 from refdiff.testing.strategies import schedules, seeds, shapes, steps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 def definitions(schedule, t):
@@ -66,11 +66,11 @@ def test_each_conversion_is_what_the_definitions_say_in_50_digits(source, target
     x, prediction = np.random.default_rng(seed).standard_normal((2, 4))
     of_x, of_prediction = factors(schedule, t, source, target)
     terms = abs(of_x) * norm(x) + abs(of_prediction) * norm(prediction)
-    wanted = of_x * exact(x) + of_prediction * exact(prediction)
-    came = convert(schedule, x, t, prediction, source, target)
-    assert mpmath.norm(exact(came) - wanted) <= 1e-14 * terms
+    expected = of_x * exact(x) + of_prediction * exact(prediction)
+    actual = convert(schedule, x, t, prediction, source, target)
+    assert mpmath.norm(exact(actual) - expected) <= 1e-14 * terms
     many = CONVERSIONS[source, target](schedule, x, np.full(4, t), prediction)
-    assert mpmath.norm(exact(many) - wanted) <= 1e-14 * terms
+    assert mpmath.norm(exact(many) - expected) <= 1e-14 * terms
 
 
 @pytest.mark.parametrize("source", PREDICTIONS)
@@ -149,7 +149,7 @@ def test_a_step_a_sample_mixes_the_results_of_each_and_keeps_the_dtype(
 def test_a_clipped_predictor_stays_in_range_and_explains_x(kind, dtype, schedule, shape, seed, mixed, data):
     x, prediction = np.random.default_rng(seed).standard_normal((2, *shape)).astype(dtype)
     t = np.array([data.draw(steps(schedule)) for _ in range(shape[0])]) if mixed else data.draw(steps(schedule))
-    x0_hat, eps_hat = predictor(schedule, lambda x_t, t: prediction, kind, clip=(-1, 0.5))(x, t)
+    x0_hat, eps_hat = predictor(schedule, lambda x_t, t: prediction, kind, clip_x0=(-1, 0.5))(x, t)
     assert x0_hat.dtype == eps_hat.dtype == dtype
     assert np.all((x0_hat >= -1) & (x0_hat <= 0.5))
     column = (-1, *[1] * (len(shape) - 1))
@@ -180,8 +180,8 @@ def test_a_predictor_without_clip_converts(kind, schedule, shape, seed, data):
 
 @pytest.mark.parametrize("clip", [(1, -1), (1, 1), (np.nan, 1)])
 def test_a_range_turned_round_is_refused(clip):
-    with pytest.raises(ValueError, match=r"clip: expected \(low, high\) with low < high.* got"):
-        predictor(linear(), lambda x, t: x, clip=clip)
+    with pytest.raises(ValueError, match=r"clip_x0: expected \(low, high\) with low < high.* got"):
+        predictor(linear(), lambda x, t: x, clip_x0=clip)
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,14 @@ def flow(prior=None, predict=lambda x, t: (x, x), x0=TWO, **more):
             for t, got in (([1, 2, 3], "(3,)"), ([1], "(1,)"))
         ),
         *(
-            (lambda clip=clip: predictor(LAW, one_array, "x0", clip), "clip: expected (low, high) with low < high, or a f")
+            (lambda clip=clip: predictor(LAW, one_array, "x0", clip), "clip_x0: expected (low, high) with low < high, or")
             for clip in (1.0, (1.0,), (-1, 0, 1), (1, -1), "ab", np.ones(()), np.zeros(2), (), {-1: 1, 1: 1})
         ),
         (
             lambda: predictor(LAW, one_array, "x0", (np.zeros(4), 1)),
-            "clip: expected a single number, got shape (4,); nothing is broadcast",
+            "clip_x0: expected a single number, got shape (4,); nothing is broadcast",
         ),
-        (lambda: predictor(LAW, one_array, "x0", (None, 1)), "clip: expected a single number, got NoneType; nothing"),
+        (lambda: predictor(LAW, one_array, "x0", (None, 1)), "clip_x0: expected a single number, got NoneType; nothing"),
         *(
             (
                 lambda f=f: list(f(LAW, one_array, TWO, [5, 9])),

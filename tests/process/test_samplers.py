@@ -7,6 +7,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from helpers import draws, exact
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.linalg import norm
@@ -39,12 +40,30 @@ from refdiff.testing import orders
 from refdiff.testing.strategies import pairs, schedules, seeds, shapes, timesteps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
+
+
 etas = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.01, 0.99))
 
 
-def draws(seed, shape, n=2):
-    return np.random.default_rng(seed).standard_normal((n, *shape))
+def sure_of(x0, schedule, kind):
+    """A network that says x0, or v of it, whatever x is."""
+
+    def model(x, t):
+        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
+        return x0 if kind == "x0" else (a * x - x0) / s
+
+    return model
+
+
+def recorded():
+    """A `predict`, and the list of the steps at which it was asked."""
+    seen = []
+
+    def predict(x, t):
+        seen.append(t)
+        return 0.5 * x, 0.1 * x
+
+    return predict, seen
 
 
 def noise_of(seed, shape):
@@ -79,12 +98,12 @@ def test_a_ddim_step_is_equation_12_in_50_digits(schedule, eta, seed, data):
     a2_s, a2_t = mpmath.fprod(alpha[: s + 1]), mpmath.fprod(alpha[: t + 1])
     sigma = mpmath.mpf(eta) * mpmath.sqrt((1 - a2_s) / (1 - a2_t)) * mpmath.sqrt(1 - a2_t / a2_s)
     along = mpmath.sqrt(max(0, 1 - a2_s - sigma**2))  # 0 for eta = 1 from pure noise, to 50 digits
-    wanted = mpmath.sqrt(a2_s) * exact(x0_hat) + along * exact(eps_hat) + sigma * exact(eps)
+    expected = mpmath.sqrt(a2_s) * exact(x0_hat) + along * exact(eps_hat) + sigma * exact(eps)
     terms = mpmath.sqrt(a2_s) * norm(x0_hat) + along * norm(eps_hat) + sigma * norm(eps)
-    came = ddim_step(schedule, x, t, s, x0_hat, eps_hat, eta, eps)
-    assert mpmath.norm(exact(came) - wanted) <= 1e-14 * terms
+    actual = ddim_step(schedule, x, t, s, x0_hat, eps_hat, eta, eps)
+    assert mpmath.norm(exact(actual) - expected) <= 1e-14 * terms
     if eta == 0:
-        assert np.array_equal(ddim_step(schedule, x, t, s, x0_hat, eps_hat), came)
+        assert np.array_equal(ddim_step(schedule, x, t, s, x0_hat, eps_hat), actual)
 
 
 @pytest.mark.parametrize("variance", [posterior_variance, step_variance])
@@ -94,8 +113,8 @@ def test_an_ancestral_step_is_the_mean_plus_noise_of_the_variance_asked_for(vari
     x, x0_hat, eps = draws(seed, shape, 3)
     x.flags.writeable = x0_hat.flags.writeable = eps.flags.writeable = False
     mean = posterior_mean(schedule, x, x0_hat, t, s)
-    wanted = mean + (s > 0) * np.sqrt(variance(schedule, t, s)) * eps
-    assert norm(ancestral_step(schedule, x, t, s, x0_hat, eps, variance) - wanted) <= 1e-14 * (norm(mean) + norm(eps))
+    expected = mean + (s > 0) * np.sqrt(variance(schedule, t, s)) * eps
+    assert norm(ancestral_step(schedule, x, t, s, x0_hat, eps, variance) - expected) <= 1e-14 * (norm(mean) + norm(eps))
     if variance is posterior_variance:
         assert np.array_equal(
             ancestral_step(schedule, x, t, s, x0_hat, eps), ancestral_step(schedule, x, t, s, x0_hat, eps, variance)
@@ -194,13 +213,10 @@ def test_a_run_may_start_where_alpha_bar_is_zero(kind):
     x0, x = draws(5, (2, 3))
     schedule = from_beta([*np.full(9, 0.2), 1.0])
 
-    def model(x, t):
-        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
-        return x0 if kind == "x0" else (a * x - x0) / s
-
+    model = sure_of(x0, schedule, kind)
     for eta in (0.0, 0.6, 1.0):
-        came = final(ddim(schedule, predictor(schedule, model, kind), x, range(1, 11), noise_of(5, (2, 3)), eta))
-        assert norm(came - x0) <= 1e-14 * norm(x0)
+        actual = final(ddim(schedule, predictor(schedule, model, kind), x, range(1, 11), noise_of(5, (2, 3)), eta))
+        assert norm(actual - x0) <= 1e-14 * norm(x0)
 
 
 def linear_step(step):
@@ -311,7 +327,7 @@ def test_samples_with_the_perfect_denoiser_have_the_mixtures_moments(sampler):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_samplers_keep_the_dtype(dtype):
     schedule, (x,) = linear(20), draws(3, (2, 3), 1).astype(dtype)
-    predict = predictor(schedule, lambda x, t: np.tanh(x), "v", clip=(-1, 1))
+    predict = predictor(schedule, lambda x, t: np.tanh(x), "v", clip_x0=(-1, 1))
     noise = lambda t: noise_of(3, (2, 3))(t).astype(dtype)  # noqa: E731
     for trajectory in (
         ancestral(schedule, predict, x, range(1, 21), noise),
@@ -413,23 +429,13 @@ def test_solvers_yield_every_step_on_the_way_down_and_inversion_on_the_way_up(sc
     ],
 )
 def test_a_solver_asks_at_the_steps_given_only(solver, asked):
-    seen = []
-
-    def predict(x, t):
-        seen.append(t)
-        return 0.5 * x, 0.1 * x
-
+    predict, seen = recorded()
     final(solver(linear(), predict, X, [10, 100, 200, 300]))
     assert seen == asked
 
 
 def test_2s_asks_halfway_in_lambda_or_at_the_neighbour():
-    schedule, seen = linear(), []
-
-    def predict(x, t):
-        seen.append(t)
-        return 0.5 * x, 0.1 * x
-
+    schedule, (predict, seen) = linear(), recorded()
     final(dpmpp_2s(schedule, predict, X, [9, 10, 300]))
     assert [seen[0], *seen[2:]] == [300, 10, 9, 9]
     half_log_snr = np.log(schedule.snr[1:]) / 2
@@ -457,8 +463,8 @@ def test_the_second_step_of_2m_draws_a_line_through_two_predictions():
     lam = np.log(schedule.snr[[5, 20, 50]]) / 2
     d = predict(first, 20)[0] + (lam[0] - lam[1]) / (lam[1] - lam[2]) / 2 * (predict(first, 20)[0] - predict(X, 50)[0])
     s, a = np.sqrt(schedule.one_minus_alpha_bar), np.sqrt(schedule.alpha_bar[5])
-    wanted = s[5] / s[20] * first + a * (1 - np.exp(lam[1] - lam[0])) * d
-    assert norm(second - wanted) <= 1e-13 * norm(wanted)
+    expected = s[5] / s[20] * first + a * (1 - np.exp(lam[1] - lam[0])) * d
+    assert norm(second - expected) <= 1e-13 * norm(expected)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -474,10 +480,7 @@ def test_dpm_solvers_may_start_where_alpha_bar_is_zero(kind):
     x0, x = draws(6, (2, 3))
     schedule = from_beta([*np.full(9, 0.2), 1.0])
 
-    def model(x, t):
-        a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
-        return x0 if kind == "x0" else (a * x - x0) / s
-
+    model = sure_of(x0, schedule, kind)
     for solver in (dpmpp_2m, dpmpp_2s):
         for chosen in (range(1, 11), [10], [1, 5, 10]):
             way = dict(solver(schedule, predictor(schedule, model, kind), x, chosen))
@@ -503,7 +506,7 @@ def test_solvers_in_sigma_refuse_an_infinite_one_and_say_what_to_do():
 def test_solvers_keep_library_and_dtype(library, dtype, numpy):
     library = np if numpy else library
     schedule, x = linear(20, 0.01, 0.3), draws(3, (2, 3), 1)[0].astype(dtype)
-    predict = predictor(schedule, lambda x, t: x / (2 + 0.1 * t), "v", clip=(-1, 1))
+    predict = predictor(schedule, lambda x, t: x / (2 + 0.1 * t), "v", clip_x0=(-1, 1))
     for solver in (*SOLVERS, ddim_inversion, partial(euler_ancestral, noise=lambda t: library.asarray(x))):
         for _, x_t in solver(schedule, predict, library.asarray(x), [1, 7, 20]):
             assert type(x_t) is type(library.asarray(x))
@@ -515,13 +518,13 @@ def test_solvers_keep_library_and_dtype(library, dtype, numpy):
 
 def test_the_page_of_orders_is_what_is_measured():
     page = json.loads((Path(__file__).parents[2] / "docs/orders.json").read_text())
-    assert set(page["solvers"]) == set(orders.SOLVERS)
+    assert set(page["solvers"]) == set(orders.ODE_SOLVERS)
     assert set(page["stochastic"]) == set(orders.STOCHASTIC)
     for group in ("solvers", "stochastic"):
         for row in page[group].values():
             assert abs(row["measured"] - row["published"]) <= 0.05
             assert abs(orders.order(row["errors"]) - row["measured"]) <= 0.002
-    for name, (solver, _) in orders.SOLVERS.items():
+    for name, (solver, _) in orders.ODE_SOLVERS.items():
         assert np.allclose(
             orders.solver_errors(solver, (8, 32)), np.array(page["solvers"][name]["errors"])[[0, 2]], 1e-3
         )

@@ -5,6 +5,7 @@ from itertools import pairwise
 import mpmath
 import numpy as np
 import pytest
+from helpers import exact
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -22,10 +23,9 @@ from refdiff.process import (
     sigmoid,
     uniform_steps,
 )
-from refdiff.testing.strategies import laws, lengths, pairs, schedules, seeds, timesteps
+from refdiff.testing.strategies import lengths, pairs, schedule_kinds, schedules, seeds, timesteps
 
 mpmath.mp.dps = 50
-exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as arrays of 50-digit numbers
 
 
 def beta_linear(T, beta_start=1e-4, beta_end=0.02):
@@ -72,13 +72,13 @@ def beta_exact(name, arguments):
     return np.array([mpmath.mpf(0), *globals()[f"beta_{name}"](**{"T": 1000} | arguments)])
 
 
-def worst(computed, wanted):
+def worst(computed, expected):
     """The largest relative error of any element; mpf throughout, so NaN stays NaN and passes no bound."""
-    return max(abs(exact(computed) - wanted) / abs(wanted))
+    return max(abs(exact(computed) - expected) / abs(expected))
 
 
 @pytest.mark.parametrize("T", [21, 100, 250, 1000, 4000])
-def test_the_rescaled_law_has_the_numbers_of_the_published_codes(T):
+def test_the_rescaled_schedule_has_the_numbers_of_the_published_codes(T):
     """From 0.1 / T to 20 / T, that is, whatever T is."""
     published = (0.1 + 19.9 * np.arange(T) / (T - 1)) / T
     assert rescaled_linear(T).beta[1:] == pytest.approx(published, rel=1e-14)
@@ -86,7 +86,7 @@ def test_the_rescaled_law_has_the_numbers_of_the_published_codes(T):
         assert abs(np.log(rescaled_linear(T).alpha_bar[-1]) + 10.05) < 100 / T
 
 
-def test_the_rescaled_law_is_the_linear_one_for_1000_steps_and_is_held_below_1_for_20():
+def test_the_rescaled_schedule_is_the_linear_one_for_1000_steps_and_is_held_below_1_for_20():
     assert np.array_equal(rescaled_linear().beta, linear().beta)
     assert np.array_equal(rescaled_linear(1000, 1e-3, 0.05).beta, linear(1000, 1e-3, 0.05).beta)
     assert [rescaled_linear(T).beta[-1] for T in (20, 7, 2)] == [0.999] * 3
@@ -98,27 +98,27 @@ PAPERS = [(name, {}) for name in sorted(SCHEDULES)]
 
 
 def with_papers(test):
-    for law in PAPERS:
-        test = example(law)(test)
+    for kind in PAPERS:
+        test = example(kind)(test)
     return test
 
 
 @with_papers
-@given(laws())
-def test_beta_is_the_papers_law(law):
-    name, arguments = law
+@given(schedule_kinds())
+def test_beta_is_the_papers_schedule(kind):
+    name, arguments = kind
     assert worst(SCHEDULES[name](**arguments).beta[1:], beta_exact(name, arguments)[1:]) <= 1e-14
 
 
 def alpha_bound(beta):
-    """1e-14, unless a law asks for say beta = 0.99, for then the float64 beta has alpha = 0.01 to two digits fewer."""
+    """1e-14, unless a kind asks for say beta = 0.99, for then the float64 beta has alpha = 0.01 to two digits fewer."""
     return 1e-14 * max(1, *(b / (1 - b) / 4 for b in beta[1:]))
 
 
 @with_papers
-@given(laws())
-def test_alpha_bar_and_its_complement_are_the_papers_law(law):
-    name, arguments = law
+@given(schedule_kinds())
+def test_alpha_bar_and_its_complement_are_the_papers_schedule(kind):
+    name, arguments = kind
     schedule, beta = SCHEDULES[name](**arguments), beta_exact(name, arguments)
     alpha_bar = np.cumprod(1 - beta)
     assert worst(schedule.alpha, 1 - beta) <= alpha_bound(beta)
@@ -127,9 +127,9 @@ def test_alpha_bar_and_its_complement_are_the_papers_law(law):
     assert worst(schedule.snr[1:], alpha_bar[1:] / (1 - alpha_bar[1:])) <= alpha_bound(beta)
 
 
-@given(laws(), st.data())
-def test_steps_between_are_the_papers_law(law, data):
-    name, arguments = law
+@given(schedule_kinds(), st.data())
+def test_steps_between_are_the_papers_schedule(kind, data):
+    name, arguments = kind
     schedule, beta = SCHEDULES[name](**arguments), beta_exact(name, arguments)
     k, t = data.draw(pairs(schedule, strict=True))
     product = mpmath.fprod(1 - beta[k + 1 : t + 1])
@@ -197,9 +197,9 @@ def test_alpha_bar_falls_from_one_and_its_complement_rises_from_zero(schedule):
     assert np.all(abs(schedule.alpha_bar + schedule.one_minus_alpha_bar - 1) <= 4e-16)
 
 
-@given(laws(), st.data())
-def test_a_respaced_schedule_has_the_products_of_the_original(law, data):
-    original = SCHEDULES[law[0]](**law[1])
+@given(schedule_kinds(), st.data())
+def test_a_respaced_schedule_has_the_products_of_the_original(kind, data):
+    original = SCHEDULES[kind[0]](**kind[1])
     chosen = data.draw(timesteps(original))
     respaced = original.respaced(chosen)
     alpha = 1 - exact(original.beta)
@@ -218,11 +218,11 @@ def test_a_respaced_schedule_has_the_products_of_the_original(law, data):
 
 def test_jumps_so_long_that_beta_rounds_to_one_keep_alpha():
     respaced = constant(1000, 0.5).respaced([100, 200, 1000])
-    wanted = np.array([mpmath.mpf(0.5) ** n for n in (0, 100, 200, 1000)])
+    expected = np.array([mpmath.mpf(0.5) ** n for n in (0, 100, 200, 1000)])
     # log alpha_bar = -693 is a float64: its rounding, 1e-13, is what alpha_bar = 1e-301 can be wrong by.
-    assert worst(respaced.alpha_bar, wanted) <= 2e-13
-    assert worst(respaced.alpha[1:], wanted[1:] / wanted[:-1]) <= 2e-13
-    assert worst([respaced.between(1, 2)[0]], wanted[1:2]) <= 2e-14
+    assert worst(respaced.alpha_bar, expected) <= 2e-13
+    assert worst(respaced.alpha[1:], expected[1:] / expected[:-1]) <= 2e-13
+    assert worst([respaced.between(1, 2)[0]], expected[1:2]) <= 2e-14
 
 
 @given(schedules(terminal=True), st.data())
@@ -230,9 +230,9 @@ def test_respacing_twice_is_respacing_once(schedule, data):
     first = data.draw(timesteps(schedule))
     once = schedule.respaced(first)
     second = data.draw(timesteps(once))
-    twice, wanted = once.respaced(second), schedule.respaced(first[second - 1])
+    twice, expected = once.respaced(second), schedule.respaced(first[second - 1])
     for name in ("beta", "alpha", "alpha_bar", "one_minus_alpha_bar", "timestep"):
-        assert np.array_equal(getattr(twice, name), getattr(wanted, name))
+        assert np.array_equal(getattr(twice, name), getattr(expected, name))
 
 
 @given(schedules(max_T=200, terminal=True))
@@ -419,10 +419,10 @@ def test_a_rescaled_schedules_alpha_is_the_ratio_of_its_alpha_bars_in_50_digits(
     for beta in schedule.beta[1:].tolist():
         root *= mpmath.sqrt(1 - mpmath.mpf(beta))
         roots.append(root)
-    wanted = [((roots[t] - roots[-1]) / (roots[t - 1] - roots[-1])) ** 2 for t in range(1, schedule.T)]
-    wanted = np.array([float(w) for w in [1, roots[0] ** 2, *wanted]])
-    assert np.all(np.abs(rescaled.alpha - wanted) <= 1e-13 * wanted)
-    assert np.all(np.abs(rescaled.beta - (1 - wanted)) <= 1e-15)
+    expected = [((roots[t] - roots[-1]) / (roots[t - 1] - roots[-1])) ** 2 for t in range(1, schedule.T)]
+    expected = np.array([float(w) for w in [1, roots[0] ** 2, *expected]])
+    assert np.all(np.abs(rescaled.alpha - expected) <= 1e-13 * expected)
+    assert np.all(np.abs(rescaled.beta - (1 - expected)) <= 1e-15)
     assert rescaled.alpha[-1] == rescaled.alpha_bar[-1] == 0
 
 

@@ -250,7 +250,7 @@ def test_outputs_of_twice_the_channels_say_so():
 # What takes arrays, or makes functions that do, and is not in the table: tested above, or where it says.
 ELSEWHERE = {
     "GaussianMixture": "points (N, D) of its own dimension, test_exact",
-    "flow_log_likelihood": "its probes have an axis more, its predictions are asked in test_flow",
+    "flow_log_likelihood": "its probes have an axis more, its predictions are asked in test_ode_likelihood",
     "l_simple_backward": "one dloss", "l_weighted_backward": "one dloss", "l_vlb_term_backward": "one dterm a sample",
     "l_hybrid_backward": "one dloss",
     "learned_reverse": "twice the channels", "final": "no arrays of its own", "predictor": "in the table",

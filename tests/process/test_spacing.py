@@ -19,7 +19,7 @@ from refdiff.testing.strategies import schedules
 
 
 @pytest.mark.parametrize(
-    ("select", "T", "n", "wanted"),
+    ("select", "T", "n", "expected"),
     [
         (uniform_steps, 1000, 4, [1, 334, 667, 1000]),
         (uniform_steps, 2, 2, [1, 2]),
@@ -36,9 +36,9 @@ from refdiff.testing.strategies import schedules
         (quadratic_steps, 10, 8, [1, 2, 3, 4, 5, 6, 8, 10]),  # 1, 1.2, 1.7, 2.7, 3.9, 5.6, 7.6, 10 moved apart
     ],
 )
-def test_the_published_rules_on_numbers(select, T, n, wanted):
+def test_the_published_rules_on_numbers(select, T, n, expected):
     steps = select(T, n)
-    assert steps.tolist() == wanted
+    assert steps.tolist() == expected
     assert steps.dtype.kind == "i"
 
 
@@ -47,8 +47,8 @@ def test_karras_steps_are_the_nearest_to_the_published_sigmas():
     sigma = np.sqrt(schedule.one_minus_alpha_bar[1:] / schedule.alpha_bar[1:])
     for rho in (3.0, 7.0):
         ends = sigma[0] ** (1 / rho), sigma[-1] ** (1 / rho)
-        wanted = np.linspace(*ends, 6) ** rho  # [EDM] eq. 5
-        nearest = [1 + int(np.abs(np.log(sigma) - np.log(w)).argmin()) for w in wanted]
+        expected = np.linspace(*ends, 6) ** rho  # [EDM] eq. 5
+        nearest = [1 + int(np.abs(np.log(sigma) - np.log(w)).argmin()) for w in expected]
         assert len(set(nearest)) == 6
         assert karras_steps(schedule, 6, rho).tolist() == nearest
     assert karras_steps(linear(1), 1).tolist() == [1]

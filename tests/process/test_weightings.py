@@ -41,8 +41,8 @@ def test_weights_are_float64_positive_and_one_a_step(name, kind, schedule):
     assert np.shape(one) == ()
     assert one == pytest.approx(weight[-1], rel=1e-15)
     # A weighting for eps times the scale is that weighting for the kind.
-    wanted = weight if name == "error_scale" else ALL[name](schedule, t, "eps") * error_scale(schedule, t, kind)
-    assert np.allclose(weight, wanted, rtol=1e-13, atol=0)
+    expected = weight if name == "error_scale" else ALL[name](schedule, t, "eps") * error_scale(schedule, t, kind)
+    assert np.allclose(weight, expected, rtol=1e-13, atol=0)
 
 
 def test_eps_is_the_default():
@@ -100,16 +100,16 @@ def test_weights_at_both_ends_in_500_digits(name, kind):
             }[kind]  # fmt: skip
             tilde = beta * (1 - before) / s2
             snr = now / s2
-            wanted = {
+            expected = {
                 error_scale: scale,
                 lambda s, t, k: vlb_weight(s, t, k, step_variance): move / beta / 2,
                 min_snr_weight: scale * (min(1, 5 / snr) if snr else 1),
                 p2_weight: scale / (1 + snr),
             }
             if t > 1:
-                wanted[vlb_weight] = move / tilde / 2
-            for weight, expected in wanted.items():
-                assert weight(schedule, t, kind) == pytest.approx(float(expected), rel=1e-13, abs=0)
+                expected[vlb_weight] = move / tilde / 2
+            for weight, value in expected.items():
+                assert weight(schedule, t, kind) == pytest.approx(float(value), rel=1e-13, abs=0)
 
 
 def test_the_bounds_weight_where_nothing_is_left_of_the_data():

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -23,10 +24,6 @@ ARRAYS = {
     "empty": np.zeros((0, 3)),
 }
 METADATA = {"step": 7, "rate": 1e-4, "name": "ü", "list": [1, None, True], "inner": {"a": {}}}
-
-
-def line(*words):
-    return r"\A" + "".join(rf"[^\n]*{word}" for word in words) + r"[^\n]*\Z"
 
 
 def equal(a, b):

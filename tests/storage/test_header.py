@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -17,10 +18,6 @@ ARRAYS = {
     "empty": np.zeros((0, 3)),
 }
 METADATA = {"step": 7, "name": "ü", "inner": {"a": [None]}}
-
-
-def line(*words):
-    return r"\A" + "".join(rf"[^\n]*{word}" for word in words) + r"[^\n]*\Z"
 
 
 @pytest.fixture

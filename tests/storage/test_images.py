@@ -5,19 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import images, line
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from refdiff.storage import grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
-
-
-def line(*words):
-    return r"\A" + "".join(rf"[^\n]*{word}" for word in words) + r"[^\n]*\Z"
-
-
-def images(n=3, h=4, w=5, c=1, seed=0):
-    return np.random.default_rng(seed).uniform(-1, 1, (n, h, w, c)).astype(np.float32)
 
 
 def read(path):

@@ -11,7 +11,7 @@ import pytest
 
 from refdiff.cli import main
 from refdiff.testing.audit import audit, load, options, report
-from refdiff.testing.scheduler import METHODS, RefdiffScheduler
+from refdiff.testing.scheduler import SCHEDULER_METHODS, RefdiffScheduler
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "verify-your-own.md"
 
@@ -74,7 +74,10 @@ def test_the_pages_pytest_suite_runs(page, tmp_path):
 
 def test_the_pages_adapter_has_methods_of_ours(page):
     python, _ = page
-    assert set(re.findall(r"def (\w+)\(self", python[1])) - {"__init__"} == set(METHODS) - {"sample", "law"}
+    assert set(re.findall(r"def (\w+)\(self", python[1])) - {"__init__"} == set(SCHEDULER_METHODS) - {
+        "sample",
+        "published_schedule",
+    }
 
 
 def test_ours_can_be_audited_by_name(capsys):
@@ -117,14 +120,14 @@ def test_what_is_declared_on_the_command_line_is_taken_for_granted(module, capsy
         "double precision data are stepped in double precision",
         "a steps fresh noise is at most the posteriors",
     )
-    came = told("--match", "step")
-    assert came[double] is None
-    assert came[fresh] == came["a run has as many steps as asked each before the last"] == "convention"
-    assert "a run of one step has one" not in came
-    came = told("--match", "step", "--variance", "beta", "--all-steps", "--dtype", "float32")
-    assert double not in came
-    assert came.pop("the last step hides the data") == "convention"  # of 30 steps, which is another choice
-    assert set(came.values()) == {None}
+    actual = told("--match", "step")
+    assert actual[double] is None
+    assert actual[fresh] == actual["a run has as many steps as asked each before the last"] == "convention"
+    assert "a run of one step has one" not in actual
+    actual = told("--match", "step", "--variance", "beta", "--all-steps", "--dtype", "float32")
+    assert double not in actual
+    assert actual.pop("the last step hides the data") == "convention"  # of 30 steps, which is another choice
+    assert set(actual.values()) == {None}
     assert told("--match", "fresh noise", "--variance", "posterior", "--all-steps") == {fresh: "fault"}
 
 
@@ -147,8 +150,8 @@ def test_the_report_as_json_has_no_nan():
 
 
 def test_options_are_json_or_text():
-    came = options(["eta=0.5", "clip_sample=false", "other=True", "n=3", "spacing=trailing", "none=None", "text=a=b"])
-    assert came == {
+    actual = options(["eta=0.5", "clip_sample=false", "other=True", "n=3", "spacing=trailing", "none=None", "text=a=b"])
+    assert actual == {
         "eta": 0.5, "clip_sample": False, "other": True, "n": 3, "spacing": "trailing", "none": None, "text": "a=b",
     }  # fmt: skip
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from refdiff.cli import main
 from refdiff.testing import claims, report
-from refdiff.testing.asking import Difference
 from refdiff.testing.claim import CLAIMS, Claim, check
+from refdiff.testing.differences import Difference
 from refdiff.testing.scheduler import RefdiffScheduler
 
 

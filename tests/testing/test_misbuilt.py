@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from refdiff.process import uniform_steps
-from refdiff.testing.asking import Asked
 from refdiff.testing.audit import SCHEDULER_CLAIMS, audit
+from refdiff.testing.checked_scheduler import CheckedScheduler
 from refdiff.testing.claims.steps import misses, take
-from refdiff.testing.laws import published
+from refdiff.testing.published_schedules import published
 from refdiff.testing.scheduler import Declared
 
 
@@ -172,11 +172,11 @@ class AllStepsInSingle(AllSteps):
 @pytest.mark.parametrize("T", [1000, 4000])
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_the_rounding_of_a_small_step_is_no_fault(T, dtype):
-    ask = Asked(Declared(AllStepsInSingle(T, rescaled(T)), dtype=dtype))
+    checked = CheckedScheduler(Declared(AllStepsInSingle(T, rescaled(T)), dtype=dtype))
     for t in (1, 2, 3, 5, 10, 20, 50, 100, T // 2, T - 1, T):
-        step = take(ask, T, (T - t + 0.5) / T, seed=t)
+        step = take(checked, T, (T - t + 0.5) / T, seed=t)
         assert step.t == t
-        assert max(misses(ask, step)) < 0.01, str(step)
+        assert max(misses(checked, step)) < 0.01, str(step)
 
 
 RUNS = [claim for claim in SCHEDULER_CLAIMS if "sample" in claim.needs and claim.examples > 1]
@@ -205,8 +205,8 @@ class WiderAtTheEnd(Unclipped, Doubles):
 )
 def test_gaussian_data_with_too_wide_a_spread_are_a_fault_on_any_schedule(beta):
     """Room for the discretisation is no room for anything else."""
-    came = found(WiderAtTheEnd(len(beta), beta), RUNS, examples=3)
-    assert came["gaussian data come back in many steps"] == "fault"
+    actual = found(WiderAtTheEnd(len(beta), beta), RUNS, examples=3)
+    assert actual["gaussian data come back in many steps"] == "fault"
 
 
 def test_one_for_float32_alone_can_say_so():
@@ -353,7 +353,7 @@ class Backwards(Doubles):
 class Named(Doubles):
     """Linear, and says so."""
 
-    def law(self):
+    def published_schedule(self):
         return "linear", {"T": self.T, "beta_start": 1e-4, "beta_end": 0.06}
 
 
@@ -371,7 +371,7 @@ class LaplaceRoot(Named):
         root = published("laplace", T=300, floor=1e-6)[0]
         super().__init__(1000, 1 - root[1:] / root[:-1])
 
-    def law(self):
+    def published_schedule(self):
         return "laplace", {"T": 300, "floor": 1e-6}
 
 
@@ -414,8 +414,8 @@ MISBUILT = {  # the claims that must fail, and whether others may
         },
         False,
     ),
-    Misnamed: ({"alpha bar is that of the law it names": "fault"}, False),
-    LaplaceRoot: ({"alpha bar is that of the law it names": "fault"}, True),
+    Misnamed: ({"alpha bar is that of the schedule it names": "fault"}, False),
+    LaplaceRoot: ({"alpha bar is that of the schedule it names": "fault"}, True),
     HalfTables: ({"alpha bar falls from one": "fault"}, True),
 }
 
@@ -423,19 +423,19 @@ MISBUILT = {  # the claims that must fail, and whether others may
 @pytest.mark.parametrize("broken", MISBUILT, ids=lambda broken: broken.__name__)
 def test_one_fault_is_found_with_its_kind(broken):
     expected, others = MISBUILT[broken]
-    came = found(broken(), examples=6)
-    assert expected.items() <= came.items()
-    assert others or came == expected
-    assert broken is HiddenSingle or not came.items() & PRECISION.items()  # no other fault is one of precision
+    actual = found(broken(), examples=6)
+    assert expected.items() <= actual.items()
+    assert others or actual == expected
+    assert broken is HiddenSingle or not actual.items() & PRECISION.items()  # no other fault is one of precision
 
 
 @pytest.mark.parametrize("broken", [WrongConversion, WrongConversionAllSteps], ids=lambda c: c.__name__)
 @pytest.mark.parametrize("beta", [rescaled(4000), np.linspace(1e-4, 0.02, 4000)], ids=["rescaled", "as for 1000"])
 def test_a_wrong_conversion_is_found_at_four_thousand_steps(broken, beta):
     """Each step changes so little that in units of x its error is small."""
-    came = found(broken(4000, beta), QUICK, examples=10)
-    assert came[MEAN] == "fault"
-    assert not came.items() & PRECISION.items()
+    actual = found(broken(4000, beta), QUICK, examples=10)
+    assert actual[MEAN] == "fault"
+    assert not actual.items() & PRECISION.items()
 
 
 def test_all_steps_only_is_told_once():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refdiff.process import SCHEDULES, constant, cosine, linear, rescale_zero_terminal_snr
-from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, unasked
-from refdiff.testing.scheduler import METHODS, RefdiffScheduler
+from refdiff.testing.audit import SCHEDULER_CLAIMS, audit, skipped
+from refdiff.testing.scheduler import SCHEDULER_METHODS, RefdiffScheduler
 
 QUICK = [claim for claim in SCHEDULER_CLAIMS if "sample" not in claim.needs]
 
@@ -32,7 +32,7 @@ def test_ours_holds_the_claim_about_half_precision_for_steps_that_are_all_but_no
 @pytest.mark.parametrize("T", [1, 2, 300])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ours_holds_them_on_every_schedule(schedule, T):
-    """But that few steps of some laws leave signal at T, which is their choice."""
+    """But that few steps of some schedules leave signal at T, which is their choice."""
     verdicts = audit(RefdiffScheduler(schedule, "v", 0.5, T), QUICK if T == 300 else None, examples=3)
     failing = {v.claim.name: v.kind for v in verdicts if not v.holds}
     assert failing.items() <= {("the last step hides the data", "convention")}
@@ -225,13 +225,13 @@ def test_only_what_a_scheduler_has_is_asked():
     verdicts = audit(Noise(), examples=2)
     assert all(set(v.claim.needs) <= {"alpha_bar", "add_noise"} for v in verdicts)
     assert all(v.holds for v in verdicts)
-    missing = unasked(Noise())
+    missing = skipped(Noise())
     assert len(verdicts) + len(missing) == len(SCHEDULER_CLAIMS)
     assert missing["data at one point come back"] == ["target", "sample"]
 
 
 def test_every_method_is_asked_by_some_claim():
-    assert {name for claim in SCHEDULER_CLAIMS for name in claim.needs} == set(METHODS)
+    assert {name for claim in SCHEDULER_CLAIMS for name in claim.needs} == set(SCHEDULER_METHODS)
 
 
 def test_one_claim_leaves_nothing_to_the_next():

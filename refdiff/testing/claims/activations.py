@@ -29,12 +29,12 @@ def _reach(seed: int, size: float) -> np.ndarray:
     return np.append(size * rng.uniform(-1, 1, 30) ** 3, 0.0)
 
 
-def _worst(came: np.ndarray, expected: np.ndarray, x: np.ndarray) -> float:
+def _worst(actual: np.ndarray, expected: np.ndarray, x: np.ndarray) -> float:
     """The largest error in units of |x|; at 0 every activation here is 0."""
     nonzero = x != 0
-    if np.any(came[~nonzero]):
+    if np.any(actual[~nonzero]):
         return np.inf
-    return float(np.max(np.abs(came[nonzero] - expected[nonzero]) / np.abs(x[nonzero])))
+    return float(np.max(np.abs(actual[nonzero] - expected[nonzero]) / np.abs(x[nonzero])))
 
 
 @claim(

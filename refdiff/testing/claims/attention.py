@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ...engines import reference
 from ..claim import claim
 from ..derivatives import backward_errors
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 lengths: Any = st.integers(1, 5)
@@ -70,5 +70,5 @@ def attention_does_not_see_the_order_of_its_keys(seed: int, heads: int, queries:
         lambda q, k, v: reference.attention(q, k, v, heads), reference.attention_backward, (q, k, v), rng
     )
     size = np.abs(v).max() * np.ones_like(y)
-    same = [relative(a, b, size) for a, b in ((moved, y), (shifted, y), (alike, shift + 0 * y))]
+    same = [relative_error(a, b, size) for a, b in ((moved, y), (shifted, y), (alike, shift + 0 * y))]
     return max(*same, *errors.values())

@@ -20,7 +20,7 @@ from ...process import (
 )
 from ...random import Sequence, Stream, normal
 from ..claim import claim
-from ..measures import exact_alpha_bar, normal_logpdf, relative, standard_errors
+from ..measures import exact_alpha_bar, normal_logpdf, relative_error, standard_errors
 from ..strategies import schedules, seeds, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -62,8 +62,8 @@ def the_log_density_of_a_mixture_is_its_formula(case: tuple[Schedule, int], seed
     (schedule, t), data = case, _mixture(seed, D)
     x = 1.5 * np.random.default_rng(seed).standard_normal(D)
     with mpmath.workdps(50):
-        wanted = float(_log_q(data, schedule, t, x))
-    return relative(data.log_density(schedule, x[None], t), wanted, scale=1 + abs(wanted))
+        expected = float(_log_q(data, schedule, t, x))
+    return relative_error(data.log_density(schedule, x[None], t), [expected], scale=1 + abs(expected))
 
 
 @claim(
@@ -93,10 +93,10 @@ def the_score_of_a_mixture_is_the_gradient_of_its_log_density(case: tuple[Schedu
         exact = np.frompyfunc(mpmath.mpf, 1, 1)(x)
         axes = [np.array([h, 0 * h]), np.array([0 * h, h])]
         up_down = [(_log_q(data, schedule, t, exact + e), _log_q(data, schedule, t, exact - e)) for e in axes]
-        wanted = np.array([float((up - down) / (2 * h)) for up, down in up_down])
+        expected = np.array([float((up - down) / (2 * h)) for up, down in up_down])
         deviation = float(mpmath.sqrt(1 - exact_alpha_bar(schedule.beta, 0, t)))
-    score = relative(data.score(schedule, x[None], t)[0], wanted, scale=[1, *wanted])
-    return max(score, relative(data.eps(schedule, x[None], t)[0], -deviation * wanted, scale=[1, *wanted]))
+    score = relative_error(data.score(schedule, x[None], t)[0], expected, scale=[1, *expected])
+    return max(score, relative_error(data.eps(schedule, x[None], t)[0], -deviation * expected, scale=[1, *expected]))
 
 
 @claim(
@@ -110,7 +110,7 @@ def tweedies_formula_gives_the_mean_of_the_data(case: tuple[Schedule, int], seed
     x = 1.5 * np.random.default_rng(seed).standard_normal((20, D))
     a, s2 = np.sqrt(schedule.alpha_bar[t]), schedule.one_minus_alpha_bar[t]
     pull = s2 * data.score(schedule, x, t)
-    return relative(a * data.x0(schedule, x, t), x + pull, scale=np.abs(x) + np.abs(pull))
+    return relative_error(a * data.x0(schedule, x, t), x + pull, scale=np.abs(x) + np.abs(pull))
 
 
 @claim(
@@ -134,9 +134,11 @@ def the_perfect_denoisers_are_expectations_over_the_data(case: tuple[Schedule, i
     weight = np.exp(log - log.max())
     weight /= weight.sum()
     mean = weight @ x0
-    came = [f(schedule, x_t, t).item() for f in (data.x0, data.v, data.x0_error)]
+    actual = [f(schedule, x_t, t).item() for f in (data.x0, data.v, data.x0_error)]
     eps = (where - a * mean) / s
-    return relative(came, [mean, a * eps - s * mean, weight @ (x0 - mean) ** 2], scale=[1, mean, (abs(where) + a) / s])
+    return relative_error(
+        actual, [mean, a * eps - s * mean, weight @ (x0 - mean) ** 2], scale=[1, mean, (abs(where) + a) / s]
+    )
 
 
 def _density_on_a_line(data: GaussianMixture, x: np.ndarray) -> np.ndarray:
@@ -180,8 +182,8 @@ def samples_of_a_mixture_have_its_moments(seed: int) -> float:
     )
 
 
-def _law(name: str, T: int) -> Schedule:
-    """That law in T steps with as much noise in all for every T."""
+def _schedule(name: str, T: int) -> Schedule:
+    """That schedule in T steps with as much noise in all for every T."""
     if name in ("cosine", "sigmoid"):
         return SCHEDULES[name](T)
     return (
@@ -226,20 +228,21 @@ def the_gap_of_the_bound_is_the_divergence_of_whole_paths(
     log_ratio = np.log(np.diag(q_rows)).sum() - np.log(np.diag(p_rows)).sum()
     kl = log_ratio + 0.5 * ((back**2).sum() + away @ away - (T + 1))
     gap = data.bound(schedule, chosen).sum() - _entropy(np.array([[c]]))
-    return relative(gap, kl, scale=1 + (back**2).sum()) if gap >= -1e-12 else np.inf
+    return relative_error(gap, kl, scale=1 + (back**2).sum()) if gap >= -1e-12 else np.inf
 
 
 @claim(
     r"\mathbb E[L_{\mathrm{vlb}}] \to \mathbb E[-\log p(x_0)] \quad\text{as } T \to \infty",
     source="[VDM] section 4", of=GaussianMixture.bound, against="the entropy, and half the gap at half as many steps",
     bound=1.0, seed=seeds(),
-    law=st.sampled_from(sorted(SCHEDULES)), examples=9,
+    kind=st.sampled_from(sorted(SCHEDULES)), examples=9,
 )  # fmt: skip
-def the_gap_of_the_bound_is_positive_and_falls_with_the_number_of_steps(seed: int, law: str) -> float:
-    """For one Gaussian in the plane, on every law with T = 100, 200, 400 and as much noise in all: twice the steps must take
-    the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger ratio over 0.6."""
+def the_gap_of_the_bound_is_positive_and_falls_with_the_number_of_steps(seed: int, kind: str) -> float:
+    """For one Gaussian in the plane, on every schedule with T = 100, 200, 400 and as much noise in all: twice the
+    steps must take the gap to less than 0.6 of itself (half, as T grows), and leave it above 0. The error is the larger
+    ratio over 0.6."""
     data = _mixture(seed, 2, K=1)
-    gaps = [data.bound(_law(law, T)).sum() - _entropy(data.covariances[0]) for T in (100, 200, 400)]
+    gaps = [data.bound(_schedule(kind, T)).sum() - _entropy(data.covariances[0]) for T in (100, 200, 400)]
     return max(b / a for a, b in pairwise(gaps)) / 0.6 if min(gaps) > 0 else np.inf
 
 
@@ -252,7 +255,7 @@ def for_standard_normal_data_the_bound_with_beta_is_tight(schedule: Schedule, D:
     """In any number of steps: beta_t is the variance of q(x_{t-1} | x_t) itself."""
     data = GaussianMixture(np.ones(1), np.zeros((1, D)), np.eye(D)[None])
     terms = data.bound(schedule)
-    return relative(terms.sum(), D / 2 * np.log(2 * np.pi * np.e), scale=np.abs(terms))
+    return relative_error(terms.sum(), D / 2 * np.log(2 * np.pi * np.e), scale=np.abs(terms))
 
 
 @claim(
@@ -267,14 +270,14 @@ def the_bound_of_a_mixture_is_that_of_quadrature_and_lies_above_the_entropy(sche
     data, T = _mixture(seed, 1, K=2), schedule.T
     runs = np.array([data.bound(schedule, n=120, seed=seed + i) for i in range(20)])
     x, width = np.linspace(-12, 12, 4001, retstep=True)
-    wanted = runs[0].copy()
+    expected = runs[0].copy()
     for t in range(1, T + 1):
         beta, s2, before = schedule.beta[t], schedule.one_minus_alpha_bar[t], schedule.alpha_bar[t - 1]
         density = np.exp(data.log_density(schedule, x[:, None], t))
         error = width * density @ data.x0_error(schedule, x[:, None], t)
         weight = before * beta / (2 * s2**2)
         ratio = schedule.one_minus_alpha_bar[t - 1] / s2
-        wanted[t - 1] = weight * error + 0.5 * (ratio - 1 - np.log(ratio) if t > 1 else np.log(2 * np.pi * beta))
+        expected[t - 1] = weight * error + 0.5 * (ratio - 1 - np.log(ratio) if t > 1 else np.log(2 * np.pi * beta))
     q = _density_on_a_line(data, x)
-    gap = wanted.sum() + width * q @ np.log(np.maximum(q, 1e-300))
-    return standard_errors(runs.sum(axis=1), wanted.sum()) if gap > 0 else np.inf
+    gap = expected.sum() + width * q @ np.log(np.maximum(q, 1e-300))
+    return standard_errors(runs.sum(axis=1), expected.sum()) if gap > 0 else np.inf

@@ -25,7 +25,7 @@ from ...process import (
     predictor,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import relative, standard_errors
+from ..measures import relative_error, standard_errors
 from ..orders import even_log_sigma
 from ..strategies import schedules, seeds, timesteps
 
@@ -79,7 +79,7 @@ def the_flow_carries_the_density_of_the_data_along(seed: int, sigma: float) -> f
             inflow
             - sum(w * current(y + k * step * unit)[:, i] for k, w in zip(range(-2, 3), weights, strict=True)) / step
         )
-    return relative(change, inflow, density(y, 3) / sigma)
+    return relative_error(change, inflow, density(y, 3) / sigma)
 
 
 def _through(sigma: np.ndarray) -> Schedule:
@@ -212,12 +212,12 @@ def a_run_guided_by_a_perfect_classifier_is_a_run_of_the_class(case: tuple[Sched
 
     ends = [final(ddim(schedule, predictor(schedule, guided(scale)), x, chosen)) for scale in (1.0, 0.0)]
     expected = [final(ddim(schedule, predictor(schedule, partial(d.eps, schedule)), x, chosen)) for d in (one, both)]
-    return relative(ends, expected, scale=np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))
+    return relative_error(ends, expected, scale=np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))
 
 
 def _end(
     solver: Any, schedule: Schedule, data: GaussianMixture, x: np.ndarray, chosen: Any, expected: np.ndarray
 ) -> float:
     """How far the run ends from what is expected, in units of the noise that it began with as that is in y = x / a."""
-    came = final(solver(schedule, predictor(schedule, partial(data.eps, schedule)), x, chosen))
-    return relative(came, expected, np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))
+    actual = final(solver(schedule, predictor(schedule, partial(data.eps, schedule)), x, chosen))
+    return relative_error(actual, expected, np.abs(expected) + np.abs(x) / np.sqrt(schedule.alpha_bar[chosen[-1]]))

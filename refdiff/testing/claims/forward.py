@@ -19,7 +19,7 @@ from ...process import (
     q_step_moments,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, gauss_hermite, normal_logpdf, relative, standard_errors
+from ..measures import exact_alpha_bar, gauss_hermite, normal_logpdf, relative_error, standard_errors
 from ..strategies import pairs, schedules, seeds, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -44,8 +44,8 @@ def a_single_step_has_the_mean_and_variance_of_its_gaussian(case: tuple[Schedule
     mean = gauss_hermite(step)
     second = gauss_hermite(lambda eps: (step(eps) - mean) ** 2)
     return max(
-        relative(mean, np.sqrt(1 - beta) * x, scale=[x, 1]),
-        relative(second, beta, scale=[beta, 0.1 * x * np.sqrt(beta)]),
+        relative_error(mean, np.sqrt(1 - beta) * x, scale=[x, 1]),
+        relative_error(second, beta, scale=[beta, 0.1 * x * np.sqrt(beta)]),
     )
 
 
@@ -75,7 +75,9 @@ def the_path_density_is_the_product_of_its_steps(schedule: Schedule, seed: int) 
     _, logdet = np.linalg.slogdet(2 * np.pi * covariance)
     joint = -0.5 * (rest @ np.linalg.solve(covariance, rest) + logdet)
     digits = 1e-4 * (np.abs(x[1:]) / np.sqrt(schedule.beta[1:])).sum()
-    return relative(total, joint, scale=[joint, T * np.abs(np.log(np.linalg.eigvalsh(covariance))).max(), 1, digits])
+    return relative_error(
+        total, joint, scale=[joint, T * np.abs(np.log(np.linalg.eigvalsh(covariance))).max(), 1, digits]
+    )
 
 
 @claim(
@@ -92,7 +94,7 @@ def merging_two_steps_adds_their_noise(case: tuple[Schedule, int]) -> float:
         a, b = (1 - mpmath.mpf(float(schedule.beta[i])) for i in (t, t - 1))
         together = float(a * (1 - b) + 1 - a)
     _, variance = q_between_moments(schedule, np.ones(1), t - 2, t)
-    return relative(variance, together)
+    return relative_error(variance, together)
 
 
 @claim(
@@ -105,8 +107,8 @@ def from_k_to_t_is_the_product_of_the_steps_between(case: tuple[Schedule, tuple[
     ratio = exact_alpha_bar(schedule.beta, k, t)
     mean, variance = q_between_moments(schedule, np.ones(1), k, t)
     with mpmath.workdps(50):
-        wanted = float(mpmath.sqrt(ratio)), float(1 - ratio)
-    return max(relative(mean[0], wanted[0]), relative(variance, wanted[1]))
+        expected = float(mpmath.sqrt(ratio)), float(1 - ratio)
+    return max(relative_error(mean[0], expected[0]), relative_error(variance, expected[1]))
 
 
 @claim(
@@ -122,7 +124,7 @@ def the_closed_form_equals_t_single_steps(case: tuple[Schedule, int], x: float) 
         mean, beta = q_step_moments(schedule, mean, s)
         variance = (1 - beta) * variance + beta
     closed_mean, closed_variance = q_moments(schedule, np.array([x]), t)
-    return max(relative(closed_mean, mean), relative(closed_variance, variance))
+    return max(relative_error(closed_mean, mean), relative_error(closed_variance, variance))
 
 
 @claim(
@@ -150,9 +152,11 @@ def constant_beta_makes_alpha_bar_a_power(T: int, beta: float) -> float:
     """alpha_bar_T = (1 - beta)^T."""
     with mpmath.workdps(50):
         power = (1 - mpmath.mpf(beta)) ** T
-        wanted = float(power), float(1 - power)
+        expected = float(power), float(1 - power)
     schedule = constant(T, beta)
-    return max(relative(schedule.alpha_bar[T], wanted[0]), relative(schedule.one_minus_alpha_bar[T], wanted[1]))
+    return max(
+        relative_error(schedule.alpha_bar[T], expected[0]), relative_error(schedule.one_minus_alpha_bar[T], expected[1])
+    )
 
 
 @claim(
@@ -167,8 +171,8 @@ def the_reparameterised_sample_has_the_gaussians_characteristic_function(
     schedule, t = case
     mean, variance = q_moments(schedule, np.array([x]), t)
     waves = gauss_hermite(lambda e: np.exp(1j * frequency * q_sample(schedule, np.full_like(e, x), t, e)))
-    wanted = np.exp(1j * frequency * mean[0] - frequency**2 * variance / 2)
-    return relative([waves.real, waves.imag], [wanted.real, wanted.imag], scale=1)
+    expected = np.exp(1j * frequency * mean[0] - frequency**2 * variance / 2)
+    return relative_error([waves.real, waves.imag], [expected.real, expected.imag], scale=1)
 
 
 @claim(
@@ -181,14 +185,16 @@ def pathwise_and_score_function_gradients_agree_in_expectation(case: tuple[Sched
     """For f = sin both equal cos(mu) exp(-sigma^2 / 2); the second divides by sigma, so its error is taken times sigma."""
     schedule, t = case
     mean, variance = q_moments(schedule, np.array([x]), t)
-    wanted = np.cos(mean[0]) * np.exp(-variance / 2)
+    expected = np.cos(mean[0]) * np.exp(-variance / 2)
 
     def x_t(eps: np.ndarray) -> np.ndarray:
         return q_sample(schedule, np.full_like(eps, x), t, eps)
 
     pathwise = gauss_hermite(lambda eps: np.cos(x_t(eps)))
     score = gauss_hermite(lambda eps: np.sin(x_t(eps)) * eps) / np.sqrt(variance)
-    return max(relative(pathwise, wanted, scale=1), relative(score, wanted, scale=1) * np.sqrt(variance))
+    return max(
+        relative_error(pathwise, expected, scale=1), relative_error(score, expected, scale=1) * np.sqrt(variance)
+    )
 
 
 @claim(
@@ -201,5 +207,5 @@ def knowing_the_data_never_widens_a_reverse_step(case: tuple[Schedule, int]) -> 
     with mpmath.workdps(50):
         before, now = (1 - exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         ratio = float(before / now)
-    came = float(posterior_variance(schedule, t) / schedule.beta[t])
-    return relative(came, ratio, scale=1) if came <= 1 else np.inf
+    actual = float(posterior_variance(schedule, t) / schedule.beta[t])
+    return relative_error(actual, ratio, scale=1) if actual <= 1 else np.inf

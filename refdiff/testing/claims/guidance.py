@@ -26,7 +26,7 @@ from ...process import (
     step_variance,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, gauss_hermite, relative
+from ..measures import exact_alpha_bar, gauss_hermite, relative_error
 from ..orders import even_log_sigma
 from ..strategies import pairs, schedules, seeds, steps
 
@@ -46,13 +46,13 @@ def rescaling_takes_the_terminal_signal_to_exactly_zero(schedule: Schedule, seed
     rescaled = rescale_zero_terminal_snr(schedule)
     if rescaled.alpha_bar[-1] != 0 or rescaled.beta[-1] != 1:
         return np.inf
-    worst = relative(rescale_zero_terminal_snr(rescaled).beta, rescaled.beta)
+    worst = relative_error(rescale_zero_terminal_snr(rescaled).beta, rescaled.beta)
     for t in {1, int(np.random.default_rng(seed).integers(1, schedule.T))}:
         with mpmath.workdps(50):
             first, now, last = (mpmath.sqrt(exact_alpha_bar(schedule.beta, 0, s)) for s in (1, t, schedule.T))
             abar = (first * (now - last) / (first - last)) ** 2
-            wanted = [float(abar), float(1 - abar)]
-        worst = max(worst, *map(relative, (rescaled.alpha_bar[t], rescaled.one_minus_alpha_bar[t]), wanted))
+            expected = [float(abar), float(1 - abar)]
+        worst = max(worst, *map(relative_error, (rescaled.alpha_bar[t], rescaled.one_minus_alpha_bar[t]), expected))
     return worst
 
 
@@ -82,11 +82,11 @@ def classifier_guidance_at_scale_1_is_the_conditional_prediction(
     logs = np.log([0.3, 0.7]) - 0.5 * ((pull * away).sum(axis=-1) + np.log(np.linalg.det(spread)))
     other = 1 / (1 + np.exp(logs[:, 0] - logs[:, 1]))  # 1 - p(y = 0 | x_t)
     dlog_p = other[:, None] * (pull[:, 1] - pull[:, 0])
-    plain, wanted = (convert(schedule, x, t, d.eps(schedule, x, t), "eps", kind) for d in (both, one))
+    plain, expected = (convert(schedule, x, t, d.eps(schedule, x, t), "eps", kind) for d in (both, one))
     guided, same = (classifier_guidance(schedule, x, t, plain, dlog_p, scale, kind) for scale in (1.0, 0.0))
     at_0, at_1 = (convert(schedule, x, t, np.full_like(x, e), "eps", kind) for e in (0.0, 1.0))
-    scale = np.abs(wanted) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
-    return max(relative(guided, wanted, scale), relative(same, plain, scale))
+    scale = np.abs(expected) + np.abs(plain) + np.abs(at_1 - at_0) * (1 + np.abs(x))
+    return max(relative_error(guided, expected, scale), relative_error(same, plain, scale))
 
 
 @claim(
@@ -114,7 +114,7 @@ def the_mean_shift_multiplies_a_step_by_the_classifier(
     zero = np.zeros(1)
     plain, shifted = step(zero), step(zero, shift)
     if s == 0:
-        return relative(shifted, plain + scale * sigma**2 * g, scale=np.abs(plain) + scale * sigma**2 * np.abs(g))
+        return relative_error(shifted, plain + scale * sigma**2 * g, scale=np.abs(plain) + scale * sigma**2 * np.abs(g))
     mass, first, second = (
         gauss_hermite(lambda z, k=k: np.exp(scale * g * sigma * z) * z**k)  # type: ignore[misc]
         for k in range(3)
@@ -122,7 +122,10 @@ def the_mean_shift_multiplies_a_step_by_the_classifier(
     mean, square = first / mass, second / mass
     spread = gauss_hermite(lambda z: (step(z, shift) - plain) ** 2) / sigma**2
     size = 1 + (np.abs(x) + np.abs(x0_hat)) / sigma
-    return max(relative((shifted - plain) / sigma, mean, scale=size), relative(spread, square, scale=square * size))
+    return max(
+        relative_error((shifted - plain) / sigma, [mean], scale=size),
+        relative_error(spread, square, scale=square * size),
+    )
 
 
 @claim(
@@ -146,7 +149,7 @@ def the_two_forms_of_classifier_guidance_differ_by_a_root_of_alpha(
     by_shift = ancestral_step(schedule, x, t, s, x0_hat, 0 * x, step_variance, shift)
     root = float(np.sqrt(schedule.between(s, t)[0]))
     size = np.abs(x) + np.abs(eps_hat) + scale * np.abs(dlog_p)
-    return relative(by_shift - plain, root * (by_score - plain), scale=size)
+    return relative_error(by_shift - plain, root * (by_score - plain), scale=size)
 
 
 @claim(
@@ -169,9 +172,11 @@ def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
     size_of = (1 + scale) * sum(size)
     ends = [classifier_free_guidance(with_y, without, s) for s in (0.0, 1.0)]
     return max(
-        relative(classifier_free_guidance(with_y, without, scale), guided, (1 + scale) * np.hypot(with_y, without)),
-        relative(classifier_free_guidance(turned(with_y), turned(without), scale), turned(guided), size_of),
-        relative(ends, [without, with_y]),
+        relative_error(
+            classifier_free_guidance(with_y, without, scale), guided, (1 + scale) * np.hypot(with_y, without)
+        ),
+        relative_error(classifier_free_guidance(turned(with_y), turned(without), scale), turned(guided), size_of),
+        relative_error(ends, [without, with_y]),
     )
 
 
@@ -181,13 +186,17 @@ def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
     seed=seeds(), quantile=st.floats(0, 1), size=st.floats(0.1, 3), n=st.integers(1, 40),
 )  # fmt: skip
 def dynamic_thresholding_brings_a_sample_into_range(seed: int, quantile: float, size: float, n: int) -> float:
-    """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip` of a predictor, x_t is
+    """The result lies within [-1, 1], and a sample whose quantile does is only clipped; as `clip_x0` of a predictor, x_t is
     still sqrt(abar_t) x0_hat + sqrt(1 - abar_t) eps_hat."""
     x0 = size * np.random.default_rng(seed).standard_normal((4, n, 2))
-    came = dynamic_threshold(x0, quantile)
+    actual = dynamic_threshold(x0, quantile)
     limits = [max(1.0, np.quantile(np.abs(x), quantile)) for x in x0]
-    wanted = np.array([np.clip(x, -m, m) / m for x, m in zip(x0, limits, strict=True)])
+    expected = np.array([np.clip(x, -m, m) / m for x, m in zip(x0, limits, strict=True)])
     schedule = even_log_sigma(9)
     x0_hat, eps_hat = predictor(schedule, lambda x, t: x0, "x0", partial(dynamic_threshold, quantile=quantile))(x0, 5)
-    whole = relative(q_sample(schedule, x0_hat, 5, eps_hat), x0, scale=2 * np.abs(x0) + 1)
-    return max(relative(came, wanted), relative(x0_hat, came), whole) if np.abs(came).max() <= 1 else np.inf
+    whole = relative_error(q_sample(schedule, x0_hat, 5, eps_hat), x0, scale=2 * np.abs(x0) + 1)
+    return (
+        max(relative_error(actual, expected), relative_error(x0_hat, actual), whole)
+        if np.abs(actual).max() <= 1
+        else np.inf
+    )

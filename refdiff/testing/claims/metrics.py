@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ...evaluation.metrics import frechet_distance
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 
@@ -60,4 +60,4 @@ def the_frechet_distance_is_what_the_best_map_moves(seed: int, D: int, n: int) -
     y = x @ T + c
     away = (x - x.mean(axis=0)) - (y - y.mean(axis=0))
     expected = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + (away**2).sum() / (n - 1)
-    return relative(frechet_distance(x.reshape(n, D, 1), y.reshape(n, 1, D)), expected)
+    return relative_error(frechet_distance(x.reshape(n, D, 1), y.reshape(n, 1, D)), expected)

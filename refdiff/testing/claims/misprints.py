@@ -22,7 +22,7 @@ from ...process import (
     q_step_moments,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import gauss_hermite, relative
+from ..measures import gauss_hermite, relative_error
 
 __all__ = ["MISPRINTS", "Misprint"]
 
@@ -47,7 +47,7 @@ def refuted(right_error: float, size: float, least: float) -> float:
 
 
 def _step_size(t: int) -> float:
-    return relative(np.prod(np.sqrt(ABAR[1 : t + 1])), np.sqrt(ABAR[t]))
+    return relative_error(np.prod(np.sqrt(ABAR[1 : t + 1])), np.sqrt(ABAR[t]))
 
 
 @claim(
@@ -59,13 +59,13 @@ def a_step_scales_by_sqrt_alpha_not_by_sqrt_alpha_bar(t: int) -> float:
     mean = np.ones(1)
     for s in range(1, t + 1):
         mean, _ = q_step_moments(SCHEDULE, mean, s)
-    return refuted(relative(mean[0], np.sqrt(ABAR[t])), _step_size(t), 1e-3)
+    return refuted(relative_error(mean[0], np.sqrt(ABAR[t])), _step_size(t), 1e-3)
 
 
 def _mean_size(t: int) -> float:
     right = np.sqrt(1 - SCHEDULE.beta[t]) * (1 - ABAR[t - 1]) / (1 - ABAR[t])
     wrong = np.sqrt(ABAR[t]) * (1 - ABAR[t - 1]) / (1 - ABAR[t])
-    return relative(wrong, right)
+    return relative_error(wrong, right)
 
 
 @claim(
@@ -77,13 +77,13 @@ def _mean_size(t: int) -> float:
 def the_posterior_mean_holds_sqrt_alpha_not_sqrt_alpha_bar(t: int) -> float:
     """Averaged over x_t the mean must be sqrt(alpha_bar_{t-1}) x_0; with sqrt(alpha_bar_t) in the second term it is not."""
     of_x0, of_xt = posterior_mean_coefficients(SCHEDULE, t)
-    wanted, wrong = np.sqrt(ABAR[t - 1]), of_xt * np.sqrt(ABAR[t] / (1 - SCHEDULE.beta[t]))
-    right_error = relative(of_x0 + of_xt * np.sqrt(ABAR[t]), wanted)
-    return refuted(right_error, min(_mean_size(t), relative(of_x0 + wrong * np.sqrt(ABAR[t]), wanted)), 1e-3)
+    expected, wrong = np.sqrt(ABAR[t - 1]), of_xt * np.sqrt(ABAR[t] / (1 - SCHEDULE.beta[t]))
+    right_error = relative_error(of_x0 + of_xt * np.sqrt(ABAR[t]), expected)
+    return refuted(right_error, min(_mean_size(t), relative_error(of_x0 + wrong * np.sqrt(ABAR[t]), expected)), 1e-3)
 
 
 def _eps_size(t: int) -> float:
-    return relative(1.0, np.sqrt(ABAR[t - 1]))
+    return relative_error(1.0, np.sqrt(ABAR[t - 1]))
 
 
 @claim(
@@ -94,11 +94,11 @@ def _eps_size(t: int) -> float:
 def the_eps_form_divides_by_sqrt_alpha_not_by_sqrt_alpha_bar(t: int) -> float:
     """Averaged over eps the mean must be sqrt(alpha_bar_{t-1}) x_0; divided by sqrt(alpha_bar_t) it is x_0 at every t."""
     mean = gauss_hermite(lambda e: posterior_mean_from_eps(SCHEDULE, q_sample(SCHEDULE, np.ones_like(e), t, e), e, t))
-    return refuted(relative(mean, np.sqrt(ABAR[t - 1])), _eps_size(t), 1e-3)
+    return refuted(relative_error(mean, np.sqrt(ABAR[t - 1])), _eps_size(t), 1e-3)
 
 
 def _weight_size(t: int) -> float:
-    return relative(1 / ABAR[t], 1 / (1 - SCHEDULE.beta[t]))
+    return relative_error(1 / ABAR[t], 1 / (1 - SCHEDULE.beta[t]))
 
 
 @claim(
@@ -111,12 +111,12 @@ def the_weight_of_the_eps_error_holds_alpha_not_alpha_bar(t: int) -> float:
     x_t, eps, other = np.full(1, 0.3), np.full(1, 0.5), np.full(1, -0.8)
     means = [posterior_mean_from_eps(SCHEDULE, x_t, e, t)[0] for e in (eps, other)]
     weight = ((means[0] - means[1]) / (eps - other)[0]) ** 2
-    wanted = SCHEDULE.beta[t] ** 2 / (1 - SCHEDULE.beta[t]) / (1 - ABAR[t])
-    return refuted(relative(weight, wanted), _weight_size(t), 1e-3)
+    expected = SCHEDULE.beta[t] ** 2 / (1 - SCHEDULE.beta[t]) / (1 - ABAR[t])
+    return refuted(relative_error(weight, expected), _weight_size(t), 1e-3)
 
 
 def _norm_size(t: int) -> float:
-    return relative(1 / posterior_variance(SCHEDULE, t), 1.0)
+    return relative_error(1 / posterior_variance(SCHEDULE, t), 1.0)
 
 
 @claim(
@@ -129,7 +129,7 @@ def the_divergence_divides_by_the_variance_not_by_its_square(t: int) -> float:
     variance = float(posterior_variance(SCHEDULE, t))
     shift = 0.7 * np.sqrt(variance)
     kl = gauss_hermite(lambda x: ((x - shift) ** 2 - x**2) / (2 * variance), sd=np.sqrt(variance))
-    return refuted(relative(kl, shift**2 / (2 * variance)), _norm_size(t), 1e-3)
+    return refuted(relative_error(kl, shift**2 / (2 * variance)), _norm_size(t), 1e-3)
 
 
 def _second_moment_size(t: int) -> float:
@@ -153,7 +153,9 @@ def the_posterior_variance_does_not_depend_on_x_t(t: int, x_t: float) -> float:
     )
     weight = np.exp(log - log.max())
     centred = grid - (weight * grid).sum() / weight.sum()
-    return refuted(relative((weight * centred**2).sum() / weight.sum(), variance) / 1e3, _second_moment_size(t), 1e-3)
+    return refuted(
+        relative_error((weight * centred**2).sum() / weight.sum(), variance) / 1e3, _second_moment_size(t), 1e-3
+    )
 
 
 def _excess(t: int) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ...engines import reference
 from ..claim import claim
 from ..derivatives import backward_errors
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 layouts: Any = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(4, 9))
@@ -59,7 +59,7 @@ def group_norm_normalises_each_group_of_each_sample(
     expected = xhat * weight + bias
     other, _ = reference.group_norm(8 * x - 3, weight, bias, groups, 64e-6)
     size = rounding * (np.abs(weight) + np.abs(bias)) * np.ones_like(x)
-    return max(relative(y, expected, size), relative(other, expected, size))
+    return max(relative_error(y, expected, size), relative_error(other, expected, size))
 
 
 @claim(
@@ -74,7 +74,7 @@ def layer_norm_normalises_each_row(seed: int, rows: int, channels: int, offset: 
     y, _ = reference.layer_norm(x, weight, bias, 1e-5)
     expected = np.stack([[_normalised(row, 1e-5) for row in rows] for rows in x]) * weight + bias
     rounding = 1 + np.abs(x).max(axis=-1, keepdims=True) / x.std(axis=-1, keepdims=True)
-    return relative(y, expected, rounding * (np.abs(weight) + np.abs(bias)))
+    return relative_error(y, expected, rounding * (np.abs(weight) + np.abs(bias)))
 
 
 @claim(
@@ -100,4 +100,4 @@ def an_adaptive_norm_scales_and_shifts_each_sample_and_channel(seed: int, layout
         reference.adaptive_group_norm_silu_backward, (x, scale, shift, {"weight": weight, "bias": bias}), rng,
     )  # fmt: skip
     silu = z / (1 + np.exp(-z))
-    return max(relative(y, silu, size), relative(same, plain, size), *errors.values())
+    return max(relative_error(y, silu, size), relative_error(same, plain, size), *errors.values())

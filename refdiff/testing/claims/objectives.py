@@ -43,14 +43,16 @@ from ...process import (
 )
 from ..claim import claim
 from ..derivatives import backward_errors
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..strategies import schedules, seeds, steps
 
 plain: Any = schedules(respaced=False)
 with_step: Any = plain.flatmap(lambda s: st.tuples(st.just(s), steps(s)))
 late: Any = plain.filter(lambda s: s.T > 1).flatmap(lambda s: st.tuples(st.just(s), steps(s, first=2)))
 longer: Any = schedules(max_T=40).filter(lambda s: s.T > 1)
-laws: Any = st.sampled_from([(posterior_log_variance, posterior_variance), (step_log_variance, step_variance)])
+fixed_variances: Any = st.sampled_from(
+    [(posterior_log_variance, posterior_variance), (step_log_variance, step_variance)]
+)
 
 
 # L_{t-1} as a weighted squared error, and the losses made of that.
@@ -67,8 +69,8 @@ def a_denoising_term_is_the_divergence_from_the_posterior(case: tuple[Schedule, 
     x_t, sigma = q_sample(schedule, x0, t, eps), np.sqrt(posterior_variance(schedule, t))
     mean = posterior_mean(schedule, x_t, x0, t) + sigma * off
     log_variance = fixed_log_variance(schedule, x_t, t) + more
-    came, _ = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, unit="nats")
-    wanted = []
+    actual, _ = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, unit="nats")
+    expected = []
     with mpmath.workdps(50):
         before, now = (exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         beta = mpmath.mpf(float(schedule.beta[t]))
@@ -79,10 +81,12 @@ def a_denoising_term_is_the_divergence_from_the_posterior(case: tuple[Schedule, 
                 variance + (of_x0 * mpmath.mpf(float(a)) + of_xt * mpmath.mpf(float(b)) - mpmath.mpf(float(m))) ** 2
             )
             lv = mpmath.mpf(float(lv))
-            wanted.append(float((lv - mpmath.log(variance) + square * mpmath.exp(-lv) - 1) / 2))
+            expected.append(float((lv - mpmath.log(variance) + square * mpmath.exp(-lv) - 1) / 2))
     rounding = np.abs(off) * (np.abs(x0) + np.abs(x_t)) * sigma * np.exp(-log_variance)
-    return relative(
-        came, wanted, scale=np.abs(wanted) + rounding[:, 0] + np.abs(log_variance[:, 0]) * abs(np.expm1(-more[:, 0]))
+    return relative_error(
+        actual,
+        expected,
+        scale=np.abs(expected) + rounding[:, 0] + np.abs(log_variance[:, 0]) * abs(np.expm1(-more[:, 0])),
     )
 
 
@@ -91,11 +95,11 @@ def a_denoising_term_is_the_divergence_from_the_posterior(case: tuple[Schedule, 
     r" w_\mu = \frac{1}{2\sigma_t^2},\ w_\epsilon = \frac{\beta_t^2}{2\sigma_t^2 \alpha_t (1 - \bar\alpha_t)},"
     r"\ w_{x_0} = \frac{\bar\alpha_{t-1}\beta_t^2}{2\sigma_t^2 (1 - \bar\alpha_t)^2}",
     source="[DDPM] eqs. 8 and 12", of=vlb_weight, against="the divergence itself, for y of every kind of prediction",
-    bound=1e-13, case=late, kind=st.sampled_from(PREDICTIONS), law=laws, seed=seeds(), examples=60,
+    bound=1e-13, case=late, kind=st.sampled_from(PREDICTIONS), fixed=fixed_variances, seed=seeds(), examples=60,
 )  # fmt: skip
-def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kind: str, law: Any, seed: int) -> float:
+def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kind: str, fixed: Any, seed: int) -> float:
     """L_{t-1} of a wrong prediction less that of the right one, for either fixed variance."""
-    (schedule, t), (log_variance, variance) = case, law
+    (schedule, t), (log_variance, variance) = case, fixed
     x0, eps, off = np.random.default_rng(seed).standard_normal((3, 20, 1))
     x_t, right = q_sample(schedule, x0, t, eps), target(schedule, kind, x0, eps, t)
     weight, sigma2 = float(vlb_weight(schedule, t, kind, variance)), float(variance(schedule, t))
@@ -107,8 +111,10 @@ def a_denoising_term_is_a_weighted_squared_error(case: tuple[Schedule, int], kin
 
     # Of the prediction a last digit is lost, of mu as many as its size has above sigma.
     lost = 1 + (np.abs(x0) + np.abs(x_t)) / np.sqrt(sigma2) + np.sqrt(weight) * np.abs(wrong)
-    wanted = weight * (wrong - right) ** 2
-    return relative(term(wrong) - term(right), wanted[:, 0], scale=wanted + 2 * np.abs(off) * lost + term(right).mean())
+    expected = weight * (wrong - right) ** 2
+    return relative_error(
+        term(wrong) - term(right), expected[:, 0], scale=expected + 2 * np.abs(off) * lost + term(right).mean()
+    )
 
 
 @claim(
@@ -121,10 +127,12 @@ def the_weight_of_the_error_of_eps_is_the_papers(case: tuple[Schedule, int]) -> 
     with mpmath.workdps(50):
         before, now = (exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         beta = mpmath.mpf(float(schedule.beta[t]))
-        wanted = [float(beta**2 / (2 * s2 * (1 - beta) * (1 - now))) for s2 in (beta, beta * (1 - before) / (1 - now))]
+        expected = [
+            float(beta**2 / (2 * s2 * (1 - beta) * (1 - now))) for s2 in (beta, beta * (1 - before) / (1 - now))
+        ]
     return max(
-        relative(vlb_weight(schedule, t, "eps", v), w)
-        for v, w in zip((step_variance, posterior_variance), wanted, strict=True)
+        relative_error(vlb_weight(schedule, t, "eps", v), w)
+        for v, w in zip((step_variance, posterior_variance), expected, strict=True)
     )
 
 
@@ -138,8 +146,8 @@ def the_weight_of_the_error_of_x0_is_half_the_loss_of_signal(case: tuple[Schedul
     schedule, t = case
     with mpmath.workdps(50):
         before, now = (exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
-        wanted = float((before / (1 - before) - now / (1 - now)) / 2)
-    return relative(vlb_weight(schedule, t, "x0"), wanted)
+        expected = float((before / (1 - before) - now / (1 - now)) / 2)
+    return relative_error(vlb_weight(schedule, t, "x0"), expected)
 
 
 @claim(
@@ -157,8 +165,8 @@ def the_simple_loss_is_the_bound_reweighted(schedule: Schedule, seed: int) -> fl
     mean, at = convert(schedule, x_t, t, eps_hat, "eps", "mu"), fixed_log_variance(schedule, x_t, t)
     term = l_vlb_term(schedule, x0, x_t, t, mean, at, unit="nats")[0] / 5
     lost = 1 + (1 / np.sqrt(weight * posterior_variance(schedule, t))).max()  # digits of mu above its error
-    simple = relative(l_simple(eps_hat, eps)[0], (term / weight).mean())
-    return max(simple, relative(l_weighted(eps_hat, eps, weight)[0], term.mean())) / lost
+    simple = relative_error(l_simple(eps_hat, eps)[0], (term / weight).mean())
+    return max(simple, relative_error(l_weighted(eps_hat, eps, weight)[0], term.mean())) / lost
 
 
 @claim(
@@ -174,7 +182,7 @@ def an_error_of_any_prediction_is_a_multiple_of_the_error_of_eps(
     schedule, t = case
     x_t, y = np.random.default_rng(seed).standard_normal((2, 5))
     slope = convert(schedule, x_t + 0j, t, y + 1e-30j, kind, "eps").imag / 1e-30
-    return relative(slope**2, np.full(5, error_scale(schedule, t, kind)))
+    return relative_error(slope**2, np.full(5, error_scale(schedule, t, kind)))
 
 
 @claim(
@@ -191,20 +199,20 @@ def min_snr_weights_make_one_loss_of_every_prediction(case: tuple[Schedule, int]
         abar = exact_alpha_bar(schedule.beta, 0, t)
         snr = abar / (1 - abar)
         held = min(snr, mpmath.mpf(gamma))
-        wanted = {"x0": float(held), "eps": float(held / snr), "v": float(held / (snr + 1))}
-    came = {kind: min_snr_weight(schedule, t, kind, gamma) for kind in wanted}
+        expected = {"x0": float(held), "eps": float(held / snr), "v": float(held / (snr + 1))}
+    actual = {kind: min_snr_weight(schedule, t, kind, gamma) for kind in expected}
     x0, eps, off = np.random.default_rng(seed).standard_normal((3, 8))
     x_t = q_sample(schedule, x0, t, eps)
     right = target(schedule, "v", x0, eps, t)
     losses = []
-    for kind in wanted:
+    for kind in expected:
         y_hat, y = (convert(schedule, x_t, t, v, "v", kind) for v in (right + off, right))
-        losses.append(float(l_weighted(y_hat, y, came[kind])[0]))
+        losses.append(float(l_weighted(y_hat, y, actual[kind])[0]))
     # x0 and eps come from v by multiplying, but the error of each is smaller than v's by a factor.
     small_part = min(schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]) ** 0.5
     return max(
-        *(relative(came[kind], wanted[kind]) for kind in wanted),
-        *(relative(loss, losses[-1]) * small_part for loss in losses),
+        *(relative_error(actual[kind], expected[kind]) for kind in expected),
+        *(relative_error(loss, losses[-1]) * small_part for loss in losses),
     )
 
 
@@ -219,9 +227,10 @@ def p2_weights_fall_with_the_signal(case: tuple[Schedule, int], gamma: float, k:
     with mpmath.workdps(50):
         abar = exact_alpha_bar(schedule.beta, 0, t)
         snr = abar / (1 - abar)
-        wanted = float((k + snr) ** -mpmath.mpf(gamma)), float(snr * (k + snr) ** -mpmath.mpf(gamma))
+        expected = float((k + snr) ** -mpmath.mpf(gamma)), float(snr * (k + snr) ** -mpmath.mpf(gamma))
     return max(
-        relative(p2_weight(schedule, t, kind, gamma, k), w) for kind, w in zip(("eps", "x0"), wanted, strict=True)
+        relative_error(p2_weight(schedule, t, kind, gamma, k), w)
+        for kind, w in zip(("eps", "x0"), expected, strict=True)
     )
 
 
@@ -237,11 +246,11 @@ def learned_log_variances_lie_between_the_two_extremes(case: tuple[Schedule, int
         before, now = (exact_alpha_bar(schedule.beta, 0, s) for s in (t - 1, t))
         high = mpmath.log(mpmath.mpf(float(schedule.beta[t])))
         low = high + mpmath.log((1 - before) / (1 - now))
-        wanted = [float(high * (1 + mpmath.mpf(u)) / 2 + low * (1 - mpmath.mpf(u)) / 2) for u in (-1.0, v, 1.0)]
-    came, _ = learned_log_variance(schedule, np.array([-1.0, v, 1.0]), t)
+        expected = [float(high * (1 + mpmath.mpf(u)) / 2 + low * (1 - mpmath.mpf(u)) / 2) for u in (-1.0, v, 1.0)]
+    actual, _ = learned_log_variance(schedule, np.array([-1.0, v, 1.0]), t)
     low, high = posterior_log_variance(schedule, t), step_log_variance(schedule, t)
-    inside = low <= came[1] <= high + 1e-15 * abs(low)
-    return relative(came, wanted, scale=np.abs(wanted) + 1) if inside else np.inf
+    inside = low <= actual[1] <= high + 1e-15 * abs(low)
+    return relative_error(actual, expected, scale=np.abs(expected) + 1) if inside else np.inf
 
 
 @claim(
@@ -257,15 +266,15 @@ def the_hybrid_loss_of_every_t_once_is_the_simple_loss_and_the_bound(
     x0 = np.repeat(rng.integers(0, 17, (1, 3)) / 8 - 1, T, axis=0)
     t, eps = np.arange(1, T + 1), rng.standard_normal((T, 3))
     output = np.concatenate([eps + 0.3 * rng.standard_normal((T, 3)), rng.uniform(-1, 1, (T, 3))], axis=1)
-    came, _ = l_hybrid(schedule, "eps", x0, eps, t, output, weight, bins)
+    actual, _ = l_hybrid(schedule, "eps", x0, eps, t, output, weight, bins)
 
     def reverse(x_t: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
         eps_hat, v = output[t - 1 : t, :3], output[t - 1 : t, 3:]
         return convert(schedule, x_t, t, eps_hat, "eps", "mu"), learned_log_variance(schedule, v, t)[0]
 
     terms = bound_terms(schedule, reverse, x0[:1], lambda t: eps[t - 1 : t], bins)[:-1]
-    wanted = l_simple(output[:, :3], eps)[0] + weight * terms.sum()
-    return relative(came, wanted, scale=l_simple(output[:, :3], eps)[0] + weight * np.abs(terms).sum())
+    expected = l_simple(output[:, :3], eps)[0] + weight * terms.sum()
+    return relative_error(actual, expected, scale=l_simple(output[:, :3], eps)[0] + weight * np.abs(terms).sum())
 
 
 # Gradients.
@@ -339,4 +348,6 @@ def only_the_variance_learns_from_the_hybrid_losss_bound(
 
     simple = l_simple_backward(np.float64(1), l_simple(output[:, :3], right)[1])
     gradient = l_hybrid_backward(np.float64(1), forward(output)[1])
-    return max(*backward_errors(forward, l_hybrid_backward, (output,), rng).values(), relative(gradient[:, :3], simple))
+    return max(
+        *backward_errors(forward, l_hybrid_backward, (output,), rng).values(), relative_error(gradient[:, :3], simple)
+    )

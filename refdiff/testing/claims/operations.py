@@ -15,7 +15,7 @@ from ...engines import cpu, reference
 from ...random import Sequence, bits
 from ..claim import claim
 from ..derivatives import backward_errors
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 # --- convolution ---
@@ -49,7 +49,7 @@ def convolution_is_its_sum(
     rng = np.random.default_rng(seed)
     x, w, b = rng.standard_normal((2, *size, 3)), rng.standard_normal((*filters, 3, 2)), rng.standard_normal(2)
     y, _ = reference.conv2d(x, w, b, stride, padding)
-    return relative(y, _loops(x, w, b, stride, padding))
+    return relative_error(y, _loops(x, w, b, stride, padding))
 
 
 @claim(
@@ -76,7 +76,7 @@ def tiles_of_winograd_give_the_same_convolution(seed: int, images: int, size: tu
     dwide = np.zeros_like(wide)
     for i, j in windows:
         dwide[:, i : i + size[0], j : j + size[1]] += dy @ w[i, j].T.astype(np.float64)
-    return max(relative(y, expected), relative(g["weight"], dw), relative(dx, dwide[:, 1:-1, 1:-1]))
+    return max(relative_error(y, expected), relative_error(g["weight"], dw), relative_error(dx, dwide[:, 1:-1, 1:-1]))
 
 
 # --- embeddings, dropout, the loss ---
@@ -109,20 +109,20 @@ def a_shift_in_time_rotates_the_embedding(channels: int, convention: str, t: int
 
 @claim(
     r"y = \frac{m}{1 - p}\, x,\quad \Pr(m = 1) = 1 - p,\quad \mathbb E[y] = x",
-    source="[Dropout]", of=reference.dropout, against="rational arithmetic on the random words, and the binomial law",
+    source="[Dropout]", of=reference.dropout, against="rational arithmetic on the random words, and the binomial",
     bound=5.0, seed=seeds(), rate=st.floats(0, 0.9), examples=15,
 )  # fmt: skip
 def dropout_keeps_the_mean(seed: int, rate: float) -> float:
     """How many of 81920 elements are dropped, in standard errors. Which is exact: those whose word + 1/2 is at most 2^32 p,
-    and no others; what is kept is x / (1 - p); the same key drops the same."""
+    and no others; the rest become x / (1 - p); the same key drops the same."""
     x = np.broadcast_to(1 + np.random.default_rng(seed).random(20), (4096, 20)).copy()
     key = Sequence(seed, 1 << 16)
     y, _ = reference.dropout(x, rate, key)
     limit = Fraction(rate) * (1 << 32) - Fraction(1, 2)
     dropped = bits(key, np.arange(4096), 20) <= math.floor(limit) if limit >= 0 else np.zeros(x.shape, bool)
-    kept = np.where(dropped, 0.0, x / (1 - rate))
+    scaled = np.where(dropped, 0.0, x / (1 - rate))
     again, _ = reference.dropout(x, rate, key)
-    if not np.array_equal(y == 0, dropped) or not relative(y, kept) <= 1e-15 or not np.array_equal(y, again):
+    if not np.array_equal(y == 0, dropped) or not relative_error(y, scaled) <= 1e-15 or not np.array_equal(y, again):
         return np.inf
     expected = rate * dropped.size
     return float(abs(dropped.sum() - expected) / (math.sqrt(expected * (1 - rate)) + 1))
@@ -216,7 +216,7 @@ def layers_joins_and_resampling_are_what_they_say(seed: int, size: tuple[int, in
         ]
         exact = [float(sum(t) + Fraction(b)) for t, b in zip(terms, bias.tolist(), strict=True)]
         sizes = [float(sum(map(abs, t)) + abs(Fraction(b))) for t, b in zip(terms, bias.tolist(), strict=True)]
-        errors.append(relative(reference.linear(x, weight, bias)[0][n, i, j], exact, sizes))
+        errors.append(relative_error(reference.linear(x, weight, bias)[0][n, i, j], exact, sizes))
     for n, i, j, k in np.ndindex(2, h, w, c):
         four = [Fraction(a) for a in x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, k].ravel().tolist()]
         mean = reference.average_pool(x)[0][n, i, j, k]
@@ -290,4 +290,4 @@ def _embedding_and_accumulate(rng: np.random.Generator) -> float:
     )
     dys = rng.standard_normal((3, 2, 4))
     added = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*dys, strict=True)]
-    return max(*table.values(), relative(reference.accumulate(*dys), added))
+    return max(*table.values(), relative_error(reference.accumulate(*dys), added))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...training import adamw, clip, global_norm, learning_rate, zeros_like
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 betas: Any = st.tuples(st.floats(0, 0.99), st.floats(0.5, 0.9999))
@@ -66,7 +66,7 @@ def adam_divides_the_mean_gradient_by_its_root_mean_square(
             moved.append(
                 float(mpmath.fsum(a / (mpmath.sqrt(b) + mpmath.mpf(1e-8)) for a, b in steps) * mpmath.mpf(rate))
             )
-    return relative(_flat(first) - _flat(p), moved, np.abs(moved) + 1e-4 * np.abs(_flat(first)) + rate)
+    return relative_error(_flat(first) - _flat(p), moved, np.abs(moved) + 1e-4 * np.abs(_flat(first)) + rate)
 
 
 @claim(
@@ -89,7 +89,7 @@ def weight_decay_is_decoupled_from_the_gradient(
         g = _tree(rng)
         without, m_without, v_without = adamw(p, g, m, v, t, rate, 0.0, *beta)
         new, m, v = adamw(p, g, m, v, t, rate, decay, *beta)
-        apart = relative(_flat(without) - _flat(new), rate * decay * _flat(p), np.abs(_flat(p)) + rate)
+        apart = relative_error(_flat(without) - _flat(new), rate * decay * _flat(p), np.abs(_flat(p)) + rate)
         if (
             not apart <= 1e-12
             or not np.array_equal(_flat(m), _flat(m_without))
@@ -99,7 +99,7 @@ def weight_decay_is_decoupled_from_the_gradient(
         p = new
     with mpmath.workdps(50):
         power = float((1 - mpmath.mpf(rate) * mpmath.mpf(decay)) ** n)
-    return relative(_flat(q), power * _flat(_tree(np.random.default_rng(seed))))
+    return relative_error(_flat(q), power * _flat(_tree(np.random.default_rng(seed))))
 
 
 @claim(
@@ -113,9 +113,11 @@ def clipping_bounds_the_norm_of_all_gradients_together(seed: int, most: float, s
     norm = math.sqrt(math.fsum(x * x for x in _flat(g).tolist()))
     clipped = _flat(clip(g, global_norm(g), most))
     if norm < most * (1 - 1e-12):
-        return relative(global_norm(g), norm) if np.array_equal(clipped, _flat(g)) else np.inf
+        return relative_error(global_norm(g), norm) if np.array_equal(clipped, _flat(g)) else np.inf
     after = math.sqrt(math.fsum(x * x for x in clipped.tolist()))
-    return max(relative(global_norm(g), norm), abs(after / most - 1), relative(clipped / after, _flat(g) / norm))
+    return max(
+        relative_error(global_norm(g), norm), abs(after / most - 1), relative_error(clipped / after, _flat(g) / norm)
+    )
 
 
 @claim(
@@ -129,13 +131,13 @@ def the_rate_falls_by_half_a_cosine(n: int, share: float, warm: float, peak: flo
     below it, and above 0 at the last step."""
     warmup = round(warm * n)
     step = 1 + round(share * (n - 1))
-    came = learning_rate(step, n, peak, warmup)
+    actual = learning_rate(step, n, peak, warmup)
     if not 0 < learning_rate(n, n, peak, warmup) <= peak * (1 + 1e-15):
         return np.inf
     if step <= warmup:
-        return abs(came / peak - step / warmup)
+        return abs(actual / peak - step / warmup)
     with mpmath.workdps(50):
         expected = float((1 + mpmath.cos(mpmath.pi * (step - warmup) / (n - warmup + 1))) / 2)
     mirror = n + 1 - (step - warmup)
-    both = came + learning_rate(mirror, n, peak, warmup) if mirror > warmup else peak
-    return max(abs(came / peak - expected), abs(both / peak - 1))
+    both = actual + learning_rate(mirror, n, peak, warmup) if mirror > warmup else peak
+    return max(abs(actual / peak - expected), abs(both / peak - 1))

@@ -26,7 +26,7 @@ from ...process import (
     x0_from_eps,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, normal_logpdf, relative
+from ..measures import exact_alpha_bar, normal_logpdf, relative_error
 from ..strategies import pairs, schedules, seeds, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -55,9 +55,11 @@ def bayes_rule_holds_with_all_three_gaussians(
         normal_logpdf(x_s, *q_moments(schedule, data, s)),
         normal_logpdf(x_t, *q_moments(schedule, data, t)),
     )
-    came = normal_logpdf(x_s, mean, variance)
+    actual = normal_logpdf(x_s, mean, variance)
     digit = 1e-3 * (abs(x0) + np.abs(x_t) + np.abs(x_s)) * (1 + abs(z) + abs(where)) / np.sqrt(variance)
-    return relative(came, likelihood + prior - evidence, 1 + abs(likelihood) + abs(prior) + abs(evidence) + digit)
+    return relative_error(
+        actual, likelihood + prior - evidence, 1 + abs(likelihood) + abs(prior) + abs(evidence) + digit
+    )
 
 
 @claim(
@@ -76,9 +78,9 @@ def completing_the_square_gives_mean_and_variance_coefficient_by_coefficient(
         alpha, abar = exact_alpha_bar(schedule.beta, s, t), exact_alpha_bar(schedule.beta, 0, s)
         a = alpha / (1 - alpha) + 1 / (1 - abar)
         of_xt, of_x0 = mpmath.sqrt(alpha) / (1 - alpha) / a, mpmath.sqrt(abar) / (1 - abar) / a
-        wanted = [float(of_x0), float(of_xt), float(1 / a)]
-    came = [*posterior_mean_coefficients(schedule, t, s), posterior_variance(schedule, t, s)]
-    return max(relative(c, w) for c, w in zip(came, wanted, strict=True))
+        expected = [float(of_x0), float(of_xt), float(1 / a)]
+    actual = [*posterior_mean_coefficients(schedule, t, s), posterior_variance(schedule, t, s)]
+    return max(relative_error(c, w) for c, w in zip(actual, expected, strict=True))
 
 
 @claim(
@@ -110,9 +112,15 @@ def the_posterior_is_what_quadrature_of_bayes_rule_gives(
     weight /= weight.sum()
     shift = (weight * (grid - centre)).sum()
     variance = (weight * (grid - centre - shift) ** 2).sum()
-    came = float(posterior_mean(schedule, x_t, data, t, s)[0])
+    actual = float(posterior_mean(schedule, x_t, data, t, s)[0])
     lost = 1 + 1e-3 * (abs(x0) + abs(float(x_t[0]))) / np.sqrt(min(of_prior, of_likelihood))
-    return max(relative(came - centre, shift, scale=sd), relative(posterior_variance(schedule, t, s), variance)) / lost
+    return (
+        max(
+            relative_error(actual - centre, shift, scale=sd),
+            relative_error(posterior_variance(schedule, t, s), variance),
+        )
+        / lost
+    )
 
 
 @claim(
@@ -121,13 +129,15 @@ def the_posterior_is_what_quadrature_of_bayes_rule_gives(
     bound=1e-12, case=with_pair, seed=seeds(),
 )  # fmt: skip
 def the_eps_form_of_the_mean_is_its_x0_form(case: tuple[Schedule, tuple[int, int]], seed: int) -> float:
-    """For any earlier step s: the same mean, whether told the data or the noise."""
+    """For any earlier step s: the same mean, whether given the data or the noise."""
     schedule, (s, t) = case
     x0, eps = np.random.default_rng(seed).standard_normal((2, 20))
     x_t = q_sample(schedule, x0, t, eps)
     alpha, beta = schedule.between(s, t)
     scale = (np.abs(x_t) + beta / np.sqrt(schedule.one_minus_alpha_bar[t]) * np.abs(eps)) / np.sqrt(alpha)
-    return relative(posterior_mean_from_eps(schedule, x_t, eps, t, s), posterior_mean(schedule, x_t, x0, t, s), scale)
+    return relative_error(
+        posterior_mean_from_eps(schedule, x_t, eps, t, s), posterior_mean(schedule, x_t, x0, t, s), scale
+    )
 
 
 @claim(
@@ -141,7 +151,7 @@ def the_data_come_back_from_x_t_and_its_noise(case: tuple[Schedule, int], seed: 
     x0, eps = np.random.default_rng(seed).standard_normal((2, 20))
     x_t = q_sample(schedule, x0, t, eps)
     a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
-    return relative(x0_from_eps(schedule, x_t, t, eps), x0, scale=np.abs(x0) + 2 * s / a * np.abs(eps))
+    return relative_error(x0_from_eps(schedule, x_t, t, eps), x0, scale=np.abs(x0) + 2 * s / a * np.abs(eps))
 
 
 @claim(
@@ -158,8 +168,8 @@ def the_posterior_composed_with_the_marginal_is_the_earlier_marginal(case: tuple
         root, rest, root_now, rest_now = (
             float(v) for v in (mpmath.sqrt(before), 1 - before, mpmath.sqrt(now), 1 - now)
         )
-    mean = relative(of_x0 + of_xt * root_now, root)
-    return max(mean, relative(of_xt**2 * rest_now + posterior_variance(schedule, t, s), rest))
+    mean = relative_error(of_x0 + of_xt * root_now, root)
+    return max(mean, relative_error(of_xt**2 * rest_now + posterior_variance(schedule, t, s), rest))
 
 
 @claim(
@@ -173,8 +183,8 @@ def the_log_variance_is_finite_at_every_step(case: tuple[Schedule, int]) -> floa
     u = max(t, 2)
     with mpmath.workdps(50):
         before, now = (1 - exact_alpha_bar(schedule.beta, 0, s) for s in (u - 1, u))
-        wanted = float(mpmath.log(mpmath.mpf(float(schedule.beta[u])) * before / now))
-    return relative(posterior_log_variance(schedule, t), wanted, scale=[1, wanted])
+        expected = float(mpmath.log(mpmath.mpf(float(schedule.beta[u])) * before / now))
+    return relative_error(posterior_log_variance(schedule, t), expected, scale=[1, expected])
 
 
 def _reverse_step_nongaussianity(beta: float) -> float:
@@ -219,7 +229,7 @@ def the_score_is_minus_eps_over_sigma(case: tuple[Schedule, int], seed: int) -> 
     mean, variance = q_moments(schedule, x0, t)
     derivative = (-0.5 * (x_t + 1e-30j - mean) ** 2 / variance).imag / 1e-30
     scale = (np.abs(x_t) + np.abs(mean)) / variance
-    return relative(score_from_eps(schedule, x_t, t, eps), derivative, scale)
+    return relative_error(score_from_eps(schedule, x_t, t, eps), derivative, scale)
 
 
 @claim(
@@ -234,14 +244,14 @@ def every_prediction_converts_into_every_other(
     schedule, t = case
     x0, eps = np.random.default_rng(seed).standard_normal((2, 50))
     x_t = q_sample(schedule, x0, t, eps)
-    given, wanted = (target(schedule, kind, x0, eps, t) for kind in (source_kind, target_kind))
-    came = convert(schedule, x_t, t, given, source_kind, target_kind)
+    given, expected = (target(schedule, kind, x0, eps, t) for kind in (source_kind, target_kind))
+    actual = convert(schedule, x_t, t, given, source_kind, target_kind)
     # d target / d source, and d target / d x_t: what rounding the inputs does to the result.
     step = 1e-3
-    by_given = (convert(schedule, x_t, t, given + step, source_kind, target_kind) - came) / step
-    by_x = (convert(schedule, x_t + step, t, given, source_kind, target_kind) - came) / step
-    scale = np.abs(wanted) + np.abs(by_given) * np.abs(given) + np.abs(by_x) * np.abs(x_t)
-    return relative(came, wanted, scale)
+    by_given = (convert(schedule, x_t, t, given + step, source_kind, target_kind) - actual) / step
+    by_x = (convert(schedule, x_t + step, t, given, source_kind, target_kind) - actual) / step
+    scale = np.abs(expected) + np.abs(by_given) * np.abs(given) + np.abs(by_x) * np.abs(x_t)
+    return relative_error(actual, expected, scale)
 
 
 @claim(
@@ -252,4 +262,4 @@ def every_prediction_converts_into_every_other(
 def at_t_1_the_posterior_is_the_data(schedule: Schedule, seed: int) -> float:
     """Mean x_0 and variance 0: which is why the last step adds no noise."""
     x_t, x0 = np.random.default_rng(seed).standard_normal((2, 30))
-    return max(relative(posterior_mean(schedule, x_t, x0, 1), x0), float(posterior_variance(schedule, 1)))
+    return max(relative_error(posterior_mean(schedule, x_t, x0, 1), x0), float(posterior_variance(schedule, 1)))

@@ -1,4 +1,4 @@
-"""Claims about the random numbers: the generator's published answers, its inverse, the laws of what is made of its words."""
+"""Claims about the random numbers: the generator's published answers, its inverse, the distributions made of its words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ...models import initialise
 from ...models.parameters import conv_layout, linear_layout
-from ...process.normal import scaled_tail
+from ...process.gaussian_mass import scaled_tail
 from ...random import Sequence, Stream, bits, normal, philox
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 words: Any = st.integers(0, (1 << 32) - 1)
@@ -59,13 +59,13 @@ def philox_can_be_undone(counter: tuple[int, ...], key: tuple[int, int]) -> floa
 @claim(
     r"z_0 = \sqrt{-2 \ln u}\, \cos 2\pi v,\qquad z_1 = \sqrt{-2 \ln u}\, \sin 2\pi v",
     source="[BoxMuller]", of=normal, against="50-digit arithmetic on the words themselves", bound=2e-15, seed=seeds(64),
-    index=words, count=st.integers(1, 9),
+    sample_id=words, count=st.integers(1, 9),
 )  # fmt: skip
-def two_words_make_two_normal_numbers(seed: int, index: int, count: int) -> float:
+def two_words_make_two_normal_numbers(seed: int, sample_id: int, count: int) -> float:
     """u = (word + 1/2) / 2^32, so it is never 0; relative to the radius."""
     key = Sequence(seed, Stream.NOISE, 7)
-    came = normal(key, np.array([index]), (count,), np.float64)[0]
-    source = bits(key, np.array([index]), 2 * -(-count // 2))[0].tolist()
+    actual = normal(key, np.array([sample_id]), (count,), np.float64)[0]
+    source = bits(key, np.array([sample_id]), 2 * -(-count // 2))[0].tolist()
     expected, radii = [], []
     with mpmath.workdps(50):
         for u, v in zip(source[::2], source[1::2], strict=True):
@@ -73,7 +73,7 @@ def two_words_make_two_normal_numbers(seed: int, index: int, count: int) -> floa
             angle = 2 * mpmath.pi * (v + mpmath.mpf(0.5)) / 2**32
             expected += [float(radius * mpmath.cos(angle)), float(radius * mpmath.sin(angle))]
             radii += [float(radius)] * 2
-    return relative(came, expected[:count], radii[:count])
+    return relative_error(actual, expected[:count], radii[:count])
 
 
 @claim(

@@ -29,7 +29,7 @@ from ...process import (
 )  # fmt: skip
 from ...random import Sequence, Stream, normal
 from ..claim import claim
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..orders import even_log_sigma
 from ..strategies import pairs, schedules, seeds, steps, timesteps
 
@@ -64,7 +64,7 @@ def _run(name: str, schedule: Schedule, predict: Any, x: np.ndarray, chosen: Any
     return list(QUIET[name](schedule, predict, x, chosen))
 
 
-def _laws(
+def _moments_of_steps(
     name: str, schedule: Schedule, predict: Any, chosen: Any, start: tuple[float, float]
 ) -> list[tuple[int, float, float]]:
     """(s, mean, variance) of x_s along a run from x_T ~ N(start), exactly, for a prediction that is linear in x.
@@ -81,11 +81,11 @@ def _laws(
         return kick
 
     mean, variance = start
-    laws = []
+    of_steps = []
     for s, (zero, one, *kicks) in _run(name, schedule, predict, x, chosen, noise):
         gain, gains = float(one[0] - zero[0]), np.array(kicks)[:, 0] - zero[0]
-        laws.append((s, float(zero[0]) + gain * mean, gain**2 * variance + float(gains @ gains)))
-    return laws
+        of_steps.append((s, float(zero[0]) + gain * mean, gain**2 * variance + float(gains @ gains)))
+    return of_steps
 
 
 # --- the steps ---
@@ -102,15 +102,15 @@ def the_ancestral_step_is_line_4_of_algorithm_2(case: tuple[Schedule, int], seed
     schedule, t = case
     x, eps_hat, z = np.random.default_rng(seed).standard_normal((3, 5))
     x0_hat, _ = predictor(schedule, lambda x, t: eps_hat)(x, t)
-    came = ancestral_step(schedule, x, t, t - 1, x0_hat, z, posterior_variance if small else step_variance)
+    actual = ancestral_step(schedule, x, t, t - 1, x0_hat, z, posterior_variance if small else step_variance)
     with mpmath.workdps(50):
         now, before = (exact_alpha_bar(schedule.beta, 0, s) for s in (t, t - 1))
         beta = mpmath.mpf(float(schedule.beta[t]))
         root, of_eps = mpmath.sqrt(1 - beta), beta / mpmath.sqrt(1 - now)
         sigma = mpmath.sqrt(beta * (1 - before) / (1 - now) if small else beta) if t > 1 else 0
         exact = np.frompyfunc(mpmath.mpf, 1, 1)
-        wanted = ((exact(x) - of_eps * exact(eps_hat)) / root + sigma * exact(z)).astype(float)
-    return relative(came, wanted, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
+        expected = ((exact(x) - of_eps * exact(eps_hat)) / root + sigma * exact(z)).astype(float)
+    return relative_error(actual, expected, scale=(np.abs(x) + np.abs(eps_hat)) / float(root) + np.abs(z))
 
 
 @claim(
@@ -139,8 +139,8 @@ def beta_is_the_right_variance_for_standard_normal_data(case: tuple[Schedule, An
     is alpha_{t|0}, not 1."""
     schedule, chosen = case
     predict = predictor(schedule, lambda x, t: np.sqrt(schedule.alpha_bar[t]) * x, "x0")
-    *laws, (_, mean, last) = _laws("ancestral, beta", schedule, predict, chosen, (0.0, 1.0))
-    errors = [max(abs(m), abs(v - 1)) for _, m, v in laws]
+    *of_steps, (_, mean, last) = _moments_of_steps("ancestral, beta", schedule, predict, chosen, (0.0, 1.0))
+    errors = [max(abs(m), abs(v - 1)) for _, m, v in of_steps]
     return max([*errors, abs(mean), abs(last - schedule.alpha_bar[chosen[0]])])
 
 
@@ -157,8 +157,10 @@ def the_posterior_variance_is_the_right_one_for_data_at_one_point(
     moments = np.sqrt(schedule.alpha_bar), schedule.one_minus_alpha_bar
     predict = predictor(schedule, lambda x, t: np.full_like(x, x0), "x0")
     start = float(moments[0][chosen[-1]]) * x0, float(moments[1][chosen[-1]])
-    laws = _laws(name, schedule, predict, chosen, start)
-    return max(max(relative(m, moments[0][s] * x0, 1), relative(v, moments[1][s], 1)) for s, m, v in laws)
+    of_steps = _moments_of_steps(name, schedule, predict, chosen, start)
+    return max(
+        max(relative_error(m, moments[0][s] * x0, 1), relative_error(v, moments[1][s], 1)) for s, m, v in of_steps
+    )
 
 
 @claim(
@@ -171,8 +173,10 @@ def ddim_with_eta_1_is_the_ancestral_step(case: tuple[Schedule, tuple[int, int]]
     schedule, (s, t) = case
     x0_hat, eps_hat, z = np.random.default_rng(seed).standard_normal((3, 20))
     x = q_sample(schedule, x0_hat, t, eps_hat)
-    came = ddim_step(schedule, x, t, s, x0_hat, eps_hat, 1.0, z)
-    return relative(came, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z))
+    actual = ddim_step(schedule, x, t, s, x0_hat, eps_hat, 1.0, z)
+    return relative_error(
+        actual, ancestral_step(schedule, x, t, s, x0_hat, z), np.abs(x0_hat) + np.abs(eps_hat) + np.abs(z)
+    )
 
 
 @claim(
@@ -182,7 +186,7 @@ def ddim_with_eta_1_is_the_ancestral_step(case: tuple[Schedule, tuple[int, int]]
     case=exact_pair, eta=etas,
 )  # fmt: skip
 def a_ddim_step_keeps_the_marginals_for_every_eta(case: tuple[Schedule, tuple[int, int]], eta: float) -> float:
-    """The factor of x_0 is sqrt(abar_s), and the squares of those of eps_hat and of fresh noise sum to 1 - abar_s."""
+    """The factor of x_0 is sqrt(abar_s), and the squares of the factors of eps_hat and of fresh noise sum to 1 - abar_s."""
     schedule, (s, t) = case
     one, zero = np.ones(1), np.zeros(1)
     of_x0, of_eps, of_noise = (
@@ -192,7 +196,7 @@ def a_ddim_step_keeps_the_marginals_for_every_eta(case: tuple[Schedule, tuple[in
     with mpmath.workdps(50):
         abar = exact_alpha_bar(schedule.beta, 0, s)
         root, rest = float(mpmath.sqrt(abar)), float(1 - abar)
-    return max(relative(of_x0, root), relative(of_eps**2 + of_noise**2, rest))
+    return max(relative_error(of_x0, root), relative_error(of_eps**2 + of_noise**2, rest))
 
 
 # --- whole runs ---
@@ -210,11 +214,11 @@ def eulers_method_in_sigma_is_ddim_without_noise(case: tuple[Schedule, Any], see
     worst = 0.0
     for t, s in zip(chosen[::-1].tolist(), [*chosen[-2::-1].tolist(), 0], strict=True):
         here = [s, t] if s else [t]
-        wanted = ddim_step(schedule, x, t, s, *predict(x, t))
-        scale = np.abs(wanted) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
+        expected = ddim_step(schedule, x, t, s, *predict(x, t))
+        scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
         for solver in (euler, dpmpp_2m):
-            worst = max(worst, relative(next(solver(schedule, predict, x, here))[1], wanted, scale))
-        x = wanted
+            worst = max(worst, relative_error(next(solver(schedule, predict, x, here))[1], expected, scale))
+        x = expected
     return worst
 
 
@@ -230,10 +234,10 @@ def euler_ancestral_is_ancestral_sampling_with_the_posterior_variance(case: tupl
     x, predict, noise = np.random.default_rng(seed).standard_normal(5), _network(schedule), _noise(seed, 5)
     worst = 0.0
     for t, s in zip(chosen[::-1].tolist(), [*chosen[-2::-1].tolist(), 0], strict=True):
-        wanted = ancestral_step(schedule, x, t, s, predict(x, t)[0], noise(t))
-        _, came = next(euler_ancestral(schedule, predict, x, [s, t] if s else [t], noise))
-        scale = np.abs(wanted) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
-        worst, x = max(worst, relative(came, wanted, scale)), wanted
+        expected = ancestral_step(schedule, x, t, s, predict(x, t)[0], noise(t))
+        _, actual = next(euler_ancestral(schedule, predict, x, [s, t] if s else [t], noise))
+        scale = np.abs(expected) + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t]) * (1 + np.abs(x))
+        worst, x = max(worst, relative_error(actual, expected, scale)), expected
     return worst
 
 
@@ -252,7 +256,7 @@ def data_at_one_point_are_reached_on_a_straight_line_by_every_solver(
     predict = predictor(schedule, lambda x, t: x0, "x0")
     way = _run(name, schedule, predict, q_sample(schedule, x0, chosen[-1], eps), chosen, None)
     scale = (1 + 1 / np.sqrt(schedule.alpha_bar[chosen[-1]])) * (np.abs(x0) + np.abs(eps))
-    return max(relative(x, q_sample(schedule, x0, s, eps), scale) for s, x in way)
+    return max(relative_error(x, q_sample(schedule, x0, s, eps), scale) for s, x in way)
 
 
 @claim(
@@ -261,13 +265,13 @@ def data_at_one_point_are_reached_on_a_straight_line_by_every_solver(
     seed=seeds(), name=st.sampled_from(sorted({*NOISY, *QUIET} - {"dpmpp_2s"})),
 )  # fmt: skip
 def sampling_a_subsequence_is_sampling_the_respaced_schedule(case: tuple[Schedule, Any], seed: int, name: str) -> float:
-    """For every sampler but 2S, which looks between the steps given; the network and the noise are told the original t."""
+    """For every sampler but 2S, which looks between the steps given; the network and the noise receive the original t."""
     schedule, chosen = case
     respaced, x, noise = schedule.respaced(chosen), np.random.default_rng(seed).standard_normal(4), _noise(seed, 4)
     full = _run(name, schedule, _network(schedule), x, chosen, noise)
     few = _run(name, respaced, _network(respaced), x, range(1, len(chosen) + 1), lambda i: noise(chosen[i - 1]))
     big = 1 + 1 / np.sqrt(schedule.alpha_bar[chosen[-1]])  # x / sqrt(alpha_bar), where it is largest
-    return max(relative(one, other, big + np.abs(one)) for (_, one), (_, other) in zip(full, few, strict=True))
+    return max(relative_error(one, other, big + np.abs(one)) for (_, one), (_, other) in zip(full, few, strict=True))
 
 
 @claim(
@@ -286,7 +290,9 @@ def every_sampler_reaches_the_exact_distribution_of_a_gaussian(mean: float, c: f
     for name in (*NOISY, *QUIET):
         errors = []
         for gap in (16, 4):
-            _, m, v = _laws(name, schedule, predict, range(1, 1026, gap), (np.sqrt(a2) * mean, a2 * c + s2))[-1]
+            _, m, v = _moments_of_steps(
+                name, schedule, predict, range(1, 1026, gap), (np.sqrt(a2) * mean, a2 * c + s2)
+            )[-1]
             errors.append(abs(m - mean) + abs(v - c))
         worst = max(worst, errors[1] / errors[0] / 0.35, errors[1] / 0.05)
     return worst

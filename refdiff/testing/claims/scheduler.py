@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..asking import DOUBLE, SINGLE, Asked, Difference, difference, gravest, naming, same_dtype, unchanged
+from ..checked_scheduler import CheckedScheduler, unchanged
 from ..claim import claim
-from ..laws import published
+from ..differences import DOUBLE, SINGLE, Difference, difference, gravest, label, same_dtype
+from ..published_schedules import published
 from ..scheduler import Scheduler
 from ..strategies import seeds, shapes
 
@@ -30,10 +31,10 @@ def _data(rng: np.random.Generator, dtype: Any = np.float64) -> tuple[np.ndarray
     return rng.uniform(-0.9, 0.9, SHAPE).astype(dtype), rng.standard_normal(SHAPE).astype(dtype)
 
 
-def _times(ask: Asked, rng: np.random.Generator) -> np.ndarray:
+def _times(checked: CheckedScheduler, rng: np.random.Generator) -> np.ndarray:
     """One t a sample, both ends among them.   -> (8,)"""
-    t = rng.integers(1, ask.T + 1, SHAPE[0])
-    t[:2] = 1, ask.T
+    t = rng.integers(1, checked.T + 1, SHAPE[0])
+    t[:2] = 1, checked.T
     return t
 
 
@@ -44,7 +45,7 @@ def _times(ask: Asked, rng: np.random.Generator) -> np.ndarray:
 )  # fmt: skip
 def alpha_bar_falls_from_one(scheduler: Scheduler) -> float:
     """Each step adds noise. The error is the number of t at which it does not, or at which alpha_bar is negative."""
-    alpha_bar = Asked(scheduler).alpha_bar
+    alpha_bar = CheckedScheduler(scheduler).alpha_bar
     if alpha_bar[0] != 1:
         return Difference(1, f"alpha_bar_0: expected 1, that of the data, got {alpha_bar[0]:.9g}")
     wrong = (np.diff(alpha_bar) >= 0) | (alpha_bar[1:] < 0)
@@ -60,38 +61,39 @@ def alpha_bar_falls_from_one(scheduler: Scheduler) -> float:
 )  # fmt: skip
 def the_last_step_hides_the_data(scheduler: Scheduler) -> float:
     """Sampling starts from N(0, I): what is left of the data in x_T is a mean that training saw and sampling lacks."""
-    ask = Asked(scheduler)
-    return difference(f"sqrt(alpha_bar) at t = T = {ask.T}", ask.at(ask.T)[0], 0, 1)
+    checked = CheckedScheduler(scheduler)
+    return difference(f"sqrt(alpha_bar) at t = T = {checked.T}", checked.at(checked.T)[0], 0, 1)
 
 
 @claim(
     r"\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)\quad\text{with the published}\ \beta_s",
-    source="[IDDPM] section 3.2, [Hang24] section 2, [GeoDiff]", of=Scheduler.law, against="the law it names, in 50 digits",
+    source="[IDDPM] section 3.2, [Hang24] section 2, [GeoDiff]", of=Scheduler.published_schedule,
+    against="the schedule it names, in 50 digits",
     bound=1e-3,
-    needs=("alpha_bar", "law"), examples=1,
+    needs=("alpha_bar", "published_schedule"), examples=1,
 )  # fmt: skip
-def alpha_bar_is_that_of_the_law_it_names(scheduler: Scheduler) -> float:
+def alpha_bar_is_that_of_the_schedule_it_names(scheduler: Scheduler) -> float:
     """Both coefficients, in units of themselves; signal of less than 0.01 in units of that. A little signal at T, so that
-    nothing is divided by 0, where the law has none is a convention."""
-    ask = Asked(scheduler)
-    name, options = scheduler.law() or ("", {})
+    nothing is divided by 0, where the published one has none is a convention."""
+    checked = CheckedScheduler(scheduler)
+    name, options = scheduler.published_schedule() or ("", {})
     a, s = published(name, **options)
-    assert len(a) == ask.T + 1, f"law: expected T = {ask.T}, that of alpha_bar, got {len(a) - 1}"
-    t = np.arange(ask.T + 1)
-    rounded = [t * of for of in ask.unsure(t)]  # a product of t factors, each rounded
-    little = a[-1] == 0 and ask.at(ask.T)[0] < 1e-3
+    assert len(a) == checked.T + 1, f"published_schedule: expected T = {checked.T}, that of alpha_bar, got {len(a) - 1}"
+    t = np.arange(checked.T + 1)
+    rounded = [t * of for of in checked.unsure(t)]  # a product of t factors, each rounded
+    little = a[-1] == 0 and checked.at(checked.T)[0] < 1e-3
     errors = []
     for of, kind in ((t[:-1], ""), (t[-1:], "convention" if little else "")):
-        parts = zip(("alpha_bar", "1 - alpha_bar"), ask.at(of), (a, s), (a + 0.01, s), rounded, strict=True)
+        parts = zip(("alpha_bar", "1 - alpha_bar"), checked.at(of), (a, s), (a + 0.01, s), rounded, strict=True)
         errors += [
-            difference(naming(f"sqrt({part}) of {name} at t = {{}}", of), came, exact[of], scale[of], slack[of], kind)
-            for part, came, exact, scale, slack in parts
+            difference(label(f"sqrt({part}) of {name} at t = {{}}", of), actual, exact[of], scale[of], slack[of], kind)
+            for part, actual, exact, scale, slack in parts
         ]
     return gravest(1e-3, errors)
 
 
 def _closed_form(
-    ask: Asked, seed: int, dtype: str, t: Any, unit: str, rounding: float | None = None, kind: str = ""
+    checked: CheckedScheduler, seed: int, dtype: str, t: Any, unit: str, rounding: float | None = None, kind: str = ""
 ) -> Difference:
     """How far add_noise(x0, 0) is from sqrt(abar) x0, and add_noise(0, eps) from sqrt(1 - abar) eps, in units of a dtype.
 
@@ -99,28 +101,28 @@ def _closed_form(
     """
     x0, eps = _data(np.random.default_rng(seed), dtype)
     each = np.broadcast_to(t, SHAPE[:1])
-    (a, s), (of_a, of_s), info = ask.at(each), ask.unsure(each, rounding), np.finfo(unit)
+    (a, s), (of_a, of_s), info = checked.at(each), checked.unsure(each, rounding), np.finfo(unit)
     errors = []
     for name, pair, part, factor, unsure in (
         ("x0", (x0, 0 * eps), x0, a, of_a),
         ("eps", (0 * x0, eps), eps, s, of_s),
     ):
-        came, expected = ask.add_noise(*pair, t), factor[:, None] * part
+        actual, expected = checked.add_noise(*pair, t), factor[:, None] * part
         scale = float(info.eps) * np.maximum(np.abs(expected), float(info.tiny))
-        what = naming(f"add_noise at t = {{}}, the part of {name}", each)
-        errors.append(difference(what, came, expected, scale, unsure[:, None] * np.abs(part), kind))
+        what = label(f"add_noise at t = {{}}, the part of {name}", each)
+        errors.append(difference(what, actual, expected, scale, unsure[:, None] * np.abs(part), kind))
     return max(errors)
 
 
-def _drawn_times(ask: Asked, seed: int, one_t: bool) -> Any:
+def _drawn_times(checked: CheckedScheduler, seed: int, one_t: bool) -> Any:
     rng = np.random.default_rng(seed)
-    return int(rng.integers(1, ask.T + 1)) if one_t else _times(ask, rng)
+    return int(rng.integers(1, checked.T + 1)) if one_t else _times(checked, rng)
 
 
-def _holds_in_single(ask: Asked, seed: int, t: Any) -> bool:
+def _holds_in_single(checked: CheckedScheduler, seed: int, t: Any) -> bool:
     """Whether the closed form holds for float32 data at t, and from one end to the other: if not, precision is not why."""
-    everywhere = np.linspace(1, ask.T, SHAPE[0]).round().astype(int)
-    return all(_closed_form(ask, seed, "float32", at, "float32", SINGLE) <= 64 for at in (everywhere, t))
+    everywhere = np.linspace(1, checked.T, SHAPE[0]).round().astype(int)
+    return all(_closed_form(checked, seed, "float32", at, "float32", SINGLE) <= 64 for at in (everywhere, t))
 
 
 @claim(
@@ -132,10 +134,10 @@ def _holds_in_single(ask: Asked, seed: int, t: Any) -> bool:
 def add_noise_is_the_closed_form(scheduler: Scheduler, seed: int, dtype: str, one_t: bool) -> float:
     """The part of x_0 and the part of eps, each by itself, for one t a sample and for one t for all. As if alpha_bar were
     rounded to float32, though alpha_bar() is not, is rounding."""
-    ask = Asked(scheduler)
-    t = _drawn_times(ask, seed, one_t)
-    as_single = _closed_form(ask, seed, dtype, t, "float32", SINGLE) <= 64
-    return _closed_form(ask, seed, dtype, t, "float32", kind="rounding" if as_single else "")
+    checked = CheckedScheduler(scheduler)
+    t = _drawn_times(checked, seed, one_t)
+    as_single = _closed_form(checked, seed, dtype, t, "float32", SINGLE) <= 64
+    return _closed_form(checked, seed, dtype, t, "float32", kind="rounding" if as_single else "")
 
 
 @claim(
@@ -147,10 +149,10 @@ def add_noise_is_the_closed_form(scheduler: Scheduler, seed: int, dtype: str, on
 def half_precision_data_get_the_right_noise(scheduler: Scheduler, seed: int, one_t: bool) -> float:
     """Coefficients are made in more digits and cast once: 1 - abar taken in float16 is 0, or far off, at small t. Where
     float32 data get the wrong noise too, that is another claim's affair."""
-    ask = Asked(scheduler)
-    t = _drawn_times(ask, seed, one_t)
-    error = _closed_form(ask, seed, "float16", t, "float16")
-    return error if error <= 8 or _holds_in_single(ask, seed, t) else 0.0
+    checked = CheckedScheduler(scheduler)
+    t = _drawn_times(checked, seed, one_t)
+    error = _closed_form(checked, seed, "float16", t, "float16")
+    return error if error <= 8 or _holds_in_single(checked, seed, t) else 0.0
 
 
 @claim(
@@ -162,10 +164,10 @@ def half_precision_data_get_the_right_noise(scheduler: Scheduler, seed: int, one
 def double_precision_data_get_noise_in_double_precision(scheduler: Scheduler, seed: int, one_t: bool) -> float:
     """Nothing is silently computed in float32, nor in other numbers than alpha_bar() tells, up to its rounding in float64.
     What is no rounding of float32 is another claim's affair."""
-    ask = Asked(scheduler)
-    t = _drawn_times(ask, seed, one_t)
-    error = _closed_form(ask, seed, "float64", t, "float64", DOUBLE)
-    return error if error <= 1e5 or _holds_in_single(ask, seed, t) else 0.0
+    checked = CheckedScheduler(scheduler)
+    t = _drawn_times(checked, seed, one_t)
+    error = _closed_form(checked, seed, "float64", t, "float64", DOUBLE)
+    return error if error <= 1e5 or _holds_in_single(checked, seed, t) else 0.0
 
 
 @claim(
@@ -175,12 +177,12 @@ def double_precision_data_get_noise_in_double_precision(scheduler: Scheduler, se
 )  # fmt: skip
 def add_noise_is_linear(scheduler: Scheduler, seed: int, factor: float) -> float:
     """In the data and the noise together."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
-    (x0, eps), (y0, delta), t = _data(rng), _data(rng), _times(Asked(scheduler), rng)
-    one, two = ask.add_noise(x0, eps, t), ask.add_noise(y0, delta, t)
-    came = ask.add_noise(factor * x0 - y0, factor * eps - delta, t)
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
+    (x0, eps), (y0, delta), t = _data(rng), _data(rng), _times(CheckedScheduler(scheduler), rng)
+    one, two = checked.add_noise(x0, eps, t), checked.add_noise(y0, delta, t)
+    actual = checked.add_noise(factor * x0 - y0, factor * eps - delta, t)
     scale = SINGLE * (factor * (np.abs(x0) + np.abs(eps)) + np.abs(y0) + np.abs(delta))
-    return difference(naming("add_noise of a sum at t = {}", t), came, factor * one - two, scale)
+    return difference(label("add_noise of a sum at t = {}", t), actual, factor * one - two, scale)
 
 
 @claim(
@@ -192,12 +194,12 @@ def add_noise_keeps_shape_and_dtype_and_leaves_its_inputs_alone(
     scheduler: Scheduler, seed: int, shape: tuple[int, ...], dtype: str
 ) -> float:
     """Never a silent cast, and nothing written into the data."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
     x0, eps = rng.standard_normal((2, *shape)).astype(dtype)
-    t = rng.integers(1, ask.T + 1, shape[0])
+    t = rng.integers(1, checked.T + 1, shape[0])
     with unchanged("add_noise", x0=x0, eps=eps):
-        came = ask.add_noise(x0, eps, t)
-    return same_dtype("add_noise", came, x0)
+        actual = checked.add_noise(x0, eps, t)
+    return same_dtype("add_noise", actual, x0)
 
 
 @claim(
@@ -207,31 +209,36 @@ def add_noise_keeps_shape_and_dtype_and_leaves_its_inputs_alone(
 )  # fmt: skip
 def the_target_gives_back_data_and_noise(scheduler: Scheduler, seed: int) -> float:
     """It is a known kind of prediction at every t; together with x_t it is solved for x_0 and eps."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
-    (x0, eps), t, kind = _data(rng), _times(ask, rng), ask.kind()
-    a, s = (v[:, None] for v in ask.at(t))
-    x_t, came = a * x0 + s * eps, ask.target(x0, eps, t).astype(np.float64)
-    of_x0, of_eps = (v[:, None] for v in ask.parts(kind, t))
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
+    (x0, eps), t, kind = _data(rng), _times(checked, rng), checked.kind()
+    a, s = (v[:, None] for v in checked.at(t))
+    x_t, actual = a * x0 + s * eps, checked.target(x0, eps, t).astype(np.float64)
+    of_x0, of_eps = (v[:, None] for v in checked.parts(kind, t))
     determinant = a * of_eps - s * of_x0
     with np.errstate(divide="ignore", invalid="ignore"):
-        solved = (of_eps * x_t - s * came) / determinant, (a * came - of_x0 * x_t) / determinant
+        solved = (of_eps * x_t - s * actual) / determinant, (a * actual - of_x0 * x_t) / determinant
         scales = [(np.abs(c) + np.abs(d)) / np.abs(determinant) for c, d in ((of_eps, s), (a, of_x0))]
         # What the target may be off by, because alpha_bar() is rounded, and what comes of it.
-        slack = np.abs(x0) * _moved(ask, kind, t, 0) + np.abs(eps) * _moved(ask, kind, t, 1)
+        slack = np.abs(x0) * _moved(checked, kind, t, 0) + np.abs(eps) * _moved(checked, kind, t, 1)
         slacks = [slack * c / np.abs(determinant) for c in (s, a)]
     errors = [
-        difference(naming(f"{name} got back from {kind} at t = {{}}", t), got, expected, scale, of)
+        difference(label(f"{name} got back from {kind} at t = {{}}", t), got, expected, scale, of)
         for name, got, expected, scale, of in zip(("x0", "eps"), solved, (x0, eps), scales, slacks, strict=True)
         if np.all(determinant != 0)  # at alpha_bar = 0 the data are lost to eps, whatever one does
     ]
     expected = of_x0 * x0 + of_eps * eps
-    return max([*errors, difference(naming(f"{kind} at t = {{}}", t), came, expected, 1 + np.abs(came), slack)])
+    return max([*errors, difference(label(f"{kind} at t = {{}}", t), actual, expected, 1 + np.abs(actual), slack)])
 
 
-def _moved(ask: Asked, kind: str, t: np.ndarray, which: int) -> np.ndarray:
+def _moved(checked: CheckedScheduler, kind: str, t: np.ndarray, which: int) -> np.ndarray:
     """How far the part of x0 (0) or of eps (1) in a target moves where alpha_bar does by its rounding.   -> (N, 1)"""
-    s, of_s = ask.at(t)[1], ask.unsure(t)[1]
-    sizes = {"eps": (0 * s, 0 * s), "x0": (0 * s, 0 * s), "v": (of_s, ask.unsure(t)[0]), "score": (0 * s, of_s / s**2)}
+    s, of_s = checked.at(t)[1], checked.unsure(t)[1]
+    sizes = {
+        "eps": (0 * s, 0 * s),
+        "x0": (0 * s, 0 * s),
+        "v": (of_s, checked.unsure(t)[0]),
+        "score": (0 * s, of_s / s**2),
+    }
     return np.asarray(sizes[kind][which])[:, None]
 
 
@@ -241,33 +248,33 @@ def _moved(ask: Asked, kind: str, t: np.ndarray, which: int) -> np.ndarray:
     needs=("alpha_bar", "add_noise", "timesteps"), seed=seeds(), n=lengths, unit="float32 roundings",
 )  # fmt: skip
 def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int) -> float:
-    """The noise of step t is the same whether a run was begun in between or not. To know the t of the run alone is a
+    """The noise of step t is the same whether a run was begun before or not. To know the t of the run alone is a
     convention, not to know those either a fault."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
-    (x0, eps), n = _data(rng), ask.steps_of(n)
-    among = [t for t in ask.timesteps(n) if t == int(t)]
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
+    (x0, eps), n = _data(rng), checked.steps_of(n)
+    among = [t for t in checked.timesteps(n) if t == int(t)]
     with suppress(AssertionError):  # as below
-        if set(ask.timesteps(ask.T)) != set(range(1, ask.T + 1)):
+        if set(checked.timesteps(checked.T)) != set(range(1, checked.T + 1)):
             among = []  # a run of T steps is no measure of those of others
     errors = [Difference(0.0, "")]
-    for t, kind in ((rng.choice(among or [0], SHAPE[0]), ""), (_times(ask, rng), "convention")):
+    for t, kind in ((rng.choice(among or [0], SHAPE[0]), ""), (_times(checked, rng), "convention")):
         if not t.all():  # none of the run's is a whole number
             continue
-        came = []
+        actual = []
         try:
-            for k in (ask.T, n):
+            for k in (checked.T, n):
                 with suppress(AssertionError):  # a run that is none is another claim's affair
-                    ask.timesteps(k)
-                came.append(ask.add_noise(x0, eps, t))
+                    checked.timesteps(k)
+                actual.append(checked.add_noise(x0, eps, t))
         except Exception as error:
             if not kind:
                 raise
             text = f"add_noise at t = {t.tolist()} after timesteps({k}) raised {type(error).__name__}"
             errors.append(Difference(np.inf, text, kind))
         else:
-            what = naming(f"add_noise at t = {{}} after timesteps({n})", t)
+            what = label(f"add_noise at t = {{}} after timesteps({n})", t)
             scale = SINGLE * (np.abs(x0) + np.abs(eps))
-            errors.append(difference(what, came[1], came[0], scale, kind=kind))
+            errors.append(difference(what, actual[1], actual[0], scale, kind=kind))
     return gravest(64, errors)
 
 
@@ -278,12 +285,12 @@ def add_noise_does_not_know_of_sampling(scheduler: Scheduler, seed: int, n: int)
 )  # fmt: skip
 def a_run_has_as_many_steps_as_asked_each_before_the_last(scheduler: Scheduler) -> float:
     """Within 1 .. T, strictly falling, for every n up to 130. The error is for how many n it is not so."""
-    ask = Asked(scheduler)
-    if ask.found("all_steps"):
-        text = f"timesteps(2): expected 2 steps, got all {ask.T}; if it has no other runs, declare it: all_steps = True"
-        return Difference(min(ask.T, 130) - 1, text, "convention")
-    lengths = {ask.steps_of(n) for n in range(2, min(ask.T, 130) + 1)}
-    wrong = [(n, text) for n in sorted(lengths) if (text := _not_falling(ask, n))]
+    checked = CheckedScheduler(scheduler)
+    if checked.found("all_steps"):
+        text = f"timesteps(2): expected 2 steps, got all {checked.T}; if it has no other runs, declare it: all_steps = True"
+        return Difference(min(checked.T, 130) - 1, text, "convention")
+    lengths = {checked.steps_of(n) for n in range(2, min(checked.T, 130) + 1)}
+    wrong = [(n, text) for n in sorted(lengths) if (text := _not_falling(checked, n))]
     return Difference(
         len(wrong), f"{wrong[0][1]}; wrong for n = {', '.join(str(n) for n, _ in wrong[:8])}" if wrong else ""
     )
@@ -296,14 +303,14 @@ def a_run_has_as_many_steps_as_asked_each_before_the_last(scheduler: Scheduler) 
 )  # fmt: skip
 def a_run_of_one_step_has_one(scheduler: Scheduler) -> float:
     """The shortest run is a run. A claim of its own, so that what fails here fails nowhere else."""
-    text = _not_falling(Asked(scheduler), 1)
+    text = _not_falling(CheckedScheduler(scheduler), 1)
     return Difference(float(bool(text)), text)
 
 
-def _not_falling(ask: Asked, n: int) -> str:
+def _not_falling(checked: CheckedScheduler, n: int) -> str:
     """What is wrong with the steps of a run of n, if anything."""
     try:
-        steps = ask.timesteps(n)
+        steps = checked.timesteps(n)
     except Exception as error:
         return str(error) if isinstance(error, AssertionError) else f"timesteps({n}): {type(error).__name__}: {error}"
     if len(steps) != n:
@@ -319,12 +326,14 @@ def _not_falling(ask: Asked, n: int) -> str:
 )  # fmt: skip
 def sampling_starts_where_the_noise_ends(scheduler: Scheduler, n: int) -> float:
     """Pure noise belongs to t = T. Shown as of an earlier t, it is not what the network was trained on there."""
-    ask = Asked(scheduler)
-    n = ask.steps_of(n)
-    first = ask.timesteps(n)[0]
-    share = float(ask.at(first)[0])
-    text = f"the first of timesteps({n}): expected T = {ask.T}, got {first:g}, where x_t is {100 * share:.2g} % data"
-    return Difference(ask.T - first, text)
+    checked = CheckedScheduler(scheduler)
+    n = checked.steps_of(n)
+    first = checked.timesteps(n)[0]
+    share = float(checked.at(first)[0])
+    text = (
+        f"the first of timesteps({n}): expected T = {checked.T}, got {first:g}, where x_t is {100 * share:.2g} % data"
+    )
+    return Difference(checked.T - first, text)
 
 
 @claim(
@@ -335,8 +344,8 @@ def sampling_starts_where_the_noise_ends(scheduler: Scheduler, n: int) -> float:
 def asked_for_all_steps_a_run_has_them_all(scheduler: Scheduler) -> float:
     """n = T is the whole process, step by step. The error is how many of them are missing: others in their place are a
     convention, as Karras's [EDM] eq. 5, the same twice or a run of another length is a fault."""
-    ask = Asked(scheduler)
-    steps = ask.timesteps(ask.T)
-    missing = sorted(set(range(1, ask.T + 1)) - set(steps))
-    text = f"timesteps({ask.T}): expected all of 1 .. {ask.T}, missing {missing[:5]}"
-    return Difference(len(missing), text, "convention" if len(set(steps)) == ask.T else "fault")
+    checked = CheckedScheduler(scheduler)
+    steps = checked.timesteps(checked.T)
+    missing = sorted(set(range(1, checked.T + 1)) - set(steps))
+    text = f"timesteps({checked.T}): expected all of 1 .. {checked.T}, missing {missing[:5]}"
+    return Difference(len(missing), text, "convention" if len(set(steps)) == checked.T else "fault")

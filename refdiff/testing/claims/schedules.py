@@ -1,4 +1,4 @@
-"""Claims about the published schedules: each law as its paper writes it, and figures that were published with one."""
+"""Claims about the published schedules: each as its paper writes it, and figures that were published with one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...process import (
     uniform_steps,
 )  # fmt: skip
 from ..claim import claim
-from ..measures import exact_alpha_bar, relative
+from ..measures import exact_alpha_bar, relative_error
 from ..strategies import lengths, pairs, schedules, steps
 
 with_step: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s), steps(s)))
@@ -32,10 +32,10 @@ with_pair: Any = schedules(respaced=False).flatmap(lambda s: st.tuples(st.just(s
 ends: Any = st.tuples(st.floats(-6, 1), st.floats(1.5, 6), st.floats(0.3, 2))
 
 
-def _beta_error(schedule: Schedule, law: Callable[[int], Any], beta_max: float) -> float:
-    """The largest error of any beta_t, relative, against 1 - law(t) / law(t-1) in 50 digits, cut at beta_max."""
+def _beta_error(schedule: Schedule, alpha_bar_of: Callable[[int], Any], beta_max: float) -> float:
+    """The largest error of any beta_t, relative, against 1 - alpha_bar_t / alpha_bar_{t-1} in 50 digits, cut at beta_max."""
     with mpmath.workdps(50):
-        alpha_bar = [law(t) for t in range(schedule.T + 1)]
+        alpha_bar = [alpha_bar_of(t) for t in range(schedule.T + 1)]
         beta = [float(min(1 - b / a, mpmath.mpf(beta_max))) for a, b in pairwise(alpha_bar)]
     return float(np.max(np.abs(schedule.beta[1:] / beta - 1)))
 
@@ -46,31 +46,31 @@ def _beta_error(schedule: Schedule, law: Callable[[int], Any], beta_max: float) 
     source="[IDDPM] eq. 17, section 3.2", of=cosine, against="50-digit arithmetic, every t", bound=2e-15,
     T=lengths(400), s=st.floats(1e-4, 1), beta_max=st.sampled_from([0.5, 0.999, 1 - 1e-9]),
 )  # fmt: skip
-def the_cosine_law_is_the_papers(T: int, s: float, beta_max: float) -> float:
+def the_cosine_schedule_is_the_papers(T: int, s: float, beta_max: float) -> float:
     """Each beta_t relative to itself, from T = 1 on, for any offset s: nothing is lost to the difference that is written."""
 
-    def law(t: int) -> Any:
+    def alpha_bar_of(t: int) -> Any:
         return mpmath.cos((mpmath.mpf(t) / T + mpmath.mpf(s)) / (1 + mpmath.mpf(s)) * mpmath.pi / 2) ** 2
 
-    return _beta_error(cosine(T, s, beta_max), law, beta_max)
+    return _beta_error(cosine(T, s, beta_max), alpha_bar_of, beta_max)
 
 
 @claim(
     r"\bar\alpha_t = \frac{S(b) - S(a_t)}{S(b) - S(a_0)},\quad a_t = \frac{\mathrm{start} + (\mathrm{end} -"
     r" \mathrm{start})\, t/T}{\tau},\quad b = \frac{\mathrm{end}}{\tau}",
     source="[Chen23] algorithm 1", of=sigmoid, against="50-digit arithmetic, every t", bound=1e-14, T=lengths(400),
-    law=ends, beta_max=st.sampled_from([0.5, 0.999, 1 - 1e-9]),
+    range_and_tau=ends, beta_max=st.sampled_from([0.5, 0.999, 1 - 1e-9]),
 )  # fmt: skip
-def the_sigmoid_law_is_the_papers(T: int, law: tuple[float, float, float], beta_max: float) -> float:
+def the_sigmoid_schedule_is_the_papers(T: int, range_and_tau: tuple[float, float, float], beta_max: float) -> float:
     """S is the logistic function. Each beta_t relative to itself; what the paper clips is alpha_bar, this caps beta, so the
-    two are one law up to the cap."""
-    start, end, tau = (mpmath.mpf(number) for number in law)
+    two are one schedule up to the cap."""
+    start, end, tau = (mpmath.mpf(number) for number in range_and_tau)
 
     def alpha_bar(t: int) -> Any:
         high, low, now = (1 / (1 + mpmath.exp(-a / tau)) for a in (end, start, start + (end - start) * t / T))
         return (high - now) / (high - low)
 
-    return _beta_error(sigmoid(T, *law, beta_max), alpha_bar, beta_max)
+    return _beta_error(sigmoid(T, *range_and_tau, beta_max), alpha_bar, beta_max)
 
 
 @claim(
@@ -79,15 +79,15 @@ def the_sigmoid_law_is_the_papers(T: int, law: tuple[float, float, float], beta_
     source="[DDPM] section 4, [LDM]", of=linear, against="exact rational and 50-digit arithmetic", bound=2e-15,
     T=lengths(400), low=st.floats(1e-10, 1e-3), high=st.floats(2e-3, 0.99),
 )  # fmt: skip
-def the_linear_laws_rise_evenly(T: int, low: float, high: float) -> float:
+def the_linear_schedules_rise_evenly(T: int, low: float, high: float) -> float:
     """Linear in beta, and in its root as latent diffusion has it; each beta_t relative to itself. T = 1 is the first end."""
     share = [Fraction(t, max(T - 1, 1)) for t in range(T)]
     even = [float(Fraction(low) + s * (Fraction(high) - Fraction(low))) for s in share]
     with mpmath.workdps(50):
         first, last = mpmath.sqrt(mpmath.mpf(low)), mpmath.sqrt(mpmath.mpf(high))
         roots = [float((first + (last - first) * s.numerator / s.denominator) ** 2) for s in share]
-    came = [law(T, low, high).beta[1:] for law in (linear, quadratic, scaled_linear)]
-    return float(max(np.max(np.abs(a / b - 1)) for a, b in zip(came, (even, roots, roots), strict=True)))
+    actual = [build(T, low, high).beta[1:] for build in (linear, quadratic, scaled_linear)]
+    return float(max(np.max(np.abs(a / b - 1)) for a, b in zip(actual, (even, roots, roots), strict=True)))
 
 
 @claim(
@@ -95,7 +95,7 @@ def the_linear_laws_rise_evenly(T: int, low: float, high: float) -> float:
     source="[LDM], [KDiffusion]", of=scaled_linear, against="the ends that public samplers of Stable Diffusion print",
     bound=1e-4, examples=1,
 )  # fmt: skip
-def the_scaled_linear_law_has_the_sigmas_of_stable_diffusion() -> float:
+def the_scaled_linear_schedule_has_the_sigmas_of_stable_diffusion() -> float:
     """Its defaults; the figures have four decimals, the bound is one of them."""
     schedule = scaled_linear()
     sigma = np.sqrt(schedule.one_minus_alpha_bar / schedule.alpha_bar)
@@ -113,8 +113,10 @@ def beta_is_the_relative_fall_of_alpha_bar(schedule: Schedule, beta_max: float) 
     if any(b >= a for a, b in pairwise(given)):
         return 0.0  # steps too small for float64 to tell apart are refused, which a test sees to
     expected = [min(1 - b / a, Fraction(beta_max)) for a, b in pairwise(given)]
-    came = from_alpha_bar(schedule.alpha_bar, beta_max).beta[1:].tolist()
-    return float(max(abs(Fraction(a) - b) / max(b, Fraction(1, 1 << 10)) for a, b in zip(came, expected, strict=True)))
+    actual = from_alpha_bar(schedule.alpha_bar, beta_max).beta[1:].tolist()
+    return float(
+        max(abs(Fraction(a) - b) / max(b, Fraction(1, 1 << 10)) for a, b in zip(actual, expected, strict=True))
+    )
 
 
 @claim(
@@ -128,7 +130,7 @@ def the_signal_to_noise_ratio_is_exact_at_both_ends(case: tuple[Schedule, int]) 
     with mpmath.workdps(50):
         alpha_bar = exact_alpha_bar(schedule.beta, 0, t)
         expected = float(alpha_bar / (1 - alpha_bar))
-    return relative(schedule.snr[t], expected) if np.isposinf(schedule.snr[0]) else np.inf
+    return relative_error(schedule.snr[t], expected) if np.isposinf(schedule.snr[0]) else np.inf
 
 
 @claim(
@@ -138,7 +140,7 @@ def the_signal_to_noise_ratio_is_exact_at_both_ends(case: tuple[Schedule, int]) 
 )  # fmt: skip
 def partial_sums_lose_nothing(case: tuple[Schedule, tuple[int, int]]) -> float:
     """Each sum is two float64, high and low, whose differences have 80 bits and more of the largest of them: far along, a
-    single float64 would keep 52. The laws of the library sum log1p(-beta)."""
+    single float64 would keep 52. The schedules of the library sum log1p(-beta)."""
     schedule, (k, t) = case
     terms = [Fraction(x) for x in np.log1p(-schedule.beta[1:]).tolist()]
     high, low = ([Fraction(x) for x in row] for row in schedule.log_alpha_bar.tolist())

@@ -30,7 +30,7 @@ from ...process import (
 )  # fmt: skip
 from ..claim import claim
 from ..measures import normal_logpdf
-from ..orders import PLANE, SOLVERS, STOCHASTIC, even_log_sigma, order, solver_errors, weak_errors
+from ..orders import ODE_SOLVERS, PLANE, STOCHASTIC, even_log_sigma, order, solver_errors, weak_errors
 from ..strategies import schedules, seeds, timesteps
 
 
@@ -40,7 +40,7 @@ def _off(errors: list[float], published: int) -> float:
 
 
 def _order_of(name: str) -> float:
-    solver, published = SOLVERS[name]
+    solver, published = ODE_SOLVERS[name]
     return _off(solver_errors(solver, (64, 128)), published)
 
 
@@ -113,7 +113,7 @@ def ddim_without_noise_is_deterministic_and_inverts() -> float:
     r"|\mathbb E f(x_0) - \mathbb E f(x_0^*)| = O(n^{-1})",
     source="[SDE] section 3.3", of=ancestral, against="expectations of a mixture, by quadrature", bound=0.2, examples=1,
 )  # fmt: skip
-def stochastic_samplers_converge_in_law_with_order_1() -> float:
+def stochastic_samplers_converge_in_distribution_with_order_1() -> float:
     """Ancestral with both variances, DDIM with eta = 0.5 and Euler ancestral, with 32 and 64 steps."""
     return max(_off(weak_errors(sampler, (32, 64)), published) for sampler, published in STOCHASTIC.values())
 
@@ -137,21 +137,21 @@ def the_flow_gives_the_exact_likelihood(seed: int) -> float:
         chosen = range(1, schedule.T + 1, 1024 // n)
         return flow_log_likelihood(schedule, predict, x0, chosen, probes, prior)
 
-    (coarse, fine), wanted = (likelihood(n) for n in (128, 256)), PLANE.log_density(schedule, x0, 0)
-    if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - wanted).max() < 0.05:
+    (coarse, fine), expected = (likelihood(n) for n in (128, 256)), PLANE.log_density(schedule, x0, 0)
+    if not np.abs(coarse - likelihood(128, signs)).max() < 1e-7 or not np.abs(coarse - expected).max() < 0.05:
         return np.inf
-    return float(np.abs(fine + (fine - coarse) / 3 - wanted).max())
+    return float(np.abs(fine + (fine - coarse) / 3 - expected).max())
 
 
 @claim(
-    r"|x_0 - x_0^*| = O(n^{-k}) \quad\text{with the } k \text{ of each solver, on every law}",
+    r"|x_0 - x_0^*| = O(n^{-k}) \quad\text{with the } k \text{ of each solver, on every schedule}",
     source="[EDM] section 3", of=heun, against="the exact flow of a Gaussian", bound=0.25, examples=100,
-    law=st.sampled_from(sorted(SCHEDULES)), zero=st.booleans(), name=st.sampled_from(sorted(SOLVERS)),
+    kind=st.sampled_from(sorted(SCHEDULES)), zero=st.booleans(), name=st.sampled_from(sorted(ODE_SOLVERS)),
 )  # fmt: skip
-def every_solver_keeps_its_order_on_every_schedule(law: str, zero: bool, name: str) -> float:
-    """Each law of 1000 steps, as it is and with alpha_bar_T = 0, from t = 961 to 97 by eights and by fours, and up; how far
-    the order measured is below the one published. For N(m, c) the flow leaves (x_t - a m) / sqrt(a^2 c + s^2) alone."""
-    schedule, (solver, published), m, c = SCHEDULES[law](1000), SOLVERS[name], 0.5, 0.3
+def every_solver_keeps_its_order_on_every_schedule(kind: str, zero: bool, name: str) -> float:
+    """Each schedule of 1000 steps, as it is and with alpha_bar_T = 0, from t = 961 to 97 by eights and by fours, and up; how
+    far the order measured is below the one published. For N(m, c) the flow leaves (x_t - a m) / sqrt(a^2 c + s^2) alone."""
+    schedule, (solver, published), m, c = SCHEDULES[kind](1000), ODE_SOLVERS[name], 0.5, 0.3
     schedule = rescale_zero_terminal_snr(schedule) if zero else schedule
     a, s2 = np.sqrt(schedule.alpha_bar), schedule.one_minus_alpha_bar
     spread = a**2 * c + s2
@@ -196,7 +196,7 @@ def _eps_only(schedule: Schedule, data: GaussianMixture) -> Any:
     schedule=schedules(max_T=200, terminal=True).filter(lambda s: s.alpha_bar[1] > 1e-4),
 )  # fmt: skip
 def the_flow_gives_the_likelihood_of_narrow_data_on_every_schedule(schedule: Schedule, seed: int) -> float:
-    """Every law, from T = 1 on, alpha_bar_T = 0, any beta: also where one step takes almost all of x_0 away."""
+    """Every kind of schedule, from T = 1 on, alpha_bar_T = 0, any beta: also where one step takes almost all of x_0 away."""
     x0 = SPIKE.sample(5, seed)
     log_p, _ = _warned(schedule, SPIKE, x0, range(1, schedule.T + 1))
     return float(np.abs(log_p - normal_logpdf(x0[:, 0], 0.3, 0.04)).max())
@@ -251,7 +251,7 @@ def karras_steps_are_the_nearest_to_their_formula(n: int, rho: float, schedule: 
     """In log sigma, where no two fall on one step: how much nearer another step would be."""
     n = min(n, schedule.T)
     sigma = np.sqrt(schedule.one_minus_alpha_bar[1:] / schedule.alpha_bar[1:])
-    wanted = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
-    away = np.abs(np.log(sigma) - np.log(wanted)[:, None])
-    came = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
-    return float((came - away.min(axis=1)).max()) if len(set(away.argmin(axis=1))) == n else 0.0
+    expected = (sigma[0] ** (1 / rho) + np.linspace(0, 1, n) * (sigma[-1] ** (1 / rho) - sigma[0] ** (1 / rho))) ** rho
+    away = np.abs(np.log(sigma) - np.log(expected)[:, None])
+    actual = away[np.arange(n), karras_steps(schedule, n, rho) - 1]
+    return float((actual - away.min(axis=1)).max()) if len(set(away.argmin(axis=1))) == n else 0.0

@@ -1,4 +1,4 @@
-"""Claims about the number of steps: which n of the T are taken, and a law that hardly knows how many there are."""
+"""Claims about the number of steps: which n of the T are taken, and a schedule that hardly knows how many there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...process import leading_steps, rescaled_linear, uniform_steps
 from ..claim import claim
-from ..measures import relative
+from ..measures import relative_error
 
 lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_000))
 
@@ -23,7 +23,7 @@ lengths = st.one_of(st.integers(1, 60), st.integers(1, 1000), st.integers(1, 10_
 )  # fmt: skip
 def uniform_steps_are_the_nearest_to_an_even_spread(T: int, share: float) -> float:
     """No step is further than 1/2 from its place, and where floating-point numbers hold the places without rounding, halves
-    go to the even number of t - 1. The error is how many steps are elsewhere."""
+    go to the even number of t - 1. The error is how many steps differ."""
     n = 2 + round(share * (T - 2)) if T > 1 else 1
     t = uniform_steps(T, n).tolist()
     places = [Fraction(i * (T - 1), n - 1) for i in range(n)] if n > 1 else [Fraction(T - 1)]
@@ -52,7 +52,7 @@ def leading_steps_begin_at_1_and_stop_short_of_T(T: int, share: float) -> float:
     source="[IDDPM], its code", of=rescaled_linear, against="50-digit arithmetic, and the limit", bound=1e-14,
     T=st.integers(50, 5000), start=st.floats(1e-6, 1e-3), end=st.floats(2e-3, 0.02),
 )  # fmt: skip
-def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: float) -> float:
+def the_rescaled_linear_schedule_has_one_end_for_every_T(T: int, start: float, end: float) -> float:
     """log alpha_bar_T is below its limit by half the sum of beta^2 and less than twice that."""
     schedule = rescaled_linear(T, start, end)
     with mpmath.workdps(50):
@@ -61,7 +61,7 @@ def the_rescaled_linear_law_has_one_end_for_every_T(T: int, start: float, end: f
         log_alpha_bar = mpmath.fsum(mpmath.log1p(-b) for b in beta)
         below = float(-500 * (low + high) - log_alpha_bar)
         half = float(mpmath.fsum(b * b for b in beta) / 2)
-        wanted = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
+        expected = [float(b) for b in beta], float(mpmath.exp(log_alpha_bar))
     if not half < below < 2 * half:
         return np.inf
-    return max(relative(schedule.beta[1:], wanted[0]), relative(schedule.alpha_bar[-1], wanted[1]))
+    return max(relative_error(schedule.beta[1:], expected[0]), relative_error(schedule.alpha_bar[-1], expected[1]))

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from ..asking import DOUBLE, ROUNDINGS, SINGLE, Asked, Difference, difference, gravest, same_dtype, unchanged
+from ..checked_scheduler import CheckedScheduler, unchanged
 from ..claim import claim
+from ..differences import DOUBLE, ROUNDINGS, SINGLE, Difference, difference, gravest, same_dtype
 from ..scheduler import Scheduler
 from ..strategies import seeds, shapes
 from .scheduler import SHAPE, dtypes, lengths
@@ -45,17 +46,17 @@ class Step(NamedTuple):
         return f"the step from t = {self.t:g} to {self.t_prev:g}"
 
 
-def take(ask: Asked, n: int, place: float, seed: int, reach: float = 0.9, last: bool = True) -> Step:
+def take(checked: CheckedScheduler, n: int, place: float, seed: int, reach: float = 0.9, last: bool = True) -> Step:
     """A step of a run of n, at some place in it, each time as the first step that the scheduler takes."""
-    rng, kind, steps = np.random.default_rng(seed), ask.kind(), ask.timesteps(n)
+    rng, kind, steps = np.random.default_rng(seed), checked.kind(), checked.timesteps(n)
     i = int(place * (len(steps) if last else len(steps) - 1))
     t, t_prev = steps[i], [*steps, 0][i + 1]
     x0, (eps, z) = rng.uniform(-reach, reach, SHAPE), rng.standard_normal((2, *SHAPE))
-    (a, s), results = ask.at(t), []
+    (a, s), results = checked.at(t), []
     for noise in (0 * z, z):
-        one = ask.fresh()
+        one = checked.fresh()
         one.timesteps(n)
-        result = one.step(a * x0 + s * eps, t, t_prev, ask.output(kind, x0, eps, t), noise)
+        result = one.step(a * x0 + s * eps, t, t_prev, checked.output(kind, x0, eps, t), noise)
         results.append(result.astype(np.float64))
     return Step(t, t_prev, x0, eps, z, *results)
 
@@ -75,39 +76,39 @@ class _Levels(NamedTuple):
         return self.beta if variance == "beta" and self.r > 0 else self.posterior
 
 
-def levels(ask: Asked, t: float, t_prev: float) -> _Levels:
+def levels(checked: CheckedScheduler, t: float, t_prev: float) -> _Levels:
     """From alpha_bar alone."""
-    (a, s), (b, r) = (map(float, ask.at(v)) for v in (t, t_prev))
+    (a, s), (b, r) = (map(float, checked.at(v)) for v in (t, t_prev))
     beta = max(1 - (a / b) ** 2, 0.0)
     return _Levels(a, s, b, r, beta, (r / s) ** 2 * beta)
 
 
-def _left(ask: Asked, of: _Levels) -> float:
+def _left(checked: CheckedScheduler, of: _Levels) -> float:
     """The variance of all noise, old and new, that a step should leave: 1 - alpha_bar_s, more if its own is beta."""
-    return of.r**2 + of.allowed(ask.variance) - of.posterior
+    return of.r**2 + of.allowed(checked.variance) - of.posterior
 
 
 def _rounding(of: _Levels, q: float, lost: float) -> tuple[float, float, float]:
     """What float32 may make of the part of x0, of the noise's variance, and of an element: 1 - alpha_bar_t is a difference
-    from 1, and x0_hat of a prediction of the noise is divided by sqrt(alpha_bar_t), see `Asked.lost`."""
+    from 1, and x0_hat of a prediction of the noise is divided by sqrt(alpha_bar_t), see `CheckedScheduler.lost`."""
     one = ROUNDINGS * SINGLE
     of_x0, of_eps = one * of.b / of.s**2 + lost, one / of.s + lost
     return of_x0, one + 2 * abs(q) * of_eps + of_eps**2, 4 * (of_eps + of_x0)
 
 
-def misses(ask: Asked, step: Step) -> list[Difference]:
+def misses(checked: CheckedScheduler, step: Step) -> list[Difference]:
     """How far a step is off, in units of the result, or of 50 times what float32 may lose if that is more, and in units of
     what it changes, what float32 makes of it apart."""
     p, q, sigma, rest = step.parts()
-    of = levels(ask, step.t, step.t_prev)
-    left = _left(ask, of)
-    lost = ask.lost(step.t, step.t_prev)
+    of = levels(checked, step.t, step.t_prev)
+    left = _left(checked, of)
+    lost = checked.lost(step.t, step.t_prev)
     of_x0, of_noise, of_rest = _rounding(of, q, lost)
     removed = max(of.s**2 - left + sigma**2, 0.0)  # of the old noise's variance
     changed = of.b - of.a + removed / (of.s + abs(q)) + abs(sigma)
-    least = float(ask.at(1)[1])  # the smallest noise there is, in whose units noise at t = 0 is measured
+    least = float(checked.at(1)[1])  # the smallest noise there is, in whose units noise at t = 0 is measured
     size, worst = float(np.hypot(q, sigma)), float(np.abs(rest).max())
-    kind = "convention" if step.t_prev == 0 and _ends_at_one(ask, p, size) else ""
+    kind = "convention" if step.t_prev == 0 and _ends_at_one(checked, p, size) else ""
     names = [f"{step}, {part}" for part in ("the part of x0", "the noise left", "beside x0, eps and z")]
     return [
         difference(names[0], p, of.b, max(of.b, 50 * lost), kind=kind),
@@ -119,23 +120,23 @@ def misses(ask: Asked, step: Step) -> list[Difference]:
     ]
 
 
-def _ends_at_one(ask: Asked, p: float, size: float) -> bool:
+def _ends_at_one(checked: CheckedScheduler, p: float, size: float) -> bool:
     """Whether a result is x at t = 1 in place of the data."""
-    a, s = ask.at(1)
+    a, s = checked.at(1)
     return bool(abs(p - a) < 0.05 * s and abs(size - s) < 0.05 * s)
 
 
-def late(ask: Asked) -> Step:
+def late(checked: CheckedScheduler) -> Step:
     """The last step of a run of 10 but one, where beta and the posterior's variance differ most."""
-    steps = ask.timesteps(ask.steps_of(10))
-    assert len(steps) > 1, f"timesteps({ask.steps_of(10)}): expected more than one step"
-    return take(ask, ask.steps_of(10), (len(steps) - 1.5) / len(steps), 0)
+    steps = checked.timesteps(checked.steps_of(10))
+    assert len(steps) > 1, f"timesteps({checked.steps_of(10)}): expected more than one step"
+    return take(checked, checked.steps_of(10), (len(steps) - 1.5) / len(steps), 0)
 
 
-def adds_beta(ask: Asked) -> bool:
+def adds_beta(checked: CheckedScheduler) -> bool:
     """Whether a step late in a run adds noise of variance beta_{t|s}, where that is not the posterior's."""
-    step = late(ask)
-    of, (_, _, sigma, _) = levels(ask, step.t, step.t_prev), step.parts()
+    step = late(checked)
+    of, (_, _, sigma, _) = levels(checked, step.t, step.t_prev), step.parts()
     return of.posterior < 0.9 * of.beta and abs(sigma**2 - of.beta) < 0.01 * of.beta
 
 
@@ -150,8 +151,8 @@ def a_step_has_the_mean_and_the_noise_of_where_it_goes(scheduler: Scheduler, n: 
     With sigma^2 the posterior's variance this is the posterior's mean [DDPM] eq. 7. What float32 makes of coefficients is
     not counted.
     """
-    ask = Asked(scheduler)
-    return gravest(0.01, misses(ask, take(ask, ask.steps_of(n), place, seed)))
+    checked = CheckedScheduler(scheduler)
+    return gravest(0.01, misses(checked, take(checked, checked.steps_of(n), place, seed)))
 
 
 @claim(
@@ -160,9 +161,9 @@ def a_step_has_the_mean_and_the_noise_of_where_it_goes(scheduler: Scheduler, n: 
     needs=("alpha_bar", "target", "timesteps", "step"), seed=seeds(), examples=5, unless=("all_steps",),
 )  # fmt: skip
 def the_step_of_a_run_of_one_goes_to_the_data(scheduler: Scheduler, seed: int) -> float:
-    """The shortest run, told the truth. A claim of its own, so that what fails here fails nowhere else."""
-    ask = Asked(scheduler)
-    return gravest(0.01, misses(ask, take(ask, 1, 0.0, seed)))
+    """The shortest run, with a perfect network. A claim of its own, so that what fails here fails nowhere else."""
+    checked = CheckedScheduler(scheduler)
+    return gravest(0.01, misses(checked, take(checked, 1, 0.0, seed)))
 
 
 @claim(
@@ -173,19 +174,19 @@ def the_step_of_a_run_of_one_goes_to_the_data(scheduler: Scheduler, seed: int) -
 def a_steps_fresh_noise_is_at_most_the_posteriors(scheduler: Scheduler, n: int, place: float, seed: int) -> float:
     """eta from 0 to 1 times its standard deviation, the same for all elements and proportional to the noise. That of
     beta_{t|s}, the larger of the two variances in [DDPM] section 3.2, is a convention to be declared."""
-    ask = Asked(scheduler)
-    step = take(ask, ask.steps_of(n), place, seed)
+    checked = CheckedScheduler(scheduler)
+    step = take(checked, checked.steps_of(n), place, seed)
     _, _, sigma, rest = step.parts()
-    most, least = levels(ask, step.t, step.t_prev).allowed(ask.variance) ** 0.5, float(ask.at(1)[1])
+    most, least = levels(checked, step.t, step.t_prev).allowed(checked.variance) ** 0.5, float(checked.at(1)[1])
     scale = max(most, least)
     off = [
         difference(f"{step}, the share of fresh noise", max(sigma, most), most, scale),
         difference(f"{step}, the share of fresh noise", min(sigma, 0), 0, scale),
         difference(f"{step}, what is not proportional to its noise", np.abs(rest[1]).max(), 0, scale),
     ]
-    if ask.found("variance"):  # all else is held to beta's, so that only this says it
-        step = late(ask)
-        usual = levels(ask, step.t, step.t_prev).posterior ** 0.5
+    if checked.found("variance"):  # all else is held to beta's, so that only this says it
+        step = late(checked)
+        usual = levels(checked, step.t, step.t_prev).posterior ** 0.5
         what = f"{step}, the share of fresh noise (that of beta: declare variance = 'beta')"
         off.append(difference(what, step.parts()[2], usual, max(usual, least), kind="convention"))
     return gravest(0.01, off)
@@ -198,9 +199,9 @@ def a_steps_fresh_noise_is_at_most_the_posteriors(scheduler: Scheduler, n: int, 
 )  # fmt: skip
 def the_last_step_adds_no_noise(scheduler: Scheduler, n: int, seed: int) -> float:
     """Whatever the last t of a run is."""
-    ask = Asked(scheduler)
-    step = take(ask, ask.steps_of(n), 0.9999, seed)
-    return difference(f"{step}, the share of fresh noise", step.parts()[2], 0, ask.at(1)[1])
+    checked = CheckedScheduler(scheduler)
+    step = take(checked, checked.steps_of(n), 0.9999, seed)
+    return difference(f"{step}, the share of fresh noise", step.parts()[2], 0, checked.at(1)[1])
 
 
 @claim(
@@ -214,18 +215,18 @@ def a_step_is_a_function_of_what_it_is_given(
 ) -> float:
     """One step, another, and the first again, within a run: the same twice, and nothing given is written to. A method of
     several steps remembers, by convention; the claims about runs say whether it does so rightly."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
-    n, kind = ask.steps_of(n), ask.kind()
-    steps = [*ask.timesteps(n), 0]
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
+    n, kind = checked.steps_of(n), checked.kind()
+    steps = [*checked.timesteps(n), 0]
     i, j = (int(place * (len(steps) - 1)) for place in places)
     first, second = (rng.uniform(-0.9, 0.9, SHAPE), *rng.standard_normal((2, *SHAPE))), rng.standard_normal((3, *SHAPE))
     results = []
     for k, (x0, eps, z) in ((i, first), (j, second), (i, first)):
-        (a, s), output = ask.at(steps[k]), ask.output(kind, x0, eps, steps[k])
+        (a, s), output = checked.at(steps[k]), checked.output(kind, x0, eps, steps[k])
         x_t = a * x0 + s * eps
         try:
             with unchanged("step", x_t=x_t, output=output, noise=z):
-                results.append(ask.step(x_t, steps[k], steps[k + 1], output, z))
+                results.append(checked.step(x_t, steps[k], steps[k + 1], output, z))
         except Exception as error:
             if not results or (isinstance(error, AssertionError) and str(error)):  # ours have a message
                 raise
@@ -245,15 +246,15 @@ def a_step_keeps_shape_and_dtype(
     scheduler: Scheduler, n: int, place: float, shape: tuple[int, ...], dtype: str, seed: int
 ) -> float:
     """Never a silent cast. Where alpha_bar_t is too small for a dtype, the next wider one is asked."""
-    ask, rng = Asked(scheduler), np.random.default_rng(seed)
-    kind, steps = ask.kind(), ask.timesteps(ask.steps_of(n))
+    checked, rng = CheckedScheduler(scheduler), np.random.default_rng(seed)
+    kind, steps = checked.kind(), checked.timesteps(checked.steps_of(n))
     i = int(place * len(steps))
-    dtype = ask.carried(dtype, steps[i])
+    dtype = checked.carried(dtype, steps[i])
     x0, eps, z = rng.standard_normal((3, *shape)).astype(dtype)
-    a, s = ask.at(steps[i])
+    a, s = checked.at(steps[i])
     x_t = (a * x0 + s * eps).astype(dtype)
-    came = ask.step(x_t, steps[i], [*steps, 0][i + 1], ask.output(kind, x0, eps, steps[i]), z)
-    return same_dtype("step", came, x_t)
+    actual = checked.step(x_t, steps[i], [*steps, 0][i + 1], checked.output(kind, x0, eps, steps[i]), z)
+    return same_dtype("step", actual, x_t)
 
 
 @claim(
@@ -267,33 +268,33 @@ def double_precision_data_are_stepped_in_double_precision(
     scheduler: Scheduler, n: int, place: float, seed: int
 ) -> float:
     """A step of float64 data has float64's accuracy: coefficients are not silently float32. What is off by more than
-    roundings of float32, at this step or elsewhere in the run, is no matter of precision, and another claim's affair. Not
+    roundings of float32, at this step or another of the run, is no matter of precision, and another claim's affair. Not
     counted is what float64 itself loses: of x0 in x_t, and of 1 - alpha_bar in the reported alpha_bar."""
-    ask = Asked(scheduler)
-    n = ask.steps_of(n)
-    step = take(ask, n, place, seed)
-    of = levels(ask, step.t, step.t_prev)
+    checked = CheckedScheduler(scheduler)
+    n = checked.steps_of(n)
+    step = take(checked, n, place, seed)
+    of = levels(checked, step.t, step.t_prev)
     p, q, sigma, _ = step.parts()
-    left, least = _left(ask, of) ** 0.5, float(ask.at(1)[1])
-    of_x0, of_noise = _in_double(ask, step, of)
+    left, least = _left(checked, of) ** 0.5, float(checked.at(1)[1])
+    of_x0, of_noise = _in_double(checked, step, of)
     error = max(
         difference(f"{step}, the part of x0", p, of.b, of.b, of_x0),
         difference(f"{step}, the noise left", np.hypot(q, sigma), left, max(left, least), of_noise),
     )
     if error <= 1e-9:
         return error
-    elsewhere = [take(ask, n, at, seed) for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.999)]
-    held = all(max(misses(ask, one)) <= 0.01 for one in (step, *elsewhere))
-    return error if held and not any(misses(ask, step)[3:5]) else 0.0
+    others = [take(checked, n, at, seed) for at in (0.0, 0.2, 0.4, 0.6, 0.8, 0.999)]
+    held = all(max(misses(checked, one)) <= 0.01 for one in (step, *others))
+    return error if held and not any(misses(checked, step)[3:5]) else 0.0
 
 
-def _in_double(ask: Asked, step: Step, of: _Levels) -> tuple[float, float]:
+def _in_double(checked: CheckedScheduler, step: Step, of: _Levels) -> tuple[float, float]:
     """What float64 may make of the part of x0 and of the noise left: of x_t, and of alpha_bar() at both ends."""
-    (of_a, of_s), (of_b, of_r) = (ask.unsure(t, DOUBLE) for t in (step.t, step.t_prev))
-    shifts = of.b / max(of.a, 1e-300) if ask.divides() else of.b + of.r
-    known = ask.lost(step.t, step.t_prev, DOUBLE) + float(of_a + of_s) * (shifts + of.r / of.s)
-    left = _left(ask, of)
-    own = (left + 4 * DOUBLE) ** 0.5 - left**0.5 if ask.variance == "beta" else 0.0  # beta is a difference from 1
+    (of_a, of_s), (of_b, of_r) = (checked.unsure(t, DOUBLE) for t in (step.t, step.t_prev))
+    shifts = of.b / max(of.a, 1e-300) if checked.divides() else of.b + of.r
+    known = checked.lost(step.t, step.t_prev, DOUBLE) + float(of_a + of_s) * (shifts + of.r / of.s)
+    left = _left(checked, of)
+    own = (left + 4 * DOUBLE) ** 0.5 - left**0.5 if checked.variance == "beta" else 0.0  # beta is a difference from 1
     return known + float(of_b), known + float(of_r) + own
 
 
@@ -307,20 +308,20 @@ def _in_double(ask: Asked, step: Step, of: _Levels) -> tuple[float, float]:
 def a_clipped_prediction_changes_its_noise_too(scheduler: Scheduler, n: int, place: float, seed: int) -> float:
     """For predictions far outside the data's range the step is that of x0_hat, or of x0_hat clipped, with the eps_hat that
     x_t then has. Without clipping the claim holds by itself."""
-    ask = Asked(scheduler)
-    n = ask.steps_of(n)
+    checked = CheckedScheduler(scheduler)
+    n = checked.steps_of(n)
     if n < 2:
         return 0.0
-    near = take(ask, n, place, seed, last=False)
-    if max(misses(ask, near)) > 0.01:  # it is not the clipping that is wrong
+    near = take(checked, n, place, seed, last=False)
+    if max(misses(checked, near)) > 0.01:  # it is not the clipping that is wrong
         return 0.0
     _, q, _, _ = near.parts()
-    far = take(ask, n, place, seed, reach=5.0, last=False)
-    (a, s), (a_prev, s_prev) = ask.at(far.t), ask.at(far.t_prev)
+    far = take(checked, n, place, seed, reach=5.0, last=False)
+    (a, s), (a_prev, s_prev) = checked.at(far.t), checked.at(far.t_prev)
     # quiet = a_prev c + q (x_t - a c) / s for the c that was used as x0_hat
     of_c = a_prev - q * a / s
     c = (far.quiet - q / s * (a * far.x0 + s * far.eps)) / of_c
-    clipped = np.abs(c - far.x0) > 0.05 + 4 * ask.lost(far.t, 0)
+    clipped = np.abs(c - far.x0) > 0.05 + 4 * checked.lost(far.t, 0)
     if not clipped.any():
         return 0.0
     limit = float(np.median(np.abs(c[clipped])))

@@ -20,33 +20,33 @@ from ...random import Key, normal
 from ...training import loss_and_gradient
 from ..claim import claim
 from ..derivatives import complex_step
-from ..measures import relative
+from ..measures import relative_error
 from ..strategies import seeds
 
 kinds: Any = st.sampled_from(["eps", "x0", "v"])
 
 
-def _config(law: tuple[str, int], kind: str = "eps", seed: int = 0) -> Config:
-    name, T = law
+def _config(schedule: tuple[str, int], kind: str = "eps", seed: int = 0) -> Config:
+    name, T = schedule
     return Config(
         DataConfig("mixture"), {"denoiser": NetworkConfig(MLPConfig(size=3, width=4, layers=1))}, ScheduleConfig(name, T),
         Denoising(prediction=kind), sample=SampleConfig(steps=1), engine="reference", seed=seed,
     )  # fmt: skip
 
 
-def _laws(*lengths: int) -> Any:
-    """(law, T) of every law of the library at these lengths, but those that a configuration refuses."""
+def _schedules(*lengths: int) -> Any:
+    """(kind, T) of every schedule of the library at these lengths, but those that a configuration refuses."""
     possible = []
-    for law in product(sorted(SCHEDULES), lengths):
+    for schedule in product(sorted(SCHEDULES), lengths):
         with suppress(ValueError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _config(law)
-            possible.append(law)
+            _config(schedule)
+            possible.append(schedule)
     return st.sampled_from(possible)
 
 
-def _spoken(schedule: Schedule, kind: str, x0: Any, eps: Any, t: int) -> tuple[Any, Any]:
-    """x_t, and what is asked of the network, of one sample."""
+def _noisy_and_target(schedule: Schedule, kind: str, x0: Any, eps: Any, t: int) -> tuple[Any, Any]:
+    """x_t, and the target of the network, of one sample."""
     a, s = np.sqrt(schedule.alpha_bar[t]), np.sqrt(schedule.one_minus_alpha_bar[t])
     return a * x0 + s * eps, {"eps": eps, "x0": x0, "v": a * eps - s * x0}[kind]
 
@@ -55,12 +55,12 @@ def _spoken(schedule: Schedule, kind: str, x0: Any, eps: Any, t: int) -> tuple[A
     r"\nabla_\theta \big\| \epsilon - \epsilon_\theta\big(\sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon,"
     r" t\big) \big\|^2,\quad t \sim U\{1, \dots, T\},\ \epsilon \sim \mathcal N(0, I)",
     source="[DDPM] algorithm 1", of=loss_and_gradient, against="one sample at a time in float64, and complex steps",
-    bound=1e-5, law=_laws(1, 2, 5, 100, 1000), kind=kinds, seed=seeds(), n=st.integers(1, 5),
+    bound=1e-5, case=_schedules(1, 2, 5, 100, 1000), kind=kinds, seed=seeds(), n=st.integers(1, 5),
 )  # fmt: skip
-def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n: int) -> float:
+def a_training_step_is_algorithm_1(case: tuple[str, int], kind: str, seed: int, n: int) -> float:
     """A small network: the loss is the mean over samples and elements, its gradient the derivative in a random direction of
     all weights. The network computes in float32, what it is held against in float64."""
-    config = _config(law, kind, seed)
+    config = _config(case, kind, seed)
     schedule, rng = config.schedule.build(), np.random.default_rng(seed)
     p = _perturbed(models.initialise(models.layout(config.model), seed), rng)
     x0 = rng.standard_normal((n, 3))
@@ -71,9 +71,9 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
     def loss(p: Any) -> Any:
         total = 0.0
         for i in range(n):
-            x, asked = _spoken(schedule, kind, x0[i], eps[i], int(t[i]))
+            x, target = _noisy_and_target(schedule, kind, x0[i], eps[i], int(t[i]))
             y, _ = models.forward(reference, models.Network(config.model, p), {"x": x[None], "t": t[i : i + 1]})
-            total = total + ((y[0] - asked) ** 2).sum() / (3 * n)
+            total = total + ((y[0] - target) ** 2).sum() / (3 * n)
         return total
 
     networks = {"denoiser": models.Network(config.model, p)}
@@ -85,7 +85,7 @@ def a_training_step_is_algorithm_1(law: tuple[str, int], kind: str, seed: int, n
     gradient, v = models.flatten(g), models.flatten(direction)
     along = sum(float((gradient[name].astype(np.float64) * v[name]).sum()) for name in v)
     size = np.sqrt(sum((gradient[name] ** 2).sum() for name in v) * sum((a**2).sum() for a in v.values()))
-    return max(relative(terms["loss"].mean(), loss(exact)), float(abs(along - slope) / size))
+    return max(relative_error(terms["loss"].mean(), loss(exact)), float(abs(along - slope) / size))
 
 
 def _perturbed(p: Any, rng: np.random.Generator) -> Any:
@@ -95,13 +95,13 @@ def _perturbed(p: Any, rng: np.random.Generator) -> Any:
 
 @claim(
     r"\Pr(t = s) = \tfrac1T,\qquad \mathbb E[\epsilon] = 0,\ \mathbb E[\epsilon^2] = 1",
-    source="[DDPM] algorithm 1", of=Denoising.draw, against="the uniform and the normal law", bound=5.0,
-    law=_laws(1, 2, 7, 50), seed=seeds(), examples=15,
+    source="[DDPM] algorithm 1", of=Denoising.draw, against="the uniform and the normal distribution", bound=5.0,
+    case=_schedules(1, 2, 7, 50), seed=seeds(), examples=15,
 )  # fmt: skip
-def a_training_step_draws_every_t_alike(law: tuple[str, int], seed: int) -> float:
+def a_training_step_draws_every_t_alike(case: tuple[str, int], seed: int) -> float:
     """2000 samples, all in standard errors: the counts of t by a chi-square whose cube root is nearly normal, the moments of
     the noise, and the correlation of t with it."""
-    config, T = _config(law, "eps", seed), law[1]
+    config, T = _config(case, "eps", seed), case[1]
     x0 = np.zeros((2000, 3))
     batch = config.objective.draw(reference, {"x": x0}, Key(seed, 1, 0, len(x0)).under("Denoising"), {})
     t, eps = batch["t"], batch["target"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refdiff.engines import cpu, reference
-from refdiff.testing.derivatives import _leaves, _map
+from refdiff.testing.trees import leaves, tree_map
 
 EPS32 = 2.0**-24
 
@@ -33,8 +33,8 @@ def _agree(
     bits again, from arrays that lie otherwise in memory, and from read-only ones."""
     bound = bound or 4 * max(terms, 16) ** 0.5 * EPS32
     f, f_backward = getattr(cpu, name), getattr(cpu, f"{name}_backward")
-    inputs, parameters = _map(_float32, (inputs, parameters or {}))
-    x64, p64 = _map(_float64, (inputs, parameters))
+    inputs, parameters = tree_map(_float32, (inputs, parameters or {}))
+    x64, p64 = tree_map(_float64, (inputs, parameters))
     before = deepcopy((inputs, parameters))
     _freeze((inputs, parameters))
     y, saved = f(*inputs, **parameters, **options)
@@ -42,11 +42,11 @@ def _agree(
     _near(f"{name}: y", y, wanted, bound)
 
     rng = np.random.default_rng([seed, 1])
-    dy = _map(lambda a: rng.standard_normal(np.shape(a)).astype(np.float32), y)
+    dy = tree_map(lambda a: rng.standard_normal(np.shape(a)).astype(np.float32), y)
     kept = deepcopy((y, dy))
     _freeze((y, dy))
     dx = f_backward(dy, saved)
-    _near(f"{name}: gradient", dx, getattr(reference, f"{name}_backward")(_map(_float64, dy), saved64), bound)
+    _near(f"{name}: gradient", dx, getattr(reference, f"{name}_backward")(tree_map(_float64, dy), saved64), bound)
     assert _bits((inputs, parameters)) == _bits(before), f"{name} writes to its inputs"
     assert _bits((y, dy)) == _bits(kept), f"{name} writes to its output or gradient"
 
@@ -56,14 +56,14 @@ def _agree(
         without, g = f_backward(dy, saved, needs_dx=False)
         assert without is None
         assert _bits(g) == _bits(dx[-1]), f"{name}: without dx the weight's gradient differs"
-    others = _map(_elsewhere, (inputs, parameters))
+    others = tree_map(_elsewhere, (inputs, parameters))
     again, saved = f(*others[0], **others[1], **options)
     _near(f"{name}, arrays not contiguous: y", again, y, bound)
-    _near(f"{name}, arrays not contiguous: gradient", f_backward(_map(_elsewhere, dy), saved), dx, bound)
+    _near(f"{name}, arrays not contiguous: gradient", f_backward(tree_map(_elsewhere, dy), saved), dx, bound)
 
 
 def _near(what: str, came: Any, wanted: Any, bound: float) -> None:
-    came, wanted = _leaves(came), _leaves(wanted)
+    came, wanted = leaves(came), leaves(wanted)
     assert came.keys() == wanted.keys(), what
     # A few numbers may all happen to be near zero, sums that cancel; they are held against the mean size of all numbers.
     size = float(np.sqrt(np.mean(np.concatenate([np.ravel(b) ** 2 for b in wanted.values()]))))
@@ -95,10 +95,10 @@ def _elsewhere(a: Any) -> Any:
 
 
 def _freeze(tree: Any) -> None:
-    for a in _leaves(tree).values():
+    for a in leaves(tree).values():
         if isinstance(a, np.ndarray):
             a.flags.writeable = False
 
 
 def _bits(tree: Any) -> list[bytes]:
-    return [np.asarray(a).tobytes() for a in _leaves(tree).values()]
+    return [np.asarray(a).tobytes() for a in leaves(tree).values()]

@@ -17,7 +17,7 @@ from refdiff.engines.cpu.runtime.context import current
 from refdiff.engines.cpu.runtime.memory import scratch
 from refdiff.models import MODELS, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Key
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 CONFIG = MODELS["digits"]
 # 16x16 and 8x8 images, enough channels for every algorithm of a convolution and for work divided among threads.

@@ -8,7 +8,7 @@ from refdiff.engines import reference
 from refdiff.engines.cuda import host
 from refdiff.engines.cuda.attention_ops import KERNELS, attention, attention_backward, bfloat16_tiles
 from refdiff.engines.cuda.runtime.context import Array
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 def draw(*shape, seed=0):

@@ -7,7 +7,7 @@ from emulator.agreement import bound, check_agreement
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda import product
 from refdiff.engines.cuda.runtime.context import Array
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 def check(context, dtype, lead, inputs, outputs):

@@ -7,7 +7,7 @@ from emulator.agreement import bound
 from refdiff.engines import reference
 from refdiff.engines.cuda import host
 from refdiff.engines.cuda import loss as losses
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 # 2 blocks and less than a pack; one block; the rest of a pack alone.

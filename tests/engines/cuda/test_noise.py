@@ -11,7 +11,7 @@ from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import PREDICTIONS, cosine, linear, q_sample, rescale_zero_terminal_snr, target
 from refdiff.random import Sequence, Stream
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 from refdiff.training.trainers.cuda import noise_table
 
 SEED = (5 << 32) + 0xFFFFFFFF

@@ -7,7 +7,7 @@ from emulator.agreement import EPS32, check_agreement
 from refdiff.engines import reference
 from refdiff.engines.cuda import host, norm
 from refdiff.engines.cuda.runtime.context import Array
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 
 def drawn(shape, seed=0):

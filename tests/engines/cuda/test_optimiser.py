@@ -7,7 +7,7 @@ from refdiff.engines import cuda
 from refdiff.engines.cuda import noise, optimiser
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 from refdiff.training import optimiser as reference
 
 CASES = {

@@ -14,7 +14,7 @@ from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
 from refdiff.sampling import run as sampling
 from refdiff.sampling.cuda import tables
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 SEED = (1 << 40) + 3
 NUMBERS = np.array([5, 0, 70000])

@@ -1,8 +1,8 @@
 """alpha_bar as it was published, by a schedule's name: written from the papers in 50 digits, apart from `refdiff.process`.
 
-A law is given by its beta_t, or by a function f with alpha_bar_t = f(t/T) / f(0), where beta_t = 1 - f(t/T) / f((t-1)/T) is
-cut off at beta_max [IDDPM] section 3.2. The names are those of this library and of diffusers; where one name means two
-laws (sigmoid) the second is `sigmoid_beta`.
+A schedule is given by its beta_t, or by a function f with alpha_bar_t = f(t/T) / f(0), where
+beta_t = 1 - f(t/T) / f((t-1)/T) is cut off at beta_max [IDDPM] section 3.2. The names are those of this library and of
+diffusers; where one name means two schedules (sigmoid) the second is `sigmoid_beta`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 from mpmath import mpf
 
-__all__ = ["LAWS", "published"]
+__all__ = ["PUBLISHED", "published"]
 
 Betas = Iterator[Any]
 
@@ -30,7 +30,7 @@ def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
 
 
 def rescaled_linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02, beta_max: float = 0.999) -> Betas:
-    """Both ends of the linear law times 1000 / T, in the code of [IDDPM]; at most beta_max."""
+    """Both ends of the linear schedule times 1000 / T, in the code of [IDDPM]; at most beta_max."""
     return (min(beta * 1000 / T, mpf(beta_max)) for beta in linear(T, beta_start, beta_end))
 
 
@@ -95,9 +95,9 @@ def exp(T: int, rate: float = 12.0, beta_max: float = 0.999) -> Betas:
     return _falling(T, lambda u: mpmath.exp(-rate * u), beta_max)
 
 
-LAWS: dict[str, Callable[..., Betas]] = {
-    law.__name__: law
-    for law in (
+PUBLISHED: dict[str, Callable[..., Betas]] = {
+    schedule.__name__: schedule
+    for schedule in (
         linear,
         rescaled_linear,
         quadratic,
@@ -113,15 +113,15 @@ LAWS: dict[str, Callable[..., Betas]] = {
 
 
 def published(name: str, zero_terminal_snr: bool = False, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) of a law, t = 0 .. T.   -> two float64 arrays (T+1,)
+    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) of a published schedule, t = 0 .. T.   -> two float64 arrays (T+1,)
 
-    options: T and the law's own. zero_terminal_snr: rescaled by [Lin24] algorithm 1. ValueError for an unknown law.
+    options: T and the schedule's own. zero_terminal_snr: rescaled by [Lin24] algorithm 1. ValueError for an unknown name.
     """
-    if name not in LAWS or "T" not in options:
-        raise ValueError(f"law: expected one of {', '.join(LAWS)}, with T, got {name!r} with {options}")
+    if name not in PUBLISHED or "T" not in options:
+        raise ValueError(f"name: expected one of {', '.join(PUBLISHED)}, with T, got {name!r} with {options}")
     with mpmath.workdps(50):
         product, alpha_bar = mpf(1), [mpf(1)]
-        for beta in LAWS[name](**options):
+        for beta in PUBLISHED[name](**options):
             product *= 1 - beta
             alpha_bar.append(product)
         root = [mpmath.sqrt(v) for v in alpha_bar]

@@ -40,24 +40,24 @@ def test_the_ends_of_v_are_the_two_fixed_variances_at_every_t(schedule, shape, s
         low, _ = learned_log_variance(schedule, -ones, time)
         high, (slope, _) = learned_log_variance(schedule, ones, time)
         assert np.array_equal(low, fixed_log_variance(schedule, ones, time))
-        wanted = fixed_log_variance(schedule, ones, time, step_log_variance)
-        assert norm(high - wanted) <= 1e-15 * (norm(low) + norm(wanted) + norm(ones))
+        expected = fixed_log_variance(schedule, ones, time, step_log_variance)
+        assert norm(high - expected) <= 1e-15 * (norm(low) + norm(expected) + norm(ones))
         assert np.all(np.asarray(slope) >= 0)
 
 
 def test_a_single_step_has_one_log_variance():
     v = np.array([[-1.0, 0.3, 1.0]])
-    came, (slope, _) = learned_log_variance(from_beta([0.3]), v, 1)
-    assert np.array_equal(came, np.full((1, 3), math.log(0.3)))
+    actual, (slope, _) = learned_log_variance(from_beta([0.3]), v, 1)
+    assert np.array_equal(actual, np.full((1, 3), math.log(0.3)))
     assert slope == 0
 
 
 def test_between_the_ends_it_is_a_straight_line_and_so_beyond():
     schedule, v = linear(10), np.array([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0])
     for t in (1, 2, 10):
-        came, saved = learned_log_variance(schedule, v, t)
+        actual, saved = learned_log_variance(schedule, v, t)
         low, high = posterior_log_variance(schedule, t), step_log_variance(schedule, t)
-        assert np.allclose(came, 0.5 * ((1 + v) * high + (1 - v) * low), rtol=1e-14)
+        assert np.allclose(actual, 0.5 * ((1 + v) * high + (1 - v) * low), rtol=1e-14)
         assert np.array_equal(learned_log_variance_backward(v, saved), v * saved[0])
         assert saved[0] == pytest.approx(0.5 * (high - low), rel=1e-9)
 
@@ -73,8 +73,8 @@ def hybrid_case(rng, shape, schedule, t, kind="eps"):
 def test_without_weight_the_hybrid_loss_is_the_simple_one(kind):
     schedule, rng, t = linear(10), np.random.default_rng(2), np.array([1, 5, 10])
     x0, eps, output = hybrid_case(rng, (3, 2, 2), schedule, t, kind)
-    came, saved = l_hybrid(schedule, kind, x0, eps, t, output, 0.0, 17)
-    assert came == l_simple(output[..., :2], target(schedule, kind, x0, eps, t))[0]
+    actual, saved = l_hybrid(schedule, kind, x0, eps, t, output, 0.0, 17)
+    assert actual == l_simple(output[..., :2], target(schedule, kind, x0, eps, t))[0]
     gradient = l_hybrid_backward(np.float64(1), saved)
     assert gradient.shape == output.shape
     assert np.all(gradient[..., 2:] == 0)
@@ -175,11 +175,11 @@ def test_arrays_of_any_library_give_what_numpy_gives(library, dtype, t):
         yield bound_terms(schedule, reverse, x0, lambda t: eps, 17)
         yield from reverse(q_sample(schedule, x0, t, eps), t)
 
-    for came, wanted in zip(run(*(library.asarray(a) for a in arrays)), run(*arrays), strict=True):
-        assert type(came) is type(library.asarray(0.0))
-        came = np.asarray(came)
-        assert came.dtype == wanted.dtype == dtype
-        assert norm(came - wanted) <= 64 * np.finfo(dtype).eps * norm(wanted)
+    for actual, expected in zip(run(*(library.asarray(a) for a in arrays)), run(*arrays), strict=True):
+        assert type(actual) is type(library.asarray(0.0))
+        actual = np.asarray(actual)
+        assert actual.dtype == expected.dtype == dtype
+        assert norm(actual - expected) <= 64 * np.finfo(dtype).eps * norm(expected)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import one_of
 from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
 from .forward import q_moments, q_sample
-from .normal import interval, real, tail
+from .gaussian_mass import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
 from .schedules import Schedule
 
@@ -119,11 +119,14 @@ def fixed_large_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
 
 
 def fixed_log_variance(
-    schedule: Schedule, x_t: Array, t: Time, law: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance
+    schedule: Schedule,
+    x_t: Array,
+    t: Time,
+    log_variance: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
 ) -> Array:
-    """A log variance that is not learned, of x_t's shape; law: `posterior_log_variance`, `step_log_variance` or
-    `fixed_large_log_variance`."""
-    return namespace(x_t, "x_t").zeros_like(x_t) + like(law(schedule, t), x_t, "x_t")
+    """A log variance that is not learned, of x_t's shape; log_variance: `posterior_log_variance`,
+    `step_log_variance` or `fixed_large_log_variance`."""
+    return namespace(x_t, "x_t").zeros_like(x_t) + like(log_variance(schedule, t), x_t, "x_t")
 
 
 def prior_matching(schedule: Schedule, x0: Array, unit: str = "bits") -> Array:

@@ -1,4 +1,4 @@
-"""How a claim asks a scheduler: what comes back is looked at, and an error can say what was expected and what came."""
+"""How a claim asks a scheduler: every answer is validated, and what it must leave alone is watched."""
 
 from __future__ import annotations
 
@@ -6,69 +6,16 @@ import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-__all__ = [
-    "DOUBLE", "ROUNDINGS", "SINGLE", "Asked", "Difference", "collected", "difference", "gravest", "naming", "same_dtype",
-    "unchanged",
-]  # fmt: skip
+from .differences import DOUBLE, ROUNDINGS, SINGLE
 
-SINGLE, DOUBLE = 2.0**-23, 2.0**-52  # a rounding of float32, of float64
-ROUNDINGS = 8  # that a step's arithmetic may add up to
-
-
-class Difference(float):
-    """An error that can say what it is: `text` tells what was expected and what came, `kind` what sort of failure it is
-    (one of `claim.KINDS`), where that is not what its claim says."""
-
-    text: str
-    kind: str
-
-    def __new__(cls, error: float, text: str, kind: str = "") -> Difference:
-        self = super().__new__(cls, error)
-        self.text, self.kind = text, kind
-        return self
-
-
-def difference(
-    what: str | Callable[[int], str], came: Any, expected: Any, scale: Any, slack: Any = 0.0, kind: str = ""
-) -> Difference:
-    """The largest (|came - expected| - slack) / scale over elements; 0 / 0 is 0.
-
-    what: its name, or one for each sample i. slack: what is allowed for nothing, as the rounding of what is known.
-    """
-    came, expected, scale, slack = np.broadcast_arrays(
-        *(np.asarray(v, np.float64) for v in (came, expected, scale, slack))
-    )
-    off = np.maximum(np.abs(came - expected) - slack, 0)
-    error = np.divide(off, scale, out=np.where(off == 0, 0.0, np.inf), where=scale != 0)
-    worst = np.unravel_index(int(np.argmax(error)), error.shape)
-    name = what if isinstance(what, str) else what(int(worst[0]))
-    pair = float(expected[worst]), float(came[worst])
-    digits = next(n for n in (6, 9, 12, 17) if n == 17 or len({f"{v:.{n}g}" for v in pair}) == len(set(pair)))
-    text = f"{name}: expected {pair[0]:.{digits}g}, got {pair[1]:.{digits}g}"
-    return Difference(float(error[worst]), text, kind)
-
-
-def gravest(bound: float, found: Sequence[Difference]) -> Difference:
-    """The largest; where it is beyond the bound, the largest of those without a kind of their own, if that is too."""
-    usual = max((d for d in found if not d.kind), default=Difference(0.0, ""))
-    return usual if usual > bound else max(found)
-
-
-def naming(text: str, values: Sequence[Any] | np.ndarray) -> Callable[[int], str]:
-    """The name of what belongs to sample i: `text` with values[i] in place of {}."""
-    return lambda i: text.format(values[i])
-
-
-def same_dtype(name: str, came: np.ndarray, given: np.ndarray) -> Difference:
-    """1 if what came has another dtype than what was given, else 0."""
-    return Difference(float(came.dtype != given.dtype), f"{name}: expected dtype {given.dtype}, got {came.dtype}")
+__all__ = ["CheckedScheduler", "collected", "unchanged"]
 
 
 @contextmanager
@@ -98,8 +45,8 @@ def collected(warned: Counter[str]) -> Iterator[None]:
             warned.update(f"{w.category.__name__}: {' '.join(str(w.message).split())}" for w in caught)
 
 
-class Asked:
-    """A scheduler whose every answer is looked at: an AssertionError says, in a sentence, which is no use and why.
+class CheckedScheduler:
+    """A scheduler whose every answer is validated: an AssertionError says, in a sentence, which is no use and why.
 
     at(t), kind and output serve the claims: what they need of a scheduler beside its own methods.
     """
@@ -112,19 +59,19 @@ class Asked:
     def alpha_bar(self) -> np.ndarray:
         """alpha_bar_0 .. alpha_bar_T in float64, asked once."""
         if self._alpha_bar is None:
-            came = _looked_at("alpha_bar()", self.scheduler.alpha_bar())
-            assert came.size > came.ndim == 1, f"alpha_bar(): expected shape (T+1,), got {came.shape}"
-            self._alpha_bar = came.astype(np.float64)
+            actual = _validated("alpha_bar()", self.scheduler.alpha_bar())
+            assert actual.size > actual.ndim == 1, f"alpha_bar(): expected shape (T+1,), got {actual.shape}"
+            self._alpha_bar = actual.astype(np.float64)
         return self._alpha_bar
 
     @property
     def T(self) -> int:
         return len(self.alpha_bar) - 1
 
-    def fresh(self) -> Asked:
+    def fresh(self) -> CheckedScheduler:
         """A copy of the scheduler as it is now, to be asked in its place; itself where it cannot be copied."""
         with suppress(Exception):
-            return Asked(copy.deepcopy(self.scheduler))
+            return CheckedScheduler(copy.deepcopy(self.scheduler))
         return self
 
     def steps_of(self, n: int) -> int:
@@ -149,9 +96,9 @@ class Asked:
 
     def unsure(self, t: Any, rounding: float | None = None) -> tuple[Any, Any]:
         """By how much `at(t)` may be off, because alpha_bar() is rounded: 1 - alpha_bar is its difference from 1."""
-        (a, s), relative = self.at(t), rounding or self.rounding
-        r = relative * a**2
-        return relative * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
+        (a, s), precision = self.at(t), rounding or self.rounding
+        r = precision * a**2
+        return precision * a, np.maximum(np.sqrt(s**2 + r) - s, s - np.sqrt(np.maximum(s**2 - r, 0)))
 
     def at(self, t: Any) -> tuple[Any, Any]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t); between integers log alpha_bar / (1 - alpha_bar) is linear."""
@@ -167,24 +114,24 @@ class Asked:
         return np.sqrt(at_t), np.sqrt(1 - at_t)
 
     def add_noise(self, x0: np.ndarray, eps: np.ndarray, t: Any) -> np.ndarray:
-        return _looked_at("add_noise", self.scheduler.add_noise(x0, eps, t), x0.shape)
+        return _validated("add_noise", self.scheduler.add_noise(x0, eps, t), x0.shape)
 
     def target(self, x0: np.ndarray, eps: np.ndarray, t: Any) -> np.ndarray:
-        return _looked_at("target", self.scheduler.target(x0, eps, t), x0.shape)
+        return _validated("target", self.scheduler.target(x0, eps, t), x0.shape)
 
     def timesteps(self, n: int) -> list[float]:
         """The steps of a run of n, which begins here."""
-        came = _looked_at(f"timesteps({n})", self.scheduler.timesteps(n))
-        assert came.size >= came.ndim == 1, f"timesteps({n}): expected {n} steps, got shape {came.shape}"
-        low, high = float(came.min()), float(came.max())
+        actual = _validated(f"timesteps({n})", self.scheduler.timesteps(n))
+        assert actual.size >= actual.ndim == 1, f"timesteps({n}): expected {n} steps, got shape {actual.shape}"
+        low, high = float(actual.min()), float(actual.max())
         assert 1 <= low <= high <= self.T, (
             f"timesteps({n}): expected steps within 1 .. {self.T}, got {low:g} .. {high:g}"
         )
-        return [int(t) if t == int(t) else float(t) for t in came]
+        return [int(t) if t == int(t) else float(t) for t in actual]
 
     def step(self, x_t: np.ndarray, t: float, t_prev: float, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        came = self.scheduler.step(x_t, t, t_prev, output, noise)
-        return _looked_at(f"step from t = {t:g} to {t_prev:g}", came, x_t.shape)
+        actual = self.scheduler.step(x_t, t, t_prev, output, noise)
+        return _validated(f"step from t = {t:g} to {t_prev:g}", actual, x_t.shape)
 
     def sample(
         self,
@@ -193,13 +140,13 @@ class Asked:
         n: int,
         noise: Callable[[float], np.ndarray],
     ) -> np.ndarray:
-        def looked_at(x_t: np.ndarray, t: float) -> np.ndarray:
+        def validating(x_t: np.ndarray, t: float) -> np.ndarray:
             assert 1 <= t <= self.T, (
                 f"sample with n = {n}: expected the network to be asked within 1 .. {self.T}, got t = {t:g}"
             )
-            return model(_looked_at(f"what sample with n = {n} shows the network at t = {t:g}", x_t, x.shape), t)
+            return model(_validated(f"what sample with n = {n} shows the network at t = {t:g}", x_t, x.shape), t)
 
-        return _looked_at(f"sample with n = {n}", self.scheduler.sample(looked_at, x, n, noise), x.shape)
+        return _validated(f"sample with n = {n}", self.scheduler.sample(validating, x, n, noise), x.shape)
 
     def divides(self) -> bool:
         """Whether what the network predicts gives x0_hat only by a division by sqrt(alpha_bar_t)."""
@@ -249,9 +196,9 @@ def _targets(a: Any, s: Any) -> dict[str, tuple[Any, Any]]:
         return {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / np.asarray(s))}
 
 
-def _looked_at(name: str, came: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    array = np.asarray(came)
-    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, got {type(came).__name__}"
+def _validated(name: str, actual: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    array = np.asarray(actual)
+    assert array.dtype.kind in "fiu", f"{name}: expected an array of real numbers, got {type(actual).__name__}"
     assert shape is None or array.shape == shape, f"{name}: expected shape {shape}, got {array.shape}"
     wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
     assert not wrong, f"{name}: expected finite numbers, got NaN or infinity in {wrong} of {array.size}"

@@ -13,11 +13,13 @@ from refdiff.process import (
     flow_log_likelihood,
     from_beta,
     linear,
+    ode_likelihood,
     predictor,
     rescale_zero_terminal_snr,
     trailing_steps,
     uniform_steps,
 )
+from refdiff.process.ode_likelihood import divergence_and_squares, unit_vectors
 from refdiff.testing.measures import normal_logpdf
 from refdiff.testing.orders import PLANE, even_log_sigma, order
 
@@ -150,10 +152,8 @@ def test_a_point_at_zero_has_a_likelihood():
 
 
 def test_the_divergence_is_a_difference_quotient_of_the_best_step():
-    from refdiff.process.flow import _axes, _divergence
-
     x = np.random.default_rng(3).standard_normal((5, 2))
-    divergence, squares = _divergence(lambda x: np.sin(3 * x), x, _axes(x))
+    divergence, squares = divergence_and_squares(lambda x: np.sin(3 * x), x, unit_vectors(x))
     assert abs(divergence - 3 * np.cos(3 * x).sum(axis=1)).max() <= 2e-9
     assert abs(squares - 9 * (np.cos(3 * x) ** 2).sum(axis=1)).max() <= 2e-8
 
@@ -216,11 +216,9 @@ def test_too_few_steps_are_warned_of(n, select):
 
 @pytest.mark.parametrize("n", [50, 100, 200])
 def test_the_estimated_error_is_the_error(n):
-    from refdiff.process import flow
-
     estimates = []
 
-    class Told(flow.ErrorOfSteps):
+    class Told(ode_likelihood.ErrorOfSteps):
         def message(self, tolerance):
             said = super().message(tolerance)
             estimates.append(self.sum)
@@ -228,7 +226,7 @@ def test_the_estimated_error_is_the_error(n):
 
     x0, schedule, steps = PLANE.sample(6, 1), cosine(), trailing_steps(1000, n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow, "ErrorOfSteps", Told)
+        patch.setattr(ode_likelihood, "ErrorOfSteps", Told)
         predict = predictor(schedule, partial(PLANE.eps, schedule))
         got = flow_log_likelihood(schedule, predict, x0, steps, prior=lambda x: PLANE.log_density(schedule, x, 1000))
     true = got - PLANE.log_density(schedule, x0, 0)

@@ -1,6 +1,6 @@
 """One step of the probability-flow ODE and of log p along it, exact for data N(m, c I) however long the step.
 
-A model lives at integers t: a step has its two ends and nothing between, and the last step of the cosine law multiplies
+A model lives at integers t: a step has its two ends and nothing between, and the last step of the cosine schedule multiplies
 sigma by 31.6. With y = x / a and q = s^2 / a^2, a^2 = alpha_bar, s^2 = 1 - alpha_bar, dy = -1/2 grad log p dq. Any c >= 0
 gives
 
@@ -92,7 +92,7 @@ def first_step(
         """How far the second equation is from true."""
         r, small = _mean_eigenvalue(at, s2)
         g = xp.where(small, 0.125 + r / 16, (1 - xp.sqrt(1 - r) - r / 2) / xp.where(small, 0 * r + 1, r) ** 2)
-        Pe = s2**0.5 * along(lambda x: slope(x, t), at.x, s2**0.5 * at.e)
+        Pe = s2**0.5 * directional_derivative(lambda x: slope(x, t), at.x, s2**0.5 * at.e)
         return a * x0 + s2 * (0.5 * at.e + _column(g, at.x) * Pe) - at.x
 
     at, factor = point(a * x0, t), 1.0
@@ -122,7 +122,7 @@ def _mean_eigenvalue(at: Point, s2: float) -> tuple[Array, Array]:
     return xp.clip(r, 0.0, _NEARLY_ONE), r < 1e-3
 
 
-def along(f: Callable[[Array], Array], x: Array, d: Array) -> Array:
+def directional_derivative(f: Callable[[Array], Array], x: Array, d: Array) -> Array:
     """df/dx d by central differences.   (N, ...)"""
     h = float(namespace(x).finfo(x.dtype).eps) ** (1 / 3)
     return (f(x + h * d) - f(x - h * d)) / (2 * h)

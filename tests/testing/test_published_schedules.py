@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refdiff.process import SCHEDULES, rescale_zero_terminal_snr
-from refdiff.testing.laws import LAWS, published
+from refdiff.testing.published_schedules import PUBLISHED, published
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 300])
@@ -45,8 +45,8 @@ def test_exp_and_sigmoid_beta():
     assert np.all(np.diff(beta) > 0)
 
 
-def test_an_unknown_law_is_told_so():
-    with pytest.raises(ValueError, match=rf"law: expected one of {', '.join(LAWS)}, with T, got 'linaer'"):
+def test_an_unknown_name_is_told_so():
+    with pytest.raises(ValueError, match=rf"name: expected one of {', '.join(PUBLISHED)}, with T, got 'linaer'"):
         published("linaer", T=10)
     with pytest.raises(ValueError, match="with T, got 'linear'"):
         published("linear")

@@ -131,9 +131,9 @@ def test_extreme_variances_give_numbers_and_no_nan():
 
 def test_a_density_is_asked_for_without_bins():
     x0, mean = np.array([0.3, -5.0]), np.array([0.1, -4.0])
-    came, _ = decoder_log_likelihood(x0, mean, np.log(np.array([0.25, 4.0])), None)
+    actual, _ = decoder_log_likelihood(x0, mean, np.log(np.array([0.25, 4.0])), None)
     z = (x0 - mean) / np.array([0.5, 2.0])
-    assert np.allclose(came, -0.5 * z**2 - np.log(np.array([0.5, 2.0])) - 0.5 * math.log(2 * math.pi), rtol=1e-15)
+    assert np.allclose(actual, -0.5 * z**2 - np.log(np.array([0.5, 2.0])) - 0.5 * math.log(2 * math.pi), rtol=1e-15)
 
 
 def test_data_that_are_not_in_range_or_not_on_levels_are_refused():
@@ -279,24 +279,24 @@ def test_the_terms_over_a_batch_are_the_terms_one_by_one(schedule, seed):
     rng = np.random.default_rng(seed)
     x0, eps = levels(rng, (3, 4), 17), rng.standard_normal((schedule.T + 1, 3, 4))
     predict = predictor(schedule, lambda x, t: 0.5 * x)
-    for law in (posterior_log_variance, step_log_variance):
-        reverse = fixed_reverse(schedule, predict, law)
-        came = bound_terms(schedule, reverse, x0, lambda t: eps[t], 17)
-        assert came.shape == (schedule.T + 1, 3)
+    for fixed in (posterior_log_variance, step_log_variance):
+        reverse = fixed_reverse(schedule, predict, fixed)
+        actual = bound_terms(schedule, reverse, x0, lambda t: eps[t], 17)
+        assert actual.shape == (schedule.T + 1, 3)
         for t in range(1, schedule.T + 1):
             x_t = q_sample(schedule, x0, t, eps[t])
             mean = posterior_mean(schedule, x_t, predict(x_t, t)[0], t)
-            log_variance = np.full_like(x_t, law(schedule, t))
+            log_variance = np.full_like(x_t, fixed(schedule, t))
             term, _ = l_vlb_term(schedule, x0, x_t, t, mean, log_variance, 17)
-            assert np.array_equal(came[t - 1], term)
-        assert np.array_equal(came[-1], prior_matching(schedule, x0))
+            assert np.array_equal(actual[t - 1], term)
+        assert np.array_equal(actual[-1], prior_matching(schedule, x0))
 
 
 def test_a_fixed_log_variance_has_the_shape_of_x_and_one_value_a_sample():
     x = np.ones((3, 2), np.float32) / 3
-    came = fixed_log_variance(linear(10), x, np.array([1, 2, 10]))
-    assert came.dtype == np.float32
-    assert np.array_equal(came, np.repeat(posterior_log_variance(linear(10), [1, 2, 10])[:, None], 2, 1).astype("f4"))
+    actual = fixed_log_variance(linear(10), x, np.array([1, 2, 10]))
+    assert actual.dtype == np.float32
+    assert np.array_equal(actual, np.repeat(posterior_log_variance(linear(10), [1, 2, 10])[:, None], 2, 1).astype("f4"))
     assert np.all(fixed_log_variance(constant(5, 0.3), x, 2, step_log_variance) == np.float32(math.log(0.3)))
 
 
@@ -363,12 +363,12 @@ def test_arrays_of_any_library_give_what_numpy_gives(library, dtype, bins, t):
         kl, saved = kl_gaussian(mean, log_variance, x0, x_t)
         yield from (kl, *kl_gaussian_backward(kl, saved))
 
-    for came, wanted in zip(run(*there), run(*arrays), strict=True):
-        assert type(came) is type(there[0])
-        came = np.asarray(came)
-        assert came.dtype == wanted.dtype == dtype
-        assert came.shape == wanted.shape
-        assert norm(came - wanted) <= 64 * np.finfo(dtype).eps * norm(wanted)
+    for actual, expected in zip(run(*there), run(*arrays), strict=True):
+        assert type(actual) is type(there[0])
+        actual = np.asarray(actual)
+        assert actual.dtype == expected.dtype == dtype
+        assert actual.shape == expected.shape
+        assert norm(actual - expected) <= 64 * np.finfo(dtype).eps * norm(expected)
 
 
 def test_the_bound_takes_bytes_unless_told_otherwise():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from .arrays import Array, namespace
-from .flow_steps import Point, fall, moved, sum_of_sample
+from .ode_steps import Point, fall, moved, sum_of_sample
 from .schedules import Schedule
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.process.normal import interval, real, scaled_tail, tail
+from refdiff.process.gaussian_mass import interval, real, scaled_tail, tail
 
 mpmath.mp.dps = 50
 
@@ -19,15 +19,15 @@ def density(z):
     return mpmath.exp(-z * z / 2) / mpmath.sqrt(2 * mpmath.pi)
 
 
-def close(came, wanted, bound, scale=0.0):
-    error = abs(mpmath.mpf(float(came)) - wanted)
-    assert error <= bound * (abs(wanted) + scale) + 1e-300, (came, wanted)
+def close(actual, expected, bound, scale=0.0):
+    error = abs(mpmath.mpf(float(actual)) - expected)
+    assert error <= bound * (abs(expected) + scale) + 1e-300, (actual, expected)
 
 
 @given(st.floats(0, 12) | st.floats(0, 1e-3) | st.floats(12, 500))
 def test_the_scaled_tail_is_mpmaths(x):
-    wanted = mpmath.exp(mpmath.mpf(x) ** 2) * mpmath.erfc(x)
-    close(scaled_tail(np.array([x]))[0], wanted, 1e-15)
+    expected = mpmath.exp(mpmath.mpf(x) ** 2) * mpmath.erfc(x)
+    close(scaled_tail(np.array([x]))[0], expected, 1e-15)
 
 
 def test_the_scaled_tail_falls_like_its_asymptote_far_out():
@@ -54,12 +54,12 @@ def test_an_intervals_log_mass_and_means_are_mpmaths(c, log_width):
     mass = above(low) - above(high)
     mean = (density(low) - density(high)) / mass
     square = (low * density(low) - high * density(high)) / mass
-    came = [part[0] for part in interval(np.array([a]), np.array([b]), np.array([w]))]
+    actual = [part[0] for part in interval(np.array([a]), np.array([b]), np.array([w]))]
     # b - a is 2 w to rounding only, which counts as log mass where the interval is short.
     rounding = (1 + c) / w
-    close(came[0], mpmath.log(mass), 1e-15, 10 * rounding)
-    close(came[1], mean, 1e-15, 10 * (1 + c) * (1 + rounding))
-    close(came[2], square, 1e-15, 10 * (1 + c) ** 2 * (1 + rounding))
+    close(actual[0], mpmath.log(mass), 1e-15, 10 * rounding)
+    close(actual[1], mean, 1e-15, 10 * (1 + c) * (1 + rounding))
+    close(actual[2], square, 1e-15, 10 * (1 + c) ** 2 * (1 + rounding))
 
 
 @pytest.mark.parametrize("c", [0.0, 0.3, 2.0, 40.0])
@@ -69,10 +69,10 @@ def test_an_interval_is_right_on_both_sides_of_every_seam(c, w):
     w, c = round(w * 1024) / 1024 or 1 / 1024, round(c * 1024) / 1024
     low, high = mpmath.mpf(c - w), mpmath.mpf(c + w)
     mass = above(low) - above(high)
-    came = [part[0] for part in interval(np.array([c - w]), np.array([c + w]), np.array([w]))]
-    close(came[0], mpmath.log(mass), 2e-15, 1)
-    close(came[1], (density(low) - density(high)) / mass, 2e-15, w)
-    close(came[2], (low * density(low) - high * density(high)) / mass, 2e-15, 1)
+    actual = [part[0] for part in interval(np.array([c - w]), np.array([c + w]), np.array([w]))]
+    close(actual[0], mpmath.log(mass), 2e-15, 1)
+    close(actual[1], (density(low) - density(high)) / mass, 2e-15, w)
+    close(actual[2], (low * density(low) - high * density(high)) / mass, 2e-15, 1)
 
 
 def test_both_are_analytic():
@@ -82,8 +82,8 @@ def test_both_are_analytic():
         w = (b + db * 1j * h - a - da * 1j * h) / 2
         derivative = interval(a + da * 1j * h, b + db * 1j * h, w)[0].imag / h
         log_mass = interval(a, b, (b - a) / 2)[0]
-        wanted = (db - da) * np.exp(-0.5 * edge**2 - 0.5 * np.log(2 * np.pi) - log_mass)
-        assert np.abs(derivative - wanted).max() <= 1e-13 * np.abs(wanted).max()
+        expected = (db - da) * np.exp(-0.5 * edge**2 - 0.5 * np.log(2 * np.pi) - log_mass)
+        assert np.abs(derivative - expected).max() <= 1e-13 * np.abs(expected).max()
     derivative = tail(a + 1j * h)[0].imag / h
     assert np.abs(derivative + tail(a)[1]).max() < 1e-14
 

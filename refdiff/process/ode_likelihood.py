@@ -6,7 +6,7 @@ With y = x / sqrt(alpha_bar) and sigma^2 = (1 - alpha_bar) / alpha_bar the flow 
                = log p(x_T) + D/2 log alpha_bar_T + the same
 
 D is the number of elements of a sample. For few elements: the exact divergence asks 2 D predictions at each point. How a
-step is taken is said in `flow_steps`, and how its error is estimated in `flow_error`.
+step is taken is said in `ode_steps`, and how its error is estimated in `ode_error`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .arrays import Array, floating, namespace, same_library, same_shape, shape_of
-from .flow_error import ErrorOfSteps
-from .flow_steps import Point, along, fall, first_step, moved, sum_of_sample
-from .samplers import Predict, asked, backwards
+from .ode_error import ErrorOfSteps
+from .ode_steps import Point, directional_derivative, fall, first_step, moved, sum_of_sample
+from .samplers import Predict, backwards, call_predict
 from .schedules import Schedule
 
 __all__ = ["flow_log_likelihood"]
@@ -61,17 +61,17 @@ def flow_log_likelihood(
     if schedule.alpha_bar[chosen[0]] == 0:
         raise ValueError(f"timesteps: expected a step with alpha_bar > 0 first, got t = {chosen[0]}; add earlier ones")
     size = math.prod(x0.shape[1:])
-    directions = _axes(x0) if probes is None else probes
+    directions = unit_vectors(x0) if probes is None else probes
     weight = 1.0 if probes is None else 1 / probes.shape[0]
 
     def slope(x: Array, t: int) -> Array:
         """-score of x_t = eps_hat / sqrt(1 - alpha_bar)."""
-        _, eps_hat = asked(predict, x, t)
+        _, eps_hat = call_predict(predict, x, t)
         same_shape(x_t=x, eps_hat=eps_hat)
         return eps_hat / float(schedule.one_minus_alpha_bar[t]) ** 0.5
 
     def point(x: Array, t: int) -> Point:
-        divergence, squares = _divergence(lambda x: slope(x, t), x, directions)
+        divergence, squares = divergence_and_squares(lambda x: slope(x, t), x, directions)
         return Point(t, x, slope(x, t), weight * divergence, weight * squares)
 
     here, total, *beyond = first_step(schedule, slope, point, x0, chosen[0])
@@ -93,17 +93,17 @@ def flow_log_likelihood(
     return log_prior + total
 
 
-def _divergence(f: Callable[[Array], Array], x: Array, directions: Array) -> tuple[Array, Array]:
+def divergence_and_squares(f: Callable[[Array], Array], x: Array, directions: Array) -> tuple[Array, Array]:
     """sum_i d_i . J d_i and sum_i |J d_i|^2, J = df/dx.   x (N, ...), directions (M, N, ...) -> (N,), (N,)."""
     total = squares = 0.0
     for i in range(directions.shape[0]):
         d = directions[i, ...]
-        Jd = along(f, x, d)
+        Jd = directional_derivative(f, x, d)
         total, squares = total + sum_of_sample(d * Jd), squares + sum_of_sample(Jd**2)
     return total, squares
 
 
-def _axes(x: Array) -> Array:
+def unit_vectors(x: Array) -> Array:
     """The D unit vectors of a sample's space, each for every sample.   (N, ...) -> (D, N, ...)."""
     size = math.prod(x.shape[1:])
     unit = np.broadcast_to(np.eye(size).reshape(size, 1, *x.shape[1:]), (size, *x.shape))

@@ -13,13 +13,13 @@ import numpy as np
 
 from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, steps
 from .forward import q_sample
-from .likelihood import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
-from .normal import real
+from .gaussian_mass import real
 from .objectives import l_simple, l_simple_backward, target
 from .posterior import posterior_log_variance, posterior_mean
 from .predictions import convert, predictor
-from .samplers import asked
+from .samplers import call_predict
 from .schedules import Schedule
+from .variational_bound import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
 
 __all__ = [
     "fixed_reverse", "l_hybrid", "l_hybrid_backward", "learned_log_variance", "learned_log_variance_backward",
@@ -56,8 +56,8 @@ def l_hybrid(
 ) -> tuple[Array, Any]:
     """L_simple + weight L_vlb, of what a network of `kind` says of x_t = q_sample(x0, t, eps).   [IDDPM] eq. 16
 
-    T times the mean over samples of L_{t-1} (or L_0), in bits per dimension, stands for L_vlb, of which it is an unbiased
-    estimate for t uniform on 1 .. T, but for the constant L_T. In it the prediction counts as a constant: only the
+    T times the mean over samples of L_{t-1} (or L_0), in bits per dimension, stands for L_vlb: an unbiased estimate
+    of it for t uniform on 1 .. T, but for the constant L_T. In it the prediction counts as a constant: only the
     variance learns from it. x0, eps (N, ..., C), output (N, ..., 2C) -> scalar, saved.
     """
     same_shape(x0=x0, eps=eps)
@@ -86,17 +86,17 @@ def l_hybrid_backward(dloss: Array, saved: Any) -> Array:
 def fixed_reverse(
     schedule: Schedule,
     predict: Callable[[Array, Time], tuple[Array, Array]],
-    law: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
+    log_variance: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a `predictor` and a fixed variance, for `bound_terms`.
 
-    law: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
+    log_variance: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
     `fixed_large_log_variance`, the second as published figures have it.
     """
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
-        x0_hat, _ = asked(predict, x_t, t)
-        return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, law)
+        x0_hat, _ = call_predict(predict, x_t, t)
+        return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, log_variance)
 
     return reverse
 
@@ -105,13 +105,13 @@ def learned_reverse(
     schedule: Schedule,
     model: Callable[[Array, Time], Array],
     kind: str = "eps",
-    clip: tuple[float, float] | None = None,
+    clip_x0: tuple[float, float] | None = None,
 ) -> ReverseStep:
     """reverse(x_t, t) -> mean, log variance, of a model that says prediction and v.   [IDDPM] eq. 15"""
 
     def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
         prediction, v = _halves(model(x_t, t), x_t)
-        x0_hat, _ = predictor(schedule, lambda *_: prediction, kind, clip)(x_t, t)
+        x0_hat, _ = predictor(schedule, lambda *_: prediction, kind, clip_x0)(x_t, t)
         return posterior_mean(schedule, x_t, x0_hat, t), learned_log_variance(schedule, v, t)[0]
 
     return reverse
