@@ -11,12 +11,12 @@ from helpers import ROOT
 from refdiff import models
 from refdiff.benchmark import harness
 from refdiff.config import PRESETS
-from refdiff.sampling.settings import METHODS as SAMPLERS
 from refdiff.data import load
 from refdiff.engines.cpu import winograd
 from refdiff.engines.cpu.runtime import captured
 from refdiff.engines.cuda.runtime.device import Device
 from refdiff.process import SCHEDULES, SPACINGS
+from refdiff.sampling.settings import METHODS as SAMPLERS
 from refdiff.testing.report import CLAIMS
 from refdiff.testing.scheduler import SCHEDULER_METHODS
 

@@ -10,7 +10,7 @@ from refdiff.process import (
     linear,
     posterior_log_variance,
 )
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 LEVELS = 17
 
