@@ -27,7 +27,7 @@ class Overflows:
 
     @contextmanager
     def watched(self, what: str) -> Iterator[None]:
-        """Inside, they are noted, also on other threads and in the second process of the cpu engine. What NumPy is told to
+        """Inside, they are noted, also on other threads and in worker processes of the cpu engine. What NumPy is told to
         raise or to ignore stays so."""
         kinds: list[str] = []
         modes: dict[str, Any] = {kind: "call" for kind, mode in np.geterr().items() if mode == "warn"}

@@ -76,7 +76,7 @@ def measured(found: dict[str, Any]) -> bool:
 
 
 def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
-    """Where the time of one training step of the cpu engine goes, by operation, shape and form."""
+    """Where the time of one training step of the cpu engine goes, by operation, shape and algorithm."""
     from ..engines.cpu.runtime.profiler import profile
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
@@ -90,9 +90,7 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
     text = record.table()
     processes = worker.parallel.processes(batch)
     if processes > 1:
-        text += (
-            f"\nThis is one of {processes} equal parts of the batch; worker processes do the others at the same time."
-        )
+        text += f"\nThis is one process of {processes}: each computes its part of the batch at the same time."
     return {"model": model, "batch": batch, "operations": lines}, text
 
 

@@ -38,7 +38,7 @@ def said():
     yield "docs/kernels.md", f"(`refdiff/engines/cuda/runtime/device.py`, {WORDS[len(public(Device))]} methods)"
     yield "docs/benchmarks.md", f"a rest of {1000 * harness.SETTLE:.0f} ms"
     yield "docs/benchmarks.md", f"less than {1000 * harness.WARM:.0f} ms"
-    yield "docs/cpu.md", f"up to {winograd.KEPT >> 20} MiB"
+    yield "docs/cpu.md", f"up to {winograd.CACHE_BYTES >> 20} MiB"
     yield "docs/cpu.md", f"a buffer of {np.getbufsize():,} numbers"
     yield "docs/cpu.md", f"it is {captured.BUFFER:,}"
     for name in ("cifar10", "celebahq256"):

@@ -55,6 +55,14 @@ def test_every_engine_has_the_references_names_and_signatures(engine, name):
     assert parameters(getattr(engines.get(engine), name)) == parameters(FUNCTIONS[name])
 
 
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_no_file_hides_behind_a_function_of_its_name(engine):
+    module = engines.get(engine)
+    names = [path.stem for path in Path(module.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    assert len(names) > 5
+    assert [name for name in names if not inspect.ismodule(getattr(module, name, inspect))] == []
+
+
 def test_auto_is_the_gpu_if_there_is_one_and_the_cpu_if_not(monkeypatch):
     assert engines.resolve("reference") == "reference"
     for gpu, wanted in ((True, "cuda"), (False, "cpu")):

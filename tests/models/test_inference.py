@@ -10,6 +10,8 @@ import pytest
 
 from refdiff import models
 from refdiff.engines import cpu, reference
+from refdiff.engines.cpu.runtime.blocks import pool
+from refdiff.engines.cpu.runtime.memory import release
 from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
 from refdiff.models.inference import InferenceEngine, consume
 
@@ -59,11 +61,11 @@ def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_bac
 
     def needed(f):
         gc.collect()
-        cpu.memory.release()
-        before = cpu.memory.pool.bytes
+        release()
+        before = pool.bytes
         result = f()
         del result
-        return cpu.memory.pool.bytes - before
+        return pool.bytes - before
 
     assert needed(lambda: networks.predict(cpu, config, p, x, t)) < 0.6 * needed(
         lambda: networks.forward(cpu, config, p, x, t)

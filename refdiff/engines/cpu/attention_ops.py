@@ -35,8 +35,8 @@ def _softmax_backward(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
 def softmax(x: np.ndarray) -> tuple[np.ndarray, Any]:
     """y_i = exp(x_i) / sum_j exp(x_j) over the last axis, shifted by the largest x so that nothing overflows."""
     y = empty(x.shape)
-    rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
-    over_samples(x.shape, lambda own: _softmax(rows[own], out[own]))
+    x_rows, y_rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
+    over_samples(x.shape, lambda rows: _softmax(x_rows[rows], y_rows[rows]))
     return y, y
 
 
@@ -45,8 +45,8 @@ def softmax_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = y (dy - sum_j dy_j y_j)."""
     y = saved
     dx = empty(y.shape)
-    rows, kept, out = (a.reshape(-1, y.shape[-1]) for a in (dy, y, dx))
-    over_samples(y.shape, lambda own: _softmax_backward(rows[own], kept[own], out[own]))
+    dy_rows, y_rows, dx_rows = (a.reshape(-1, y.shape[-1]) for a in (dy, y, dx))
+    over_samples(y.shape, lambda rows: _softmax_backward(dy_rows[rows], y_rows[rows], dx_rows[rows]))
     return dx
 
 
@@ -55,7 +55,7 @@ def _heads(x: np.ndarray, heads: int) -> np.ndarray:
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
 
-def _each(n: int, size: int, task: Any) -> None:
+def _by_samples(n: int, size: int, task: Any) -> None:
     """task(samples i .. j) over all of them, as many in a task as make some 512 kB of scores."""
     together = max(1, min(n, _PART // max(1, size)))
     parallel_for(-(-n // together), lambda i: task(slice(i * together, min((i + 1) * together, n))))
@@ -70,14 +70,14 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int = 1) -> tu
     qs, ks, vs, ys = (_heads(a, heads) for a in (q, k, v, y))
     scale = np.float32((c // heads) ** -0.5)
 
-    def task(own: slice) -> None:
-        z = p[own]
-        np.matmul(qs[own], ks[own].swapaxes(2, 3), out=z)
+    def task(samples: slice) -> None:
+        z = p[samples]
+        np.matmul(qs[samples], ks[samples].swapaxes(2, 3), out=z)
         z *= scale
         _softmax(z, z)
-        np.matmul(z, vs[own], out=ys[own])
+        np.matmul(z, vs[samples], out=ys[samples])
 
-    _each(n, heads * s * length, task)
+    _by_samples(n, heads * s * length, task)
     return y, (q, k, v, p)
 
 
@@ -97,14 +97,14 @@ def attention_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarr
     qs, ks, vs, dys, dqs, dks, dvs = (_heads(a, heads) for a in (q, k, v, dy, dq, dk, dv))
     scale = np.float32((c // heads) ** -0.5)
 
-    def task(own: slice) -> None:
-        z = p[own]
-        np.matmul(z.swapaxes(2, 3), dys[own], out=dvs[own])
-        dz = np.matmul(dys[own], vs[own].swapaxes(2, 3), out=scratch("dz", *z.shape))
+    def task(samples: slice) -> None:
+        z = p[samples]
+        np.matmul(z.swapaxes(2, 3), dys[samples], out=dvs[samples])
+        dz = np.matmul(dys[samples], vs[samples].swapaxes(2, 3), out=scratch("dz", *z.shape))
         _softmax_backward(dz, z, dz)
         dz *= scale
-        np.matmul(dz, ks[own], out=dqs[own])
-        np.matmul(dz.swapaxes(2, 3), qs[own], out=dks[own])
+        np.matmul(dz, ks[samples], out=dqs[samples])
+        np.matmul(dz.swapaxes(2, 3), qs[samples], out=dks[samples])
 
-    _each(n, heads * s * length, task)
+    _by_samples(n, heads * s * length, task)
     return dq, dk, dv

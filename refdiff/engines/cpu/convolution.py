@@ -1,6 +1,6 @@
-"""Two-dimensional convolution, each by the form that is best for its shape.
+"""Two-dimensional convolution, each by the algorithm that is fastest for its shape.
 
-winograd   3x3, stride 1, zeros around, by tiles of 2x2 or 4x4          `winograd.py`
+winograd   3x3, stride 1, zeros around, by variant of 2x2 or 4x4          `winograd.py`
 taps       few pixels, a filter of at most 3x3          `taps.py`
 columns    anything; best for few input channels          `direct.py`
 planes     3x3, stride 1, few output channels          `direct.py`
@@ -21,28 +21,28 @@ from .runtime.shards import destinations, shards, tree_sum
 
 __all__ = ["conv2d", "conv2d_backward"]
 
-_FEW = 8  # channels
-_PIXELS = 128  # fewer than this in y: reading the weights is what takes time
+_FEW_CHANNELS = 8  # channels
+_FEW_PIXELS = 128  # fewer than this in y: reading the weights is what takes time
 
 
 class _Part(NamedTuple):
-    """Samples that are convolved in one form: neighbouring shards that take the same; and the shards among them."""
+    """Samples that one algorithm convolves: neighbouring shards that take the same; and the shards among them."""
 
     kind: str
-    tiles: winograd.Form | None
-    own: slice
+    variant: winograd.WinogradVariant | None
+    samples: slice
     shards: list[slice]
 
 
 def _kind(pixels: int, weight: tuple[int, ...], stride: int, padding: tuple[int, int]) -> str:
-    """Which form a convolution takes to so many pixels. A function of the shapes of a shard alone."""
+    """The algorithm of a convolution to so many pixels. A function of the shapes of a shard alone."""
     kh, kw, c_in, c_out = weight
     plain = (kh, kw, stride, padding) == (3, 3, 1, (1, 1))
-    if c_in <= _FEW:
+    if c_in <= _FEW_CHANNELS:
         return "columns"
-    if plain and c_out <= _FEW:
+    if plain and c_out <= _FEW_CHANNELS:
         return "planes"
-    if pixels < _PIXELS and kh * kw <= 9 and stride <= 2:
+    if pixels < _FEW_PIXELS and kh * kw <= 9 and stride <= 2:
         return "taps"
     return "winograd" if plain else "columns"
 
@@ -53,14 +53,14 @@ def _parts(y: tuple[int, ...], weight: tuple[int, ...], stride: int, padding: tu
     for shard in shards(y[0]):
         n = shard.stop - shard.start
         kind = _kind(n * y[1] * y[2], weight, stride, padding)
-        tiles = winograd.choose(n, y[1], y[2]) if kind == "winograd" else None
-        if parts and parts[-1][:2] == (kind, tiles):
-            _, _, own, those = parts[-1]
-            those.append(slice(shard.start - own.start, shard.stop - own.start))
-            parts[-1] = _Part(kind, tiles, slice(own.start, shard.stop), those)
+        variant = winograd.choose(n, y[1], y[2]) if kind == "winograd" else None
+        if parts and parts[-1][:2] == (kind, variant):
+            _, _, samples, part_shards = parts[-1]
+            part_shards.append(slice(shard.start - samples.start, shard.stop - samples.start))
+            parts[-1] = _Part(kind, variant, slice(samples.start, shard.stop), part_shards)
         else:
-            parts.append(_Part(kind, tiles, shard, [slice(0, n)]))
-    kinds = [f"winograd {tiles.m}x{tiles.m}" if tiles else kind for kind, tiles, _, _ in parts]
+            parts.append(_Part(kind, variant, shard, [slice(0, n)]))
+    kinds = [f"winograd {variant.m}x{variant.m}" if variant else kind for kind, variant, _, _ in parts]
     algorithm(" and ".join(dict.fromkeys(kinds)))
     return parts
 
@@ -76,18 +76,18 @@ def conv2d(
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"
         padding = (kh // 2, kh // 2)
     y = empty(direct.output(x.shape, weight.shape, stride, padding))
-    for kind, tiles, own, those in _parts(y.shape, weight.shape, stride, padding):
-        part, out = x[own], y[own]
-        if tiles is not None:
-            winograd.convolve(tiles, part, weight, bias, out, those)
+    for kind, variant, samples, part_shards in _parts(y.shape, weight.shape, stride, padding):
+        x_part, y_part = x[samples], y[samples]
+        if variant is not None:
+            winograd.convolve(variant, x_part, weight, bias, y_part, part_shards)
         elif kind == "taps":
-            taps.forward(part, weight, bias, stride, padding, out, those)
+            taps.forward(x_part, weight, bias, stride, padding, y_part, part_shards)
         else:
-            for shard in those:
+            for shard in part_shards:
                 if kind == "planes":
-                    direct.planes(part[shard], weight, bias, out[shard])
+                    direct.planes(x_part[shard], weight, bias, y_part[shard])
                 else:
-                    direct.columns_forward(part[shard], weight, bias, stride, padding, out[shard])
+                    direct.columns_forward(x_part[shard], weight, bias, stride, padding, y_part[shard])
     return y, (x, weight, stride, padding)
 
 
@@ -95,26 +95,26 @@ def conv2d(
 def conv2d_backward(dy: np.ndarray, saved: Any, needs_dx: bool = True) -> tuple[np.ndarray | None, Gradients]:
     """dx: the convolution of dy with the filters flipped;  dW = windows^T dy;  db = sum dy.
 
-    needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
+    needs_dx: False where x is data, whose gradient is not needed: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
     dx, dweight = empty(x.shape) if needs_dx else None, gradient_out(weight)
     dweights = destinations(dweight, len(shards(len(dy))))
-    each_shard = iter(dweights)
-    for kind, tiles, own, those in _parts(dy.shape, weight.shape, stride, padding):
-        part, above, out, into = x[own], dy[own], None if dx is None else dx[own], list(islice(each_shard, len(those)))
-        if tiles is not None:
-            winograd.gradients(tiles, part, weight, above, out, those, into)
+    remaining = iter(dweights)
+    for kind, variant, samples, part_shards in _parts(dy.shape, weight.shape, stride, padding):
+        x_part, dy_part, dx_part = x[samples], dy[samples], None if dx is None else dx[samples]
+        into = list(islice(remaining, len(part_shards)))
+        if variant is not None:
+            winograd.gradients(variant, x_part, weight, dy_part, dx_part, part_shards, into)
         elif kind == "taps":
-            if out is not None:
-                taps.gradient_x(above, weight, stride, padding, out, those)
-            taps.gradient_weight(part, above, stride, padding, those, into)
+            if dx_part is not None:
+                taps.gradient_x(dy_part, weight, stride, padding, dx_part, part_shards)
+            taps.gradient_weight(x_part, dy_part, stride, padding, part_shards, into)
         else:
-            for shard, (total, add) in zip(those, into, strict=True):
+            for shard, (total, add) in zip(part_shards, into, strict=True):
                 dw = empty(weight.shape) if add else total
-                _direct(
-                    kind, part[shard], weight, above[shard], stride, padding, None if out is None else out[shard], dw
-                )
+                dx_shard = None if dx_part is None else dx_part[shard]
+                _direct(kind, x_part[shard], weight, dy_part[shard], stride, padding, dx_shard, dw)
                 if add:
                     total += dw
     tree_sum(total for total, add in dweights if not add)
@@ -136,13 +136,13 @@ def _direct(
     if kind == "planes":  # few channels in dy: its windows serve both gradients
         if dx is not None:
             direct.columns_forward(dy, direct.flip(weight), None, 1, (1, 1), dx)
-        turned = empty((kh, kw, c_out, c_in))
-        direct.columns_gradients_weight(dy, x, 1, (1, 1), turned)
-        dweight[...] = direct.flip(turned)
+        dflipped = empty((kh, kw, c_out, c_in))
+        direct.columns_gradients_weight(dy, x, 1, (1, 1), dflipped)
+        dweight[...] = direct.flip(dflipped)
         return
     if dx is None:
         pass
-    elif (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW:
+    elif (kh, kw, stride, padding) == (3, 3, 1, (1, 1)) and c_in <= _FEW_CHANNELS:
         direct.planes(dy, direct.flip(weight), None, dx)
     else:
         direct.columns_gradient_x(dy, weight, stride, padding, dx)

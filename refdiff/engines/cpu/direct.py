@@ -79,10 +79,10 @@ def columns_forward(
     if len(bands) == 1:  # few pixels: what can be divided is the product, by its columns
         windows, flat = _windows(x, bands[0], width, kh, kw, stride, padding[0]), y.reshape(-1, k)
 
-        def product(own: slice) -> None:
-            np.matmul(windows, rows[:, own], out=flat[:, own])
+        def product(columns: slice) -> None:
+            np.matmul(windows, rows[:, columns], out=flat[:, columns])
             if bias is not None:
-                flat[:, own] += bias[own]
+                flat[:, columns] += bias[columns]
 
         _by_columns(k, len(windows) * rows.size, product)
         return
@@ -107,23 +107,23 @@ def columns_gradients_weight(
     group = max(1, -(-len(bands) // 16))  # so many bands one after the other in a task: 16 partial sums
     groups = [bands[i : i + group] for i in range(0, len(bands), group)]
     if len(bands) == 1:
-        windows, above = _windows(x, bands[0], width, kh, kw, stride, padding[0]), dy.reshape(-1, k)
+        windows, dy_rows = _windows(x, bands[0], width, kh, kw, stride, padding[0]), dy.reshape(-1, k)
 
-        def product(own: slice) -> None:
-            np.matmul(windows[:, own].T, above, out=dweight[own])
+        def product(columns: slice) -> None:
+            np.matmul(windows[:, columns].T, dy_rows, out=dweight[columns])
 
-        _by_columns(len(dweight), len(above) * dweight.size, product)
+        _by_columns(len(dweight), len(dy_rows) * dweight.size, product)
         return
     parts = empty((len(groups), kh * kw * c, k))
 
     def task(i: int) -> None:
         for j, (n0, n1, r0, r1) in enumerate(groups[i]):
             windows = _windows(x, (n0, n1, r0, r1), width, kh, kw, stride, padding[0])
-            own = dy[n0:n1, r0:r1].reshape(-1, k)
+            dy_rows = dy[n0:n1, r0:r1].reshape(-1, k)
             if j == 0:
-                np.matmul(windows.T, own, out=parts[i])
+                np.matmul(windows.T, dy_rows, out=parts[i])
             else:
-                parts[i] += np.matmul(windows.T, own, out=scratch("product", *parts[i].shape))
+                parts[i] += np.matmul(windows.T, dy_rows, out=scratch("product", *parts[i].shape))
 
     parallel_for(len(groups), task)
     np.add.reduce(parts, axis=0, out=dweight)
@@ -139,39 +139,39 @@ def columns_gradient_x(
     rows = weight.reshape(-1, k).T
     most = max(1, _CACHED // (4 * width * kh * kw * c))
     images = max(1, min(most // height, n))
-    alone = images == n and most >= height  # few pixels: what can be divided is the product, by its columns
+    serial = images == n and most >= height  # few pixels: what can be divided is the product, by its columns
 
     def task(i: int) -> None:
-        own = slice(i * images, min((i + 1) * images, n))
-        count = own.stop - own.start
+        chunk = slice(i * images, min((i + 1) * images, n))
+        count = chunk.stop - chunk.start
         whole = scratch("image", count, h + sum(padding), w + sum(padding), c)
         whole[...] = 0
         for r0 in range(0, height, most):
             r1 = min(r0 + most, height)
             dwindows = scratch("windows", count, r1 - r0, width, kh, kw, c)
-            above, below = dy[own, r0:r1].reshape(-1, k), dwindows.reshape(-1, kh * kw * c)
-            if alone:
+            dy_rows, window_rows = dy[chunk, r0:r1].reshape(-1, k), dwindows.reshape(-1, kh * kw * c)
+            if serial:
                 _by_columns(
                     rows.shape[1],
-                    len(above) * rows.size,
-                    lambda part: np.matmul(above, rows[:, part], out=below[:, part]),  # noqa: B023, done when it returns
+                    len(dy_rows) * rows.size,
+                    lambda part: np.matmul(dy_rows, rows[:, part], out=window_rows[:, part]),  # noqa: B023, done when it returns
                 )
             else:
-                np.matmul(above, rows, out=below)
+                np.matmul(dy_rows, rows, out=window_rows)
             for a in range(kh):
                 for b in range(kw):
                     first, last = stride * r0 + a, stride * (r1 - 1) + a + 1
                     whole[:, first:last:stride, b : b + stride * (width - 1) + 1 : stride] += dwindows[:, :, :, a, b]
-        dx[own] = whole[:, before : before + h, before : before + w]
+        dx[chunk] = whole[:, before : before + h, before : before + w]
 
     parallel_for(-(-n // images), task)
 
 
 def flip(weight: np.ndarray) -> np.ndarray:
     """The filters of the convolution that is the gradient of x.   (3, 3, C, K) -> (3, 3, K, C), a copy."""
-    turned = weight[::-1, ::-1].swapaxes(2, 3)
-    flipped = empty(turned.shape)
-    np.copyto(flipped, turned)
+    view = weight[::-1, ::-1].swapaxes(2, 3)
+    flipped = empty(view.shape)
+    np.copyto(flipped, view)
     return flipped
 
 
@@ -185,8 +185,8 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.nda
     side = [(slice(max(0, 1 - i), w - max(0, i - 1)), slice(max(0, i - 1), w + min(0, i - 1))) for i in range(3)]
 
     def task(i: int) -> None:
-        own = slice(i * images, min((i + 1) * images, n))
-        part = x[own].reshape(-1, c)
+        chunk = slice(i * images, min((i + 1) * images, n))
+        part = x[chunk].reshape(-1, c)
         z = scratch("windows", 9 * k, len(part))
         np.matmul(rows, part.T, out=z)
         z = z.reshape(3, 3, k, -1, h, w)
@@ -197,9 +197,9 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.nda
                 if (a, b) != (1, 1):
                     (to_h, from_h), (to_w, from_w) = near[a], side[b]
                     total[:, :, to_h, to_w] += z[a, b, :, :, from_h, from_w]
-        y[own] = total.transpose(1, 2, 3, 0)
+        y[chunk] = total.transpose(1, 2, 3, 0)
         if bias is not None:
-            y[own] += bias
+            y[chunk] += bias
 
     parallel_for(-(-n // images), task)
 
@@ -207,7 +207,7 @@ def planes(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, y: np.nda
 def sum_rows(x: np.ndarray) -> np.ndarray:
     """The sum over all axes but the last, as products with ones, part after part.   (N, ..., C) -> (C,), fresh."""
     flat = x.reshape(-1, x.shape[-1])
-    return tree_sum(_sum_rows(flat[own]) for own in shard_rows(x.shape))
+    return tree_sum(_sum_rows(flat[shard]) for shard in shard_rows(x.shape))
 
 
 def _sum_rows(x: np.ndarray) -> np.ndarray:
@@ -215,8 +215,8 @@ def _sum_rows(x: np.ndarray) -> np.ndarray:
     parts = empty((count, x.shape[1]))
 
     def task(i: int) -> None:
-        own = x[i * _ROWS : (i + 1) * _ROWS]
-        np.matmul(_ONES[: len(own)], own, out=parts[i])
+        chunk = x[i * _ROWS : (i + 1) * _ROWS]
+        np.matmul(_ONES[: len(chunk)], chunk, out=parts[i])
 
     if x.size < 1 << 19:
         for i in range(count):

@@ -24,9 +24,9 @@ _LOW = 0xFFFFFFFF
 _BLOCKS = 1 << 14  # counters at a time
 
 
-def keep(key: Sequence, rate: float, kept: np.ndarray) -> None:
-    """Where the numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into kept (n, blocks, 4)."""
-    least, (n, blocks, _), first = uniform_threshold(rate), kept.shape, int(key.first)
+def draw_mask(key: Sequence, rate: float, mask: np.ndarray) -> None:
+    """Where the numbers of `refdiff.random.uniform(key, 0 .. n-1, (4 blocks,))` exceed rate, into mask (n, blocks, 4)."""
+    least, (n, blocks, _), first = uniform_threshold(rate), mask.shape, int(key.first)
     seed, stream, step = int(key.seed), int(key.stream), int(key.step)
     keys = [((seed + r * _W0) & _LOW, ((seed >> 32) + r * _W1) & _LOW) for r in range(10)]
     constant = _M1 * step
@@ -51,13 +51,13 @@ def keep(key: Sequence, rate: float, kept: np.ndarray) -> None:
         np.bitwise_and(p0, np.uint64(_LOW), out=g)
         np.bitwise_xor(b, np.uint64(keys[2][0]), out=h)
         for i in range(n):
-            own = _M0 * ((constant >> 32) ^ (first + i) ^ keys[0][0])
-            np.bitwise_xor(a, np.uint64((own >> 32) ^ keys[1][1]), out=c2)
+            p0_sample = _M0 * ((constant >> 32) ^ (first + i) ^ keys[0][0])
+            np.bitwise_xor(a, np.uint64((p0_sample >> 32) ^ keys[1][1]), out=c2)
             np.multiply(c2, np.uint64(_M1), out=p1)
             np.right_shift(p1, np.uint64(32), out=c0)
             c0 ^= h
             np.bitwise_and(p1, np.uint64(_LOW), out=c1)
-            np.bitwise_xor(f, np.uint64((own & _LOW) ^ keys[2][1]), out=c2)
+            np.bitwise_xor(f, np.uint64((p0_sample & _LOW) ^ keys[2][1]), out=c2)
             c3[...] = g
             for k0, k1 in keys[3:]:
                 np.multiply(c0, np.uint64(_M0), out=p0)
@@ -71,7 +71,7 @@ def keep(key: Sequence, rate: float, kept: np.ndarray) -> None:
                 c2 ^= np.uint64(k1)
                 np.bitwise_and(p0, np.uint64(_LOW), out=c3)
             for j, c in enumerate((c0, c1, c2, c3)):
-                np.greater_equal(c, np.uint64(least), out=kept[i, part, j])
+                np.greater_equal(c, np.uint64(least), out=mask[i, part, j])
 
 
 def _words(n: int, size: int) -> list[np.ndarray]:
@@ -85,12 +85,12 @@ def dropout(x: np.ndarray, rate: float, key: Sequence) -> tuple[np.ndarray, Any]
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     n, count = len(x), x[0].size if len(x) else 0
     blocks = -(-count // 4)
-    kept = empty((n, blocks)).view(np.bool_).reshape(n, blocks, 4)
-    call(keep, key, rate, kept)
-    mask = kept.reshape(n, -1)
+    drawn = empty((n, blocks)).view(np.bool_).reshape(n, blocks, 4)
+    call(draw_mask, key, rate, drawn)
+    mask = drawn.reshape(n, -1)
     if count % 4:
-        drawn, mask = mask[:, :count], empty((n, blocks)).view(np.bool_).reshape(-1)[: n * count].reshape(n, count)
-        np.copyto(mask, drawn)
+        padded, mask = mask, empty((n, blocks)).view(np.bool_).reshape(-1)[: n * count].reshape(n, count)
+        np.copyto(mask, padded[:, :count])
     saved = mask.reshape(x.shape), np.float32(1 / (1 - rate))
     return _masked(x, saved), saved
 
@@ -102,12 +102,12 @@ def dropout_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
 
 def _masked(x: np.ndarray, saved: tuple[np.ndarray, np.float32]) -> np.ndarray:
-    kept, scale = saved
+    mask, scale = saved
     y = empty(x.shape)
 
-    def task(x: np.ndarray, kept: np.ndarray, y: np.ndarray) -> None:
+    def task(x: np.ndarray, mask: np.ndarray, y: np.ndarray) -> None:
         np.multiply(x, scale, out=y)
-        y *= kept
+        y *= mask
 
-    by_rows(task, x, kept, y)
+    by_rows(task, x, mask, y)
     return y

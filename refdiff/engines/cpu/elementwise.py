@@ -1,7 +1,6 @@
 """How an operation on each element is divided: into rows of the last axis, some 128 kB at a time, which stay in cache.
 
-The steps are too short for threads: each needs the interpreter's lock, and two threads would wake each other up all the
-time.
+The steps are too short for threads: each needs the GIL, and two threads would wake each other up all the time.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ _WORK = 1 << 16  # fewer elements than this are one part
 
 def over_rows(count: int, size: int, task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over all `count` rows of `size` elements each."""
-    for own in _parts(slice(0, count), size):
-        task(own)
+    for chunk in _parts(slice(0, count), size):
+        task(chunk)
 
 
 def over_samples(shape: tuple[int, ...], task: Callable[[slice], Any]) -> None:
     """task(rows i .. j) over the rows of an array (N, ..., C), where what comes of a row may depend on the others."""
     for shard in shard_rows(shape):
-        for own in _parts(shard, shape[-1]):
-            task(own)
+        for chunk in _parts(shard, shape[-1]):
+            task(chunk)
 
 
 def _parts(whole: slice, size: int) -> list[slice]:
@@ -47,4 +46,4 @@ def by_rows(task: Callable[..., None], *arrays: np.ndarray) -> None:
         task(*arrays)
         return
     parts = [a.reshape(-1, shape[-1]) for a in arrays]
-    over_rows(len(parts[0]), shape[-1], lambda own: task(*(a[own] for a in parts)))
+    over_rows(len(parts[0]), shape[-1], lambda chunk: task(*(a[chunk] for a in parts)))

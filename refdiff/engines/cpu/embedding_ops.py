@@ -71,9 +71,9 @@ def _read_rows(index: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
 def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from. An index has no gradient."""
     index, shape = saved
-    parts = [(own, empty(shape)) for own in shards(len(dy))]
-    for own, dweight in parts:
-        call(_add_rows, index[own], dy[own], dweight)
+    parts = [(shard, empty(shape)) for shard in shards(len(dy))]
+    for shard, dweight in parts:
+        call(_add_rows, index[shard], dy[shard], dweight)
     return {"weight": tree_sum(dweight for _, dweight in parts)}
 
 
@@ -89,8 +89,8 @@ def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, A
     difference, parts = empty(x.shape), shards(len(x))
     np.subtract(x, target, out=difference)
     means, shares = empty((len(parts),)), np.empty(len(parts))
-    for i, own in enumerate(parts):
-        d = difference[own]
+    for i, shard in enumerate(parts):
+        d = difference[shard]
         square = np.multiply(d, d, out=scratch("u", *d.shape))
         np.add.reduce(square, axis=None, out=means[i : i + 1].reshape(()))
         means[i : i + 1] /= np.float32(d.size)
@@ -104,7 +104,7 @@ def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
     """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
     difference = saved
     dx = empty(difference.shape)
-    for own in shards(len(dx)):
-        share = len(dx[own]) / len(dx)
-        np.multiply(difference[own], np.float32(float(dloss) * share * (2 / dx[own].size)), out=dx[own])
+    for shard in shards(len(dx)):
+        share = len(dx[shard]) / len(dx)
+        np.multiply(difference[shard], np.float32(float(dloss) * share * (2 / dx[shard].size)), out=dx[shard])
     return dx

@@ -23,8 +23,8 @@ __all__ = [
     "group_norm_silu", "group_norm_silu_backward",
 ]  # fmt: skip
 
-_LONG = 128  # elements of a row, most
-_BAND = 1 << 16  # elements of a band, about
+_MAX_ROW = 128  # elements of a row, most
+_BAND_ELEMENTS = 1 << 16  # elements of a band, about
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 
@@ -55,7 +55,7 @@ class _Saved(NamedTuple):
 def _planned(x: np.ndarray, groups: int) -> _Plan:
     n, c = len(x), x.shape[-1]
     assert c % groups == 0, f"group_norm: {c} channels do not divide into {groups} groups"
-    ends = tuple(own.stop for own in shards(n))
+    ends = tuple(samples.stop for samples in shards(n))
     return _plan(ends, x.size // (n * c) if x.size else 1, c, groups)
 
 
@@ -63,10 +63,10 @@ def _planned(x: np.ndarray, groups: int) -> _Plan:
 def _plan(ends: tuple[int, ...], positions: int, channels: int, groups: int) -> _Plan:
     """ends: of each shard."""
     fold = 1
-    while positions % (2 * fold) == 0 and 2 * fold * channels <= _LONG:
+    while positions % (2 * fold) == 0 and 2 * fold * channels <= _MAX_ROW:
         fold *= 2
     rows, length = positions // fold, fold * channels
-    most, height = max(1, _BAND // (rows * length)), max(1, _BAND // length)
+    most, height = max(1, _BAND_ELEMENTS // (rows * length)), max(1, _BAND_ELEMENTS // length)
     starts = (0, *ends[:-1])
     tasks = [
         slice(i, min(i + most, end)) for start, end in zip(starts, ends, strict=True) for i in range(start, end, most)
@@ -104,9 +104,9 @@ def _normalise(
     a, b = _along(weight, length), _along(bias, length)
     if silu:
         a, b = a * _HALF, b * _HALF
-    source, target = x.reshape(plan.shape), y.reshape(plan.shape)
-    for own in plan.tasks:
-        part, out, m, r = source[own], target[own], mean[own], inverse[own]
+    xs, ys = x.reshape(plan.shape), y.reshape(plan.shape)
+    for samples in plan.tasks:
+        part, out, m, r = xs[samples], ys[samples], mean[samples], inverse[samples]
         total = None
         for rows in plan.bands:
             total = _plus(total, part[:, rows])
@@ -119,7 +119,7 @@ def _normalise(
         variance += np.float32(epsilon)
         np.sqrt(variance, out=variance)
         np.matmul(np.divide(_ONE, variance, out=variance), plan.spread, out=r[:, 0])
-        scale, shift = r * (a[own] if len(a) > 1 else a), b[own] if len(b) > 1 else b
+        scale, shift = r * (a[samples] if len(a) > 1 else a), b[samples] if len(b) > 1 else b
         for rows in plan.bands:
             u = _centred(part[:, rows], m) if len(plan.bands) > 1 else d  # of one band it is still there
             u *= scale
@@ -144,10 +144,10 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
     x, mean, inverse, a, b, plan, silu = saved
     n, _, length = plan.shape
     dx, da, db = empty(x.shape), empty((n, 1, length)), empty((n, 1, length))
-    source, above, target = x.reshape(plan.shape), dy.reshape(plan.shape), dx.reshape(plan.shape)
-    for own in plan.tasks:
-        part, dpart, out, m, r = source[own], above[own], target[own], mean[own], inverse[own]
-        scale, shift = r * (a[own] if len(a) > 1 else a), b[own] if len(b) > 1 else b
+    xs, dys, dxs = x.reshape(plan.shape), dy.reshape(plan.shape), dx.reshape(plan.shape)
+    for samples in plan.tasks:
+        part, dpart, out, m, r = xs[samples], dys[samples], dxs[samples], mean[samples], inverse[samples]
+        scale, shift = r * (a[samples] if len(a) > 1 else a), b[samples] if len(b) > 1 else b
         total, product = None, None
         for rows in plan.bands:  # out = dz, with silu twice that
             d, dz = _centred(part[:, rows], m), dpart[:, rows]
@@ -162,7 +162,7 @@ def _normalise_backward(dy: np.ndarray, saved: _Saved) -> tuple[np.ndarray, np.n
             total = _plus(total, dz)
             product = _plus(product, np.multiply(dz, d, out=p))
         product *= r
-        da[own], db[own] = product, total
+        da[samples], db[samples] = product, total
         # dx = (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) / sd,  dxhat = weight dz
         total *= scale
         product *= scale
@@ -195,7 +195,7 @@ def _parameters(da: np.ndarray, db: np.ndarray) -> Gradients:
 
 def _over_samples(x: np.ndarray) -> np.ndarray:
     """(N, C) -> (C,)"""
-    return tree_sum(np.add.reduce(x[own], axis=0) for own in shards(len(x)))
+    return tree_sum(np.add.reduce(x[samples], axis=0) for samples in shards(len(x)))
 
 
 @operation

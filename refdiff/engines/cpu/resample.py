@@ -25,12 +25,12 @@ def _repeat(x: np.ndarray, scale: float) -> np.ndarray:
     y = empty((n, 2 * h, 2 * w, c))
     rows, out = x.reshape(n * h, w, 1, c), _blocks(y)
 
-    def task(own: slice) -> None:
+    def task(chunk: slice) -> None:
         if scale == 1:
-            out[own, 0] = rows[own]
+            out[chunk, 0] = rows[chunk]
         else:
-            np.multiply(rows[own], np.float32(scale), out=out[own, 0])
-        out[own, 1] = out[own, 0]
+            np.multiply(rows[chunk], np.float32(scale), out=out[chunk, 0])
+        out[chunk, 1] = out[chunk, 0]
 
     over_rows(n * h, 4 * w * c, task)
     return y
@@ -42,12 +42,12 @@ def _sum(y: np.ndarray, scale: float) -> np.ndarray:
     x = empty((n, h // 2, w // 2, c))
     out = x.reshape(-1, w // 2, c)
 
-    def task(own: slice) -> None:
-        part, pairs = blocks[own], scratch("u", *out[own].shape[:2], 2, c)
+    def task(chunk: slice) -> None:
+        part, pairs = blocks[chunk], scratch("u", *out[chunk].shape[:2], 2, c)
         np.add(part[:, 0], part[:, 1], out=pairs)
-        np.add(pairs[:, :, 0], pairs[:, :, 1], out=out[own])
+        np.add(pairs[:, :, 0], pairs[:, :, 1], out=out[chunk])
         if scale != 1:
-            out[own] *= np.float32(scale)
+            out[chunk] *= np.float32(scale)
 
     over_rows(len(out), 2 * w * c, task)
     return x

@@ -48,8 +48,8 @@ def forward(
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)
-        for own in shards:
-            rows = slice(own.start * pixels, own.stop * pixels)
+        for shard in shards:
+            rows = slice(shard.start * pixels, shard.stop * pixels)
             product(seen[taps, rows], w[taps], products[taps, rows])
 
     parallel_for(kh, task)
@@ -78,25 +78,27 @@ def gradient_x(
     kh, kw, c, k = weight.shape
     w, each_tap = weight.reshape(-1, c, k), []
     for i, shard in enumerate(shards):
-        above = dy[shard].reshape(-1, k)
-        turned = scratch(f"turned{i}", k, len(above))
-        np.copyto(turned, above.T)
-        each_tap.append((np.broadcast_to(turned, (kw, *turned.shape)), scratch(f"products{i}", c, kh * kw, len(above))))
+        dy_rows = dy[shard].reshape(-1, k)
+        dy_columns = scratch(f"dy_columns{i}", k, len(dy_rows))
+        np.copyto(dy_columns, dy_rows.T)
+        each_tap.append(
+            (np.broadcast_to(dy_columns, (kw, *dy_columns.shape)), scratch(f"products{i}", c, kh * kw, len(dy_rows)))
+        )
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)
-        for turned, products in each_tap:
-            product(w[taps], turned, products.swapaxes(0, 1)[taps])
+        for dy_columns, products in each_tap:
+            product(w[taps], dy_columns, products.swapaxes(0, 1)[taps])
 
     parallel_for(kh, task)
     back = _back(dx.shape[1:3], dy.shape[1:3], kh, kw, stride, padding)
     for shard, (_, products) in zip(shards, each_tap, strict=True):
         images = dx[shard].reshape(shard.stop - shard.start, -1, c)
-        taken = products.reshape(c, kh * kw, len(images), -1)
-        own = scratch("windows", c, kh * kw, taken.shape[3])
+        by_image = products.reshape(c, kh * kw, len(images), -1)
+        image_taps = scratch("windows", c, kh * kw, by_image.shape[3])
         for i, image in enumerate(images):
-            np.copyto(own, taken[:, :, i])
-            np.matmul(back, own.reshape(c, -1).T, out=image)
+            np.copyto(image_taps, by_image[:, :, i])
+            np.matmul(back, image_taps.reshape(c, -1).T, out=image)
 
 
 def gradient_weight(
@@ -110,15 +112,15 @@ def gradient_weight(
     """dW_t = seen_t' dy of each shard.   x (N, H, W, C), dy (N, h, w, K) -> into[shard]: an array (kh, kw, C, K), and
     whether dW is added to it."""
     kh, kw, c, k = into[0][0].shape
-    seen, above = _seen(x, dy.shape, kh, kw, stride, padding).swapaxes(1, 2), dy.reshape(-1, k)
+    seen, dy_rows = _seen(x, dy.shape, kh, kw, stride, padding).swapaxes(1, 2), dy.reshape(-1, k)
     pixels = dy.shape[1] * dy.shape[2]
 
     def task(i: int) -> None:
         taps = slice(i * kw, (i + 1) * kw)
-        for own, (dweight, add) in zip(shards, into, strict=True):
-            rows, dw = slice(own.start * pixels, own.stop * pixels), dweight.reshape(-1, c, k)
+        for shard, (dweight, add) in zip(shards, into, strict=True):
+            rows, dw = slice(shard.start * pixels, shard.stop * pixels), dweight.reshape(-1, c, k)
             out = scratch("product", kw, c, k) if add else dw[taps]
-            np.matmul(seen[taps, :, rows], above[rows], out=out)
+            np.matmul(seen[taps, :, rows], dy_rows[rows], out=out)
             if add:
                 dw[taps] += out
 

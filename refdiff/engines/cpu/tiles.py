@@ -21,12 +21,12 @@ import numpy as np
 
 from .runtime.memory import scratch
 
-__all__ = ["FOUR", "TWO", "Form", "filters", "from_tiles", "gradient_tiles", "input_tiles"]
+__all__ = ["FOUR", "TWO", "WinogradVariant", "filters", "from_tiles", "gradient_tiles", "input_tiles"]
 
 
-class Form(NamedTuple):
+class WinogradVariant(NamedTuple):
     """m; p; the matrices B' (p, p), A' (m, p) and A; and G on both sides, as a matrix from the 9 numbers of a filter to the
-    p^2 of its transform, as one that begins by turning the filter by half a turn, and as the transpose of the first."""
+    p^2 of its transform, as one that first rotates the filter by 180 degrees, and as the transpose of the first."""
 
     m: int
     p: int
@@ -34,11 +34,11 @@ class Form(NamedTuple):
     a_t: np.ndarray
     a: np.ndarray
     u_of_g: np.ndarray
-    u_of_turned: np.ndarray
+    u_of_rotated: np.ndarray
     g_of_u: np.ndarray
 
     @classmethod
-    def of(cls, b_t: list[list[float]], g: list[list[float]], a_t: list[list[float]]) -> Form:
+    def of(cls, b_t: list[list[float]], g: list[list[float]], a_t: list[list[float]]) -> WinogradVariant:
         m, p = len(a_t), len(b_t)
         u_of_g = np.einsum("ia,jb->ijab", g, g).reshape(p * p, 9)
         matrices = b_t, a_t, np.transpose(a_t), u_of_g, u_of_g[:, ::-1], u_of_g.T
@@ -49,7 +49,7 @@ class Form(NamedTuple):
         return -(-h // self.m), -(-w // self.m)
 
 
-TWO = Form.of(
+TWO = WinogradVariant.of(
     b_t=[[1, 0, -1, 0],
          [0, 1, 1, 0],
          [0, -1, 1, 0],
@@ -62,7 +62,7 @@ TWO = Form.of(
          [0, 1, -1, -1]],
 )  # fmt: skip
 
-FOUR = Form.of(
+FOUR = WinogradVariant.of(
     b_t=[[4, 0, -5, 0, 1, 0],
          [0, -4, -4, 1, 1, 0],
          [0, 4, -4, -1, 1, 0],
@@ -87,33 +87,33 @@ def filters(matrix: np.ndarray, g: np.ndarray, u: np.ndarray) -> None:
     np.matmul(matrix, g.transpose(1, 0, 2), out=u.transpose(1, 0, 2))
 
 
-def input_tiles(form: Form, x: np.ndarray, v: np.ndarray) -> None:
+def input_tiles(variant: WinogradVariant, x: np.ndarray, v: np.ndarray) -> None:
     """V = B' d B, with zeros around the image.   x (N, H, W, C), contiguous -> into v (p, p, rows, N, columns, C)."""
-    _spread(form.m, form.b_t, 1, x, v)
+    _spread(variant.m, variant.b_t, 1, x, v)
 
 
-def gradient_tiles(form: Form, dy: np.ndarray, d: np.ndarray) -> None:
+def gradient_tiles(variant: WinogradVariant, dy: np.ndarray, d: np.ndarray) -> None:
     """A dy A'.   dy (N, H, W, K), contiguous -> into d (p, p, rows, N, columns, K)."""
-    _spread(form.m, form.a, 0, dy, d)
+    _spread(variant.m, variant.a, 0, dy, d)
 
 
-def from_tiles(form: Form, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
+def from_tiles(variant: WinogradVariant, products: np.ndarray, bias: np.ndarray | None, y: np.ndarray) -> None:
     """y = A' (U * V) A + bias.   products (p, p, rows, N, columns, K), which are overwritten -> into y (N, H, W, K),
     contiguous."""
-    m, p, (n, h, w, k) = form.m, form.p, y.shape
+    m, p, (n, h, w, k) = variant.m, variant.p, y.shape
     rows, columns = products.shape[2], products.shape[4]
     if bias is not None:
         products[1, 1] += bias  # the one place that A' and A pass to every output
     t = scratch("half", m, p, rows, n * columns * k)
     runs = products.reshape(p, p, rows, -1)
-    np.matmul(form.a_t, runs.transpose(1, 2, 0, 3), out=t.transpose(1, 2, 0, 3))
+    np.matmul(variant.a_t, runs.transpose(1, 2, 0, 3), out=t.transpose(1, 2, 0, 3))
     t = t.reshape(m, p, rows, n, columns, k)
     image, row = h * w * k, w * k
     for r0, r1, _, down in _ends(h, m, m, 0):
         for s0, s1, _, across in _ends(w, m, m, 0):
             shape, steps = (down, n, r1 - r0, s1 - s0, across, k), (row, image, m * row, m * k, k, 1)
             tiles = _view(y, m * r0 * row + m * s0 * k, shape, steps)
-            np.matmul(form.a_t[:across], t[:down, :, r0:r1, :, s0:s1].transpose(0, 3, 2, 4, 1, 5), out=tiles)
+            np.matmul(variant.a_t[:across], t[:down, :, r0:r1, :, s0:s1].transpose(0, 3, 2, 4, 1, 5), out=tiles)
 
 
 def _spread(m: int, matrix: np.ndarray, pad: int, x: np.ndarray, v: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The operations of the engine on shapes that take each of their forms."""
+"""The operations of the engine on shapes that take each of their algorithms."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ CONVOLUTION = {"weight": (3, 3, 16, 24), "bias": (24,)}
 CASES = {
     "winograd 4x4": ("conv2d", [(9, 16, 16, 16)], CONVOLUTION, {}),
     "winograd 2x2": ("conv2d", [(5, 9, 10, 16)], CONVOLUTION, {}),
-    "winograd of two forms": ("conv2d", [(7, 8, 8, 16)], CONVOLUTION, {}),
+    "winograd of two variants": ("conv2d", [(7, 8, 8, 16)], CONVOLUTION, {}),
     "winograd or taps": ("conv2d", [(3, 8, 8, 16)], CONVOLUTION, {}),
     "taps": ("conv2d", [(3, 4, 4, 16)], CONVOLUTION, {}),
     "taps, stride 2": ("conv2d", [(5, 8, 8, 16)], CONVOLUTION, {"stride": 2, "padding": (0, 1)}),

@@ -93,20 +93,20 @@ def test_a_draw_and_its_loss_have_the_same_bits_captured(use_threads, weighted):
         y, _ = cpu.concat(rows, column)
         return y
 
-    rng, repeated = np.random.default_rng(0), cpu.Repeated(f)
+    rng, graph = np.random.default_rng(0), cpu.Captured(f)
     for call in range(5):
         x0, eps = draw(rng, 2, 6, 4, 4, 2)
         arguments = x0, eps, rng.integers(0, 51, 6), rng.integers(0, 2, 6)
         expected = f(*arguments)
-        assert repeated(*arguments).tobytes() == expected.tobytes(), call
+        assert graph(*arguments).tobytes() == expected.tobytes(), call
         assert np.isfinite(expected).all()
 
 
 def test_a_row_that_is_not_there_is_found_in_a_capture_too(use_threads):
     use_threads(1)
-    repeated = cpu.Repeated(lambda t: cpu.columns(TABLE, t)[0], after=1)
-    assert np.array_equal(repeated(np.array([3])), cpu.columns(TABLE, np.array([3]))[0])
+    graph = cpu.Captured(lambda t: cpu.columns(TABLE, t)[0], after=1)
+    assert np.array_equal(graph(np.array([3])), cpu.columns(TABLE, np.array([3]))[0])
     for _ in range(2):
-        assert np.array_equal(repeated(np.array([4])), cpu.columns(TABLE, np.array([4]))[0])
+        assert np.array_equal(graph(np.array([4])), cpu.columns(TABLE, np.array([4]))[0])
     with pytest.raises(AssertionError, match="expected rows from 0 to 50"):
-        repeated(np.array([51]))
+        graph(np.array([51]))

@@ -31,4 +31,4 @@ def test_inside_a_capture_they_would_be_constants(use_threads, name):
         return x
 
     with pytest.raises(TypeError, match=f"^{name}: expected a call outside of a capture"):
-        cpu.Repeated(f, after=1)(np.ones(3, np.float32))
+        cpu.Captured(f, after=1)(np.ones(3, np.float32))

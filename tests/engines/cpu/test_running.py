@@ -16,11 +16,11 @@ from refdiff.engines.cpu.runtime.blocks import pool
 from refdiff.engines.cpu.runtime.context import current
 from refdiff.engines.cpu.runtime.memory import scratch
 from refdiff.models import MODELS, UNetConfig, flatten, layout, tree_map
-from refdiff.random import Sequence
+from refdiff.random import Key
 from refdiff.testing.measures import relative_error
 
 CONFIG = MODELS["digits"]
-# 16x16 and 8x8 images, enough channels for every form of a convolution and for work divided among threads.
+# 16x16 and 8x8 images, enough channels for every algorithm of a convolution and for work divided among threads.
 WIDE = UNetConfig(size=16, channels=3, width=64, multipliers=(1, 2), blocks=1, attention=(8,), dropout=0.1)
 
 
@@ -39,7 +39,7 @@ def step(engine, config, p, seed, n, dtype=np.float32):
     """Prediction, dx and the gradients of a squared error, flat."""
     rng = np.random.default_rng(seed)
     x, target = rng.standard_normal((2, n, *config.shape)).astype(np.float32).astype(dtype)
-    y, saved = networks.forward(engine, config, p, x, np.arange(1, n + 1) * 37, Sequence(seed, 1 << 16, 3))
+    y, saved = networks.forward(engine, config, p, x, np.arange(1, n + 1) * 37, Key(seed, 3))
     _, difference = engine.mean_squared_error(y, target)
     dx, g = networks.backward(engine, config, engine.mean_squared_error_backward(1.0, difference), saved)
     return {"y": y, "dx": dx, **flatten(g)}

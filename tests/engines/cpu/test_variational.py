@@ -10,7 +10,7 @@ from refdiff.process import (
     linear,
     posterior_log_variance,
 )
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 LEVELS = 17
 
@@ -70,11 +70,11 @@ def test_the_same_bits_captured(use_threads, bins):
         rows, _ = cpu.reshape(cpu.add(dv, cpu.variational_term_backward(0.5, saved))[0], (len(dv), -1))
         return cpu.concat(rows, cpu.reshape(term, (-1, 1))[0])[0]
 
-    rng, repeated = np.random.default_rng(0), cpu.Repeated(f)
+    rng, graph = np.random.default_rng(0), cpu.Captured(f)
     for call, most in enumerate((1000, 1000, 1, 2, 2, 1000)):
         given = case(1000, rng.integers(1, most + 1, 5), call, (4, 4, 2))
         expected = f(*given)
-        assert repeated(*given).tobytes() == expected.tobytes(), call
+        assert graph(*given).tobytes() == expected.tobytes(), call
         assert np.isfinite(expected).all()
 
 

@@ -75,25 +75,25 @@ def update(
     pieces = parts(p.size, share)
 
     def task(i: int) -> None:
-        own_p, own_g, own_m, own_v, own_average = (buffer[pieces[i]] for buffer in (p, g, m, v, average))
-        a, b = scratch("u", own_p.size), scratch("t", own_p.size)
-        np.multiply(own_g, add1, out=a)
-        own_m *= keep1
-        own_m += a
-        np.multiply(own_g, own_g, out=a)
+        p_part, g_part, m_part, v_part, average_part = (buffer[pieces[i]] for buffer in (p, g, m, v, average))
+        a, b = scratch("u", p_part.size), scratch("t", p_part.size)
+        np.multiply(g_part, add1, out=a)
+        m_part *= keep1
+        m_part += a
+        np.multiply(g_part, g_part, out=a)
         a *= add2
-        own_v *= keep2
-        own_v += a
-        np.sqrt(own_v, out=b)
+        v_part *= keep2
+        v_part += a
+        np.sqrt(v_part, out=b)
         b += small
-        np.divide(own_m, b, out=a)
+        np.divide(m_part, b, out=a)
         a *= size
         if weight_decay:
-            own_p *= shrink
-        own_p -= a
-        np.subtract(own_average, own_p, out=a)
+            p_part *= shrink
+        p_part -= a
+        np.subtract(average_part, p_part, out=a)
         a *= d
-        np.add(own_p, a, out=own_average)
+        np.add(p_part, a, out=average_part)
 
     parallel_for(len(pieces), task)
     forget_weights()

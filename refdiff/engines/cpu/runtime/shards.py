@@ -43,7 +43,7 @@ def split(n: int, count: int) -> tuple[slice, ...]:
 def shard_rows(shape: tuple[int, ...]) -> list[slice]:
     """Of the rows of an array (N, ..., C), those of each shard; an array (C,) is one row."""
     rows = prod(shape[1:-1])
-    return [slice(own.start * rows, own.stop * rows) for own in shards(shape[0] if len(shape) > 1 else 1)]
+    return [slice(shard.start * rows, shard.stop * rows) for shard in shards(shape[0] if len(shape) > 1 else 1)]
 
 
 def tree_sum(values: Iterable[Any]) -> Any:

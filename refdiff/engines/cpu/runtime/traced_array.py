@@ -76,8 +76,8 @@ class TracedArray(np.ndarray):
             return None
         if f is np.where and len(args) == 3 and not kwargs:
             condition, a, b = args
-            if not isinstance(condition, bool):
-                condition = np.not_equal(condition, False)
+            if np.result_type(_plain(condition)) != np.dtype(bool):
+                condition = np.not_equal(condition, 0)
             result = _moved(np.where(_plain(condition), _plain(a), _plain(b)))
             _capture().add(_where, condition, a, b, result)
             return result

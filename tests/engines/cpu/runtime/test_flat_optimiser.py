@@ -37,7 +37,9 @@ def test_one_step_is_that_of_the_functions(size, step, weight_decay, seed):
     p0, g0, m0, v0 = trees
     p1, m1, v1 = wanted.adamw(p0, wanted.clip(g0, norm, 1.0), m0, v0, step, 1e-2, weight_decay)
     average1 = wanted.moving_average({"a": average}, p1, step, 0.9)
-    optimiser.update(p, g, m, v, average, step, 1e-2, weight_decay, scale=min(1, 1 / norm), decay=0.9)
+    optimiser.update(
+        p, g, m, v, average, step, 1e-2, weight_decay, scale=min(1, 1 / norm), decay=min(0.9, (1 + step) / (10 + step))
+    )
     for came, right in ((p, p1), (m, m1), (v, v1), (average, average1)):
         np.testing.assert_allclose(came, right["a"], rtol=2e-6, atol=1e-6)
     assert g.tobytes() == g0["a"].tobytes()

@@ -4,6 +4,7 @@ import threading
 from contextlib import nullcontext
 from math import prod
 
+import networks
 import numpy as np
 import pytest
 
@@ -146,9 +147,9 @@ NETWORKS = {
 def used_twice(engine, config, p, x, t, dy):
     """The gradients of two uses, each on its own half of x, t and dy; and their sum."""
     gradients = []
-    saved = [models.forward(engine, config, p, *half)[1] for half in zip(x, t, strict=True)]
+    saved = [networks.forward(engine, config, p, *half)[1] for half in zip(x, t, strict=True)]
     for each_dy, each_saved in zip(dy, saved, strict=True):
-        gradients.append(models.backward(engine, config, each_dy, each_saved)[1])
+        gradients.append(networks.backward(engine, config, each_dy, each_saved)[1])
     return *gradients, tree_map(lambda a, b: engine.add(a, b)[0], *gradients)
 
 

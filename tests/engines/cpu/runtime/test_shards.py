@@ -79,8 +79,8 @@ def assert_groups_of_the_loss(loss, dx, inputs, count, processes):
 @pytest.mark.parametrize(("block", "together"), [(8 << 20, 4 << 20), (1 << 14, 0)], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_of_any_size_is_its_two_halves_to_the_bit(name, block, together, monkeypatch):
-    monkeypatch.setattr(winograd, "BLOCK", block)
-    monkeypatch.setattr(winograd, "TOGETHER", together)
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", block)
+    monkeypatch.setattr(winograd, "LARGE_U_BYTES", together)
     assert_groups(name, None, 2, 2)
 
 
@@ -93,7 +93,7 @@ def test_four_shards_have_the_bits_of_two_groups_and_of_four(name, processes):
 @pytest.mark.parametrize(
     "name", ["winograd 4x4", "winograd or taps", "taps", "few channels in", "linear", "group norm"]
 )
-def test_shards_of_two_sizes_may_take_two_forms(name):
+def test_shards_of_two_sizes_may_take_two_algorithms(name):
     """6 samples in 4 shards: 2, 1, 2 and 1."""
     assert_groups(name, 6, 4, 2)
     assert_groups(name, 6, 4, 4)
@@ -122,9 +122,9 @@ def test_rows_of_a_table_are_added_up_neighbours_first():
 @pytest.mark.parametrize("block", [8 << 20, 1 << 14], ids=["as it is", "in many blocks"])
 @pytest.mark.parametrize("name", CASES)
 def test_shards_that_are_done_at_once_have_the_same_bits(use_threads, name, block, count, monkeypatch):
-    monkeypatch.setattr(winograd, "BLOCK", block)
-    monkeypatch.setattr(winograd, "LARGE", 0)
-    monkeypatch.setattr(linear_ops, "WORK", 0)
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", block)
+    monkeypatch.setattr(winograd, "PARALLEL_WORK", 0)
+    monkeypatch.setattr(linear_ops, "PARALLEL_WORK", 0)
     inputs, parameters = drawn(name)
     results = []
     for threads in (1, 2, 3, 8):
