@@ -102,7 +102,7 @@ def test_a_kernels_parameter_is_as_large_as_what_it_is_given(source, compiler):
     checked = 0
     for name, parameters in SIGNATURE.findall((KERNELS / source).read_text()):
         for i, parameter in enumerate(parameters.split(",")):
-            if found := re.match(r"PARAM (\w+)", parameter.strip()):
+            if found := re.match(r"(?:PARAM )?(?!const\b)([A-Z]\w+)(?!\*)\b(?:<[^>]*>)? \w+$", parameter.strip()):
                 size = re.search(rf"\.b8 {name}_param_{i}\[(\d+)\]", text)[1]
                 assert int(size) == ctypes.sizeof(structs.struct(source, found[1])), (name, parameter)
                 checked += 1
