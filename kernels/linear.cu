@@ -12,12 +12,13 @@
 // A block takes one tile. Operations 2 rows in out each; bytes as in product.cuh, and for a split 8 in out a part.
 #include <product.cuh>
 
+// Given without PARAM, over which NVRTC 12.2 crashes here.
 struct Linear {
     int rows, C_in, C_out;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear(PARAM Pitched<const Real> x, const Real* weight, const float* bias, Real* y, PARAM Linear sizes) {
+    linear(PARAM Pitched<const Real> x, const Real* weight, const float* bias, Real* y, Linear sizes) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(out).m, n = corner(out).n;
     Matrix<true> a{x.data, rows, in, x.pitch};
@@ -32,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    linear_dx(PARAM Pitched<const Real> dy, const Real* weight, Real* dx, PARAM Linear sizes) {
+    linear_dx(PARAM Pitched<const Real> dy, const Real* weight, Real* dx, Linear sizes) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;
     int m = corner(in).m, n = corner(in).n;
     Matrix<true> a{dy.data, rows, out, dy.pitch};
@@ -45,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
 // Part blockIdx.y of the rows, into a dW and db of its own.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) linear_dweight(
-    PARAM Pitched<const Real> x, PARAM Pitched<const Real> dy, float* dweight, float* dbias, PARAM Linear sizes,
+    PARAM Pitched<const Real> x, PARAM Pitched<const Real> dy, float* dweight, float* dbias, Linear sizes,
     PARAM Split split
 ) {
     int rows = sizes.rows, in = sizes.C_in, out = sizes.C_out;

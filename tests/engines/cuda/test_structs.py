@@ -29,10 +29,17 @@ SOURCES = sorted(path.name for path in KERNELS.glob("*.cu") if "PARAM " in path.
 emulated = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 
 
+OFFSET = """#ifdef __CUDACC_RTC__  // whose 12.2 has no __builtin_offsetof
+#define OFFSET(type, member) (unsigned long long)__INTADDR__(&((type*)0)->member)
+#else
+#define OFFSET(type, member) __builtin_offsetof(type, member)
+#endif"""
+
+
 def layout():
     """The definitions of all structs as they stand in kernels/, and what ctypes says of each, for a compiler to refuse: the
     size, every offset, and how many fields."""
-    lines = ["#include <device.cuh>"]
+    lines = ["#include <device.cuh>", OFFSET]
     for file, name in sorted(USED, key=lambda use: use[0] != "philox.cuh"):  # Sequence first, which others hold
         made, spelt = structs.struct(file, name), f"{name}<const Real>" if name == "Pitched" else name
         space = f"of_{file.split('.')[0]}"
@@ -43,7 +50,7 @@ def layout():
             lines.append(f"namespace {space} {{\n{text}\n}}\nusing namespace {space};")
         lines.append(f"static_assert(sizeof({spelt}) == {ctypes.sizeof(made)});")
         for field, _ in made._fields_:
-            lines.append(f"static_assert(__builtin_offsetof({spelt}, {field}) == {getattr(made, field).offset});")
+            lines.append(f"static_assert(OFFSET({spelt}, {field}) == {getattr(made, field).offset});")
         fields = ", ".join(f"f{i}" for i in range(len(made._fields_)))
         lines.append(f"__device__ inline void fields_of({spelt}& x) {{ auto& [{fields}] = x; }}")
     return "\n".join(lines) + "\n"
@@ -102,7 +109,7 @@ def test_a_kernels_parameter_is_as_large_as_what_it_is_given(source, compiler):
     checked = 0
     for name, parameters in SIGNATURE.findall((KERNELS / source).read_text()):
         for i, parameter in enumerate(parameters.split(",")):
-            if found := re.match(r"PARAM (\w+)", parameter.strip()):
+            if found := re.match(r"(?:PARAM )?(?!const\b)([A-Z]\w+)(?!\*)\b(?:<[^>]*>)? \w+$", parameter.strip()):
                 size = re.search(rf"\.b8 {name}_param_{i}\[(\d+)\]", text)[1]
                 assert int(size) == ctypes.sizeof(structs.struct(source, found[1])), (name, parameter)
                 checked += 1
