@@ -48,10 +48,10 @@ def test_a_part_of_a_batch_has_the_numbers_of_its_place(sequence, first, n):
 
 @given(sequences, st.floats(0, 1), st.integers(0, 40))
 def test_bernoulli_is_decided_exactly(sequence, rate, n):
-    """Also where the rate is a number that the generator gives, which does not exceed itself."""
+    """Also where the rate is a number that the generator gives, which does not exceed itself, or the one just below."""
     words = random.bits(sequence, np.arange(n), 1)[:, 0].tolist()
-    rates = [rate, *((word + 0.5) * 2.0**-32 for word in words[:3])]
-    for p in rates:
+    given = [(word + 0.5) * 2.0**-32 for word in words[:3]]
+    for p in [rate, *given, *np.nextafter(given, 0).tolist()]:
         expected = [int(Fraction(2 * word + 1, 1 << 33) <= Fraction(p)) for word in words]
         assert engine.bernoulli(sequence, n, p).tolist() == expected
     assert not engine.bernoulli(sequence, n, 0.0).any()

@@ -35,10 +35,10 @@ def test_integers(context, low, high, first):
 
 @pytest.mark.parametrize("first", [0, 5])
 def test_bernoulli(context, first):
-    """Also of rates that the generator gives, which do not exceed themselves."""
+    """Also of rates that the generator gives, which do not exceed themselves, and of those just below."""
     key = Sequence(SEED, stream("null"), 4, first)
-    rates = [0.0, 1.0, 0.1, 0.5, *((int(word) + 0.5) * 2.0**-32 for word in bits(key, np.arange(3), 1)[:, 0])]
-    for rate in rates:
+    given = [(int(word) + 0.5) * 2.0**-32 for word in bits(key, np.arange(3), 1)[:, 0]]
+    for rate in [0.0, 1.0, 0.1, 0.5, *given, *np.nextafter(given, 0).tolist()]:
         came = cuda.bernoulli(key, 300, rate)
         assert came.dtype == "int32"
         assert np.array_equal(cuda.host(came), reference.bernoulli(key, 300, rate))
