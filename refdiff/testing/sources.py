@@ -102,8 +102,8 @@ def _module(parts: list[str], files: dict[str, str]) -> str:
 
 
 def _imports(nodes: Nodes, package: list[str]) -> Iterator[tuple[int, str, str, bool]]:
-    """(line, absolute name of what is imported, the name it gets here, whether only types need it); an import whose module is
-    named while it runs has no name, and its source in the place of the second."""
+    """(line, absolute name of what is imported, the name it gets here, whether only types need it); an import whose module
+    is named while it runs has no name, and its source in the place of the second."""
     for node, types_only in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
