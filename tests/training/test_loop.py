@@ -50,7 +50,9 @@ def test_twenty_steps_repeat_bit_for_bit(small, change):
 
 def test_another_seed_gives_another_run(small):
     a, b = train(small, progress=False), train(small.changed(["seed=1"]), progress=False)
-    assert not np.array_equal(a.trees["p"]["denoiser"]["conv_in"]["weight"], b.trees["p"]["denoiser"]["conv_in"]["weight"])
+    assert not np.array_equal(
+        a.trees["p"]["denoiser"]["conv_in"]["weight"], b.trees["p"]["denoiser"]["conv_in"]["weight"]
+    )
 
 
 @pytest.mark.parametrize("stop", [10, 13])  # at the checkpoint of step 10, and after it

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from states import batches, bits, difference
 
 from refdiff import TrainingError
@@ -18,8 +17,8 @@ def small(small):
 
 @pytest.mark.parametrize(
     "changes",
-    [["train.max_grad_norm=0.01"], ["train.max_grad_norm=0", "train.weight_decay=0.1"], ["model.dropout=0.3", "train.decay=constant"],
-     ["objective.prediction=v", "train.ema_decay=0"]],
+    [["train.max_grad_norm=0.01"], ["train.max_grad_norm=0", "train.weight_decay=0.1"],
+     ["model.dropout=0.3", "train.decay=constant"], ["objective.prediction=v", "train.ema_decay=0"]],
 )  # fmt: skip
 def test_five_steps_are_those_of_the_pure_step(small, changes):
     config = small.changed(changes)
