@@ -6,8 +6,6 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from ...config import Config
 from ...models import Batch, Input, Network, Tree, flatten, inputs
 from ...objectives import Denoising, Objective, objective_name
@@ -126,4 +124,4 @@ def _fits(actual: Input, expected: Input) -> bool:
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(np.shape(leaf)) for path, leaf in flatten(tree).items()}
+    return {path: tuple(leaf.shape) for path, leaf in flatten(tree).items()}
