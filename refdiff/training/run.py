@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import NotFiniteError, TrainingError, argument, option
+from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
@@ -80,8 +81,8 @@ class Run:
         save_state(self.checkpoint, self.config, state)
 
     def grid(self, state: State, n: int = 64) -> None:
-        """A picture of samples, if the data are images."""
-        if len(self.config.model.shape) == 3:
+        """A picture of samples, if the run learns to make images."""
+        if isinstance(self.config.objective, Denoising) and len(self.config.model.shape) == 3:
             try:
                 model = trained(self.config, state)
                 images = sample(model, n, conditions=every_class(model, n), progress=False)
