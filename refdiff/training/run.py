@@ -36,9 +36,9 @@ def resumable(folder: str | Path) -> Path:
 class Run:
     """A run's folder, opened to begin (`state` is None) or to go on from its checkpoint (`state` is where it was).
 
-    config: of the run, its train.shards resolved, so that another engine goes on with the same; where it is 0, a run that
-    goes on has those that it began with. ValueError if it holds a run and neither resume nor force is given, if there is nothing to resume, or if the
-    checkpoint belongs to another configuration.
+    config: of the run, train.shards resolved, so that another engine goes on with as many; where it is 0, a run that goes on
+    has those that it began with. ValueError if the folder holds a run and neither resume nor force is given, if there is
+    nothing to resume, or if the checkpoint belongs to another configuration.
     """
 
     def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:

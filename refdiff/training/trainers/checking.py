@@ -62,7 +62,9 @@ def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tre
     if isinstance(after, dict):
         after = tree_map(np.asarray, after)  # arithmetic with arrays () gives numbers
     expected, actual = (
-        {path: (leaf.shape, str(leaf.dtype)) for path, leaf in flatten(tree).items()} if isinstance(tree, dict) else tree
+        {path: (leaf.shape, str(leaf.dtype)) for path, leaf in flatten(tree).items()}
+        if isinstance(tree, dict)
+        else tree
         for tree in (memory, after)
     )
     if actual != expected:
