@@ -81,13 +81,13 @@ def test_in_place_and_captured_it_is_the_same(use_threads):
 
 
 def test_a_u_net_twice(small, some_processes):
-    config = small.changed(["engine=cpu", "objective.kind=test_mirrored", "train.shards=2", "model.dropout=0.2"])
+    config = small.changed(["engine=cpu", "objective.kind=test_mirrored", "train.shards=2", "model.multipliers=[1]"])
     reference = config.changed(["engine=reference"])
     results = []
     for count in (1, 2):
         some_processes(count)
         worker, state = CPUTrainer(config, State.first(config)), State.first(reference)
-        for batch in batches([4] * 2):
+        for batch in batches([2] * 2):
             actual = worker.step(batch)
             state, expected = train_step(reference, state, batch)
             assert actual.terms == pytest.approx(expected.terms, rel=1e-5)
