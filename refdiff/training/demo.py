@@ -18,7 +18,7 @@ from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train
 from .plots import plot_loss
-from .trained import every_class, trained
+from .trained_model import every_class, trained
 
 __all__ = ["demo", "save_trajectory"]
 

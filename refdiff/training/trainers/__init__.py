@@ -2,4 +2,4 @@
 
 from .choose import *
 from .reference import *
-from .trainer import *
+from .interface import *

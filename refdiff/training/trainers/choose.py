@@ -6,7 +6,7 @@ from ... import engines
 from ...config import Config
 from ..state import State
 from .reference import ReferenceTrainer
-from .trainer import Trainer
+from .interface import Trainer
 
 __all__ = ["check_machine", "trainer"]
 

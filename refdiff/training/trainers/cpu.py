@@ -25,7 +25,7 @@ from ..optimiser import learning_rate
 from ..state import TREES, State
 from .checking import check_gradients, check_terms
 from .reference import joined, shards_of
-from .trainer import Step, check_finite
+from .interface import Step, check_finite
 
 __all__ = ["CPUTrainer", "DataParallelWorker"]
 
