@@ -77,7 +77,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("model.kind=vit", r"networks.denoiser.kind: expected one of unet, mlp, got 'vit'"),
         (
             "model.size=9",
-            r"denoiser.size: expected a multiple of 2, .* got 9; pad the images to 10x10, or .*: networks.denoiser.multipliers=\[1\]$",
+            r"denoiser.size: expected a multiple of 2, .* got 9; pad .* to 10x10, or .*: networks.*multipliers=\[1\]$",
         ),
         (
             "model.attention=[3]",

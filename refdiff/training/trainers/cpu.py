@@ -24,8 +24,8 @@ from ..frozen import frozen_trees
 from ..optimiser import learning_rate
 from ..state import TREES, State
 from .checking import check_gradients, check_terms
-from .reference import joined, shards_of
 from .interface import Step, check_finite
+from .reference import joined, shards_of
 
 __all__ = ["CPUTrainer", "DataParallelWorker"]
 
