@@ -37,6 +37,7 @@ class Move:
         self, network: NetworkConfig, train: TrainConfig, number: int, count: int, norm: float, last: bool
     ) -> None:
         rule = self.rule = network.rule
+        self.update = RULES[rule.rule]  # pickled by its name: a worker process imports the module of a user's
         self.number, self.count = number, count
         peak = train.learning_rate if rule.learning_rate is None else rule.learning_rate
         self.rate = learning_rate(number, train.steps, peak, train.warmup, train.decay)
@@ -102,7 +103,7 @@ class DataParallelWorker(ShardWorker):
     def move(self, i: int, processes: int, region: slice, move: Move) -> None:
         """A network's part i of the weights, with moments and average, by its rule and the gradient in g0."""
         p, g, m, v, ema = (self.buffers[name][region] for name in ("p", "g0", "m", "v", "ema"))
-        rule, update = move.rule, RULES[move.rule.rule]
+        rule, update = move.rule, move.update
         if rule.rule == "average":
             for part in flat_optimiser.parts(p.size, (i, processes)):
                 p[part] = np.float32(rule.decay) * p[part] + np.float32(1 - rule.decay) * g[part]
