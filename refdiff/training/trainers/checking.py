@@ -106,10 +106,11 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
 
     entries: those that the data have, of one sample; source: where they are from.
     """
-    if not isinstance(config.objective, Denoising):
-        return
-    drawn = {"t"} | {condition for condition, _ in config.objective.encoders}
-    for name in config.objective.trains:
+    objective = config.objective
+    if not isinstance(objective, Denoising) or type(objective).draw is not Denoising.draw:
+        return  # it draws what the networks read
+    drawn = {"t"} | {condition for condition, _ in objective.encoders}
+    for name in objective.trains:
         for entry, expected in inputs(config.networks[name].model).items():
             if entry in drawn:
                 continue

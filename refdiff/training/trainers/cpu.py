@@ -19,7 +19,7 @@ from ..state import TREES, State
 from .checking import check_data, remembered
 from .cpu_worker import DataParallelWorker, Move, packing_of
 from .reference import joined
-from .trainer import Step, check_finite
+from .interface import Step, check_finite
 
 __all__ = ["CPUTrainer"]
 
