@@ -98,9 +98,9 @@ def nll(
     bins = levels(x) if bins == "data" else bins
     found, *others = _estimate_bounds(schedule, reverse, x, seed, per_step, bins, batch, progress)
     beside = {
-        f"{key}_{name}": other[key]
+        f"bits_per_dim_{name}{error}": other[f"bits_per_dim{error}"]
         for name, other in zip(names[1:], others, strict=True)
-        for key in ("bits_per_dim", "bits_per_dim_error")
+        for error in ("", "_error")
     }
     head = {key: found[key] for key in ("bits_per_dim", "bits_per_dim_error")}
     return {"variance": variance, "first_variance": first_variance, **head, **beside, **found}
@@ -146,9 +146,9 @@ def _estimate_bounds(
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
     found: list[list[np.ndarray]] = []
     key = Key(seed).under("likelihood")
-    with Progress("likelihood", len(found), "image", progress) as bar:
-        for first in range(0, len(found), batch):
-            pair = np.arange(first, min(first + batch, len(found)))
+    with Progress("likelihood", len(step), "image", progress) as bar:
+        for first in range(0, len(step), batch):
+            pair = np.arange(first, min(first + batch, len(step)))
             t, x0 = step[pair], x[integers(key("choice"), pair, 0, len(x) - 1)]
             eps = normal(key("eps"), pair, x.shape[1:], np.float64)
             x_t = q_sample(schedule, x0, t, eps)

@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import one_of
 from .arrays import Array, Time, floating, like, namespace, narrow, same_shape, single, steps, two, wide
 from .learned_variance import learned_log_variance
 from .posterior import posterior_mean, posterior_variance
@@ -181,7 +180,8 @@ def _moments(
     if not isinstance(variance, str):
         sigma2 = variance(schedule, t, t_prev)
         return like(sigma2, x), like(np.sqrt(sigma2), x)
-    one_of("variance", variance, ("learned",))
+    if variance != "learned":
+        raise ValueError(f'variance: expected a function, such as posterior_variance, or "learned", got {variance!r}')
     if v is None:
         raise ValueError(
             'v: expected what the model says of the variance, because variance is "learned", got None; give a model that '
