@@ -16,15 +16,15 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import MODELS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, objective_name
+from ..models import KINDS, MODELS
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective, objective_name
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .fitting import attention_fits, follow_data
 from .networks import NetworkConfig
 from .renamed import modern
 from .rules import RULES
-from .toml import build, is_text, keys, lines, merge, table_of, toml_value
+from .toml import build, is_text, keys, merge, table_of, toml_text, toml_value
 from .train import TrainConfig
 
 __all__ = ["PRESETS", "Config"]
@@ -85,10 +85,11 @@ class Config:
         changes: dict[str, Any] = {}
         if "schedule" in names:
             changes["schedule"] = self.schedule
-        if isinstance(self.objective, Denoising) and "denoiser" in self.networks:
-            classes = getattr(self.model, "classes", 0)
-            if classes and "label" not in {entry for entry, *_ in self.objective.null}:
-                changes["null"] = (*self.objective.null, ("label", classes, LABEL_DROPOUT))
+        classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
+        if isinstance(self.objective, Denoising) and classes is not None:
+            rates = {entry: rate for entry, _, rate in self.objective.null}
+            others = tuple(one for one in self.objective.null if one[0] != "label")
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_networks(self) -> None:
@@ -123,6 +124,11 @@ class Config:
                 "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
                 f"with {setting('objective.variance', 'learned')}"
             )
+        if self.sample.guidance != 1 and not objective.null:
+            raise ValueError(
+                "sample.guidance: expected 1, since no condition is left out in this training, got "
+                f"{self.sample.guidance:g}; train a network with classes"
+            )
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 
@@ -155,7 +161,7 @@ class Config:
                 table[f.name] = {name: network.to_dict() for name, network in value.items()}
             elif f.name == "objective":
                 names = [g.name for g in dataclasses.fields(value) if g.name != "schedule"]
-                kind = next(kind for kind, cls in OBJECTIVES.items() if type(value) is cls)
+                kind = kind_of_objective(value)
                 table[f.name] = {"kind": kind, **{name: _plain(getattr(value, name)) for name in names}}
             else:
                 table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
@@ -168,6 +174,8 @@ class Config:
         Keys of earlier versions are read as what they are called now.
         """
         table = modern(table)
+        for key in table:
+            one_of("key", key, [f.name for f in dataclasses.fields(cls)])
         parts: dict[str, Any] = {}
         networks = table_of("networks", table.pop("networks", {"denoiser": {}}))
         parts["networks"] = {
@@ -199,15 +207,15 @@ class Config:
                 written = tomllib.loads(Path(file).read_text())
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ValueError(f"configuration {file}: expected a readable TOML file: {error}") from None
-        return PRESETS[preset]._with([modern(written), *map(_change, changes)], follow=True)
+        return PRESETS[preset]._with([modern(written), _together(changes)], follow=True)
 
     def changed(self, changes: Iterable[str]) -> Config:
         """This configuration with `key=value` lines applied, such as train.steps=500. ValueError as for `resolve`.
 
         A line for data.source brings the size and the channels of its images along, as in `resolve`.
         """
-        tables = [_change(change) for change in changes]
-        return self._with(tables, follow=any("data.source" in keys(table) for table in tables))
+        table = _together(changes)
+        return self._with([table], follow="data.source" in keys(table))
 
     def _with(self, tables: Iterable[dict[str, Any]], follow: bool) -> Config:
         """With these tables merged in; follow: what they do not say of the denoiser's shape is that of the data."""
@@ -231,27 +239,27 @@ class Config:
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
         """A network whose variance is learned says twice as much, and is sampled with it, unless told otherwise."""
         learned = table["objective"]["variance"] == "learned"
-        if "networks.denoiser.outputs" not in given:
+        has = {f.name for f in dataclasses.fields(KINDS.get(model.get("kind", "unet"), NetworkConfig))}
+        if "networks.denoiser.outputs" not in given and "outputs" in has:
             model["outputs"] = 2 if learned else 1
         if "sample.variance" not in given and isinstance(table.get("sample"), dict):
             table["sample"]["variance"] = "learned" if learned else "posterior"
 
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""
-        return _toml(self.to_dict())
-
-
-def _toml(table: dict[str, Any], prefix: str = "") -> str:
-    """Plain values first, then each table under its whole name."""
-    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
-    text = lines({key: value for key, value in table.items() if key not in nested})
-    if prefix and text:
-        text = f"\n[{prefix[:-1]}]\n" + text
-    return text + "".join(_toml(value, f"{prefix}{key}.") for key, value in nested.items())
+        return toml_text(self.to_dict())
 
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _together(changes: Iterable[str]) -> dict[str, Any]:
+    """The table that all lines stand for, in whatever order a kind and what belongs to it are."""
+    table: dict[str, Any] = {}
+    for change in changes:
+        merge(table, _change(change))
+    return table
 
 
 def _change(line: str) -> dict[str, Any]:
@@ -273,6 +281,7 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
+    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
     "mnist": Config(
         DataConfig("mnist"),
         _denoiser("mnist"),

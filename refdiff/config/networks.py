@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..errors import one_of
+from ..errors import one_of, setting
 from ..models import KINDS, MODELS, kind_of
 from .toml import build
+from .train import TrainConfig
 
-__all__ = ["NetworkConfig", "RuleConfig"]
+__all__ = ["NetworkConfig", "ResolvedRule", "RuleConfig"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class RuleConfig:
         if self.rule == "frozen" and not self.run:
             raise ValueError("run: expected the run that the frozen network is of, got none; give run=FOLDER")
 
+    def resolved(self, train: TrainConfig) -> ResolvedRule:
+        """With what is None as `train` says."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ResolvedRule(**{k: getattr(train, k) if value is None else value for k, value in values.items()})
+
+
+@dataclass(frozen=True)
+class ResolvedRule(RuleConfig):
+    """A rule each of whose numbers is given."""
+
+    learning_rate: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
+    ema_decay: float = 0.0
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -65,9 +81,16 @@ class NetworkConfig:
     def from_dict(cls, table: dict[str, Any], prefix: str) -> NetworkConfig:
         """The inverse. prefix: what stands before a key in a message, "networks.denoiser."."""
         table = dict(table)
+        name = prefix.split(".")[1]
+        if "kind" not in table and name != "denoiser":
+            raise ValueError(
+                f"{prefix}kind: expected what the network {name} is ({', '.join(KINDS)}), got none; give "
+                f"{setting(prefix + 'kind', 'unet')}, or take networks.denoiser if that is meant"
+            )
         kind = table.pop("kind", "unet")
         one_of(prefix + "kind", kind, KINDS)
-        names = {f.name for f in fields(RuleConfig)} - {f.name for f in fields(KINDS[kind])}
+        own = {f.name for f in fields(KINDS[kind])}
+        names = [f.name for f in fields(RuleConfig) if f.name not in own]
         rule = {key: table.pop(key) for key in list(table) if key in names}
         return cls(build(KINDS[kind], table, prefix, also=names), build(RuleConfig, rule, prefix))
 

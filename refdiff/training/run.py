@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..errors import NotFiniteError, TrainingError, argument, option
+from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .state import CHECKPOINT, State, load_state, save_state
-from .trained import every_class, trained
+from .trained_model import every_class, trained
 
 __all__ = ["Run", "resumable"]
 
@@ -34,12 +36,13 @@ def resumable(folder: str | Path) -> Path:
 class Run:
     """A run's folder, opened to begin (`state` is None) or to go on from its checkpoint (`state` is where it was).
 
-    ValueError if it holds a run and neither resume nor force is given, if there is nothing to resume, or if the
-    checkpoint belongs to another configuration.
+    config: of the run, train.shards resolved, so that another engine goes on with as many; where it is 0, a run that goes on
+    has those that it began with. ValueError if the folder holds a run and neither resume nor force is given, if there is
+    nothing to resume, or if the checkpoint belongs to another configuration.
     """
 
     def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:
-        self.folder, self.config = Path(folder), config
+        self.folder = Path(folder)
         self.checkpoint = self.folder / CHECKPOINT
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
@@ -47,18 +50,21 @@ class Run:
         holds = [name for name in ("config.toml", "log.jsonl", CHECKPOINT) if (self.folder / name).exists()]
         if resume:
             saved, self.state = load_state(resumable(self.folder))
-            _check_same(saved, config, self.checkpoint)
+            config = _with_shards(config, config.train.shards or saved.train.shards)
+            _check_same(_with_shards(saved, saved.train.shards or config.train.shards), config, self.checkpoint)
         elif holds and not force:
             raise ValueError(
                 f"{argument('out')}: {self.folder} holds a run ({', '.join(holds)}); add {option('resume')}, "
                 f"{option('force')} or choose another"
             )
+        self.config = config = _with_shards(config, config.train.shards)
+        text = config.to_toml()  # ValueError for what was never registered, before a former run is replaced
         self.folder.mkdir(parents=True, exist_ok=True)
         if holds and not resume:
             for name in holds:
                 (self.folder / name).unlink()
             shutil.rmtree(self.folder / "samples", ignore_errors=True)
-        _write_text(self.folder / "config.toml", config.to_toml())
+        _write_text(self.folder / "config.toml", text)
         self._cut_log(self.state.step if self.state else 0)
 
     def take_state(self) -> State | None:
@@ -76,10 +82,12 @@ class Run:
         save_state(self.checkpoint, self.config, state)
 
     def grid(self, state: State, n: int = 64) -> None:
-        """A picture of samples, if the data are images."""
-        if len(self.config.model.shape) == 3:
+        """A picture of samples, if images are what is learned."""
+        if not isinstance(self.config.objective, Denoising):
+            return
+        model = trained(self.config, state)
+        if len(model.shape) == 3:
             try:
-                model = trained(self.config, state)
                 images = sample(model, n, conditions=every_class(model, n), progress=False)
             except NotFiniteError as error:
                 raise TrainingError(f"step {state.step}: {error}") from None
@@ -98,8 +106,15 @@ def _write_text(path: Path, text: str) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
+def _with_shards(config: Config, shards: int) -> Config:
+    """With so many shards of a batch, for 0 as many as there are on its engine."""
+    return replace(config, train=replace(config.train, shards=shards or config.shards))
+
+
 def _check_same(saved: Config, config: Config, path: Path) -> None:
     free = _FREE | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
+    if isinstance(config.objective, Denoising) and not config.objective.learned:
+        free = free | {"objective.bins"}
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())
     different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     different = [k for k in different if k not in free and not k.startswith("sample.")]

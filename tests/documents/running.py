@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,11 @@ from documents.reading import Block, Command
 from helpers import ROOT
 
 from refdiff.cli import main, make_parser
+from refdiff.config import RULES
 from refdiff.data import load
+from refdiff.data.loading import NAMED
+from refdiff.models import KINDS
+from refdiff.objectives import OBJECTIVES
 from refdiff.storage import save_folder
 
 # What would take minutes takes a second: options added to the end of a command.
@@ -52,12 +56,12 @@ def pictures(folder: Path) -> None:
     save_folder(folder, np.random.default_rng(0).uniform(-1, 1, (16, 32, 32, 3)).astype(np.float32))
 
 
-def short_run(folder: Path) -> Path:
+def short_run(folder: Path, options: str = "") -> Path:
     """`runs/...` of a command that reads it: four steps on a hundred of the digits."""
     digits = load("digits")
     few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
     np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
-    status, _, err = refdiff(f"{SHORT_RUN} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
+    status, _, err = refdiff(f"{SHORT_RUN} {options} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
 
@@ -90,8 +94,8 @@ def files(blocks: list[Block]) -> dict[str, str]:
     return found
 
 
-def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[], Path]) -> None:
-    """Put into the empty folder what the command reads; `run` gives a run of a few steps."""
+def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[str], Path]) -> None:
+    """Put into the empty folder what the command reads; `run` gives a run of a few steps, with these options more."""
     words = shlex.split(command.text)
     for name, text in files(blocks).items():
         (folder / name).write_text(text)
@@ -105,8 +109,9 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
             kernel(folder / source, name)
     read = [w for w in words if w.startswith("runs/")]
     if words[1] in ("sample", "eval", "info") or "--resume" in words:
+        options = "--set networks.denoiser.classes=10" if {"--label", "--guidance"} & set(words) else ""
         for name in read:
-            shutil.copytree(run(), folder / name)
+            shutil.copytree(run(options), folder / name)
 
 
 def smaller(text: str) -> str:
@@ -137,19 +142,38 @@ def mentioned(command: Command) -> bool:
 def refdiff(text: str) -> tuple[int, str, str]:
     """Exit status, output and errors of a command line that begins with `refdiff`."""
     out, err = io.StringIO(), io.StringIO()
+    with importing_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(shlex.split(text)[1:])
+        except SystemExit as end:  # --help
+            status = int(end.code or 0)
+    return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def importing_here() -> Iterator[None]:
+    """Inside, sys.path may change, and what is imported of this folder is forgotten: mine.py of one test is not that of the
+    next."""
     modules, path = set(sys.modules), list(sys.path)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = main(shlex.split(text)[1:])
-            except SystemExit as end:  # --help
-                status = int(end.code or 0)
+        yield
     finally:
         sys.path[:] = path
         for name in set(sys.modules) - modules:
             if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path.cwd():
-                del sys.modules[name]  # mine.py of one test is not that of the next
-    return status, out.getvalue(), err.getvalue()
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def registering() -> Iterator[None]:
+    """Inside, networks, objectives, rules and data sets may be made known; afterwards they are not."""
+    known = [(names, dict(names)) for names in (KINDS, OBJECTIVES, RULES, NAMED)]
+    try:
+        yield
+    finally:
+        for names, before in known:
+            names.clear()
+            names.update(before)
 
 
 def wrong(text: str, status: int, err: str) -> str:

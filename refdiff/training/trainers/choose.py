@@ -5,8 +5,8 @@ from __future__ import annotations
 from ... import engines
 from ...config import Config
 from ..state import State
+from .interface import Trainer
 from .reference import ReferenceTrainer
-from .trainer import Trainer
 
 __all__ = ["check_machine", "trainer"]
 
