@@ -7,6 +7,7 @@ guidance; and a sampler of `process` makes of these its steps, `ancestral` with 
 """
 
 from .denoisers import *
+from .networks import *
 from .run import *
 from .settings import SampleConfig as SampleConfig
 from .trained import *
