@@ -52,7 +52,7 @@ def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
 
 
 def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> Trajectory:
-    objective, settings, key = trained.objective, trained.settings, Key(seed).under("sample")
+    objective, settings, key = trained.objective, trained.settings, Key(seed).under(trained.path)
     schedule = objective.schedule.build()
     x = normal(key("start"), ids, trained.shape)
     yield schedule.T, x

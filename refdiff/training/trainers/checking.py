@@ -44,25 +44,29 @@ def check_gradients(objective: Objective, g: Any, networks: dict[str, Network]) 
 
 
 def check_batch(config: Config, entries: dict[str, Input]) -> None:
-    """ValueError unless the data have what the networks of an objective with one denoiser ask of them.
+    """ValueError unless the data have what the objective reads of them, in each of its turns.
 
     entries: those that the data have, of one sample.
     """
-    drawn = {"t"} | {condition for condition, _ in getattr(config.objective, "encoders", ())}
-    for name, network in config.networks.items():
-        for entry, expected in inputs(network.model).items():
-            if entry in drawn or name not in config.objective.trains:
-                continue
+    networks = {name: network.model for name, network in config.networks.items()}
+    for objective in config.objective.turns(1 << 30):
+        for entry, expected in objective.reads(networks).items():
             if entry not in entries:
                 raise ValueError(
-                    f"networks.{name}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
-                    f"{config.data.source}; choose data that have it, or a network without it"
+                    f"{_reader(objective, networks, entry)}: expected data with {entry!r}, which it reads, got "
+                    f"{', '.join(entries)} from {config.data.source}; choose data that have it, or a network without it"
                 )
             if not _fits(entries[entry], expected):
                 raise ValueError(
-                    f"networks.{name}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
-                    f"{entries[entry].kind} of {entries[entry].shape} from {config.data.source}"
+                    f"{_reader(objective, networks, entry)}: expected {expected.kind} {entry!r} of shape {expected.shape}, "
+                    f"got {entries[entry].kind} of {entries[entry].shape} from {config.data.source}"
                 )
+
+
+def _reader(objective: Objective, networks: dict[str, Any], entry: str) -> str:
+    """Who reads this entry: a network that the objective trains, or the objective itself."""
+    names = [name for name in objective.trains if entry in inputs(networks[name])]
+    return f"networks.{names[0]}" if names else objective_name(objective)
 
 
 def _fits(actual: Input, expected: Input) -> bool:

@@ -65,15 +65,10 @@ def check_memory(config: Config, data: Data | None = None, device: Device | None
 
 
 def entries_of(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of each entry of a batch that the networks which are trained read, but for what is drawn."""
-    drawn = {"t"} | {condition for condition, _ in getattr(config.objective, "encoders", ())}
+    """Shape and dtype of each entry of a batch that the objective reads of the data."""
     kinds = {"float": np.float32, "int": np.int32}
-    return {
-        entry: ((config.train.batch, *given.shape), kinds[given.kind])
-        for name in config.objective.trains
-        for entry, given in models.inputs(config.networks[name].model).items()
-        if entry not in drawn
-    }
+    reads = config.objective.reads({name: network.model for name, network in config.networks.items()})
+    return {entry: ((config.train.batch, *given.shape), kinds[given.kind]) for entry, given in reads.items()}
 
 
 class CUDATrainer:
