@@ -47,7 +47,8 @@ class Objective:
 
         That is the mean over all key.total samples of terms[network], or of terms["loss"] where a network has no term of
         its own; of these samples g is their part, so the parts of a batch add up. A network used twice:
-        `models.trees.add(engine, g1, g2)`.
+        `models.trees.add(engine, g1, g2)`. A sum over samples that is no operation of the engine may follow the number of
+        processes in its last digits.
         """
         raise NotImplementedError
 

@@ -2,29 +2,11 @@
 
 import numpy as np
 import pytest
-from systems import (
-    cascade,
-    checks,
-    consistency,
-    contrastive,
-    hierarchical,
-    hybrid,
-    importance,
-    latent,
-    learned_beta,
-    tokens,
-    variational,
-    vector_quantised,
-)
+from systems import cascade, checks, consistency, latent
+from systems.catalogue import ALONE, NAMES
 
 from refdiff.models import tree_map
 from refdiff.training import State, load_state, train
-
-ALONE = {
-    "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
-    "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
-}  # fmt: skip
-NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")
 
 
 @pytest.fixture(scope="session")

@@ -36,11 +36,12 @@ class Importance(Denoising):
     def draw(self, engine, data, key, memory):
         batch = super().draw(engine, data, key, memory)
         ratio = 1 / (self.schedule.T * self.probability(memory)[batch["t"] - 1])
-        return batch | {"weight": batch["weight"] * ratio, "ratio": ratio}
+        weight = batch["weight"] * ratio
+        return batch | {"weight": weight.astype(np.float32), "ratio": ratio.astype(np.float32)}
 
     def loss_and_gradient(self, engine, networks, batch, key):
         terms, g = super().loss_and_gradient(engine, networks, batch, key)
-        return terms | {"t": batch["t"], "unweighted": terms["loss"] / batch["ratio"].astype(np.float32)}, g
+        return terms | {"t": batch["t"], "unweighted": terms["loss"] / batch["ratio"]}, g
 
     def update(self, memory, terms):
         loss, count = memory["loss"].copy(), memory["count"].copy()
