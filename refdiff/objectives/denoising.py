@@ -57,9 +57,10 @@ class Denoising(Objective):
         return self.variance == "learned"
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        """What its networks read, but for t and the conditions that the encoders make."""
+        """What the networks read that it trains, but for t and the conditions that the encoders make."""
         made = {"t"} | {condition for condition, _ in self.encoders}
-        return {entry: given for entry, given in super().reads(networks).items() if entry not in made}
+        read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
+        return {entry: given for entry, given in read.items() if entry not in made}
 
     def timesteps(self, engine: ModuleType, n: int, key: Key, memory: Tree) -> Any:
         """t of n samples, uniform on 1 .. T.   -> (n,) integers"""

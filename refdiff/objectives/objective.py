@@ -11,7 +11,7 @@ from dataclasses import dataclass, is_dataclass
 from types import ModuleType
 from typing import Any
 
-from ..models import Batch, Input, Network, Tree, inputs
+from ..models import Batch, Input, Network, Tree
 from ..random import Key
 
 __all__ = ["OBJECTIVES", "Objective", "objective_name", "register_objective"]
@@ -26,12 +26,9 @@ class Objective:
     trains: tuple[str, ...] = ("denoiser",)
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        """The entries that a sample of the data must have. networks: {name: configuration}.
-
-        Unless an objective says otherwise, all that the networks read which it trains: it draws none of them, and makes none
-        by another network.
-        """
-        return {entry: given for name in self.trains for entry, given in inputs(networks[name]).items()}
+        """The entries that a sample of the data must have, as far as they are known before a step: those are checked before
+        anything is computed. networks: {name: configuration}."""
+        return {}
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """All randomness of a step, in operations of the engine: the batch that `loss_and_gradient` gets. A pure function.

@@ -55,11 +55,12 @@ def train(
     """
     data = config.data.open() if data is None else data
     check_fit(config, data)
-    check_batch(config, data.inputs)
+    check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
     check_machine(config)  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
+    config = run.config if run else config
     state = run.take_state() if run else None
     state = state or State.first(config)
     worker = trainer(config, state)

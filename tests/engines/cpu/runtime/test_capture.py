@@ -20,7 +20,7 @@ from refdiff.engines.cpu.runtime.memory import empty, scratch
 from refdiff.engines.cpu.runtime.shards import shards
 from refdiff.engines.cpu.runtime.traced_array import TracedArray
 from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
-from refdiff.random import Key, Sequence
+from refdiff.random import Key
 
 
 def draw(rng, shape):
