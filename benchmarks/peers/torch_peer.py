@@ -21,7 +21,7 @@ from refdiff.benchmark import serve
 from refdiff.benchmark.cases import config_of, draw, network, operands, weights
 from refdiff.models import flatten
 from refdiff.process import SPACINGS
-from refdiff.random import Sequence, Stream, integers, normal
+from refdiff.random import Key, integers, normal
 
 FLUSH = 256 << 20
 
@@ -208,9 +208,9 @@ class TorchPeer:
             with self._autocast():
                 loss = torch.nn.functional.mse_loss(call(a[t] * x0 + s[t] * eps, t).float(), eps)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(p, config.train.clip)
+            norm = torch.nn.utils.clip_grad_norm_(p, config.train.max_grad_norm)
             adam.step()
-            d = min(config.train.average, (1 + number) / (10 + number))
+            d = min(config.train.ema_decay, (1 + number) / (10 + number))
             torch._foreach_lerp_(average, [x.detach() for x in p], 1 - d)
             return loss, norm
 
@@ -230,9 +230,9 @@ class TorchPeer:
             if self.cuda:
                 late(measured)
 
-        self.run, place = run, np.arange(n)
-        t = torch.from_numpy(integers(Sequence(case["seed"], Stream.TIME, 1), place, 1, schedule.T)).to(self.device)
-        eps = self._images(normal(Sequence(case["seed"], Stream.NOISE, 1), place, net.config.shape))
+        self.run, place, key = run, np.arange(n), Key(case["seed"], 1, 0, n).under("Denoising")
+        t = torch.from_numpy(integers(key("t"), place, 1, schedule.T)).to(self.device)
+        eps = self._images(normal(key("eps"), place, net.config.shape))
         loss, norm = step(t, eps)
         if case.get("alone"):
             return {"loss": loss.item(), "gradient_norm": norm.item()}
@@ -244,7 +244,7 @@ class TorchPeer:
         config = config_of(case, "reference")
         net, call = self._network(case)
         schedule, n = config.schedule.build(), case["batch"]
-        start = self._images(normal(Sequence(case["seed"], Stream.START), np.arange(n), net.config.shape))
+        start = self._images(normal(Key(case["seed"]).under("sample")("start"), np.arange(n), net.config.shape))
         a, s = np.sqrt(schedule.alpha_bar), np.sqrt(schedule.one_minus_alpha_bar)
         steps = [0, *SPACINGS[config.sample.spacing](schedule, config.sample.steps).tolist()]
 

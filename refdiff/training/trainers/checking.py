@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ...config import Config
 from ...models import Input, Network, Tree, flatten, inputs
 from ...objectives import Objective, objective_name
@@ -73,4 +71,4 @@ def _fits(actual: Input, expected: Input) -> bool:
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(np.shape(leaf)) for path, leaf in flatten(tree).items()}
+    return {path: tuple(leaf.shape) for path, leaf in flatten(tree).items()}
