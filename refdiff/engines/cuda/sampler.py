@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...random import Key
-from .noise import advance, normal, sequence
+from .random_numbers import advance, normal, sequence_struct
 from .runtime.context import THREADS, Array, blocks, current
 from .structs import struct
 from .tensor_ops import cast
@@ -80,7 +80,7 @@ def sampler_step(state: SamplerState, y: Array) -> None:
             x=x, input=None if state.input is x else state.input, y=y, before=state.before, table=state.coefficients,
             timesteps=state.timesteps, counter=state.step, sample_ids=state.sample_ids, t=state.t,
             rows=len(state.timesteps), samples=n, count=count, clip_x0=state.clip_x0,
-            noise=sequence(Key(state.seed).under("sample")("step")),
+            noise=sequence_struct(Key(state.seed).under("sample")("step")),
         ),
         dtype=y.dtype,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...random import Sequence, uniform_threshold
-from .noise import sequence
+from .random_numbers import sequence_struct
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
 from .structs import constant
 from .transfer import host
@@ -159,7 +159,7 @@ def dropout(x: Array, rate: float, key: Sequence) -> tuple[Array, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]
 
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step, key.first: integers or int32
-    Arrays of shape (), see `noise.sequence`. The mask is not saved: the backward draws it again.
+    Arrays of shape (), see `random_numbers`. The mask is not saved: the backward draws it again.
     """
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     return _dropout(x, rate, key), (rate, key)
@@ -177,7 +177,7 @@ def _dropout(x: Array, rate: float, key: Sequence) -> Array:
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]
     x.context.launch(
         "tensor_ops.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
-        ctypes.c_ulonglong(uniform_threshold(rate)), 1 / (1 - rate), sequence(key), dtype=x.dtype,
+        ctypes.c_ulonglong(uniform_threshold(rate)), 1 / (1 - rate), sequence_struct(key), dtype=x.dtype,
     )  # fmt: skip
     return y
 
