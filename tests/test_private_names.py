@@ -38,7 +38,7 @@ LEFT = {
     "_SMALL": "cpu/products, data/arrays", "_MOST": "cpu/memory", "_own": "cpu/memory", "_REGION": "cpu/arena",
     "_regions": "cpu/arena", "_free": "cpu/arena, cuda/memory", "_WORTH": "training/halves", "_half": "training/halves",
     "_partner": "training/halves", "_process": "training/partner, benchmark/process", "_idle": "training/partner",
-    "_AT_ONCE": "training/evaluation", "_mean": "training/evaluation", "_LAWS": "training/likelihood",
+    "_AT_ONCE": "training/evaluation", "_mean": "training/evaluation",
     "_dynamo": "torch, which documents it",
 }  # fmt: skip
 

@@ -53,7 +53,13 @@ def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Mode
 
 
 def guided(full: Model, empty: Model, scale: float) -> Model:
-    """Classifier-free guidance [CFG] eq. 6: predictions are combined, the variance is that of the conditional model."""
+    """Classifier-free guidance [CFG] eq. 6: predictions are combined, before anything holds x0_hat within a range.
+
+    The prediction is `full`'s for scale 1, which is then not changed at all and `empty` not asked, and `empty`'s for 0. v is
+    `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to go further in.
+    """
+    if scale == 1:
+        return full
 
     def model(x_t: Any, t: Any) -> tuple[Any, Any]:
         conditional, v = full(x_t, t)

@@ -12,11 +12,11 @@ from ..divergence import Overflows
 from ..errors import NotFiniteError
 from ..models import Batch
 from ..objectives import lost_in_noise
-from ..process import SPACINGS
+from ..process import SPACINGS, predictor
 from ..progress import Progress
 from ..random import Key, normal
 from .denoisers import Model, Predict, check_conditions, denoiser, guided, network_function, unconditional
-from .methods import choose_sampler, threshold_of, x0_and_eps
+from .methods import choose_sampler, threshold_of
 from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
@@ -25,12 +25,13 @@ Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
 def conditioned(trained: Trained, predict: Predict, conditions: Batch) -> Model:
-    """The Model of these conditions, guided if the settings say so."""
-    objective, scale = trained.objective, trained.settings.guidance
+    """The Model of these conditions, guided as the settings say; a network without conditions has nothing to guide by."""
+    objective = trained.objective
     full = denoiser(predict, conditions, objective.learned)
-    if scale == 1 or not conditions:
+    if not conditions:
         return full
-    return guided(full, denoiser(predict, unconditional(objective, conditions), objective.learned), scale)
+    empty = denoiser(predict, unconditional(objective, conditions), objective.learned)
+    return guided(full, empty, trained.settings.guidance)
 
 
 def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
@@ -61,7 +62,7 @@ def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> T
     def noise(t: int) -> np.ndarray:
         return normal(key._replace(step=t)("step"), ids, trained.shape)
 
-    predict = x0_and_eps(schedule, model, objective.prediction, threshold_of(settings))
+    predict = predictor(schedule, model, objective.prediction, threshold_of(settings))
     yield from choose_sampler(schedule, settings, predict, x, timesteps, noise)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from refdiff.config import Config
 from refdiff.data import load
-from refdiff.evaluation.likelihood import _LAWS, estimate_bound, levels, nll, plot_nll, samples_a_step
+from refdiff.evaluation.likelihood import FIXED_LOG_VARIANCES, estimate_bound, levels, nll, plot_nll, samples_a_step
 from refdiff.process import (
     SCHEDULES,
     GaussianMixture,
@@ -217,7 +217,7 @@ def test_both_conventions_of_the_first_variance_are_what_they_are_named_after():
     x = (np.random.default_rng(0).integers(20, 236, (40, 4, 4, 1)) / 127.5 - 1).astype(np.float64)
     found = {}
     for name, log_variance in expected.items():
-        law = _LAWS["beta", name]
+        law = FIXED_LOG_VARIANCES["beta", name]
         t = np.arange(1, 1001)
         np.testing.assert_allclose(law(schedule, t), log_variance, rtol=1e-11)
         term, _ = l_vlb_term(schedule, x, x, 1, x + error, fixed_log_variance(schedule, x, 1, law))
