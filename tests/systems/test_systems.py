@@ -65,7 +65,7 @@ def test_objective_and_configuration_can_be_sent(system):
 
 def test_its_data_have_what_it_reads(system):
     config, data, _ = system
-    check_batch(config, data.inputs)
+    check_batch(config, data.inputs, "the data")
 
 
 def test_it_learns(system):

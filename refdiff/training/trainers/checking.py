@@ -6,6 +6,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from ...config import Config
 from ...models import Batch, Input, Network, Tree, flatten, inputs
 from ...objectives import Objective, objective_name

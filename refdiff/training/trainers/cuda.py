@@ -88,8 +88,8 @@ def check_memory(config: Config, inputs: dict[str, Input] | None = None, device:
 
 
 def entries_of(config: Config, inputs: dict[str, Input] | None = None) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of each entry of a batch that goes to the device: those that the objective reads, all where it does not
-    say which. inputs: the entries of the data; unless given, what is read."""
+    """Shape and dtype of each entry of a batch that goes to the device: those that the objective reads, or all where it does
+    not say which. inputs: the entries of the data; unless given, what is read."""
     networks = {name: network.model for name, network in config.networks.items()}
     read = config.objective.reads(networks)
     if inputs is None:
