@@ -21,6 +21,8 @@ EPILOG = """examples:
   refdiff train --preset mixture --out runs/b              points in the plane instead of images
   refdiff train --out runs/a --resume                      go on where it stopped
   refdiff sample runs/a --n 64 --out samples.png --trajectory way.png
+  refdiff train --preset digits-classes --out runs/c       digits that are told which digit they are
+  refdiff sample runs/c --label 7 --guidance 2 --out sevens.png
   refdiff eval runs/a --json
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
@@ -81,9 +83,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refdiff {__version__}")
     choices = parser.add_subparsers(metavar="command", required=True, parser_class=_Parser)
 
-    def command(name: str, function: Any) -> argparse.ArgumentParser:
+    def command(name: str, function: Any, tables: Sequence[str] | None = None) -> argparse.ArgumentParser:
         text = " ".join(function.__doc__.split())
-        sub = choices.add_parser(name, help=text, description=text)
+        sub: _Parser = choices.add_parser(name, help=text, description=text)
+        sub.tables = tables
         sub.set_defaults(command=function)
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         sub.add_argument("--quiet", action="store_true", help="no progress")
@@ -102,13 +105,13 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int, help="of every random number; same seed, same bits")
         configuration(sub)
 
-    sub = command("train", commands.train)
+    sub = command("train", commands.train, ())
     sub.add_argument("--preset", help="where the configuration starts from (default: digits)")
     sub.add_argument("--config", metavar="FILE.toml", help="a TOML file over the preset")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     run(sub, None)
 
-    sub = command("sample", commands.sample)
+    sub = command("sample", commands.sample, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, help="how many (default: 64, or eight of each class)")
     sub.add_argument("--label", type=int, help="the class to draw, of a model with classes (default: one row a class)")
@@ -121,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")
     configuration(sub)
 
-    sub = command("eval", commands.evaluate)
+    sub = command("eval", commands.evaluate, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
     sub.add_argument("--data", help="other data to compare with, a name or a path")
@@ -166,7 +169,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--as", dest="operation", metavar="OPERATION", help="what the kernel computes, as group_norm")
     sub.add_argument("--dtype", help="of the kernel's data: float32 or bfloat16 (default: float32)")
 
-    sub = command("demo", commands.demo)
+    sub = command("demo", commands.demo, ())
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
     sub.set_defaults(preset="digits", config=None)
     run(sub, "runs/demo")
@@ -174,7 +177,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line. tables: of the configuration, whose keys the help lists; () for all."""
+
+    tables: Sequence[str] | None = None
+
+    def format_help(self) -> str:
+        if self.tables is None:
+            return super().format_help()
+        from .config.keys import describe
+
+        keys = "keys for --set, each with its default and the names that it may have:\n" + describe(self.tables)
+        return f"{super().format_help()}\n{keys}"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"refdiff: error: {message}; see {self.prog} --help\n")

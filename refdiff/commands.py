@@ -22,15 +22,15 @@ def train(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set
-    sample.method, sample.steps, sample.spacing and sample.threshold (none, static, dynamic) choose how; refdiff info lists
-    them. A model with classes draws one row a class, or what --label says, guided by --guidance."""
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
+    how. A model with classes draws one row a class, or the class of --label, guided by --guidance."""
     from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
     from .training import load_state, trained
     from .training.demo import save_trajectory
 
     config, state = load_state(options.checkpoint)
+    conditions, n, columns = _conditions(options, getattr(config.model, "classes", 0))
     model = trained(_changed(config, options), state)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
@@ -41,7 +41,6 @@ def sample(options: argparse.Namespace) -> None:
             f"--out: expected a .png (a grid), a .npz (an array) or a folder (single PNGs), got {out}; "
             f"a slash says that it is a folder: {out}/"
         )
-    conditions, n, columns = _conditions(options, model)
     check_place("--out", out, options.force)
     if suffix == "":
         check_folder(out, n)
@@ -55,23 +54,28 @@ def sample(options: argparse.Namespace) -> None:
         {".npz": save_npz, "": save_folder}[suffix](out, x)
     if options.trajectory:
         Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
-        save_trajectory(options.trajectory, model, options.seed, conditions)
+        save_trajectory(options.trajectory, model, options.seed, None if columns else conditions)
     _print(options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory})
 
 
-def _conditions(options: argparse.Namespace, model: Any) -> tuple[dict[str, Any], int, int | None]:
+def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, Any], int, int | None]:
     """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
-    if not model.classes:
+    n = 64 if options.n is None else options.n
+    if not classes:
         for name in ("label", "guidance"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name}: expected a model with classes, got one without; leave it out")
-        return {}, options.n or 64, None
+        return {}, n, None
     if options.label is None:
-        columns = max(1, (options.n or 8 * model.classes) // model.classes)
-        return {"label": [i // columns for i in range(columns * model.classes)]}, columns * model.classes, columns
-    if not 0 <= options.label < model.classes:
-        raise ValueError(f"--label: expected a class from 0 to {model.classes - 1}, got {options.label}")
-    return {"label": options.label}, options.n or 64, None
+        n = 8 * classes if options.n is None else options.n
+        if n % classes:
+            raise ValueError(
+                f"--n: expected a multiple of {classes}, since each class has a row, got {n}; or add --label"
+            )
+        return {"label": [i * classes // n for i in range(n)]}, n, n // classes
+    if not 0 <= options.label < classes:
+        raise ValueError(f"--label: expected a class from 0 to {classes - 1}, got {options.label}")
+    return {"label": options.label}, n, None
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -131,11 +135,9 @@ def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
 
 def info(options: argparse.Namespace) -> None:
     """What a preset or a run is; without a name, what there is to choose from."""
-    from . import engines, models
+    from . import models
     from .config import PRESETS
-    from .objectives import WEIGHTINGS
-    from .process import SCHEDULES, SPACINGS
-    from .sampling.settings import METHODS, THRESHOLDS
+    from .config.keys import choices
     from .training import load_state
 
     def parameters(config: Any) -> int:
@@ -143,12 +145,8 @@ def info(options: argparse.Namespace) -> None:
 
     if options.name is None:
         presets = {name: parameters(config) for name, config in PRESETS.items()}
-        _print(options, {
-            "refdiff": __version__, "engines": list(engines.ENGINES), "schedules": list(SCHEDULES),
-            "sample.method": list(METHODS), "sample.spacing": list(SPACINGS),
-            "sample.threshold": list(THRESHOLDS), "objective.weighting": list(WEIGHTINGS),
-            "data": ["digits", "swissroll", "moons", "rings", "mixture", "a path"], "presets (parameters)": presets,
-        })  # fmt: skip
+        known = {key: list(names) for key, names in choices().items()}
+        _print(options, {"refdiff": __version__, **known, "presets (parameters)": presets})
         return
     if options.name in PRESETS:
         config, run = PRESETS[options.name], {}

@@ -1,11 +1,17 @@
-"""A network as a function of (p, x, t), for the tests that ask for the gradients of x and p alone."""
+"""A network as a function of (p, x, t), for the tests that ask for the gradients of x and p alone; and a trained model of
+given weights."""
 
-from refdiff import models
+from refdiff import models, training
 
 
 def _inputs(config, x, t):
     """With a label that follows from t, none among them, where the network is told one."""
     return {"x": x, "t": t} | ({"label": t % (config.classes + 1)} if config.classes else {})
+
+
+def trained(config, p=None):
+    """The denoiser of a configuration with these weights, or its first ones, as samples are made with it."""
+    return training.trained(config, training.State.first(config, {"denoiser": p} if p else None))
 
 
 def forward(engine, config, p, x, t, key=None):

@@ -81,11 +81,11 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
-    x0 = draw((batch, *config_of(case, "cpu").model.shape), 0, 0.5)
+    data = {"x": draw((batch, *config_of(case, "cpu").model.shape), 0, 0.5)}
     for _ in range(2):  # the second is captured
-        worker.step(x0)
+        worker.step(data)
     with profile() as record:
-        worker.step(x0)
+        worker.step(data)
     lines = [line._asdict() for line in record.lines()]
     text = record.table()
     processes = worker.parallel.processes(batch)

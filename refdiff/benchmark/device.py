@@ -33,9 +33,9 @@ class Stopwatch:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.cupy: Any = getattr(device, "_cupy", None)
+        self.cupy: Any = getattr(device, "cupy", None)
         if self.cupy is not None:
-            self.stream = device._stream  # type: ignore[attr-defined]
+            self.stream = device.stream  # type: ignore[attr-defined]
             self.buffer, self.sums = device.reserve(_FLUSH), device.reserve(4 * _BLOCKS)
 
     def seconds(self, run: Callable[[], Any], repeats: int, copies: int = 1) -> list[float]:

@@ -24,7 +24,7 @@ from .fitting import attention_fits, follow_data
 from .networks import NetworkConfig
 from .renamed import modern
 from .rules import RULES
-from .toml import build, is_text, keys, lines, merge, table_of, toml_value
+from .toml import build, is_text, keys, merge, table_of, toml_text, toml_value
 from .train import TrainConfig
 
 __all__ = ["PRESETS", "Config"]
@@ -85,10 +85,11 @@ class Config:
         changes: dict[str, Any] = {}
         if "schedule" in names:
             changes["schedule"] = self.schedule
-        if isinstance(self.objective, Denoising) and "denoiser" in self.networks:
-            classes = getattr(self.model, "classes", 0)
-            if classes and "label" not in {entry for entry, *_ in self.objective.null}:
-                changes["null"] = (*self.objective.null, ("label", classes, LABEL_DROPOUT))
+        classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
+        if isinstance(self.objective, Denoising) and classes is not None:
+            rates = {entry: rate for entry, _, rate in self.objective.null}
+            others = tuple(one for one in self.objective.null if one[0] != "label")
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_networks(self) -> None:
@@ -122,6 +123,11 @@ class Config:
             raise ValueError(
                 "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
                 f"with {setting('objective.variance', 'learned')}"
+            )
+        if self.sample.guidance != 1 and not objective.null:
+            raise ValueError(
+                "sample.guidance: expected 1, since no condition is left out in this training, got "
+                f"{self.sample.guidance:g}; train a network with classes"
             )
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
@@ -168,6 +174,8 @@ class Config:
         Keys of earlier versions are read as what they are called now.
         """
         table = modern(table)
+        for key in table:
+            one_of("key", key, [f.name for f in dataclasses.fields(cls)])
         parts: dict[str, Any] = {}
         networks = table_of("networks", table.pop("networks", {"denoiser": {}}))
         parts["networks"] = {
@@ -238,16 +246,7 @@ class Config:
 
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""
-        return _toml(self.to_dict())
-
-
-def _toml(table: dict[str, Any], prefix: str = "") -> str:
-    """Plain values first, then each table under its whole name."""
-    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
-    text = lines({key: value for key, value in table.items() if key not in nested})
-    if prefix and text:
-        text = f"\n[{prefix[:-1]}]\n" + text
-    return text + "".join(_toml(value, f"{prefix}{key}.") for key, value in nested.items())
+        return toml_text(self.to_dict())
 
 
 def _plain(value: Any) -> Any:
@@ -273,6 +272,7 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
+    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
     "mnist": Config(
         DataConfig("mnist"),
         _denoiser("mnist"),

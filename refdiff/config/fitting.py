@@ -45,9 +45,15 @@ def attention_fits(model: dict[str, Any]) -> bool:
 
 
 def check_fit(config: Config, data: Data) -> None:
-    """ValueError unless the data and the denoiser, if there is one, speak of the same shape."""
+    """ValueError unless the data and the denoiser, if there is one, speak of the same shape and of the same classes."""
     if "denoiser" not in config.networks or "x" not in data.inputs:
         return
+    classes, labels = getattr(config.model, "classes", 0), getattr(data, "labels", None)
+    if classes and labels is not None and labels.max() >= classes:
+        raise ValueError(
+            f"data.source: expected labels from 0 to {classes - 1}, the network's classes, got {labels.max()}; give "
+            f"{setting('networks.denoiser.classes', labels.max() + 1)}"
+        )
     shape, expected = data.inputs["x"].shape, inputs(config.model)["x"].shape
     if shape != expected:
         if len(shape) == 1:

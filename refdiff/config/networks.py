@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..errors import one_of
+from ..errors import one_of, setting
 from ..models import KINDS, MODELS, kind_of
 from .toml import build
 from .train import TrainConfig
@@ -81,6 +81,12 @@ class NetworkConfig:
     def from_dict(cls, table: dict[str, Any], prefix: str) -> NetworkConfig:
         """The inverse. prefix: what stands before a key in a message, "networks.denoiser."."""
         table = dict(table)
+        name = prefix.split(".")[1]
+        if "kind" not in table and name != "denoiser":
+            raise ValueError(
+                f"{prefix}kind: expected what the network {name} is ({', '.join(KINDS)}), got none; give "
+                f"{setting(prefix + 'kind', 'unet')}, or take networks.denoiser if that is meant"
+            )
         kind = table.pop("kind", "unet")
         one_of(prefix + "kind", kind, KINDS)
         names = {f.name for f in fields(RuleConfig)} - {f.name for f in fields(KINDS[kind])}

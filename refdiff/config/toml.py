@@ -121,8 +121,13 @@ def keys(table: dict[str, Any], prefix: str = "") -> set[str]:
     return {prefix + k for k, v in table.items() if not isinstance(v, dict)}.union(*inner)
 
 
-def lines(table: dict[str, Any]) -> str:
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+def toml_text(table: dict[str, Any], prefix: str = "") -> str:
+    """The tables as a TOML file: plain values first, then each table under its whole name."""
+    nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items() if key not in nested)
+    if prefix and text:
+        text = f"\n[{prefix[:-1]}]\n" + text
+    return text + "".join(toml_text(value, f"{prefix}{key}.") for key, value in nested.items())
 
 
 def positive(table: str, config: Any, *names: str, zero: bool = False) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ..errors import one_of
 from .toml import positive
 
-__all__ = ["TrainConfig"]
+__all__ = ["DECAYS", "TrainConfig"]
+
+DECAYS = ("cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive("train", self, "steps", "batch", "learning_rate", "log_every")
         positive("train", self, "warmup", "weight_decay", "max_grad_norm", "grid_every", "checkpoint_every", zero=True)
-        one_of("train.decay", self.decay, ("cosine", "constant"))
+        one_of("train.decay", self.decay, DECAYS)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay: expected a decay in [0, 1), got {self.ema_decay}")
         if self.shards and (self.shards < 0 or self.shards & (self.shards - 1)):

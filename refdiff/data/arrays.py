@@ -18,7 +18,7 @@ T = TypeVar("T")
 _NAMES = ("x", "labels", "held_out", "held_out_labels")
 
 # Photographs shrink 1 to 3 times, drawings 20; deflate's limit is 1032. Small files may shrink as they like.
-_MAX_RATIO, _SMALL = 200, 32 << 20
+MAX_RATIO, SMALL = 200, 32 << 20
 
 
 def load_npy(path: Path) -> Dataset:
@@ -88,9 +88,9 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
     total, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
     if total > MAX_BYTES:
         raise FormatError(f"{path}: expected at most 8 GiB unpacked, got {total / 2**30:.1f} GiB; split the file")
-    if total > _SMALL and total > _MAX_RATIO * packed:
+    if total > SMALL and total > MAX_RATIO * packed:
         raise FormatError(
-            f"{path}: expected an archive that shrinks its arrays at most {_MAX_RATIO} times, got one of {packed} bytes "
+            f"{path}: expected an archive that shrinks its arrays at most {MAX_RATIO} times, got one of {packed} bytes "
             f"that unpacks to {total}, perhaps a decompression bomb; if you trust it, save it uncompressed with numpy.savez"
         )
     names = [member.filename.removesuffix(".npy") for member in members]

@@ -25,7 +25,7 @@ def resolve(name: str) -> str:
     """The name itself, or what "auto" stands for here: "cuda" where CuPy finds a GPU, else "cpu"."""
     if name != "auto":
         return name
-    return "cuda" if _has_gpu() else "cpu"
+    return "cuda" if has_gpu() else "cpu"
 
 
 def check_dtype(name: str, dtype: str) -> None:
@@ -37,7 +37,7 @@ def check_dtype(name: str, dtype: str) -> None:
 
 
 @cache
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     if find_spec("cupy") is None:
         return False
     try:

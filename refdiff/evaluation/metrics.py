@@ -13,7 +13,7 @@ from ..sampling import Trained, check_conditions, denoiser, network_function
 
 __all__ = ["check_evaluable", "class_counts", "classes_covered", "eps_error", "evaluate", "frechet_distance"]
 
-_AT_ONCE = 1 << 20  # numbers of samples, and of class means, that are worked on at once
+AT_ONCE = 1 << 20  # numbers of samples, and of class means, that are worked on at once
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,10 +50,10 @@ def class_counts(samples: np.ndarray, data: Dataset) -> dict[int, int]:
     flat = samples.reshape(len(samples), x.shape[1])
     labels, counts = np.unique(data.labels, return_counts=True)
     members = np.split(np.argsort(data.labels, kind="stable"), np.cumsum(counts)[:-1])
-    rows = max(1, _AT_ONCE // x.shape[1])
+    rows = max(1, AT_ONCE // x.shape[1])
     least, nearest = np.full(len(flat), np.inf), np.zeros(len(flat), np.int64)
     for first in range(0, len(labels), rows):
-        means = np.stack([_mean(x, own, rows) for own in members[first : first + rows]])
+        means = np.stack([mean_of_rows(x, own, rows) for own in members[first : first + rows]])
         squares = (means * means).sum(axis=1)
         for start in range(0, len(flat), rows):
             part = slice(start, start + rows)
@@ -65,7 +65,7 @@ def class_counts(samples: np.ndarray, data: Dataset) -> dict[int, int]:
     return dict(zip(labels.tolist(), np.bincount(nearest, minlength=len(labels)).tolist(), strict=True))
 
 
-def _mean(x: np.ndarray, members: np.ndarray, rows: int) -> np.ndarray:
+def mean_of_rows(x: np.ndarray, members: np.ndarray, rows: int) -> np.ndarray:
     """The mean of these rows of x (N, D), in float64, so many of them at once.   -> (D,)"""
     parts = (x[members[i : i + rows]].sum(axis=0, dtype=np.float64) for i in range(0, len(members), rows))
     return np.sum(list(parts), axis=0) / len(members)

@@ -14,6 +14,8 @@ from .network import Batch, Input, Saved
 from .parameters import Parameter, conv_layout, linear_layout, norm_layout
 from .trees import Tree
 
+TIMES = ("ddpm", "adm")  # conventions of the sinusoids
+
 
 def groups_of(channels: int, most: int) -> int:
     """The number of groups a norm uses: the largest up to `most` that divides the channels and leaves two a group.
@@ -39,7 +41,7 @@ def conditioning_inputs(classes: int = 0) -> dict[str, Input]:
 
 
 def conditioning(engine: ModuleType, p: Tree, inputs: Batch, convention: str) -> tuple[Any, Saved]:
-    """emb = silu(W2 silu(W1 sinusoids(t)) + the label's row).   t, label (N,) -> (N, E)   [ADM] section 3
+    """emb = silu(W2 silu(W1 sinusoids(t)) + the label's row).   t, label (N,) -> (N, E)   [ADM] section 3.1
 
     The last SiLU is the one each residual block begins with. p: of the whole network.
     """

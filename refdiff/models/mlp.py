@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from ..errors import one_of
 from ..random import Key
 from . import blocks
 from .network import Batch, Input, Network, Saved
@@ -32,8 +33,7 @@ class MLPConfig:
         for name, least in (("size", 1), ("width", 4), ("layers", 1), ("classes", 0), ("outputs", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
-        if self.time not in ("ddpm", "adm"):
-            raise ValueError(f'time: expected "ddpm" or "adm", got {self.time!r}')
+        one_of("time", self.time, blocks.TIMES)
 
     @property
     def shape(self) -> tuple[int, ...]:

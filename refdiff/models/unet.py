@@ -12,13 +12,16 @@ from math import gcd
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..errors import one_of
 from ..random import Key
 from . import blocks
 from .network import Batch, Input, Network, Saved
 from .parameters import conv_layout, norm_layout
 from .trees import Tree
 
-__all__ = ["UNetConfig", "backward", "forward", "inputs", "layout"]
+__all__ = ["DOWNSAMPLINGS", "UNetConfig", "backward", "forward", "inputs", "layout"]
+
+DOWNSAMPLINGS = ("strided", "pooled")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,8 @@ class UNetConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a rate in [0, 1), got {self.dropout}")
-        if self.downsampling not in ("strided", "pooled"):
-            raise ValueError(f'downsampling: expected "strided" or "pooled", got {self.downsampling!r}')
-        if self.time not in ("ddpm", "adm"):
-            raise ValueError(f'time: expected "ddpm" or "adm", got {self.time!r}')
+        one_of("downsampling", self.downsampling, DOWNSAMPLINGS)
+        one_of("time", self.time, blocks.TIMES)
 
     @property
     def sides(self) -> tuple[int, int]:

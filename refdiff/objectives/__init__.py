@@ -1,6 +1,7 @@
 """What a run learns: objectives that several systems share, and how a user's own is made known."""
 
-from .denoising import Denoising as Denoising
+from .denoising import *
+from .denoising import Denoising
 from .objective import *
 from .objective import register_objective
 from .schedule import *

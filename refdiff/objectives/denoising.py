@@ -14,7 +14,10 @@ from .objective import Networks, Objective
 from .schedule import ScheduleConfig
 from .tables import WEIGHTINGS, noise_table, variational_table
 
-__all__ = ["Denoising"]
+__all__ = ["PREDICTIONS", "VARIANCES", "Denoising"]
+
+PREDICTIONS = ("eps", "x0", "v", "mu")
+VARIANCES = ("fixed", "learned")
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Denoising(Objective):
     null: tuple[tuple[str, int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        one_of("objective.prediction", self.prediction, ("eps", "x0", "v", "mu"))
+        one_of("objective.prediction", self.prediction, PREDICTIONS)
         one_of("objective.weighting", self.weighting, WEIGHTINGS)
-        one_of("objective.variance", self.variance, ("fixed", "learned"))
+        one_of("objective.variance", self.variance, VARIANCES)
         if not self.vlb_weight > 0:
             raise ValueError(
                 f"objective.vlb_weight: expected a number above 0, the paper's is 0.001, got {self.vlb_weight}"

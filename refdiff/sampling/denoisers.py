@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import engines, models
-from ..models import Batch, Network, inputs
+from ..models import Batch, Input, Network, inputs
 from ..objectives import Denoising
 from ..process import classifier_free_guidance
 
@@ -77,8 +77,8 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
 
 def check_conditions(network: Network, objective: Denoising, conditions: Batch, n: int) -> Batch:
     """Conditions for n samples, what is left out being null. ValueError for one that the network does not take, one of
-    another length, or a label that it does not know."""
-    takes = [name for name in inputs(network.config) if name not in ("x", "t")]
+    another shape or kind, or a label that it does not know."""
+    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t")}
     for name in conditions:
         if name not in takes:
             raise ValueError(
@@ -90,16 +90,28 @@ def check_conditions(network: Network, objective: Denoising, conditions: Batch, 
     for name in takes:
         if name not in conditions and name not in null:
             raise ValueError(f"{name}: expected this condition, which the network takes, got none")
-        value = np.asarray(conditions.get(name, null.get(name)))
-        value = np.broadcast_to(value, (n,)) if value.ndim == 0 else value
-        if len(value) != n:
-            raise ValueError(f"{name}: expected one, or one for each of {n} samples, got {len(value)}")
-        whole[name] = value
-    if "label" in whole:
+        whole[name] = _for_each(name, np.asarray(conditions.get(name, null.get(name))), takes[name], n)
+    if "label" in whole and hasattr(network.config, "classes"):
         classes, label = network.config.classes, whole["label"]
-        if label.dtype.kind not in "iu" or label.min() < 0 or label.max() > classes:
+        if label.min() < 0 or label.max() > classes:
             raise ValueError(
                 f"label: expected integers from 0 to {classes - 1}, or {classes} for none, got {label.min()} to "
                 f"{label.max()}"
             )
     return whole
+
+
+def _for_each(name: str, value: np.ndarray, entry: Input, n: int) -> np.ndarray:
+    """The value of each of n samples, given as one for all or one for each. ValueError for another shape or kind."""
+    kinds = "iu" if entry.kind == "int" else "iuf"
+    if value.dtype.kind not in kinds:
+        raise ValueError(f"{name}: expected {entry.kind} numbers, got {value.dtype}")
+    one = len(entry.shape) == value.ndim
+    value = np.broadcast_to(value, (n, *value.shape)) if one else value
+    fits = value.ndim == len(entry.shape) + 1 and all(
+        e in (-1, a) for a, e in zip(value.shape[1:], entry.shape, strict=True)
+    )
+    if not fits or len(value) != n:
+        got = value.shape[1:] if one else value.shape
+        raise ValueError(f"{name}: expected shape {entry.shape}, or ({n}, ...) with one for each sample, got {got}")
+    return value

@@ -3,5 +3,5 @@
 from .loop import *
 from .optimiser import *
 from .state import *
-from .trained import *
+from .trained_model import *
 from .trainers import *

@@ -18,7 +18,7 @@ from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train
 from .plots import plot_loss
-from .trained import every_class, trained
+from .trained_model import every_class, trained
 
 __all__ = ["demo", "save_trajectory"]
 
@@ -61,9 +61,10 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
 def save_trajectory(
     path: str | Path, model: Trained, seed: int = 0, conditions: Batch | None = None, rows: int = 6, columns: int = 12
 ) -> None:
-    """The way of a few samples from noise to image, a row each, with evenly chosen columns."""
+    """The way of a few samples from noise to image, a row each, with evenly chosen columns. conditions: None for each class
+    its share of the rows."""
     columns = min(columns, model.settings.steps + 1)
-    conditions = {name: np.asarray(value)[:rows] for name, value in (conditions or every_class(model, rows)).items()}
+    conditions = every_class(model, rows) if conditions is None else conditions
     states = [x for _, x in trajectory(model, np.arange(rows), seed, conditions)]
     chosen = np.round(np.linspace(0, len(states) - 1, columns)).astype(int)
     save_strip(path, np.stack([states[i] for i in chosen]))

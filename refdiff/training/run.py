@@ -14,7 +14,7 @@ from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .state import CHECKPOINT, State, load_state, save_state
-from .trained import every_class, trained
+from .trained_model import every_class, trained
 
 __all__ = ["Run", "resumable"]
 

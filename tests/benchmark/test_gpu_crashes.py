@@ -34,7 +34,7 @@ class Faulty(Emulator):
 
     def launch(self, kernel, grid, block, arguments, shared=0):
         super().launch(kernel, grid, block, arguments, shared)
-        if kernel.name != bad or self._recording is not None:
+        if kernel.name != bad or self.recording is not None:
             return
         if how == "signal":
             os.kill(os.getpid(), signal.SIGSEGV)

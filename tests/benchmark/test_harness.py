@@ -146,13 +146,13 @@ class FakeGPU:
 
         class Event:
             def record(self, stream):
-                assert stream is fake._stream
+                assert stream is fake.stream
                 fake.queued.append("event")
                 self.at = len(fake.queued)
 
-        self._stream = object()
+        self.stream = object()
         cuda = type("cuda", (), {"Event": Event, "get_elapsed_time": lambda a, b: float(b.at - a.at)})
-        self._cupy = type("cupy", (), {"cuda": cuda})
+        self.cupy = type("cupy", (), {"cuda": cuda})
 
     def reserve(self, nbytes):
         self.reserved.append(nbytes)
@@ -192,7 +192,7 @@ def test_copies_in_one_graph_have_memory_of_their_own():
     launch = device.launch
 
     def noting(kernel, grid, block, arguments, shared=0):
-        if device._recording is None and watching:
+        if device.recording is None and watching:
             touched.append([a.value for a in arguments[:2]])
         launch(kernel, grid, block, arguments, shared)
 

@@ -12,20 +12,20 @@ from refdiff.models import MLPConfig, UNetConfig
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_configuration_survives_its_own_toml(name, tmp_path):
-    config = PRESETS[name].changed(["schedule.law=cosine", "schedule.options.s=0.01", "seed=5"])
+    config = PRESETS[name].changed(["schedule.kind=cosine", "schedule.options.s=0.01", "seed=5"])
     (tmp_path / "c.toml").write_text(config.to_toml())
     assert Config.resolve("digits", tmp_path / "c.toml") == config
     assert Config.from_dict(config.to_dict()) == config
     tomllib.loads(config.to_toml())
 
 
-@given(st.integers(1, 10**6), st.floats(1e-8, 10), st.sampled_from(["eps", "x0", "v"]), st.integers(0, 2**64 - 1))
+@given(st.integers(1, 10**6), st.floats(1e-8, 10), st.sampled_from(["eps", "x0", "v", "mu"]), st.integers(0, 2**64 - 1))
 def test_changes_reach_their_keys(steps, rate, prediction, seed):
     config = Config().changed(
-        [f"train.steps={steps}", f"train.learning_rate={rate!r}", f"train.prediction={prediction}", f"seed={seed}"]
+        [f"train.steps={steps}", f"train.learning_rate={rate!r}", f"objective.prediction={prediction}", f"seed={seed}"]
     )
     assert (config.train.steps, config.train.learning_rate) == (steps, rate)
-    assert (config.train.prediction, config.seed) == (prediction, seed)
+    assert (config.objective.prediction, config.seed) == (prediction, seed)
     assert config.data == Config().data
 
 
@@ -41,7 +41,7 @@ def test_preset_then_file_then_single_keys(tmp_path):
 def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
     assert Config().changed(["model.kind=mlp"]).model == MLPConfig()
     config = Config().changed(["schedule.options.beta_end=0.01"])
-    assert config.changed(["schedule.law=cosine"]).schedule.options == {}
+    assert config.changed(["schedule.kind=cosine"]).schedule.options == {}
 
 
 @pytest.mark.parametrize(
@@ -60,30 +60,30 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("train.learning_rate=nan", r"train.learning_rate: expected a finite number above 0, got nan"),
         ("train.learning_rate=inf", r"train.learning_rate: expected a finite number above 0, got inf"),
         ("train.warmup=-1", r"train.warmup: expected a number of at least 0, got -1"),
-        ("train.average=1", r"train.average: expected a decay in \[0, 1\), got 1"),
-        ("train.prediction=score", r"train.prediction: expected one of eps, x0, v, got 'score'"),
+        ("train.ema_decay=1", r"train.ema_decay: expected a decay in \[0, 1\), got 1"),
+        ("objective.prediction=score", r"objective.prediction: expected one of eps, x0, v, mu, got 'score'"),
         ("train.decay=linear", r"train.decay: expected one of cosine, constant"),
         ("schedule.T=0", r"T: expected a number of steps, an integer of at least 1, got 0"),
-        ("schedule.law=cosin", r"schedule.law: expected one of .* did you mean cosine\?"),
+        ("schedule.kind=cosin", r"schedule.kind: expected one of .* did you mean cosine\?"),
         ("schedule.options.beta_stop=1", r"schedule.options: expected one of beta_start, beta_end, got 'beta_stop'"),
         ("schedule.options.beta_end=2", r"beta: expected values in \(0, 1\)"),
         ("schedule.T=40", r"sample.steps: expected at most schedule.T = 40, got 50; add sample.steps=40$"),
         ("sample.eta=2", r"sample.eta: expected a number from 0 to 1, got 2"),
         ("sample.method=eular", r"sample.method: expected one of .* did you mean euler\?"),
-        ("schedule.law=rescale_linear", r"schedule.law: expected one of .* did you mean rescaled_linear\?"),
+        ("schedule.kind=rescale_linear", r"schedule.kind: expected one of .* did you mean rescaled_linear\?"),
         ("sample.spacing=even", r"sample.spacing: expected one of uniform, leading, trailing"),
         ("engine=cudda", r"engine: expected one of auto, reference, .*got 'cudda'; did you mean cuda"),
         ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
-        ("model.kind=vit", r"model.kind: expected one of unet, mlp, got 'vit'"),
+        ("model.kind=vit", r"networks.denoiser.kind: expected one of unet, mlp, got 'vit'"),
         (
             "model.size=9",
-            r"model.size: expected a multiple of 2, .* got 9; pad the images to 10x10, or .*: model.multipliers=\[1\]$",
+            r"denoiser.size: expected a multiple of 2, .* got 9; pad .* to 10x10, or .*: networks.*multipliers=\[1\]$",
         ),
         (
             "model.attention=[3]",
-            r"model.attention: expected sizes among \[8, 4\], got \[3\]; give model.attention=\[4\]$",
+            r"denoiser.attention: expected sizes among \[8, 4\], got \[3\]; give networks.denoiser.attention=\[4\]$",
         ),
-        ("model.multipliers=3", r"model.multipliers: expected a list of integers, got 3"),
+        ("model.multipliers=3", r"networks.denoiser.multipliers: expected a list of integers, got 3"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_was_expected(change, message):

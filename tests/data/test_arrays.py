@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refdiff.data import load
-from refdiff.data.arrays import _SMALL
+from refdiff.data.arrays import SMALL
 from refdiff.errors import FormatError
 from refdiff.storage import save_npz
 
@@ -231,7 +231,7 @@ def test_any_changed_byte_loads_or_is_a_format_error(tmp_path_factory, data):
 
 def test_bomb_is_refused_unread(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("x.npy", npy_bytes(np.zeros((_SMALL // 64 + 1, 8, 8, 1), np.uint8)))
+        archive.writestr("x.npy", npy_bytes(np.zeros((SMALL // 64 + 1, 8, 8, 1), np.uint8)))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(FormatError, match=line("200 times", "decompression bomb", "savez")):
         load(tmp_path / "a.npz")

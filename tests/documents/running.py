@@ -52,12 +52,12 @@ def pictures(folder: Path) -> None:
     save_folder(folder, np.random.default_rng(0).uniform(-1, 1, (16, 32, 32, 3)).astype(np.float32))
 
 
-def short_run(folder: Path) -> Path:
+def short_run(folder: Path, options: str = "") -> Path:
     """`runs/...` of a command that reads it: four steps on a hundred of the digits."""
     digits = load("digits")
     few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
     np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
-    status, _, err = refdiff(f"{SHORT_RUN} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
+    status, _, err = refdiff(f"{SHORT_RUN} {options} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
 
@@ -90,8 +90,8 @@ def files(blocks: list[Block]) -> dict[str, str]:
     return found
 
 
-def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[], Path]) -> None:
-    """Put into the empty folder what the command reads; `run` gives a run of a few steps."""
+def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[str], Path]) -> None:
+    """Put into the empty folder what the command reads; `run` gives a run of a few steps, with these options more."""
     words = shlex.split(command.text)
     for name, text in files(blocks).items():
         (folder / name).write_text(text)
@@ -105,8 +105,9 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
             kernel(folder / source, name)
     read = [w for w in words if w.startswith("runs/")]
     if words[1] in ("sample", "eval", "info") or "--resume" in words:
+        options = "--set networks.denoiser.classes=10" if {"--label", "--guidance"} & set(words) else ""
         for name in read:
-            shutil.copytree(run(), folder / name)
+            shutil.copytree(run(options), folder / name)
 
 
 def smaller(text: str) -> str:

@@ -5,6 +5,7 @@ import ast
 import re
 import tomllib
 from collections import Counter
+from functools import cache
 
 import pytest
 from documents.reading import documents as all_documents
@@ -60,8 +61,8 @@ def cases(things):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """Which every command finds where it looks for one."""
-    return short_run(tmp_path_factory.mktemp("short"))
+    """Makes the run that a command finds where it looks for one, once for the same options."""
+    return cache(lambda options: short_run(tmp_path_factory.mktemp("short"), options))
 
 
 @pytest.fixture
@@ -71,11 +72,11 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", cases(beginning("refdiff")))
-def test_a_command_of_refdiff_runs(command, folder, request):
+def test_a_command_of_refdiff_runs(command, folder, run):
     assert unknown(command.text) == []
     if mentioned(command):
         return
-    prepare(folder, command, READ[command.document][0], lambda: request.getfixturevalue("run"))
+    prepare(folder, command, READ[command.document][0], run)
     text = smaller(replaced(command.text, command.marks))
     status, out, err = refdiff(text)
     assert not wrong(text, status, err)

@@ -57,14 +57,14 @@ class Emulator:
         self._slack: dict[
             int, list[tuple[int, int]]
         ] = {}  # pointer -> (address, bytes) that are mapped and not its own
-        self._recording: list[tuple[Any, ...]] | None = None
+        self.recording: list[tuple[Any, ...]] | None = None
 
     def free_bytes(self) -> int:
         return 8 << 30
 
     def reserve(self, nbytes: int) -> int:
         """Memory full of NaN, with an unmapped page right before and right after."""
-        assert self._recording is None, "memory cannot be reserved during a capture"
+        assert self.recording is None, "memory cannot be reserved during a capture"
         pages = -(-max(nbytes, 1) // PAGE) * PAGE
         if pages > self.free_bytes():
             raise DeviceError(f"not enough memory on the emulator: {nbytes} bytes")
@@ -92,12 +92,12 @@ class Emulator:
         _libc.munmap(base, nbytes)
 
     def write(self, pointer: int, array: np.ndarray) -> None:
-        assert self._recording is None, "a copy from the host cannot be captured"
+        assert self.recording is None, "a copy from the host cannot be captured"
         array = np.ascontiguousarray(array)
         ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
 
     def read(self, pointer: int, array: np.ndarray) -> None:
-        assert self._recording is None, "a copy to the host cannot be captured"
+        assert self.recording is None, "a copy to the host cannot be captured"
         ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
 
     def pinned(self, nbytes: int) -> np.ndarray:
@@ -118,8 +118,8 @@ class Emulator:
         arguments: Sequence[Any],
         shared: int = 0,
     ) -> None:
-        if self._recording is not None:
-            self._recording.append((kernel, grid, block, arguments, shared))
+        if self.recording is not None:
+            self.recording.append((kernel, grid, block, arguments, shared))
             return
         self.launches.append(kernel)
         found = library(KERNELS / kernel.source, kernel.defines, self.sanitize)
@@ -153,15 +153,15 @@ class Emulator:
             raise DeviceError(f"{kernel.name}: expected arguments of {list(sizes[:count])} bytes, got {given}")
 
     def synchronise(self) -> None:
-        assert self._recording is None, "a capture cannot wait"
+        assert self.recording is None, "a capture cannot wait"
 
     def begin_capture(self) -> None:
-        assert self._recording is None, "captures do not nest"
-        self._recording = []
+        assert self.recording is None, "captures do not nest"
+        self.recording = []
 
     def end_capture(self) -> Graph:
-        assert self._recording is not None
-        recorded, self._recording = self._recording, None
+        assert self.recording is not None
+        recorded, self.recording = self.recording, None
 
         def replay() -> None:
             for kernel, grid, block, arguments, shared in recorded:

@@ -66,7 +66,7 @@ def test_no_file_hides_behind_a_function_of_its_name(engine):
 def test_auto_is_the_gpu_if_there_is_one_and_the_cpu_if_not(monkeypatch):
     assert engines.resolve("reference") == "reference"
     for gpu, wanted in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(engines, "_has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(engines, "has_gpu", lambda gpu=gpu: gpu)
         assert engines.resolve("auto") == wanted
         assert engines.get("auto").__name__ == f"refdiff.engines.{wanted}"
 

@@ -2,6 +2,7 @@
 
 import math
 
+import networks
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from refdiff.process import (
     SCHEDULES,
     GaussianMixture,
     decoder_log_likelihood,
+    fixed_large_log_variance,
     fixed_log_variance,
     fixed_reverse,
     l_vlb_term,
@@ -21,7 +23,6 @@ from refdiff.process import (
     predictor,
     step_log_variance,
 )
-from refdiff.training import State
 
 MEAN, VARIANCE = np.array([0.3, -0.8, 0.1]), np.array([0.05, 0.4, 1.5])
 
@@ -162,18 +163,21 @@ def few():
 
 def test_an_untrained_model_of_the_digits_is_worse_than_no_model(few):
     # Without any model 17 levels take log2 17 = 4.09 bits.
-    data, p = load("digits"), State.first(few).p
-    found = nll(few, p, data.held_out[:50], per_step=4, progress=False)
+    data, model = load("digits"), networks.trained(few)
+    found = nll(model, data.held_out[:50], per_step=4, progress=False)
     assert found["bins"] == 17
     assert found["dims"] == 64
     assert found["nll_samples"] == 50
     assert found["variance"] == "posterior"
     assert found["bits_per_dim"] > 4.09
     assert all(term >= 0 for term in found["terms"])
-    larger = nll(few, p, data.held_out[:50], per_step=4, variance="beta", progress=False)
+    larger = nll(model, data.held_out[:50], per_step=4, variance="beta", progress=False)
     assert larger["variance"] == "beta"
     assert larger["terms"] != found["terms"]
-    assert nll(few.changed(["sample.variance=beta"]), p, data.held_out[:50], per_step=4, progress=False) == larger
+    assert (
+        nll(networks.trained(few.changed(["sample.variance=beta"])), data.held_out[:50], per_step=4, progress=False)
+        == larger
+    )
 
 
 def test_the_first_term_is_the_decoders(few):
@@ -181,9 +185,9 @@ def test_the_first_term_is_the_decoders(few):
     x = load("digits").held_out[:20]
     for clip in (True, False):
         options = "schedule.options={beta_start=0.1, beta_end=0.5}"
-        config = few.changed([f"sample.clip={str(clip).lower()}", options])
+        config = few.changed([f"sample.threshold={'static' if clip else 'none'}", options])
         found = nll(
-            config, State.first(config).p, x, per_step=300, variance="beta", first_variance="refdiff", progress=False
+            networks.trained(config), x, per_step=300, variance="beta", first_variance="refdiff", progress=False
         )
         schedule, rng = config.schedule.build(), np.random.default_rng(0)
         x0 = np.repeat(x, 40, axis=0).astype(np.float64)
@@ -213,6 +217,7 @@ def test_both_conventions_of_the_first_variance_are_what_they_are_named_after():
     # linear(1000), 256 levels, a model whose mean is wrong by 0.0048, as that of a trained one: the two values of L_0.
     schedule, error = linear(1000), 0.0048
     betas = np.linspace(1e-4, 0.02, 1000)
+    variances = {"guided-diffusion": fixed_large_log_variance, "refdiff": step_log_variance}
     expected = {"guided-diffusion": published_fixed_large(betas), "refdiff": np.log(betas)}
     x = (np.random.default_rng(0).integers(20, 236, (40, 4, 4, 1)) / 127.5 - 1).astype(np.float64)
     found = {}
@@ -230,10 +235,10 @@ def test_both_conventions_of_the_first_variance_are_what_they_are_named_after():
 @pytest.mark.parametrize("T", [1, 2, 10])
 @pytest.mark.parametrize("law", SCHEDULES)
 def test_the_conventions_differ_in_the_first_term_alone(few, law, T):
-    config = few.changed([f"schedule.law={law}", f"schedule.T={T}", "schedule.options={}", "sample.steps=1"])
-    p, x = State.first(config).p, load("digits").held_out[:8]
+    config = few.changed([f"schedule.kind={law}", f"schedule.T={T}", "schedule.options={}", "sample.steps=1"])
+    model, x = networks.trained(config), load("digits").held_out[:8]
     published, ours, default = (
-        nll(config, p, x, per_step=4, variance="beta", progress=False, **how)
+        nll(model, x, per_step=4, variance="beta", progress=False, **how)
         for how in ({"first_variance": "guided-diffusion"}, {"first_variance": "refdiff"}, {})
     )
     assert default == published
@@ -241,15 +246,14 @@ def test_the_conventions_differ_in_the_first_term_alone(few, law, T):
     assert published["terms"][1:] == ours["terms"][1:]
     assert (published["terms"][0] == ours["terms"][0]) == (T == 1)  # where there is no t = 2
     small = {
-        name: nll(config, p, x, per_step=4, progress=False, first_variance=name)
-        for name in ("guided-diffusion", "refdiff")
+        name: nll(model, x, per_step=4, progress=False, first_variance=name) for name in ("guided-diffusion", "refdiff")
     }
     assert small["refdiff"]["terms"] == small["guided-diffusion"]["terms"]
 
 
 def test_points_have_a_density_and_no_levels():
     config = Config.resolve("mixture", changes=["schedule.T=20", "schedule.options={beta_end=0.4}", "sample.steps=10"])
-    found = nll(config, State.first(config).p, load("mixture").held_out[:100], per_step=20, progress=False)
+    found = nll(networks.trained(config), load("mixture").held_out[:100], per_step=20, progress=False)
     assert found["bins"] is None
     assert found["dims"] == 2
     assert np.isfinite(found["bits_per_dim"])
@@ -270,26 +274,26 @@ def test_levels_are_those_of_the_data():
 
 
 def test_wrong_data_and_arguments_are_refused_by_name(few):
-    p, x = State.first(few).p, load("digits").held_out[:4]
+    model, x = networks.trained(few), load("digits").held_out[:4]
     for bad in (x[:0], x[:, :4], x[..., 0], np.float32(0.5) + 0 * x[0, 0, 0]):
         with pytest.raises(ValueError, match=r"x: expected samples \(N, 8, 8, 1\), got shape"):
-            nll(few, p, bad, progress=False)
+            nll(model, bad, progress=False)
     with pytest.raises(ValueError, match=r"expected images in \[-1, 1\]"):
-        nll(few, p, 2 * x, progress=False)
+        nll(model, 2 * x, progress=False)
     with pytest.raises(ValueError, match=r"x0: expected data in \[-1, 1\]"):
-        nll(few, p, 2 * x, bins=17, progress=False)
+        nll(model, 2 * x, bins=17, progress=False)
     with pytest.raises(ValueError, match="x0: expected data on the 256 levels"):
-        nll(few, p, x, bins=256, progress=False)
-    with pytest.raises(ValueError, match="variance: expected one of posterior, beta, got 'learned'"):
-        nll(few, p, x, variance="learned", progress=False)
+        nll(model, x, bins=256, progress=False)
+    with pytest.raises(ValueError, match="variance: expected posterior or beta, since .* learns no variance, got 'learned'"):
+        nll(model, x, variance="learned", progress=False)
     with pytest.raises(ValueError, match="first_variance: expected one of guided-diffusion, refdiff, got 'ddpm'"):
-        nll(few, p, x, first_variance="ddpm", progress=False)
+        nll(model, x, first_variance="ddpm", progress=False)
     with pytest.raises(ValueError, match=r"x: expected at least one sample \(N, ...\), got shape \(0, 3\)"):
         estimate_bound(linear(5), lambda x, t: (x, x), points(2)[:0])
     with pytest.raises(ValueError, match="per_step: expected at least 2 samples a step, for a standard error, got 1"):
-        nll(few, p, x, per_step=1, progress=False)
+        nll(model, x, per_step=1, progress=False)
     with pytest.raises(ValueError, match="batch: expected at least 1, got 0"):
-        nll(few, p, x, batch=0, progress=False)
+        nll(model, x, batch=0, progress=False)
 
 
 def test_the_plot_is_a_picture_of_any_result(tmp_path):

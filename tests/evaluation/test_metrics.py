@@ -4,6 +4,7 @@ import math
 import tracemalloc
 from unittest import mock
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from refdiff.config import Config
 from refdiff.data import Dataset, load, mixture
 from refdiff.evaluation import class_counts, classes_covered, eps_error, evaluate, frechet_distance, metrics
-from refdiff.training import State
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -99,7 +99,7 @@ def test_the_nearest_mean_is_that_of_the_definition(seed, n, m, most):
     data = Dataset("any", x, labels, x[:0], labels[:0])
     expected = {label: nearest.count(label) for label in present.tolist()}
     assert class_counts(samples, data) == expected
-    with mock.patch.object(metrics, "_AT_ONCE", 13):  # in small parts
+    with mock.patch.object(metrics, "AT_ONCE", 13):  # in small parts
         assert class_counts(samples, data) == expected
 
 
@@ -107,7 +107,7 @@ def test_the_mean_of_a_class_is_that_of_float64():
     x = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
     members = np.arange(0, 3000, 2)
     expected = [math.fsum(column) / len(members) for column in x[members].T.tolist()]
-    np.testing.assert_allclose(metrics._mean(x, members, 7), expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics.mean_of_rows(x, members, 7), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("classes", [10, 400])
@@ -144,23 +144,21 @@ def test_samples_that_are_no_numbers_are_in_no_class_and_have_no_distance():
 def test_too_few_samples_are_refused():
     data, _ = labelled([1, 2, 3])
     with pytest.raises(ValueError, match="n: expected at least 2 samples to measure, got 1"):
-        evaluate(Config(), {}, data.x[:1], data)
+        evaluate(networks.trained(Config()), data.x[:1], data)
     with pytest.raises(ValueError, match=r"data: expected at least 2 .* and 2 held out, got labelled with 30 and 0"):
-        evaluate(Config(), {}, data.x, data)
+        evaluate(networks.trained(Config()), data.x, data)
 
 
 def test_floor_and_ceiling_stand_around_real_images_and_noise():
-    config = Config()
     data = load("digits")
-    metrics = evaluate(config, {}, data.x[:500], data)
+    metrics = evaluate(networks.trained(Config()), data.x[:500], data)
     assert metrics["frechet_floor"] < metrics["frechet_samples"] < 1.0 < 50 < metrics["frechet_noise"]
     assert metrics["classes_covered"] == metrics["classes"] == 10
 
 
 def test_an_untrained_model_is_far_from_the_perfect_denoiser_and_the_perfect_one_is_not_beaten():
     # An untrained network predicts eps = 0, whose error is E[eps^2] = 1.
-    config = Config.resolve("mixture")
-    error = eps_error(config, State.first(config).p, mixture(4000, start=9))
+    error = eps_error(networks.trained(Config.resolve("mixture")), mixture(4000, start=9))
     assert error["eps_error_model"] == pytest.approx(1, abs=0.06)
     assert 0.1 < error["eps_error_exact"] < 0.5
     assert error["eps_error_ratio"] == error["eps_error_model"] / error["eps_error_exact"]

@@ -247,8 +247,8 @@ def test_presets_have_two_channels_or_more_a_group(name):
         ({"dropout": 1.0}, r"dropout: expected a rate in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, "dropout: expected a rate"),
         ({"dropout": float("nan")}, "dropout: expected a rate"),
-        ({"downsampling": "max"}, 'downsampling: expected "strided" or "pooled", got \'max\''),
-        ({"time": "edm"}, 'time: expected "ddpm" or "adm", got \'edm\''),
+        ({"downsampling": "max"}, "downsampling: expected one of strided, pooled, got 'max'"),
+        ({"time": "edm"}, "time: expected one of ddpm, adm, got 'edm'"),
     ],
 )
 def test_configuration_says_what_does_not_fit(wrong, message):

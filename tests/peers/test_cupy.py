@@ -46,36 +46,36 @@ def stream():
 def device():
     """One past its constructor, as far as that goes: stream, module and function are numbers that CUDA does not know."""
     device = object.__new__(CupyDevice)
-    device._cupy, device._runtime, device._driver = cupy, cupy.cuda.runtime, cupy.cuda.driver
-    device._stream, device._index, device._captured = stream(), 0, None
-    device._threads, device._modules, device._functions, device._allowed = threading.local(), {}, {}, {}
-    device._threads.ready, device.architecture = True, "sm_90a"
-    device._nvrtc = SimpleNamespace(compile=lambda *_: nvrtc.Compiled(b"not a cubin", ""), path="libnvrtc.so")
+    device.cupy, device.runtime, device.driver = cupy, cupy.cuda.runtime, cupy.cuda.driver
+    device.stream, device.index, device.captured = stream(), 0, None
+    device.threads, device.modules, device.functions, device.allowed = threading.local(), {}, {}, {}
+    device.threads.ready, device.architecture = True, "sm_90a"
+    device.nvrtc = SimpleNamespace(compile=lambda *_: nvrtc.Compiled(b"not a cubin", ""), path="libnvrtc.so")
     return device
 
 
 def launch(device, shared, **allowed):
     """A kernel that is loaded, as far as the device knows."""
-    device._functions[KERNEL] = 1 << 20
+    device.functions[KERNEL] = 1 << 20
     if "allowed" in allowed:
-        device._allowed[1 << 20] = allowed["allowed"]
+        device.allowed[1 << 20] = allowed["allowed"]
     device.launch(KERNEL, (1,), (32,), [ctypes.c_int(1)], shared)
 
 
 def function(device):
-    device._modules[KERNEL.source, ()] = 1 << 20
-    device._load(KERNEL)
+    device.modules[KERNEL.source, ()] = 1 << 20
+    device.load(KERNEL)
 
 
 def end(device):
-    device._captured = 0
+    device.captured = 0
     device.end_capture()
 
 
 def replay(device):
-    device._captured = 0
+    device.captured = 0
     graph = half_made(cupy.cuda.Graph)
-    device._stream = SimpleNamespace(end_capture=lambda: graph, ptr=device._stream.ptr)
+    device.stream = SimpleNamespace(end_capture=lambda: graph, ptr=device.stream.ptr)
     device.end_capture().replay()
 
 
@@ -83,32 +83,32 @@ def waiting(device):
     """For an event that there is, of a copy that was queued."""
     event = half_made(cupy.cuda.Event)
     recorded = SimpleNamespace(record=lambda stream: None, synchronize=event.synchronize)
-    device._queue = lambda *_: None
-    device._cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda disable_timing: recorded))
+    device.queue_copy = lambda *_: None
+    device.cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda disable_timing: recorded))
     device.fetch(1 << 20, HOST)()
 
 
 def recording(device):
-    device._queue = lambda *_: None
-    device._cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda disable_timing: half_made(cupy.cuda.Event)))
+    device.queue_copy = lambda *_: None
+    device.cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda disable_timing: half_made(cupy.cuda.Event)))
     device.fetch(1 << 20, HOST)
 
 
 def making(device):
-    device._queue = lambda *_: None
+    device.queue_copy = lambda *_: None
     device.fetch(1 << 20, HOST)
 
 
 def another_thread(device):
-    device._threads.ready = False
+    device.threads.ready = False
     device.free_bytes()
 
 
 CALLS = {
-    "getDeviceCount": lambda d: d._runtime.getDeviceCount(),
-    "getDeviceProperties": lambda d: d._runtime.getDeviceProperties(0),
+    "getDeviceCount": lambda d: d.runtime.getDeviceCount(),
+    "getDeviceProperties": lambda d: d.runtime.getDeviceProperties(0),
     "compute_capability": lambda d: cupy.cuda.Device(0).compute_capability,
-    "free(0)": lambda d: d._runtime.free(0),
+    "free(0)": lambda d: d.runtime.free(0),
     "Stream": lambda d: cupy.cuda.Stream(non_blocking=True),
     "setDevice": another_thread,
     "memGetInfo": lambda d: d.free_bytes(),
@@ -128,7 +128,7 @@ CALLS = {
     "begin_capture": lambda d: d.begin_capture(),
     "end_capture": end,
     "Graph.launch": replay,
-    "moduleLoadData": lambda d: d._load(KERNEL),
+    "moduleLoadData": lambda d: d.load(KERNEL),
     "moduleGetFunction": function,
     "funcSetAttribute, carve-out": lambda d: launch(d, 64),
     "funcSetAttribute, shared": lambda d: launch(d, 96 << 10, allowed=48 << 10),
@@ -159,8 +159,8 @@ def test_without_a_driver_it_is_said():
 def test_every_name_is_there():
     """Whatever the module reads of CuPy's runtime and driver, and of what it makes, CuPy has."""
     tree = ast.parse(inspect.getsource(cupy_device))
-    owners = {"_runtime": cupy.cuda.runtime, "runtime": cupy.cuda.runtime, "_driver": cupy.cuda.driver, "cuda": cupy.cuda,
-              "_stream": stream(), "event": cupy.cuda.Event, "graph": cupy.cuda.Graph}  # fmt: skip
+    owners = {"runtime": cupy.cuda.runtime, "driver": cupy.cuda.driver, "cuda": cupy.cuda,
+              "stream": stream(), "event": cupy.cuda.Event, "graph": cupy.cuda.Graph}  # fmt: skip
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -169,4 +169,4 @@ def test_every_name_is_there():
                 found.add((owner, node.attr))
     missing = [f"{owner}.{name}" for owner, name in sorted(found) if not hasattr(owners[owner], name)]
     assert not missing
-    assert {("_driver", "launchKernel"), ("graph", "launch"), ("event", "synchronize"), ("_runtime", "malloc")} <= found
+    assert {("driver", "launchKernel"), ("graph", "launch"), ("event", "synchronize"), ("runtime", "malloc")} <= found

@@ -4,15 +4,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import rows
-from systems.networks import Upsampler
-from systems.runs import configuration
 
 from refdiff.objectives import Denoising, register_objective
 from refdiff.objectives.tables import noise_table
 from refdiff.process import q_sample
 from refdiff.random import Key, normal
 from refdiff.sampling import sample
+from systems import rows
+from systems.networks import Upsampler
+from systems.runs import configuration
 
 SIZES = (2, 4, 8)
 

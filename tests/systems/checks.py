@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from systems.runs import batch_at
 
 from refdiff import engines
 from refdiff.config import learns
@@ -14,6 +13,7 @@ from refdiff.testing.derivatives import complex_step
 from refdiff.testing.measures import quotient
 from refdiff.training.frozen import frozen_trees
 from refdiff.training.trainers import trainer
+from systems.runs import batch_at
 
 REFERENCE = engines.get("reference")
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from systems import cascade, checks, consistency, latent
-from systems.catalogue import ALONE, NAMES
 
 from refdiff.models import tree_map
 from refdiff.training import State, load_state, train
+from systems import cascade, checks, consistency, latent
+from systems.catalogue import ALONE, NAMES
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import rows
-from systems.runs import configuration
 
 from refdiff import models, process
 from refdiff.config import RuleConfig
 from refdiff.models import Input, MLPConfig
 from refdiff.objectives import Denoising, Objective, ScheduleConfig, register_objective
+from systems import rows
+from systems.runs import configuration
 
 
 def consistent(engine, net, x, t):

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import operations, rows
-from systems.networks import Numbers, Perceptron, Transformer
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.objectives import Objective, register_objective
+from systems import operations, rows
+from systems.networks import Numbers, Perceptron, Transformer
+from systems.runs import configuration
 
 
 @dataclass(frozen=True)

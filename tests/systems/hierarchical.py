@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import rows
-from systems.networks import Perceptron
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.models import Input
 from refdiff.objectives import Objective, register_objective
+from systems import rows
+from systems.networks import Perceptron
+from systems.runs import configuration
 
 LEVELS = 3
 LOG_2PI = float(np.log(2 * np.pi))

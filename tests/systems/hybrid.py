@@ -1,11 +1,10 @@
 """1  Labels and label dropout, a learned variance by the hybrid loss, a weighted error: all of it the library's own.
 [IDDPM] [CFG] [MinSNR]"""
 
-from systems.rows import points
-from systems.runs import configuration
-
 from refdiff.models import MLPConfig
 from refdiff.objectives import Denoising
+from systems.rows import points
+from systems.runs import configuration
 
 data = points()
 config = configuration(

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from systems import rows
-from systems.runs import configuration
 
 from refdiff.models import MLPConfig
 from refdiff.objectives import Denoising, register_objective
+from systems import rows
+from systems.runs import configuration
 
 
 @dataclass(frozen=True)

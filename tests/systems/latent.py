@@ -4,14 +4,14 @@ the context alone.   [LDM]"""
 from dataclasses import dataclass
 
 import numpy as np
-from systems import rows
-from systems.networks import Cross, Perceptron, Text
-from systems.runs import configuration
 
 from refdiff import engines, models
 from refdiff.config import RuleConfig
 from refdiff.models import Input, Network
 from refdiff.objectives import Denoising, Objective, register_objective
+from systems import rows
+from systems.networks import Cross, Perceptron, Text
+from systems.runs import configuration
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import operations, rows
-from systems.networks import Numbers
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.config import RuleConfig
 from refdiff.models import Input, MLPConfig
 from refdiff.objectives import Objective, register_objective
+from systems import operations, rows
+from systems.networks import Numbers
+from systems.runs import configuration
 
 T = 20
 

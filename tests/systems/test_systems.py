@@ -5,7 +5,6 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
-from systems import checks
 
 from refdiff.models import flatten
 from refdiff.objectives import objective_name
@@ -13,6 +12,7 @@ from refdiff.testing.measures import relative_error
 from refdiff.training import load_state, save_state
 from refdiff.training.trainers.checking import check_batch
 from refdiff.training.trainers.reference import loss_and_gradient
+from systems import checks
 
 
 def test_the_gradient_of_every_network(begun):

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from systems import checks
-from systems.catalogue import NAMES
 
 from refdiff.models import flatten
 from refdiff.testing.measures import relative_error
 from refdiff.training import load_state, save_state
+from systems import checks
+from systems.catalogue import NAMES
 
 # They sum over samples themselves, as an operation of the engine would not: the last digits follow the number of processes.
 SUM_THEMSELVES = ("vector_quantised", "variational", "learned_beta")

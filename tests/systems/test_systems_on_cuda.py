@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from emulator import Emulator
-from systems import checks
-from systems.runs import batch_at
 
 from refdiff.models import flatten
 from refdiff.testing.measures import relative_error
 from refdiff.training.trainers.cuda import CUDATrainer
+from systems import checks
+from systems.runs import batch_at
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 CAPTURED = pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from systems import operations, rows
-from systems.networks import Transformer
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.models import Input
 from refdiff.objectives import Objective, register_objective
+from systems import operations, rows
+from systems.networks import Transformer
+from systems.runs import configuration
 
 BEGIN, WORDS = 18, 19  # ten words, eight codes (10 .. 17), and what a line begins with
 

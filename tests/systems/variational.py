@@ -4,14 +4,14 @@ needs the whole batch; gradients pass through a t that is no integer.   [VDM]"""
 from dataclasses import dataclass
 
 import numpy as np
-from systems import operations, rows
-from systems.networks import Monotone, Numbers
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.config import RuleConfig
 from refdiff.models import Input, MLPConfig
 from refdiff.objectives import Objective, register_objective
+from systems import operations, rows
+from systems.networks import Monotone, Numbers
+from systems.runs import configuration
 
 LOW, HIGH = -6.0, 4.0  # gamma is told to the network as a time from 0 to 1000
 SCALE = 1000 / (HIGH - LOW)

@@ -4,14 +4,14 @@ batch.   [VQVAE] [LDM] section 3.1"""
 from dataclasses import dataclass
 
 import numpy as np
-from systems import operations, rows
-from systems.networks import Codebook, Perceptron
-from systems.runs import configuration
 
 from refdiff import models
 from refdiff.config import RuleConfig
 from refdiff.models import Input
 from refdiff.objectives import Objective, register_objective
+from systems import operations, rows
+from systems.networks import Codebook, Perceptron
+from systems.runs import configuration
 
 
 def quantised(engine, networks, batch):

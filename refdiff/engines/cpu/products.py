@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["product", "times_column", "transposed"]
 
-_SMALL = 1_000_000  # multiplications, most
+SMALL = 1_000_000  # multiplications, most
 _WIDE = 64  # columns of a block
 _BAND = 32  # columns that are transposed together
 
@@ -19,8 +19,8 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a b.   a (P, M, K), b (P, K, N) -> into out (P, M, N), all of any strides."""
     m, k, n = *a.shape[1:], b.shape[2]
     width = _WIDE if n % _WIDE == 0 else _WIDE // 2
-    height = 32 if 32 * width * k <= _SMALL else 16
-    if n % width or m < height or height * width * k > _SMALL or m * n * k <= _SMALL:
+    height = 32 if 32 * width * k <= SMALL else 16
+    if n % width or m < height or height * width * k > SMALL or m * n * k <= SMALL:
         np.matmul(a, b, out=out)
         return
     rows = m // height * height

@@ -6,8 +6,8 @@ from ... import engines
 from ...config import Config
 from ...models import Input
 from ..state import State
+from .interface import Trainer
 from .reference import ReferenceTrainer
-from .trainer import Trainer
 
 __all__ = ["check_machine", "trainer"]
 

@@ -18,8 +18,8 @@ from ..optimiser import learning_rate
 from ..state import TREES, State
 from .checking import check_data, check_memory
 from .cpu_worker import DataParallelWorker, Move, packing_of
+from .interface import Step, check_finite
 from .reference import joined
-from .trainer import Step, check_finite
 
 __all__ = ["CPUTrainer"]
 

@@ -30,7 +30,7 @@ from ...sampling.cuda import on_device
 from ..frozen import frozen_trees
 from ..state import TREES, State
 from .checking import check_gradients, check_terms
-from .trainer import Step, check_finite
+from .interface import Step, check_finite
 
 __all__ = ["CUDATrainer", "Plan", "check_memory", "check_supported", "plan"]
 

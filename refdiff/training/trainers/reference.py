@@ -20,7 +20,7 @@ from ..frozen import frozen_trees
 from ..optimiser import global_norm, learning_rate, mixed, moved, moving_average
 from ..state import State
 from .checking import check_data, check_gradients, check_memory, check_terms, drawn
-from .trainer import Step, check_finite
+from .interface import Step, check_finite
 
 __all__ = ["ReferenceTrainer", "joined", "loss_and_gradient", "shards_of", "train_step", "tree_sum"]
 

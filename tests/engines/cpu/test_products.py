@@ -81,7 +81,7 @@ def multiplied(monkeypatch):
 @pytest.mark.parametrize(("m", "k", "n"), [(100, 200, 128), (100, 600, 64), (100, 1500, 32)])
 def test_large_products_are_made_in_blocks_that_are_small_enough(multiplied, m, k, n):
     blocks, rest = multiplied(m, k, n)
-    assert np.prod(blocks) <= products._SMALL
+    assert np.prod(blocks) <= products.SMALL
     assert rest == (m % blocks[0], k, n)
 
 

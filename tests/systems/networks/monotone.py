@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from refdiff.models import Input, Parameter, register
-
 from systems import operations
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from refdiff.models import Input, Parameter, linear_layout, register
-
 from systems import operations
 
 

@@ -191,7 +191,7 @@ def test_what_this_machine_cannot_compute_is_refused_before_a_run_is_replaced(ti
     from refdiff.sampling import sample
     from refdiff.training import train
 
-    monkeypatch.setattr(engines, "_has_gpu", lambda: False)
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
     (tmp_path / "config.toml").write_text("a former run")
     config = tiny.changed(["engine=auto", "dtype=bfloat16"])
     for attempt in (lambda: train(config, tmp_path, force=True), lambda: sample(config, State.first(config).p, 2)):

@@ -21,13 +21,13 @@ from .thread_pool import parallel_for
 
 __all__ = ["parts", "squares", "update"]
 
-_PART = 1 << 16  # numbers at a time, in cache
+PART = 1 << 16  # numbers at a time, in cache
 
 
 def parts(size: int, share: tuple[int, int]) -> list[slice]:
     """The slices of a buffer of this size that one pass after another works on, of share (i, n) of it."""
-    count, (i, n) = -(-size // _PART), share
-    return [slice(k * _PART, (k + 1) * _PART) for k in range(count * i // n, count * (i + 1) // n)]
+    count, (i, n) = -(-size // PART), share
+    return [slice(k * PART, (k + 1) * PART) for k in range(count * i // n, count * (i + 1) // n)]
 
 
 def squares(g: np.ndarray, more: Sequence[np.ndarray] = (), share: tuple[int, int] = (0, 1)) -> list[float]:

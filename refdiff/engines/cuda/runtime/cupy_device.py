@@ -35,18 +35,18 @@ class CupyDevice:
     """index: of the GPU, as CUDA_VISIBLE_DEVICES leaves it. DeviceError, which says what to do, where there is none."""
 
     def __init__(self, index: int = 0) -> None:
-        self._cupy = _import()
-        self._runtime, self._driver = self._cupy.cuda.runtime, self._cupy.cuda.driver
-        self._index = index
-        cuda = _check_driver(self._runtime)
+        self.cupy = _import()
+        self.runtime, self.driver = self.cupy.cuda.runtime, self.cupy.cuda.driver
+        self.index = index
+        cuda = _check_driver(self.runtime)
         with self._explained("looking for a GPU"):
-            count = self._runtime.getDeviceCount()
+            count = self.runtime.getDeviceCount()
         if index >= count:
             raise DeviceError(f"GPU {index} is not there: CUDA sees {count}; {_go_on()}")
         with self._explained("opening the GPU"):
-            self._runtime.setDevice(index)
-            name = self._runtime.getDeviceProperties(index)["name"]
-            capability = str(self._cupy.cuda.Device(index).compute_capability)
+            self.runtime.setDevice(index)
+            name = self.runtime.getDeviceProperties(index)["name"]
+            capability = str(self.cupy.cuda.Device(index).compute_capability)
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         if int(capability) < OLDEST:
             raise DeviceError(
@@ -54,59 +54,59 @@ class CupyDevice:
                 f"2020) or more; {_go_on()}"
             )
         self.architecture = f"sm_{capability}" + ("a" if capability == "90" else "")  # wgmma is there on 9.0 alone
-        self._nvrtc = nvrtc.find(cuda)
+        self.nvrtc = nvrtc.find(cuda)
         with self._explained("opening the GPU"):
-            self._runtime.free(0)  # makes the context that modules are loaded into
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)  # the default one cannot be captured
-        self._threads = threading.local()
-        self._threads.ready = True
-        self._modules: dict[tuple[str, tuple[tuple[str, int], ...]], int] = {}
-        self._functions: dict[Kernel, int] = {}
-        self._allowed: dict[int, int] = {}  # function -> bytes of dynamic shared memory it may have
-        self._captured: int | None = None  # launches since begin_capture
+            self.runtime.free(0)  # makes the context that modules are loaded into
+            self.stream = self.cupy.cuda.Stream(non_blocking=True)  # the default one cannot be captured
+        self.threads = threading.local()
+        self.threads.ready = True
+        self.modules: dict[tuple[str, tuple[tuple[str, int], ...]], int] = {}
+        self.functions: dict[Kernel, int] = {}
+        self.allowed: dict[int, int] = {}  # function -> bytes of dynamic shared memory it may have
+        self.captured: int | None = None  # launches since begin_capture
 
     @property
     def is_capturing(self) -> bool:
-        return self._captured is not None
+        return self.captured is not None
 
     def free_bytes(self) -> int:
         with self._explained("asking for the free memory"):
-            return int(self._runtime.memGetInfo()[0])
+            return int(self.runtime.memGetInfo()[0])
 
     def reserve(self, nbytes: int) -> int:
-        assert self._captured is None, "memory cannot be reserved during a capture"
+        assert self.captured is None, "memory cannot be reserved during a capture"
         with self._explained(f"reserving {nbytes} bytes"):
-            return int(self._runtime.malloc(max(nbytes, 1)))
+            return int(self.runtime.malloc(max(nbytes, 1)))
 
     def release(self, pointer: int) -> None:
         with self._explained("releasing memory"):
-            self._runtime.free(pointer)
+            self.runtime.free(pointer)
 
     def write(self, pointer: int, array: np.ndarray) -> None:
-        assert self._captured is None, "a copy from the host cannot be captured"
+        assert self.captured is None, "a copy from the host cannot be captured"
         array = np.ascontiguousarray(array)
-        self._copy(pointer, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice)
+        self._copy(pointer, array.ctypes.data, array.nbytes, self.runtime.memcpyHostToDevice)
 
     def read(self, pointer: int, array: np.ndarray) -> None:
-        assert self._captured is None, "a copy to the host cannot be captured"
+        assert self.captured is None, "a copy to the host cannot be captured"
         assert array.flags.c_contiguous
-        self._copy(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
+        self._copy(array.ctypes.data, pointer, array.nbytes, self.runtime.memcpyDeviceToHost)
 
     def pinned(self, nbytes: int) -> np.ndarray:
         with self._explained(f"pinning {nbytes} bytes of the host"):
-            memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
+            memory = self.cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
         return np.frombuffer(memory, np.uint8, nbytes)  # which keeps it
 
     def send(self, pointer: int, array: np.ndarray) -> None:
-        assert self._captured is None, "a copy from the host cannot be captured"
-        self._queue(pointer, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice)
+        assert self.captured is None, "a copy from the host cannot be captured"
+        self.queue_copy(pointer, array.ctypes.data, array.nbytes, self.runtime.memcpyHostToDevice)
 
     def fetch(self, pointer: int, array: np.ndarray) -> Callable[[], None]:
-        assert self._captured is None, "a copy to the host cannot be captured"
-        self._queue(array.ctypes.data, pointer, array.nbytes, self._runtime.memcpyDeviceToHost)
+        assert self.captured is None, "a copy to the host cannot be captured"
+        self.queue_copy(array.ctypes.data, pointer, array.nbytes, self.runtime.memcpyDeviceToHost)
         with self._explained("recording an event"):
-            event = self._cupy.cuda.Event(disable_timing=True)
-            event.record(self._stream)
+            event = self.cupy.cuda.Event(disable_timing=True)
+            event.record(self.stream)
 
         def wait() -> None:
             with self._explained("waiting for a copy"):
@@ -117,85 +117,85 @@ class CupyDevice:
     def launch(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int = 0
     ) -> None:
-        function = self._functions.get(kernel)
+        function = self.functions.get(kernel)
         if function is None:
-            function = self._functions[kernel] = self._load(kernel)
+            function = self.functions[kernel] = self.load(kernel)
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         with self._explained(f"{kernel.source}, {kernel.name}, grid {grid}, block {block}, {shared} bytes shared"):
-            if shared and function not in self._allowed:
+            if shared and function not in self.allowed:
                 # How much of a multiprocessor's memory is shared and how much caches is the driver's choice; a kernel that
                 # stages its operands in shared memory wants as many blocks there as fit.
-                carveout = self._driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-                self._driver.funcSetAttribute(function, carveout, _ALL)
-                self._allowed[function] = _SHARED
-            if shared > self._allowed.get(function, _SHARED):
-                which = self._driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                self._driver.funcSetAttribute(function, which, shared)
-                self._allowed[function] = shared
+                carveout = self.driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+                self.driver.funcSetAttribute(function, carveout, _ALL)
+                self.allowed[function] = _SHARED
+            if shared > self.allowed.get(function, _SHARED):
+                which = self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self.driver.funcSetAttribute(function, which, shared)
+                self.allowed[function] = shared
             # The values are copied out of `arguments` before this returns.
-            self._driver.launchKernel(
+            self.driver.launchKernel(
                 function,
                 *(*grid, 1, 1)[:3],
                 *(*block, 1, 1)[:3],
                 shared,
-                self._stream.ptr,
+                self.stream.ptr,
                 ctypes.addressof(addresses),
                 0,
             )
-        if self._captured is not None:
-            self._captured += 1
+        if self.captured is not None:
+            self.captured += 1
 
     def synchronise(self) -> None:
-        assert self._captured is None, "a capture cannot wait"
+        assert self.captured is None, "a capture cannot wait"
         with self._explained("waiting for the GPU"):
-            self._stream.synchronize()
+            self.stream.synchronize()
 
     def begin_capture(self) -> None:
-        assert self._captured is None, "captures do not nest"
+        assert self.captured is None, "captures do not nest"
         with self._explained("beginning a capture"):
             # Relaxed: a kernel that is launched for the first time may be loaded.
-            self._stream.begin_capture(self._runtime.streamCaptureModeRelaxed)
-        self._captured = 0
+            self.stream.begin_capture(self.runtime.streamCaptureModeRelaxed)
+        self.captured = 0
 
     def end_capture(self) -> Graph:
-        assert self._captured is not None
-        launches, self._captured = self._captured, None
+        assert self.captured is not None
+        launches, self.captured = self.captured, None
         with self._explained("ending a capture"):
-            graph = self._stream.end_capture()
+            graph = self.stream.end_capture()
 
         def replay() -> None:
             with self._explained("replaying a graph"):
-                graph.launch(self._stream)
+                graph.launch(self.stream)
 
         return Graph(replay, launches)
 
     def _copy(self, to: int, source: int, nbytes: int, kind: int) -> None:
-        self._queue(to, source, nbytes, kind)
+        self.queue_copy(to, source, nbytes, kind)
         with self._explained(f"copying {nbytes} bytes"):
-            self._stream.synchronize()  # the host's memory may be gone or read as soon as this returns
+            self.stream.synchronize()  # the host's memory may be gone or read as soon as this returns
 
-    def _queue(self, to: int, source: int, nbytes: int, kind: int) -> None:
+    def queue_copy(self, to: int, source: int, nbytes: int, kind: int) -> None:
         with self._explained(f"copying {nbytes} bytes"):
-            self._runtime.memcpyAsync(to, source, nbytes, kind, self._stream.ptr)
+            self.runtime.memcpyAsync(to, source, nbytes, kind, self.stream.ptr)
 
-    def _load(self, kernel: Kernel) -> int:
+    def load(self, kernel: Kernel) -> int:
         key = (kernel.source, kernel.defines)
-        if key not in self._modules:
+        if key not in self.modules:
             path = KERNELS / kernel.source
-            compiled = self._nvrtc.compile(path, kernel.defines, self.architecture, nvrtc.cache_folder())
-            with self._explained(f"loading {kernel.source}, compiled by NVRTC of {self._nvrtc.path},"):
-                self._modules[key] = self._driver.moduleLoadData(compiled.cubin)
+            compiled = self.nvrtc.compile(path, kernel.defines, self.architecture, nvrtc.cache_folder())
+            with self._explained(f"loading {kernel.source}, compiled by NVRTC of {self.nvrtc.path},"):
+                self.modules[key] = self.driver.moduleLoadData(compiled.cubin)
         with self._explained(f"looking for {kernel.name} in {kernel.source}"):
-            return int(self._driver.moduleGetFunction(self._modules[key], kernel.name))
+            return int(self.driver.moduleGetFunction(self.modules[key], kernel.name))
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         """CUDA's errors as DeviceError; makes the GPU the one of this thread."""
-        threads = getattr(self, "_threads", None)
-        errors = (self._runtime.CUDARuntimeError, self._driver.CUDADriverError)
+        threads = getattr(self, "threads", None)
+        errors = (self.runtime.CUDARuntimeError, self.driver.CUDADriverError)
         try:
             if threads is not None and not getattr(threads, "ready", False):
-                self._runtime.setDevice(self._index)
+                self.runtime.setDevice(self.index)
                 threads.ready = True
             yield
         except errors as error:

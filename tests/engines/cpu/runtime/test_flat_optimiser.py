@@ -11,7 +11,7 @@ from refdiff.engines import cpu
 from refdiff.engines.cpu.runtime import flat_optimiser as optimiser
 from refdiff.training import optimiser as wanted
 
-SIZES = [1, 7, 40_000, optimiser._PART, optimiser._PART + 1, 3 * optimiser._PART - 5, 260_003]
+SIZES = [1, 7, 40_000, optimiser.PART, optimiser.PART + 1, 3 * optimiser.PART - 5, 260_003]
 seeds = st.integers(0, 2**32 - 1)
 
 

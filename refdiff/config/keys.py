@@ -1,0 +1,55 @@
+"""The keys of a configuration, as a help text lists them: each with its default, and the names that it may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..data.loading import NAMED
+from ..engines import ENGINES
+from ..models import KINDS
+from ..models.blocks import TIMES
+from ..models.unet import DOWNSAMPLINGS
+from ..objectives import OBJECTIVES, PREDICTIONS, VARIANCES, WEIGHTINGS
+from ..process import SCHEDULES, SPACINGS
+from ..sampling import settings
+from .config import Config
+from .rules import RULES
+from .train import DECAYS
+
+__all__ = ["choices", "describe"]
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """The names that a key may have, of each key that has one of a few; those of a user's, once they are registered, too."""
+    return {
+        "engine": ("auto", *ENGINES), "dtype": ("float32", "bfloat16"), "data.source": (*NAMED, "a path"),
+        "networks.denoiser.kind": tuple(KINDS), "networks.denoiser.rule": tuple(RULES),
+        "networks.denoiser.downsampling": DOWNSAMPLINGS, "networks.denoiser.time": TIMES,
+        "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
+        "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "train.decay": DECAYS,
+        "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS), "sample.variance": settings.VARIANCES,
+        "sample.threshold": settings.THRESHOLDS,
+    }  # fmt: skip
+
+
+def describe(tables: Iterable[str] = ()) -> str:
+    """A line a key of the preset digits: its default, and the names that it may have. tables: only their keys."""
+    known, lines = choices(), []
+    table = Config().to_dict()
+    table["networks"]["denoiser"].setdefault("rule", "adamw")
+    for key, value in _leaves(table):
+        if not tables or key.split(".")[0] in tables:
+            names = ("false", "true") if isinstance(value, bool) else known.get(key, ())
+            lines.append((f"{key}={value if isinstance(value, str) else json.dumps(value)}", ", ".join(names)))
+    width = max(len(text) for text, names in lines if names)
+    return "".join(f"  {text:<{width}}  {names}".rstrip() + "\n" for text, names in lines)
+
+
+def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
