@@ -7,36 +7,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import engines, models
 from ..models import Batch, Input, Network, inputs
 from ..objectives import Denoising
 from ..process import classifier_free_guidance
 
-__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "network_function", "unconditional"]
+__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "unconditional"]
 
 Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 Predict: TypeAlias = Callable[[Batch], np.ndarray]
-
-
-def network_function(engine: str, network: Network, dtype: str = "float32") -> Predict:
-    """predict(batch) -> what the network says, for arrays of NumPy; the weights are put where the engine has them once."""
-    engines.check_dtype(engine, dtype)
-    name, module = engines.resolve(engine), engines.get(engine)
-    if name == "cpu":
-        from .cpu import ParallelNetwork
-
-        return ParallelNetwork(network)
-    if name == "cuda":
-        from .cuda import on_device
-
-        network = Network(network.config, on_device(network.p, dtype))
-    entries = inputs(network.config)
-
-    def predict(batch: Batch) -> np.ndarray:
-        own = {n: module.array(batch[n], dtype) if entries[n].kind == "float" else batch[n] for n in entries}
-        return module.host(models.predict(module, network, own))
-
-    return predict
 
 
 def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Model:

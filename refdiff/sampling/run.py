@@ -15,8 +15,9 @@ from ..objectives import lost_in_noise
 from ..process import SPACINGS, predictor
 from ..progress import Progress
 from ..random import Key, normal
-from .denoisers import Model, Predict, check_conditions, denoiser, guided, network_function, unconditional
+from .denoisers import Model, Predict, check_conditions, denoiser, guided, unconditional
 from .methods import choose_sampler, threshold_of
+from .networks import network_function
 from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
