@@ -28,10 +28,10 @@ def on_device(p: Tree, dtype: str) -> Tree:
 
 def supports(trained: Trained) -> bool:
     """Whether the settings ask for a sampler that is captured: one prediction a step, a fixed variance, x0_hat held within
-    [-1, 1] or not at all."""
+    [-1, 1] or not at all; and the conditions come as they are, without encoders."""
     s = trained.settings
     learned = s.method == "ancestral" and s.variance == "learned"
-    return s.method in METHODS and s.threshold != "dynamic" and not learned
+    return s.method in METHODS and s.threshold != "dynamic" and not learned and not trained.objective.encoders
 
 
 def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:
@@ -74,7 +74,7 @@ class CUDASampler:
         with cuda.use(cuda.Context(device)):
             self.network = Network(denoiser.config, on_device(denoiser.p, trained.dtype))
         rows = tables(objective.schedule.build(), trained.settings, objective.prediction)
-        self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict)
+        self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict, trained.path)
 
     def predict(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
         """The prediction, guided where the conditions hold what stands for none too, as `empty NAME`."""

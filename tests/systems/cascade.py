@@ -42,7 +42,7 @@ DATA = {size: rows.images(size) for size in SIZES}
 def config(size, **changes):
     """Of the stage that makes images of this size."""
     low = size // 2 if size > SIZES[0] else 0
-    objective = Upsampling() if low else Denoising()
+    objective = Upsampling(prediction="v") if low else Denoising(prediction="v")
     return configuration({"denoiser": Upsampler(size, 8, 3, low)}, objective, **{"batch": 16, "steps": 150, **changes})
 
 
