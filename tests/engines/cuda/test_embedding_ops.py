@@ -7,6 +7,7 @@ from emulator.agreement import bound
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.testing.measures import relative_error
 
 
@@ -27,6 +28,16 @@ def test_embedding(context, dtype, shape, rows, c, on_device):
     assert cuda.host(g).tobytes() == cuda.host(again).tobytes()
     expected = reference.embedding_backward(cuda.host(dy).astype(np.float64), expected_saved)["weight"]
     assert np.linalg.norm(cuda.host(g) - expected) <= bound("float32", 40) * np.linalg.norm(expected)
+
+
+def test_an_embedding_is_where_its_index_is(context):
+    """A step that is only planned looks up rows of weights that lie on a device that does run: nothing runs there."""
+    weight, dry = context.array(np.zeros((3, 4))), Context(DryRunDevice())
+    before = len(context.device.launches)
+    y, _ = cuda.embedding(dry.array([0, 2], "int32"), weight)
+    assert y.context.device is dry.device
+    assert [kernel.name for kernel, *_ in dry.device.launches] == ["embedding"]
+    assert len(context.device.launches) == before
 
 
 def test_embedding_refuses_what_is_no_row(context):
