@@ -18,7 +18,10 @@ def text_inputs(config):
 
 
 def text_layout(config):
-    return {"table": Parameter((config.rows, config.width), fan=2.0), "scale": linear_layout(config.width, config.width)}
+    return {
+        "table": Parameter((config.rows, config.width), fan=2.0),
+        "scale": linear_layout(config.width, config.width),
+    }
 
 
 def text_forward(engine, net, inputs, key=None):

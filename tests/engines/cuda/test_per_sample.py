@@ -153,7 +153,7 @@ def test_a_captured_draw_follows_t(context):
 
 
 def test_data_in_float32_meet_a_network_in_bfloat16(context):
-    """The squared error rounds its target, which is compared with what was rounded; a sum of both stays as exact as it is."""
+    """The squared error rounds its target, which is compared with what was rounded; a sum of both is as exact as can be."""
     rng = np.random.default_rng(0)
     x, data = context.array(rng.standard_normal((3, 20)), "bfloat16"), context.array(rng.standard_normal((3, 20)))
     rounded, exact = cuda.cast(data, "bfloat16"), cuda.cast(x, "float32")

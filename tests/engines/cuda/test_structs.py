@@ -14,8 +14,8 @@ from kernels.test_oldest_compiler import oldest
 
 import refdiff
 from refdiff.engines.cuda import norm, product, rows, structs, tensor_ops
-from refdiff.engines.cuda.random_numbers import sequence_struct
 from refdiff.engines.cuda.attention_ops import CHUNK, CUTS, ROWS, THREADS
+from refdiff.engines.cuda.random_numbers import sequence_struct
 from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.sources import KERNELS
@@ -195,7 +195,10 @@ SPLIT, STEP = structs.struct("product.cuh", "Split"), structs.struct("sampler.cu
             r"Split.each: expected an integer from -2\^31 to 2\^31 - 1, got 2147483648",
         ),
         (lambda: SPLIT(each=1.5, size=2), "Split.each"),
-        (lambda: sequence_struct(Sequence(0, 1, -1)), r"Sequence.step: expected an integer from 0 to 2\^32 - 1, got -1"),
+        (
+            lambda: sequence_struct(Sequence(0, 1, -1)),
+            r"Sequence.step: expected an integer from 0 to 2\^32 - 1, got -1",
+        ),
         (lambda: sequence_struct(Sequence(0, 1, 0, 1 << 32)), "Sequence.first: .*got 4294967296"),
         (lambda: STEP(noise=3), "SamplerStep.rows is not given"),
         (

@@ -90,7 +90,9 @@ def test_bfloat16_learns_as_float32_does_but_for_rounding(tiny, changes):
         assert a.terms == pytest.approx(b.terms, rel=2e-2)
         assert a.norms == pytest.approx(b.norms, rel=5e-2)
     assert [m.loss for m in measured] != [m.loss for m in whole]
-    actual, expected = (np.concatenate([a.ravel() for a in flatten(s.trees["m"]).values()]) for s in (worker.state(), state))
+    actual, expected = (
+        np.concatenate([a.ravel() for a in flatten(s.trees["m"]).values()]) for s in (worker.state(), state)
+    )
     assert relative_error(actual, expected) <= 1.6e-2, "of the moving average of the gradients"
 
 

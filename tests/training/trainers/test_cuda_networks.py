@@ -116,7 +116,7 @@ def test_a_step_that_is_not_finite_writes_nothing_in_any_network(late):
         worker.step(batch(i))
     before, bad = worker.state(), batch(3) | {"x": np.full((4, 6), 1e30, np.float32)}
     worker.step(bad, wait=False)
-    with pytest.raises(TrainingError, match="step 4: expected a finite loss and gradient, got .* of text"):
+    with pytest.raises(TrainingError, match=r"step 4: expected a finite loss and gradient, got .* of text"):
         worker.step(batch(4)) if late else worker.state()
     after = worker.state()
     assert after.step == 3
@@ -227,10 +227,18 @@ def test_an_objective_that_this_trainer_cannot_serve_is_refused(objective, match
 @pytest.mark.parametrize(
     ("name", "rule", "match"),
     [
-        ("text", RuleConfig("average"), "networks.text.rule: expected adamw or frozen on engine cuda, got average; take"),
+        (
+            "text",
+            RuleConfig("average"),
+            "networks.text.rule: expected adamw or frozen on engine cuda, got average; take",
+        ),
         ("target", RuleConfig("follow", of="text"), "networks.target.rule: .* got follow; take"),
         ("text", RuleConfig("plain_descent"), "networks.text.rule: .* got plain_descent; take"),
-        ("idle", RuleConfig(), "networks.idle: expected a network that Denoising trains on engine cuda, got one that it"),
+        (
+            "idle",
+            RuleConfig(),
+            "networks.idle: expected a network that Denoising trains on engine cuda, got one that it",
+        ),
     ],
 )
 def test_a_rule_that_this_trainer_cannot_serve_is_refused(name, rule, match):
@@ -248,7 +256,7 @@ def test_a_state_of_another_number_of_updates_is_refused():
     config = text_to_points()
     state = State.first(config)
     state.updates["text"] = 2
-    with pytest.raises(ValueError, match=r"state: expected networks updated once a step, .*'text': 0.*, got .*'text': 2"):
+    with pytest.raises(
+        ValueError, match=r"state: expected networks updated once a step, .*'text': 0.*, got .*'text': 2"
+    ):
         CUDATrainer(config, state, Emulator())
-
-
