@@ -97,7 +97,7 @@ def prepare(state: FlatState, g: Array, step: Array, settings: OptimiserSettings
     context.launch("optimiser.cu", "sum_squares", partials, THREADS, g, partial, n)
     context.launch(
         "optimiser.cu", "step_scalars", 1, THREADS, partial, partials, losses,
-        losses.size if losses else 0, step, state.scalars, state.bad,
+        0 if losses is None else losses.size, step, state.scalars, state.bad,
         StepSettings(
             peak=s.learning_rate, max_norm=s.max_grad_norm, beta1=s.beta1, beta2=s.beta2, ema_decay=s.ema_decay,
             warmup=s.warmup, steps=s.steps, constant=s.decay == "constant",

@@ -1,5 +1,5 @@
 """Sums, joins, splits, shapes, fan-out and dropout: kernels/tensor_ops.cu. Where values are only passed on, nothing is
-launched: the result is the same array or a view of it."""
+launched: the result is the same array or a view of it. Where data in float32 meet a network's bfloat16, they are rounded."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 def add(a: Array, b: Array) -> tuple[Array, Any]:
     """y = a + b, of one shape."""
     assert a.shape == b.shape, f"add: {a.shape} and {b.shape}"
+    a, b = _one_type(a, b)
     return _sum(a, b), None
 
 
@@ -73,7 +74,8 @@ def add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
 def broadcast_add(x: Array, e: Array) -> tuple[Array, Any]:
     """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
     n, c = x.shape[0], x.shape[-1]
-    assert (e.shape, e.dtype) == ((n, c), x.dtype), f"broadcast_add: {x} and {e}"
+    assert e.shape == (n, c), f"broadcast_add: {x} and {e}"
+    x, e = _one_type(x, e)
     x, e = dense(x), dense(e)
     y = x.context.empty(x.shape, x.dtype)
     grid = blocks(x.size, THREADS * _pack(x, c))
@@ -98,7 +100,8 @@ def broadcast_add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
 
 def concat(a: Array, b: Array) -> tuple[Array, Any]:
     """y = [a, b] along the last axis.   a (..., A), b (..., B) -> y (..., A + B)."""
-    assert (a.shape[:-1], a.dtype) == (b.shape[:-1], b.dtype), f"concat: {a} and {b}"
+    assert a.shape[:-1] == b.shape[:-1], f"concat: {a} and {b}"
+    a, b = _one_type(a, b)
     A, B = a.shape[-1], b.shape[-1]
     y = a.context.empty((*a.shape[:-1], A + B), a.dtype)
     _join("concat", (dense(a), dense(b), y), A, B, y.size)
@@ -169,6 +172,11 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
     """dx = dy m / (1 - rate)."""
     rate, key = saved
     return _dropout(dy, rate, key)
+
+
+def _one_type(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both as they are, or in bfloat16 if one of them is."""
+    return (a, b) if a.dtype == b.dtype else (cast(a, "bfloat16"), cast(b, "bfloat16"))
 
 
 def _dropout(x: Array, rate: float, key: Sequence) -> Array:
