@@ -21,7 +21,7 @@ def run(autoencoder, latents, tmp_path_factory):
     """The configuration and the last state of the run on latents."""
     folder = tmp_path_factory.mktemp("latent")
     data, numbers = latents
-    config = latent.config(autoencoder, steps=400, batch=64, engine="cpu")
+    config = latent.config(autoencoder, steps=120, batch=64, engine="cpu")
     state = train(config, folder, data=data, progress=False)
     state.numbers = numbers
     return config, state
@@ -38,7 +38,7 @@ def test_a_caption_decides_what_is_drawn(run):
     model = trained(config, state)
     model = model._replace(settings=replace(config.sample, threshold="none", eta=0.0, guidance=2.0))
     z = sample(model, len(ASKED), conditions={"tokens": ASKED}, progress=False)
-    assert right(latent.decode(frozen_trees(config, state), z, state.numbers)) >= 0.5  # by chance 0.03
+    assert right(latent.decode(frozen_trees(config, state), z, state.numbers)) >= 0.8  # by chance 0.03
     other = sample(model, len(ASKED), conditions={"tokens": ASKED[::-1]}, progress=False)
     assert right(latent.decode(frozen_trees(config, state), other, state.numbers)) <= 0.2
 
