@@ -30,7 +30,7 @@ from ..process import (
 from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Key, integers, normal
-from ..sampling import Trained, check_conditions, denoiser, network_function
+from ..sampling import Trained, check_conditions, denoiser, encoded, network_function
 from ..sampling.methods import threshold_of
 from ..sampling.settings import VARIANCES
 
@@ -80,7 +80,7 @@ def nll(
     schedule, predict = objective.schedule.build(), network_function(trained.engine, network, trained.dtype)
 
     def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        conditions = check_conditions(network, objective, {}, len(x_t))
+        conditions = encoded(trained, check_conditions(trained.networks, objective, {}, len(x_t)))
         prediction, v = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
         return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
 

@@ -53,10 +53,14 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
     return {name: np.full_like(value, null[name]) if name in null else value for name, value in conditions.items()}
 
 
-def check_conditions(network: Network, objective: Denoising, conditions: Batch, n: int) -> Batch:
-    """Conditions for n samples, what is left out being null. ValueError for one that the network does not take, one of
-    another shape or kind, or a label that it does not know."""
-    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t")}
+def check_conditions(networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int) -> Batch:
+    """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder makes,
+    what the encoder takes. ValueError for one that nobody takes, one of another shape or kind, or a label that the network
+    does not know."""
+    network, made = networks["denoiser"], dict(objective.encoders)
+    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t", *made)}
+    for encoder in made.values():
+        takes |= inputs(networks[encoder].config)
     for name in conditions:
         if name not in takes:
             raise ValueError(
@@ -68,7 +72,8 @@ def check_conditions(network: Network, objective: Denoising, conditions: Batch, 
     for name in takes:
         if name not in conditions and name not in null:
             raise ValueError(f"{name}: expected this condition, which the network takes, got none")
-        whole[name] = _for_each(name, np.asarray(conditions.get(name, null.get(name))), takes[name], n)
+        value = np.asarray(conditions[name]) if name in conditions else np.full(takes[name].shape, null[name])
+        whole[name] = _for_each(name, value, takes[name], n)
     if "label" in whole and hasattr(network.config, "classes"):
         classes, label = network.config.classes, whole["label"]
         if label.min() < 0 or label.max() > classes:

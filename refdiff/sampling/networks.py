@@ -7,8 +7,9 @@ import numpy as np
 from .. import engines, models
 from ..models import Batch, Network, inputs
 from .denoisers import Predict
+from .trained import Trained
 
-__all__ = ["network_function"]
+__all__ = ["encoded", "network_function"]
 
 
 def network_function(engine: str, network: Network, dtype: str = "float32") -> Predict:
@@ -30,3 +31,12 @@ def network_function(engine: str, network: Network, dtype: str = "float32") -> P
         return module.host(models.predict(module, network, own))
 
     return predict
+
+
+def encoded(trained: Trained, conditions: Batch) -> Batch:
+    """The conditions, and those that the objective's encoders make of them for the denoiser: once for all t."""
+    made = {
+        condition: network_function(trained.engine, trained.networks[name], trained.dtype)(conditions)
+        for condition, name in trained.objective.encoders
+    }
+    return {**conditions, **made}

@@ -59,13 +59,13 @@ def train(
     check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
-    check_machine(config)
+    check_machine(config, data.inputs)
     frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     config = run.config if run else config
     state = run.take_state() if run else None
     state = state or State.first(config)
-    worker = trainer(config, state)
+    worker = trainer(config, state, data.inputs)
     advice = "lower train.learning_rate or set train.max_grad_norm"
     overflows = Overflows(advice)
     started, first, seen, every = time.perf_counter(), state.step, state.samples_seen, config.train

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...config import Config
 from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
-from ...objectives import Denoising, Objective, objective_name
+from ...objectives import Objective, objective_name
 from ...random import Key
 
 __all__ = ["Entries", "check_batch", "check_data", "check_gradients", "check_terms", "drawn", "remembered"]
@@ -102,26 +102,23 @@ def check_gradients(objective: Objective, g: Any, networks: dict[str, Network]) 
 
 
 def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
-    """ValueError unless the data have what the networks of `Denoising` read of them; another objective may draw anything.
+    """ValueError unless the data have what the objective reads of them, in each of its turns.
 
     entries: those that the data have, of one sample; source: where they are from.
     """
-    objective = config.objective
-    if not isinstance(objective, Denoising) or type(objective).draw is not Denoising.draw:
-        return  # it draws what the networks read
-    drawn = {"t"} | {condition for condition, _ in objective.encoders}
-    for name in objective.trains:
-        for entry, expected in inputs(config.networks[name].model).items():
-            if entry in drawn:
-                continue
+    networks = {name: network.model for name, network in config.networks.items()}
+    for objective in config.objective.turns(1 << 30):
+        for entry, expected in objective.reads(networks).items():
+            readers = [f"networks.{name}" for name in objective.trains if entry in inputs(networks[name])]
+            reader = readers[0] if readers else objective_name(objective)
             if entry not in entries:
                 raise ValueError(
-                    f"networks.{name}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
+                    f"{reader}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
                     f"{source}; choose data that have it, or a network without it"
                 )
             if not _fits(entries[entry], expected):
                 raise ValueError(
-                    f"networks.{name}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
+                    f"{reader}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
                     f"{entries[entry].kind} of {entries[entry].shape} from {source}"
                 )
 
