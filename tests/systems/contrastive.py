@@ -29,7 +29,7 @@ class Contrastive(Objective):
         return {"u": u, "v": v}
 
     def loss_and_gradient(self, engine, networks, batch, key):
-        u, v, (of_image, of_text, of_u, of_v, shape) = self.embed(engine, networks, batch)
+        u, _, (of_image, of_text, of_u, of_v, shape) = self.embed(engine, networks, batch)
         all_u, all_v = batch["all_u"], batch["all_v"]
         (scale,), of_scale = models.forward(engine, networks["scale"], {})
         n, own = len(all_u), key.first + np.arange(len(u))

@@ -1,5 +1,5 @@
-"""2  Latent diffusion: an autoencoder's run; then, with it frozen, a denoiser of latents and a text encoder that learns through
-the context alone.   [LDM]"""
+"""2  Latent diffusion: an autoencoder's run; then, with it frozen, a denoiser of latents and a text encoder that learns
+through the context alone.   [LDM]"""
 
 from dataclasses import dataclass
 

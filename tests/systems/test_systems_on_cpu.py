@@ -1,5 +1,5 @@
-"""Every system on the cpu engine too, in shards: its gradients, and that bits follow neither from the number of processes nor
-from where a run was stopped. (What an engine lacks is plain NumPy in `operations`, which it runs, if slower.)"""
+"""Every system on the cpu engine too, in shards: its gradients, and that bits follow neither from the number of processes
+nor from where a run was stopped. (What an engine lacks is plain NumPy in `operations`, which it runs, if slower.)"""
 
 from dataclasses import replace
 

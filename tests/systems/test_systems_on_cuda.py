@@ -19,7 +19,8 @@ CAPTURED = pytest.mark.parametrize("system", ["hybrid", "autoencoder", "latent",
 
 
 def on_cuda(system, steps):
-    """The state and what was measured of so many steps of a batch of 4, in two shards: of the reference, of the CUDA engine."""
+    """The state and what was measured of so many steps of a batch of 4, in two shards: of the reference, of the
+    CUDA engine."""
     config, data, state = system
     config = replace(config, train=replace(config.train, batch=4, shards=2))
     expected, of_expected = checks.trained(config, data, state, steps)

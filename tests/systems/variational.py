@@ -19,8 +19,8 @@ SCALE = 1000 / (HIGH - LOW)
 
 @dataclass(frozen=True)
 class Variational(Objective):
-    """L_0 + L_T + gamma'(t) |eps - eps_hat|^2 / 2, gamma(t) = -log SNR. score and ends learn by it, gamma by the square of the
-    mean of its last term.   [VDM] eqs. 11 to 13, appendix I"""
+    """L_0 + L_T + gamma'(t) |eps - eps_hat|^2 / 2, gamma(t) = -log SNR. score and ends learn by it, gamma by the square of
+    the mean of its last term.   [VDM] eqs. 11 to 13, appendix I"""
 
     trains: tuple[str, ...] = ("score", "ends", "gamma")
 

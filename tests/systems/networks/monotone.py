@@ -1,4 +1,6 @@
-"""The inside of a learned noise schedule: a monotone function that is 0 at 0 and 1 at 1, and its slope.   [VDM] appendix H"""
+"""The inside of a learned noise schedule: a monotone function that is 0 at 0 and 1 at 1, and its slope.
+
+[VDM] appendix H"""
 
 import sys
 from dataclasses import dataclass
