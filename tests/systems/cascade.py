@@ -2,6 +2,7 @@
 [CDM] [Imagen]"""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,10 +53,12 @@ def cascade(stages, n, seed=0, label=None, level=3):
     ValueError, before anything is computed, where a stage is told images of another size than the one before it makes, and
     where two have one name, since they would begin with the same noise.
     """
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         given, made = after.networks["denoiser"].config.low, before.shape[0]
         if given != made:
-            raise ValueError(f"stage {after.stage}: expected to be told images of {made} x {made}, got {given} x {given}")
+            raise ValueError(
+                f"stage {after.stage}: expected to be told images of {made} x {made}, got {given} x {given}"
+            )
     if len({stage.stage for stage in stages}) < len(stages):
         raise ValueError(f"stages: expected a name each, got {', '.join(stage.stage for stage in stages)}")
     images, given = [], {} if label is None else {"label": label}

@@ -59,7 +59,7 @@ def gradient_errors(config, state, objective, data):
         found = objective.gather(REFERENCE, networks, drawn, key) or {}
         return objective.loss_and_gradient(REFERENCE, networks, drawn | {f"all_{k}": a for k, a in found.items()}, key)
 
-    terms, g = evaluate(networks)
+    _, g = evaluate(networks)
     assert set(g) == set(objective.trains)
     errors, rng = {}, np.random.default_rng(1)
     for name in objective.trains:

@@ -29,14 +29,16 @@ class Contrastive(Objective):
         return {"u": u, "v": v}
 
     def loss_and_gradient(self, engine, networks, batch, key):
-        u, v, (of_image, of_text, of_u, of_v, shape) = self.embed(engine, networks, batch)
+        u, _, (of_image, of_text, of_u, of_v, shape) = self.embed(engine, networks, batch)
         all_u, all_v = batch["all_u"], batch["all_v"]
         (scale,), of_scale = models.forward(engine, networks["scale"], {})
         n, own = len(all_u), key.first + np.arange(len(u))
         logits = np.exp(scale) * (all_u @ all_v.T)
         rows_, columns = operations.log_softmax(logits)[0], operations.log_softmax(logits.T)[0]
         loss = -0.5 * (rows_[own, own] + columns[own, own])
-        d = (np.exp(rows_) + np.exp(columns).T - 2 * np.eye(n, dtype=u.real.dtype)) / (2 * n)  # of the mean of all losses
+        d = (np.exp(rows_) + np.exp(columns).T - 2 * np.eye(n, dtype=u.real.dtype)) / (
+            2 * n
+        )  # of the mean of all losses
         du = operations.l2_normalise_backward(np.exp(scale) * d[own] @ all_v, of_u)
         dv = operations.l2_normalise_backward(np.exp(scale) * d.T[own] @ all_u, of_v)
         dh = np.zeros(shape, dv.dtype)

@@ -1,5 +1,5 @@
-"""2  Latent diffusion: an autoencoder's run; then, with it frozen, a denoiser of latents and a text encoder that learns through
-the context alone.   [LDM]"""
+"""2  Latent diffusion: an autoencoder's run; then, with it frozen, a denoiser of latents and a text encoder that learns
+through the context alone.   [LDM]"""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,10 @@ def config(folder, **changes):
     frozen = {name: RuleConfig("frozen", run=str(folder)) for name in AUTOENCODER}
     networks = {**AUTOENCODER, "denoiser": Cross(4, 32, 2, 16), "text": Text(11, 3, 16)}
     objective = Denoising(
-        trains=("denoiser", "text"), prediction="v", encoders=(("context", "text"),), null=(("tokens", rows.NO_WORD, 0.1),)
+        trains=("denoiser", "text"),
+        prediction="v",
+        encoders=(("context", "text"),),
+        null=(("tokens", rows.NO_WORD, 0.1),),
     )
     return configuration(networks, objective, frozen, **{"steps": 200, **changes})
 

@@ -51,7 +51,11 @@ class LearnedBeta(Objective):
         inputs, g = models.backward(engine, networks["denoiser"], -np.sqrt(b) * dd, of_m, ("x",))
         dx = dd * (ra * (1 - B) / (1 - A) - ra) + inputs["x"]
         one = (1 - A) ** 2
-        dA = dx * (0.5 / a * x0 - 0.5 / s * eps) + dd * (x0 * np.sqrt(B) * b + x * ra * (1 - B)) / one + dr * (1 - B) / one
+        dA = (
+            dx * (0.5 / a * x0 - 0.5 / s * eps)
+            + dd * (x0 * np.sqrt(B) * b + x * ra * (1 - B)) / one
+            + dr * (1 - B) / one
+        )
         dB = dd * (x0 * 0.5 / np.sqrt(B) * b - x * ra) / (1 - A) - dr / (1 - A)
         db = dd * x0 * np.sqrt(B) / (1 - A) - k * 0.5 * d * d / b**2 - 0.5 * dd * m / np.sqrt(b)
         db = db - 0.5 * dd * (x * (1 - B) / (1 - A) - x) / ra
@@ -74,7 +78,7 @@ FIRST = FIRST.clip(0, 0.9)
 config = configuration(
     {"denoiser": MLPConfig(2, 32, 2), "beta": Numbers(tuple(np.log(FIRST / (1 - FIRST)).tolist()))},
     LearnedBeta(),
-    {"beta": RuleConfig(betas=(0.99, 0.999))},
+    {"beta": RuleConfig(learning_rate=5e-2, betas=(0.9, 0.99))},
     T=T,
     steps=300,
     max_grad_norm=0.0,

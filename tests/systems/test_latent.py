@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from systems import latent, rows
 
 from refdiff import models
 from refdiff.models import flatten, tree_map
@@ -12,6 +11,7 @@ from refdiff.sampling import sample
 from refdiff.training import State, load_state, save_state, train, trained
 from refdiff.training.frozen import frozen_trees
 from refdiff.training.trainers import trainer
+from systems import latent, rows
 
 ASKED = np.unique(rows.CAPTIONS, axis=0)  # all 32
 
@@ -29,7 +29,7 @@ def run(autoencoder, latents, tmp_path_factory):
 
 def right(x):
     """How many of the samples, one a caption, are nearest to what their caption says."""
-    truth = np.stack([latent.data.entries["x"][(rows.CAPTIONS == c).all(1)].mean(0) for c in ASKED])
+    truth = np.stack([latent.data.entries["x"][(c == rows.CAPTIONS).all(1)].mean(0) for c in ASKED])
     return (((x[:, None] - truth) ** 2).sum(-1).argmin(1) == np.arange(len(ASKED))).mean()
 
 
@@ -84,7 +84,9 @@ def test_a_frozen_network_that_changed_is_refused(autoencoder, tmp_path):
     assert set(begun.digests) == {"encoder", "decoder"}
     state.trees["ema"] = tree_map(lambda a: a + 1, state.trees["ema"])
     save_state(tmp_path / "checkpoint.safetensors", config, state)
-    with pytest.raises(ValueError, match=r"networks.encoder.run: expected the weights that this run began with, digest"):
+    with pytest.raises(
+        ValueError, match=r"networks.encoder.run: expected the weights that this run began with, digest"
+    ):
         trainer(later, begun)
 
 

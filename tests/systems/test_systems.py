@@ -1,5 +1,5 @@
-"""What every system must show on the reference engine: its gradients, that parts of a batch add up, that a run goes on as if it
-had never stopped, that it can be sent to another process, and that it learns."""
+"""What every system must show on the reference engine: its gradients, that parts of a batch add up, that a run goes on as if
+it had never stopped, that it can be sent to another process, and that it learns."""
 
 import pickle
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""Every system on the cpu engine too, in shards: its gradients, and that bits follow neither from the number of processes nor
-from where a run was stopped. (What an engine lacks is plain NumPy in `operations`, which it runs, if slower.)"""
+"""Every system on the cpu engine too, in shards: its gradients, and that bits follow neither from the number of processes
+nor from where a run was stopped. (What an engine lacks is plain NumPy in `operations`, which it runs, if slower.)"""
 
 from dataclasses import replace
 
@@ -27,9 +27,7 @@ def whole(tree):
 def test_the_gradients_are_those_of_the_reference(begun):
     """Of one step, by what it adds to the first moments; and what else a step changes."""
     config, data, state = begun
-    (expected, of_expected), (actual, of_actual) = (
-        checks.trained(c, data, state, 1) for c in (config, on_cpu(config))
-    )
+    (expected, of_expected), (actual, of_actual) = (checks.trained(c, data, state, 1) for c in (config, on_cpu(config)))
     assert of_actual[0].terms == pytest.approx(of_expected[0].terms, rel=1e-5)
     assert of_actual[0].norms == pytest.approx(of_expected[0].norms, rel=1e-5)
     a, b = actual.state(), expected.state()

@@ -15,13 +15,11 @@ from systems import checks
 from systems.runs import batch_at
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
-CAPTURED = pytest.mark.parametrize(
-    "system", ["hybrid", "autoencoder", "latent", "base", "upsampling"], indirect=True
-)
+CAPTURED = pytest.mark.parametrize("system", ["hybrid", "autoencoder", "latent", "base", "upsampling"], indirect=True)
 
 
 def on_cuda(system, steps):
-    """The state and what was measured of so many steps of a batch of 4, in two shards: of the reference, of the CUDA engine."""
+    """The state and what was measured of so many steps of a batch of 4 in two shards: of the reference, of CUDA."""
     config, data, state = system
     config = replace(config, train=replace(config.train, batch=4, shards=2))
     expected, of_expected = checks.trained(config, data, state, steps)

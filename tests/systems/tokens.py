@@ -45,9 +45,8 @@ class NextToken(Objective):
 register_objective("next_token", NextToken)
 # Three codes follow from the caption; the last is free: what a picture says beyond its text.
 CODES = 10 + np.stack(
-    [rows.CAPTIONS[:, 0], rows.CAPTIONS[:, 1], (rows.CAPTIONS[:, 0] + rows.CAPTIONS[:, 1]) % 4, np.arange(rows.N) % 8], 1
+    [rows.CAPTIONS[:, 0], rows.CAPTIONS[:, 1], (rows.CAPTIONS[:, 0] + rows.CAPTIONS[:, 1]) % 4, np.arange(rows.N) % 8],
+    1,
 )
 data = rows.Rows(tokens=rows.CAPTIONS, codes=CODES)
-config = configuration(
-    {"transformer": Transformer(WORDS, 7, 24, 1, out=WORDS)}, NextToken(), rate=1e-2, steps=150
-)
+config = configuration({"transformer": Transformer(WORDS, 7, 24, 1, out=WORDS)}, NextToken(), rate=1e-2, steps=150)

@@ -19,8 +19,8 @@ SCALE = 1000 / (HIGH - LOW)
 
 @dataclass(frozen=True)
 class Variational(Objective):
-    """L_0 + L_T + gamma'(t) |eps - eps_hat|^2 / 2, gamma(t) = -log SNR. score and ends learn by it, gamma by the square of the
-    mean of its last term.   [VDM] eqs. 11 to 13, appendix I"""
+    """L_0 + L_T + gamma'(t) |eps - eps_hat|^2 / 2, gamma(t) = -log SNR. score and ends learn by it, gamma by the square of
+    the mean of its last term.   [VDM] eqs. 11 to 13, appendix I"""
 
     trains: tuple[str, ...] = ("score", "ends", "gamma")
 
@@ -77,6 +77,9 @@ data = rows.points(labels=False)
 config = configuration(
     {"score": MLPConfig(2, 32, 2), "ends": Numbers((-5.0, 3.0)), "gamma": Monotone(8)},
     Variational(),
-    {"ends": RuleConfig(learning_rate=1e-3, betas=(0.9, 0.99)), "gamma": RuleConfig(learning_rate=2e-2, betas=(0.9, 0.99))},
-    steps=300,
+    {
+        "ends": RuleConfig(learning_rate=1e-3, betas=(0.9, 0.99)),
+        "gamma": RuleConfig(learning_rate=2e-2, betas=(0.9, 0.99)),
+    },
+    steps=150,
 )

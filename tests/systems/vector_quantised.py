@@ -1,5 +1,5 @@
-"""3  A quantised autoencoder against a discriminator: two turns, a codebook that is averaged, and a weight that needs the whole
-batch.   [VQVAE] [LDM] section 3.1"""
+"""3  A quantised autoencoder against a discriminator: two turns, a codebook that is averaged, and a weight that needs the
+whole batch.   [VQVAE] [LDM] section 3.1"""
 
 from dataclasses import dataclass
 

@@ -61,8 +61,8 @@ def sampler_state(
     dtype: Any = np.float32,
     path: str = "sample",
 ) -> SamplerState:
-    """The state at T: noise that depends on (seed, path, sample id) alone.   sample_ids (N,); shape: of one sample; path: what
-    the names of its random sequences stand under."""
+    """The state at T: noise that depends on (seed, path, sample id) alone.   sample_ids (N,); shape: of one sample; path:
+    what the names of its random sequences stand under."""
     context, key = current(), Key(seed).under(path)
     ids = context.array(sample_ids, "int32")
     assert given.coefficients.shape[1:] == (ROW.itemsize // 4,), f"coefficients: {given.coefficients.shape}"

@@ -1,4 +1,5 @@
-"""The inside of a learned noise schedule: a monotone function that is 0 at 0 and 1 at 1, and its slope.   [VDM] appendix H"""
+"""The inside of a learned noise schedule: a monotone function that is 0 at 0 and 1 at 1, and its slope.
+[VDM] appendix H"""
 
 import sys
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ def forward(engine, net, inputs, key=None):
     span = m[-1] - m[-2]
     f, slope = (m[:-2] - m[-2]) / span, slope[:-2] / span
     # what m and its slope change by with a, u, w and b
-    by = {"a": (t, np.ones_like(t)), "b": (w * z1, w * u * z2), "u": (w * z1 * t, w * (z1 + z2 * u * t)), "w": (z, z1 * u)}
+    by = {
+        "a": (t, np.ones_like(t)),
+        "b": (w * z1, w * u * z2),
+        "u": (w * z1 * t, w * (z1 + z2 * u * t)),
+        "w": (z, z1 * u),
+    }
     return {"f": f, "slope": slope}, (by, f, slope, span, {"a": of_a, "u": of_u, "w": of_w})
 
 
