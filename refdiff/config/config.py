@@ -16,8 +16,8 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import MODELS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, objective_name
+from ..models import KINDS, MODELS
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective, objective_name
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .fitting import attention_fits, follow_data
@@ -161,7 +161,7 @@ class Config:
                 table[f.name] = {name: network.to_dict() for name, network in value.items()}
             elif f.name == "objective":
                 names = [g.name for g in dataclasses.fields(value) if g.name != "schedule"]
-                kind = next(kind for kind, cls in OBJECTIVES.items() if type(value) is cls)
+                kind = kind_of_objective(value)
                 table[f.name] = {"kind": kind, **{name: _plain(getattr(value, name)) for name in names}}
             else:
                 table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
@@ -207,15 +207,15 @@ class Config:
                 written = tomllib.loads(Path(file).read_text())
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ValueError(f"configuration {file}: expected a readable TOML file: {error}") from None
-        return PRESETS[preset]._with([modern(written), *map(_change, changes)], follow=True)
+        return PRESETS[preset]._with([modern(written), _together(changes)], follow=True)
 
     def changed(self, changes: Iterable[str]) -> Config:
         """This configuration with `key=value` lines applied, such as train.steps=500. ValueError as for `resolve`.
 
         A line for data.source brings the size and the channels of its images along, as in `resolve`.
         """
-        tables = [_change(change) for change in changes]
-        return self._with(tables, follow=any("data.source" in keys(table) for table in tables))
+        table = _together(changes)
+        return self._with([table], follow="data.source" in keys(table))
 
     def _with(self, tables: Iterable[dict[str, Any]], follow: bool) -> Config:
         """With these tables merged in; follow: what they do not say of the denoiser's shape is that of the data."""
@@ -239,7 +239,8 @@ class Config:
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
         """A network whose variance is learned says twice as much, and is sampled with it, unless told otherwise."""
         learned = table["objective"]["variance"] == "learned"
-        if "networks.denoiser.outputs" not in given:
+        has = {f.name for f in dataclasses.fields(KINDS.get(model.get("kind", "unet"), NetworkConfig))}
+        if "networks.denoiser.outputs" not in given and "outputs" in has:
             model["outputs"] = 2 if learned else 1
         if "sample.variance" not in given and isinstance(table.get("sample"), dict):
             table["sample"]["variance"] = "learned" if learned else "posterior"
@@ -251,6 +252,14 @@ class Config:
 
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _together(changes: Iterable[str]) -> dict[str, Any]:
+    """The table that all lines stand for, in whatever order a kind and what belongs to it are."""
+    table: dict[str, Any] = {}
+    for change in changes:
+        merge(table, _change(change))
+    return table
 
 
 def _change(line: str) -> dict[str, Any]:

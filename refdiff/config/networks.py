@@ -89,7 +89,8 @@ class NetworkConfig:
             )
         kind = table.pop("kind", "unet")
         one_of(prefix + "kind", kind, KINDS)
-        names = {f.name for f in fields(RuleConfig)} - {f.name for f in fields(KINDS[kind])}
+        own = {f.name for f in fields(KINDS[kind])}
+        names = [f.name for f in fields(RuleConfig) if f.name not in own]
         rule = {key: table.pop(key) for key in list(table) if key in names}
         return cls(build(KINDS[kind], table, prefix, also=names), build(RuleConfig, rule, prefix))
 

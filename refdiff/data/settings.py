@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .dataset import Dataset
 from .loading import load
 
 __all__ = ["DataConfig"]
@@ -20,4 +21,6 @@ class DataConfig:
     def open(self) -> Any:
         """The data set. Errors as of `load`; ValueError for points that are to be mirrored."""
         data = load(self.source)
+        if self.flip and not isinstance(data, Dataset):
+            raise ValueError(f"data.flip: expected false, since {self.source} varies its samples itself, got true")
         return replace(data, flip=True) if self.flip else data

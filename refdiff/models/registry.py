@@ -52,7 +52,7 @@ def kind_of(config: Any) -> str:
             return name
     raise ValueError(
         f"config: expected one of {', '.join(c.__name__ for c in KINDS.values())}, got {type(config).__name__}; "
-        "make it known with refdiff.models.register"
+        "make it known with refdiff.models.register, in the module that defines it"
     )
 
 
@@ -67,13 +67,16 @@ def layout(config: Any) -> Tree:
 
 
 def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:
-    """What the network says of a batch, and what its backward needs. A key switches dropout on."""
-    return _module(net.config).forward(engine, net, inputs, key)
+    """What the network says of a batch, and what its backward needs. A key switches dropout on.
+
+    ValueError where the batch lacks an input.
+    """
+    return _ready(net, inputs).forward(engine, net, inputs, key)
 
 
 def predict(engine: ModuleType, net: Network, inputs: Batch) -> Any:
     """`forward` without dropout where no `backward` follows: memory that only that would need is used again at once."""
-    return _module(net.config).forward(InferenceEngine(engine), net, inputs, None)[0]
+    return _ready(net, inputs).forward(InferenceEngine(engine), net, inputs, None)[0]
 
 
 def backward(
@@ -81,6 +84,18 @@ def backward(
 ) -> tuple[dict[str, Any], Tree]:
     """The gradients of `forward`: of the inputs named in wrt, by name, and a tree with the keys and shapes of net.p."""
     return _module(net.config).backward(engine, net, dy, saved, wrt)
+
+
+def _ready(net: Network, batch: Batch) -> Any:
+    """The module of a network whose inputs the batch has."""
+    module = _module(net.config)
+    missing = [name for name in module.inputs(net.config) if name not in batch]
+    if missing:
+        raise ValueError(
+            f"inputs: expected {', '.join(module.inputs(net.config))}, which {type(net.config).__name__} reads, got "
+            f"{', '.join(batch)}; {', '.join(missing)} is missing"
+        )
+    return module
 
 
 def _module(config: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from ..models import Batch, Input, Network, Tree
 from ..random import Key
 
-__all__ = ["OBJECTIVES", "Objective", "objective_name", "register_objective"]
+__all__ = ["OBJECTIVES", "Objective", "kind_of_objective", "objective_name", "register_objective"]
 
 Networks = dict[str, Network]
 
@@ -82,6 +82,17 @@ def register_objective(name: str, cls: type[Objective]) -> None:
             f"name: expected one that no other objective has, got {name!r}, which is {OBJECTIVES[name].__name__}"
         )
     OBJECTIVES[name] = cls
+
+
+def kind_of_objective(objective: Objective) -> str:
+    """The name under which its class is registered. ValueError if it is not."""
+    for name, known in OBJECTIVES.items():
+        if type(objective) is known:
+            return name
+    raise ValueError(
+        f"objective: expected one of {', '.join(OBJECTIVES)}, got {type(objective).__name__}; make it known with "
+        "refdiff.objectives.register_objective, in the module that defines it"
+    )
 
 
 def objective_name(objective: Objective) -> str:

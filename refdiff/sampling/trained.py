@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..models import Network
+from ..models import Network, inputs
 from ..objectives import Denoising
 from .settings import SampleConfig
 
@@ -25,7 +25,7 @@ class Trained(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return self.networks["denoiser"].config.shape
+        return inputs(self.networks["denoiser"].config)["x"].shape
 
     @property
     def path(self) -> str:

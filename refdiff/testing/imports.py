@@ -1,6 +1,6 @@
 """The arrows between the rooms of this library, read off its sources, and what is wrong with them.
 
-    python -m refdiff.testing.imports [--json] [FOLDER]
+    python -m refdiff.testing.imports [--json]
 
 A room is what stands at the top of the package: a folder, or a file such as random.py. The exit status is 1 if anything is
 wrong: a circle, an import of a room above or beside, an internal of an engine outside it.

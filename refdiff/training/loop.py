@@ -16,6 +16,7 @@ from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
 from ..random import Key, permutation
+from .frozen import frozen_trees
 from .run import Run
 from .state import State
 from .stopping import stoppable
@@ -58,7 +59,8 @@ def train(
     check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
-    check_machine(config, data.inputs)  # before a former run is replaced
+    check_machine(config, data.inputs)
+    frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     config = run.config if run else config
     state = run.take_state() if run else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import NotFiniteError, TrainingError, argument, option
+from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
@@ -35,9 +36,9 @@ def resumable(folder: str | Path) -> Path:
 class Run:
     """A run's folder, opened to begin (`state` is None) or to go on from its checkpoint (`state` is where it was).
 
-    config: of the run, its train.shards resolved, so that another engine goes on with the same; where it is 0, a run that
-    goes on has those that it began with. ValueError if it holds a run and neither resume nor force is given, if there is nothing to resume, or if the
-    checkpoint belongs to another configuration.
+    config: of the run, train.shards resolved, so that another engine goes on with as many; where it is 0, a run that goes on
+    has those that it began with. ValueError if the folder holds a run and neither resume nor force is given, if there is
+    nothing to resume, or if the checkpoint belongs to another configuration.
     """
 
     def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:
@@ -57,12 +58,13 @@ class Run:
                 f"{option('force')} or choose another"
             )
         self.config = config = _with_shards(config, config.train.shards)
+        text = config.to_toml()  # ValueError for what was never registered, before a former run is replaced
         self.folder.mkdir(parents=True, exist_ok=True)
         if holds and not resume:
             for name in holds:
                 (self.folder / name).unlink()
             shutil.rmtree(self.folder / "samples", ignore_errors=True)
-        _write_text(self.folder / "config.toml", config.to_toml())
+        _write_text(self.folder / "config.toml", text)
         self._cut_log(self.state.step if self.state else 0)
 
     def take_state(self) -> State | None:
@@ -80,10 +82,12 @@ class Run:
         save_state(self.checkpoint, self.config, state)
 
     def grid(self, state: State, n: int = 64) -> None:
-        """A picture of samples, if the data are images."""
-        if len(self.config.model.shape) == 3:
+        """A picture of samples, if images are what is learned."""
+        if not isinstance(self.config.objective, Denoising):
+            return
+        model = trained(self.config, state)
+        if len(model.shape) == 3:
             try:
-                model = trained(self.config, state)
                 images = sample(model, n, conditions=every_class(model, n), progress=False)
             except NotFiniteError as error:
                 raise TrainingError(f"step {state.step}: {error}") from None
@@ -109,6 +113,8 @@ def _with_shards(config: Config, shards: int) -> Config:
 
 def _check_same(saved: Config, config: Config, path: Path) -> None:
     free = _FREE | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
+    if isinstance(config.objective, Denoising) and not config.objective.learned:
+        free = free | {"objective.bins"}
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())
     different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     different = [k for k in different if k not in free and not k.startswith("sample.")]

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,11 @@ from documents.reading import Block, Command
 from helpers import ROOT
 
 from refdiff.cli import main, make_parser
+from refdiff.config import RULES
 from refdiff.data import load
+from refdiff.data.loading import NAMED
+from refdiff.models import KINDS
+from refdiff.objectives import OBJECTIVES
 from refdiff.storage import save_folder
 
 # What would take minutes takes a second: options added to the end of a command.
@@ -138,19 +142,38 @@ def mentioned(command: Command) -> bool:
 def refdiff(text: str) -> tuple[int, str, str]:
     """Exit status, output and errors of a command line that begins with `refdiff`."""
     out, err = io.StringIO(), io.StringIO()
+    with importing_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(shlex.split(text)[1:])
+        except SystemExit as end:  # --help
+            status = int(end.code or 0)
+    return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def importing_here() -> Iterator[None]:
+    """Inside, sys.path may change, and what is imported of this folder is forgotten: mine.py of one test is not that of the
+    next."""
     modules, path = set(sys.modules), list(sys.path)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = main(shlex.split(text)[1:])
-            except SystemExit as end:  # --help
-                status = int(end.code or 0)
+        yield
     finally:
         sys.path[:] = path
         for name in set(sys.modules) - modules:
             if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path.cwd():
-                del sys.modules[name]  # mine.py of one test is not that of the next
-    return status, out.getvalue(), err.getvalue()
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def registering() -> Iterator[None]:
+    """Inside, networks, objectives, rules and data sets may be made known; afterwards they are not."""
+    known = [(names, dict(names)) for names in (KINDS, OBJECTIVES, RULES, NAMED)]
+    try:
+        yield
+    finally:
+        for names, before in known:
+            names.clear()
+            names.update(before)
 
 
 def wrong(text: str, status: int, err: str) -> str:

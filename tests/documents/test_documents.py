@@ -3,6 +3,7 @@ document names; what cannot be run says why. `running` has the replacements, `re
 
 import ast
 import re
+import sys
 import tomllib
 from collections import Counter
 from functools import cache
@@ -13,10 +14,13 @@ from documents.reading import read
 from documents.running import (
     TOOLS,
     extras,
+    files,
+    importing_here,
     make_targets,
     mentioned,
     prepare,
     refdiff,
+    registering,
     replaced,
     same_output,
     short_run,
@@ -91,8 +95,12 @@ def test_a_block_of_python_runs(block, folder, capsys):
         assert "\n".join(line.strip() for line in block.text.splitlines()).strip() in "\n".join(lines)
     if excerpts or any(mark.kind == "file" for mark in block.marks):
         return  # a file is run by the commands that read it
-    exec(compile(replaced(block.text, block.marks), str(block), "exec"), {"__name__": "document"})
     blocks = READ[block.document][0]
+    for name, text in files(blocks).items():
+        (folder / name).write_text(text)
+    with importing_here(), registering():
+        sys.path.insert(0, str(folder))
+        exec(compile(replaced(block.text, block.marks), str(block), "exec"), {"__name__": "document"})
     following = blocks[blocks.index(block) + 1 :][:1]
     if following and following[0].language == "text" and following[0] in here(blocks):
         assert same_output(capsys.readouterr().out, following[0].text)

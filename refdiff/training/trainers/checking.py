@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...config import Config
-from ...models import Batch, Input, Network, Tree, flatten, inputs
+from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
 
-__all__ = ["Entries", "check_batch", "check_data", "check_gradients", "check_memory", "check_terms", "drawn"]
+__all__ = ["Entries", "check_batch", "check_data", "check_gradients", "check_terms", "drawn", "remembered"]
 
 
 class Entries(dict[str, Any]):
@@ -56,13 +56,20 @@ def check_data(config: Config, data: Batch) -> int:
     return n
 
 
-def check_memory(objective: Objective, before: Tree, after: Any) -> None:
-    """ValueError unless `update` gave arrays of the same names, shapes and dtypes."""
-    expected = {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(before).items()}
-    given = flatten(after) if isinstance(after, dict) else {}
-    actual = {path: (np.shape(leaf), getattr(leaf, "dtype", None)) for path, leaf in given.items()}
+def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tree:
+    """The memory after a step. ValueError unless `update` gives arrays of the same names, shapes and dtypes."""
+    after = objective.update(memory, terms)
+    if isinstance(after, dict):
+        after = tree_map(np.asarray, after)  # arithmetic with arrays () gives numbers
+    expected, actual = (
+        {path: (leaf.shape, str(leaf.dtype)) for path, leaf in flatten(tree).items()}
+        if isinstance(tree, dict)
+        else tree
+        for tree in (memory, after)
+    )
     if actual != expected:
         raise ValueError(f"{objective_name(objective)}.update: expected a memory of {expected}, got {actual}")
+    return after
 
 
 def check_terms(objective: Objective, terms: Any, n: int) -> None:

@@ -16,7 +16,7 @@ from ...random import Key
 from ..frozen import frozen_trees
 from ..optimiser import learning_rate
 from ..state import TREES, State
-from .checking import check_data, check_memory
+from .checking import check_data, remembered
 from .cpu_worker import DataParallelWorker, Move, packing_of
 from .interface import Step, check_finite
 from .reference import joined
@@ -76,9 +76,7 @@ class CPUTrainer:
                     step.norms[trained], step.learning_rates[trained] = norms[trained], move.rate
                 self.parallel.run([("move", i, processes, region, move) for i in range(processes)])
             if name in state.memory:
-                memory = objective.update(state.memory[name], terms)
-                check_memory(objective, state.memory[name], memory)
-                state.memory[name] = memory
+                state.memory[name] = remembered(objective, state.memory[name], terms)
         self._follow(number, last)
         state.step, state.samples_seen, self.failed = number, state.samples_seen + n, False
         return step

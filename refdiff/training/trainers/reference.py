@@ -19,7 +19,7 @@ from ...random import Key
 from ..frozen import frozen_trees
 from ..optimiser import global_norm, learning_rate, mixed, moved, moving_average
 from ..state import State
-from .checking import check_data, check_gradients, check_memory, check_terms, drawn
+from .checking import check_data, check_gradients, check_terms, drawn, remembered
 from .interface import Step, check_finite
 
 __all__ = ["ReferenceTrainer", "joined", "loss_and_gradient", "shards_of", "train_step", "tree_sum"]
@@ -58,8 +58,7 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
             new = moved(rule, p, m, v, g[trained], norms[trained], updates[trained], rate)
             trees["p"][trained], trees["m"][trained], trees["v"][trained] = new
         if name in memory:
-            memory[name] = objective.update(memory[name], terms)
-            check_memory(objective, state.memory[name], memory[name])
+            memory[name] = remembered(objective, memory[name], terms)
     for name, rule in rules.items():
         if rule.rule == "follow":
             trees["p"][name] = mixed(trees["p"][name], trees["p"][rule.of], rule.decay)

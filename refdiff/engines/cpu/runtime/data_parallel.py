@@ -51,13 +51,13 @@ class ShardWorker:
 
     buffers: p, and for training those of `gradient_buffers` among others, all (size,). used_twice: keys of `differentiate`
     whose function uses a parameter more than once: over several shards its gradients would not be added up in the order of
-    the shards.
+    the shards. passes: what is called for each buffer and key, a `Captured` unless that could not be captured.
     """
 
     def __init__(self, buffers: SharedMemory) -> None:
         self.buffers = buffers
         self.used_twice = set[Any]()
-        self._passes: dict[Any, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {}
+        self.passes: dict[Any, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {}
         forget_weights()
 
     def call(self, count: int, name: str, *args: Any) -> Any:
@@ -73,19 +73,19 @@ class ShardWorker:
         called each time.
         """
         place = i, key
-        if place not in self._passes:
-            if len(self._passes) >= MOST_PASSES:
-                self._passes.clear()
+        if place not in self.passes:
+            if len(self.passes) >= MOST_PASSES:
+                self.passes.clear()
             plain: Callable[..., np.ndarray] = partial(
                 _differentiate, f, self.buffers["p"], self.buffers[f"g{i}"], partial(self.used_twice.add, key)
             )
-            self._passes[place] = Captured(plain), plain
-        captured, plain = self._passes[place]
+            self.passes[place] = Captured(plain), plain
+        captured, plain = self.passes[place]
         with self.running(shards):
             try:
                 return captured(*arrays)
             except CaptureError:
-                self._passes[place] = plain, plain
+                self.passes[place] = plain, plain
                 return plain(*arrays)
 
     def squares(self, i: int, processes: int, regions: list[slice], buffers: int) -> list[list[float]]:

@@ -74,7 +74,7 @@ class WorkerProcess:
         sent = [_SharedMemory(a.names, a.count) if isinstance(a, SharedMemory) else a for a in args]
         call = bytes(reduction.ForkingPickler.dumps((name, sent, np.geterr())))
         try:
-            self._connection.send((call, len(shared)))
+            self._connection.send((call, len(shared), sys.path if name == "open" else None))
             for a in shared:
                 reduction.send_handle(self._connection, a.descriptor, self.process.pid)
         except OSError:
@@ -154,14 +154,15 @@ def serve(descriptor: int) -> None:
     connection, worker = Connection(descriptor), None
     while True:
         try:
-            call, count = connection.recv()
+            call, count, path = connection.recv()
             descriptors = [reduction.recv_handle(connection) for _ in range(count)]
         except (EOFError, OSError):
             return
         reply: tuple[bool, Any, list[str]] = True, None, (kinds := [])
         name, args = "open", []
         try:
-            name, args, errors = pickle.loads(call)
+            sys.path[:] = path or sys.path  # what this process may import, as the other does
+            name, args, errors = _loaded(call)
             handles = iter(descriptors)
             args = [SharedMemory(*a, next(handles)) if isinstance(a, _SharedMemory) else a for a in args]
             if name == "open":
@@ -182,6 +183,17 @@ def serve(descriptor: int) -> None:
             return
         except Exception as error:  # what cannot be pickled is told in words
             connection.send((False, RuntimeError(f"{name}: {reply[1]!r}: {error}"), kinds))
+
+
+def _loaded(call: bytes) -> Any:
+    """DeviceError where what is sent is of a module that cannot be imported here."""
+    try:
+        return pickle.loads(call)
+    except (AttributeError, ImportError) as error:
+        raise DeviceError(
+            f"a worker process of the cpu engine does not find what it is sent: {error}; define it in a module that can be "
+            "imported, not in a script, or set REFDIFF_THREADS=1, which works without one"
+        ) from None
 
 
 def _close_idle() -> None:
