@@ -184,8 +184,8 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
     def f(x, t, wanted, step):
         own = tree_map(graph_input, p)
         y, saved = networks.forward(cpu, config, own, x, t, Key(0, step, 5))
-        loss, difference = cpu.mean_squared_error(y, wanted)
-        dx, g = networks.backward(cpu, config, cpu.mean_squared_error_backward(0.5, difference), models.consume(saved))
+        loss, of_loss = cpu.squared_error(y, wanted)
+        dx, g = networks.backward(cpu, config, cpu.squared_error_backward(0.1, of_loss), models.consume(saved))
         return joined(y, loss, dx, *flatten(g).values())
 
     graph = Captured(f)
