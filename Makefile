@@ -4,7 +4,8 @@
 # make check   ruff, mypy, the slow tests, and every property once more on random cases
 # make bench   measures the cpu engine beside PyTorch: 25 minutes on a quiet machine, benchmarks/results/cpu.*
 # make gpu     checks and measures the CUDA engine on this machine's GPU: 25 minutes, benchmarks/results/gpu.*
-# make mutants breaks the mathematics and the reference engine in every small way: the tests must notice (half an hour)
+# make mutants breaks the mathematics, the objectives and the reference engine in every small way: the tests must notice
+#              (half an hour)
 #
 # Each target does its own set-up in .venv, again only when pyproject.toml or setup.py has changed.
 

@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 import numpy as np
-from refdiff.training.step import train_step
 
 from benchmarks.peers.refdiff_cuda import open_device
 from refdiff.config import Config
@@ -21,6 +20,7 @@ from refdiff.models import flatten
 from refdiff.training import State
 from refdiff.training.loop import batch_indices
 from refdiff.training.trainers.cuda import CUDATrainer
+from refdiff.training.trainers.reference import ReferenceTrainer
 
 CLOSE = 1e-3  # of losses, relative
 
@@ -29,27 +29,15 @@ def run(worker: Any, config: Config, steps: int, wait: bool = True) -> list[floa
     """The losses that were waited for; that of the last step is."""
     x, n = load("digits").x, config.train.batch
     batches = (x[batch_indices(config.seed, i * n, n, len(x))] for i in range(steps))
-    measured = [worker.step(batch, wait=wait or i == steps - 1) for i, batch in enumerate(batches)]
+    measured = [worker.step({"x": batch}, wait=wait or i == steps - 1) for i, batch in enumerate(batches)]
     return [step.loss for step in measured if step is not None]
-
-
-class OnHost:
-    """`train_step` after `train_step`."""
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.schedule, self.now = config, config.schedule.build(), State.first(config)
-
-    def step(self, x0: np.ndarray, wait: bool = True) -> Any:
-        self.now, measured = train_step(self.config, self.schedule, self.now, x0)
-        return measured
 
 
 def digest(state: State) -> str:
     """Of every bit of the weights, moments and average."""
     found = hashlib.sha256()
-    for tree in (state.p, state.m, state.v, state.average):
-        for name, leaf in flatten(tree).items():
-            found.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
+    for name, leaf in flatten(state.trees).items():
+        found.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()
 
 
@@ -58,11 +46,12 @@ def agreement(kind: str, steps: int, changes: list[str]) -> dict[str, Any]:
     config = Config.resolve("digits", changes=["train.batch=16", "train.warmup=10", "engine=cuda", *changes])
     device, losses, digests = open_device(kind), [], []
     for wait in (True, False):
-        worker = CUDATrainer(config, config.schedule.build(), State.first(config), device)
+        worker = CUDATrainer(config, State.first(config), device)
         losses.append(run(worker, config, steps, wait))
         digests.append(digest(worker.state()))
         worker.arena.close()
-    expected = run(OnHost(config.changed(["engine=reference"])), config, steps)
+    exact = config.changed(["engine=reference"])
+    expected = run(ReferenceTrainer(exact, State.first(exact)), config, steps)
     error = float(np.max(np.abs(np.array(losses[0]) - expected) / np.abs(expected)))
     same = losses[0][-1:] == losses[1] and digests[0] == digests[1]
     return {"steps": steps, "same_bits": same, "digest": digests[0], "loss_difference": error, "close": error <= CLOSE,

@@ -71,9 +71,9 @@ def steps(device: Any, dtype: str) -> None:
 
     config = Config.resolve("digits", changes=["model.width=8", "model.groups=4", "train.batch=2", "engine=cuda",
                                                "train.steps=20", "train.warmup=2", f"dtype={dtype}"])  # fmt: skip
-    worker = CUDATrainer(config, config.schedule.build(), State.first(config), device)
+    worker = CUDATrainer(config, State.first(config), device)
     for _ in range(2):
-        worker.step(load("digits").x[:2])
+        worker.step({"x": load("digits").x[:2]})
 
 
 def everything(few: bool) -> list[tuple[str, Callable[[Any], None]]]:

@@ -32,7 +32,6 @@ from refdiff.engines import cuda
 from refdiff.engines.cuda import tile_table
 from refdiff.engines.cuda.convolution import conv2d_dx
 from refdiff.engines.cuda.linear_ops import linear_dx
-from refdiff.engines.cuda.noise import normal
 from refdiff.engines.cuda.product import TILES, Tile, chosen_by, guess, split, usual_split
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Array, Context, use
@@ -83,7 +82,7 @@ def launcher(context: Context, case: Mapping[str, Any], copy: int = 0) -> Callab
     operation, dtype = case["operation"], case["dtype"]
 
     def draw(stream: int, shape: tuple[int, ...], dtype: str) -> Array:
-        return normal(Sequence(case["seed"] + copy, stream, 0), shape[0], shape[1:], dtype)
+        return cuda.cast(cuda.normal(Sequence(case["seed"] + copy, stream), shape[0], shape[1:]), dtype)
 
     with use(context):
         x = draw(1, tuple(case["inputs"][0]), dtype)

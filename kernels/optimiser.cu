@@ -9,7 +9,8 @@
 //                  ema <- d ema + (1 - d) p,  d = min(ema_decay, (1 + step) / (10 + step))
 //
 // The step's number lies in device memory, so one captured graph serves every step. A loss or a norm that is not finite
-// stops everything: `bad` keeps that step's number, and from then on no step writes.
+// stops everything: `bad` keeps that step's number, and from then on no step writes. Several networks share one `bad`:
+// the scalars of all come before the first `adamw`, so none is written where another's gradient is not finite.
 //
 // All arrays are flat float32, a thread takes four neighbours. Blocks sum in a fixed order, the last sum is one
 // block's. Bytes a parameter: p, m, v both ways and g, 28; ema 8; the bfloat16 copy of p, if there is one, 2; the
@@ -34,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_squares(const float* g, fl
 // What changes from step to step. optimiser.py reads it by these names.
 struct alignas(16) Scalars {
     float rate, scale, correct1, correct2;  // correct: 1 / (1 - beta^step)
-    float d, rest, norm, go;                // rest: 1 - d; go: 1, or 0 where nothing may be written
+    float d, rest, norm, unused;            // rest: 1 - d
 };
 
 // What they follow from.
@@ -43,10 +44,10 @@ struct StepSettings {
     int warmup, steps, constant;                     // constant: no decay of the rate
 };
 
-// One block. loss may be null.
+// One block. losses: `terms` numbers that must be finite too, or null.
 extern "C" __global__ void __launch_bounds__(256)
-    step_scalars(const float* partial, int count, const float* loss, const int* step_at, Scalars* out, int* bad,
-                 PARAM StepSettings with) {
+    step_scalars(const float* partial, int count, const float* losses, int terms, const int* step_at, Scalars* out,
+                 int* bad, PARAM StepSettings with) {
     __shared__ float scratch[256 / WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
@@ -60,7 +61,8 @@ extern "C" __global__ void __launch_bounds__(256)
     else if (!with.constant)
         rate = with.peak * 0.5 * (1 + cospi((double)(step - with.warmup) / (with.steps - with.warmup + 1)));
     double d = fmin(with.ema_decay, (1.0 + step) / (10.0 + step));
-    bool finite = sum <= LARGEST && (!loss || fabsf(*loss) <= LARGEST);  // false for NaN
+    bool finite = sum <= LARGEST;  // false for NaN
+    for (int i = 0; losses && i < terms; i++) finite &= fabsf(losses[i]) <= LARGEST;
     if (!finite && !*bad) *bad = step;
     *out = {(float)rate,
             (float)(with.max_norm > 0 && with.max_norm < norm ? with.max_norm / norm : 1),
@@ -68,8 +70,7 @@ extern "C" __global__ void __launch_bounds__(256)
             (float)(1 / (1 - pow(with.beta2, (double)step))),
             (float)d,
             (float)(1 - d),
-            (float)norm,
-            *bad ? 0.0f : 1.0f};
+            (float)norm};
 }
 
 struct Coefficients {
@@ -95,14 +96,14 @@ __device__ __forceinline__ void step_of(float& p, float g, float& m, float& v, f
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    adamw(PARAM Parameters of, const Scalars* scalars, PARAM Coefficients with) {
+    adamw(PARAM Parameters of, const Scalars* scalars, const int* bad, PARAM Coefficients with) {
     Scalars now = *scalars;
     float *p = of.p, *m = of.m, *v = of.v, *ema = of.ema;
     const float* g = of.g;
     bf16* weights = of.weights;
     int n = of.n;
     long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4;
-    if (now.go == 0) return;
+    if (*bad) return;
     if (i + 4 <= n) {
         float a[4], b[4], c[4], d[4], e[4];
         load_pack(p + i, a), load_pack(g + i, b), load_pack(m + i, c), load_pack(v + i, d), load_pack(ema + i, e);

@@ -1,7 +1,8 @@
-// Random numbers, pure functions of a sequence: those of the samples first .. first + samples - 1.
+// Random numbers, pure functions of a sequence: those of the samples first .. first + samples - 1, or of the numbers given.
 //
 //   normal      y[n, e] ~ N(0, 1)                     uniform     y[n, e] uniform on (0, 1)
 //   integers    y[n] on low .. low + range - 1        bernoulli   y[n] = 1 where the word of n is below `threshold`, else 0
+//   advance     counter += 1
 //
 // The numbers of refdiff/random.py: Philox [Philox], Box and Muller [BoxMuller] in float64. Step and first sample may lie
 // in device memory, so that a captured step draws anew. A thread takes four elements of one sample, the words of one
@@ -9,36 +10,44 @@
 // root, a sine and a cosine in float64. Floor: bytes over the copy bandwidth, or operations over the float64 rate.
 #include <philox.cuh>
 
+// Sample n is number sample_ids[n] of the sequence, counted from its first; n where sample_ids is null.
+__device__ __forceinline__ unsigned number_of(const int* sample_ids, int n) { return sample_ids ? sample_ids[n] : n; }
+
 extern "C" __global__ void __launch_bounds__(256)
-    normal(float* y, int samples, int count, PARAM Sequence sequence) {
+    normal(const int* sample_ids, float* y, int samples, int count, PARAM Sequence sequence) {
     Place at = place_of(samples, count);
     if (!at.inside) return;
     float z[4];
-    normal4(key_of(sequence), at.e / 4, at.sample, z);
+    normal4(key_of(sequence), at.e / 4, number_of(sample_ids, at.sample), z);
     put4(y + (size_t)at.sample * count + at.e, z, at);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    uniform(float* y, int samples, int count, PARAM Sequence sequence) {
+    uniform(const int* sample_ids, float* y, int samples, int count, PARAM Sequence sequence) {
     Place at = place_of(samples, count);
     if (!at.inside) return;
-    uint4 w = philox(key_of(sequence), at.e / 4, at.sample);
+    uint4 w = philox(key_of(sequence), at.e / 4, number_of(sample_ids, at.sample));
     float u[4] = {(float)unit(w.x), (float)unit(w.y), (float)unit(w.z), (float)unit(w.w)};
     put4(y + (size_t)at.sample * count + at.e, u, at);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    integers(int* y, int samples, int low, unsigned long long range, PARAM Sequence sequence) {
+    integers(const int* sample_ids, int* y, int samples, int low, unsigned long long range, PARAM Sequence sequence) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= samples) return;
-    uint4 w = philox(key_of(sequence), 0, i);
+    uint4 w = philox(key_of(sequence), 0, number_of(sample_ids, i));
     y[i] = (int)((unsigned)low + below(w.x, range));
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    bernoulli(int* y, int samples, unsigned long long threshold, PARAM Sequence sequence) {
+    bernoulli(const int* sample_ids, int* y, int samples, unsigned long long threshold, PARAM Sequence sequence) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= samples) return;
-    uint4 w = philox(key_of(sequence), 0, i);
+    uint4 w = philox(key_of(sequence), 0, number_of(sample_ids, i));
     y[i] = w.x < threshold;
+}
+
+// The number of the step that a captured graph is at.
+extern "C" __global__ void __launch_bounds__(32) advance(int* counter) {
+    if (threadIdx.x == 0) ++*counter;
 }

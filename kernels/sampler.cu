@@ -8,7 +8,7 @@
 // row nothing is written. z is drawn from the sequence (seed, the stream STEP, t of the row), sample by sample.
 //
 // A thread takes four elements of one sample and writes in place what it alone has read. Bytes an element: x 8, y
-// sizeof(Real), the network's next input in bfloat16 2, x0_hat 8 where the next step needs it. Operations as in noise.cu
+// sizeof(Real), the network's next input in bfloat16 2, x0_hat 8 where the next step needs it. Operations as in random.cu
 // where s is not 0. Floor: the bytes over the copy bandwidth.
 #include <philox.cuh>
 

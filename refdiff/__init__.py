@@ -5,6 +5,7 @@ engines    the operations, forward and backward
 models     the U-Net and the MLP, written once against an engine
 data       data sets
 config     what decides a run
+objectives what a run learns
 training   optimiser, loop, the folder of a run
 sampling   samples of a trained model
 evaluation how good they are
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from . import engines as engines
     from . import evaluation as evaluation
     from . import models as models
+    from . import objectives as objectives
     from . import sampling as sampling
     from . import storage as storage
     from . import testing as testing
@@ -38,7 +40,8 @@ __all__ = ["DeviceError", "DoubtWarning", "FormatError", "TrainingError", "__ver
 
 # What `import refdiff` leaves out, since it takes time; the first use of `refdiff.training` imports it.
 _LATER = (
-    "benchmark", "config", "data", "engines", "evaluation", "models", "sampling", "storage", "testing", "training",
+    "benchmark", "config", "data", "engines", "evaluation", "models", "objectives", "sampling", "storage", "testing",
+    "training",
 )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--plot", metavar="NAME.png", help="with --nll: draw its terms over t")
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
-        help="with --nll and sample.variance=beta, at t = 1: the posterior's of t = 2, as published (default), or beta_1",
+        help="with --nll, of the variance beta at t = 1: the posterior's of t = 2, as published (default), or beta_1",
     )  # fmt: skip
     sub.add_argument("--bins", metavar="N", help="with --nll: levels of the data, or density (default: 256 or 17)")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")

@@ -81,9 +81,9 @@ def page(codes: dict[str, int | None], explained: list[tuple[Mutant, str]]) -> s
     counts, left = Counter(map(outcome, codes.values())), Counter(function_of(m) for m, c in codes.items() if c is None)
     parts = [
         "# Mutants",
-        "Each way of breaking one line of `refdiff/process/` and `refdiff/engines/reference/` is tried, and the tests must "
-        "notice. Each of those that they do not notice was looked at, and the reason given here is its own. "
-        "Made by `make mutants` from the run and `tests/mutants.toml`.",
+        "Each way of breaking one line of `refdiff/process/`, `refdiff/engines/reference/` and `refdiff/objectives/` is "
+        "tried, and the tests must notice. Each of those that they do not notice was looked at, and the reason given here "
+        "is its own. Made by `make mutants` from the run and `tests/mutants.toml`.",
         f"{len(codes)} mutants, {counts['killed']} killed ({share(counts):.1%} of those tried), "
         f"{counts['survived']} survived, {counts['untested']} in lines that no test reaches, "
         f"{counts['not tried']} not tried.",

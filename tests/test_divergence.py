@@ -11,7 +11,7 @@ from refdiff import DoubtWarning, TrainingError
 from refdiff.divergence import Overflows
 from refdiff.engines.cpu.runtime.thread_pool import parallel_for
 from refdiff.sampling import sample
-from refdiff.training import State, train
+from refdiff.training import State, train, trained
 from refdiff.training.trainers.cpu import CPUTrainer
 
 
@@ -24,16 +24,17 @@ def test_a_diverging_run_ends_in_one_error_that_names_the_step(small, tmp_path, 
     config = small.changed([f"engine={name}", "train.learning_rate=1e38", "train.warmup=0", change])
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        with pytest.raises(TrainingError, match=r"^step [12]: .* set train.clip$"):
+        with pytest.raises(TrainingError, match=r"^step [12]: .* set train.max_grad_norm$"):
             train(config, tmp_path, progress=False)
     assert not seen
 
 
 def test_samples_of_weights_that_diverged_are_an_error(small):
-    p = State.first(small).p
-    p["conv_out"]["bias"] = np.full_like(p["conv_out"]["bias"], np.nan)
+    state = State.first(small)
+    bias = state.trees["ema"]["denoiser"]["conv_out"]["bias"]
+    bias[...] = np.nan
     with pytest.raises(ValueError, match="samples: expected finite numbers, got 128 of 128 that are not"):
-        sample(small, p, 2, progress=False)
+        sample(trained(small, state), 2, progress=False)
 
 
 def test_what_has_no_consequence_is_one_warning():
@@ -86,11 +87,11 @@ def test_other_threads_note_too(use_threads):
 
 def test_a_worker_process_notes_too(small, two_processes):
     config = small.changed(["engine=cpu"])
-    worker = CPUTrainer(config, config.schedule.build(), State.first(config))
+    worker = CPUTrainer(config, State.first(config))
     g = worker.buffers["g0"]
-    g[len(g) // 2 + 100 :] = 1e30  # whose squares overflow, in what the worker process updates
+    g[len(g) // 2 + 100 :] = 1e30  # whose squares overflow, in what the worker process adds up
     overflows = Overflows("advice")
     with overflows.watched("step 1"):
-        worker.parallel.update(8, 1, 1e-3, 0.0, 1.0, 0.0)
+        worker.parallel.norms(2, [slice(len(g) // 2), slice(len(g))], 1)
     with pytest.warns(DoubtWarning, match="step 1: .* overflow"):
         overflows.tell()

@@ -85,7 +85,7 @@ def test_every_part_is_there_after_import_refdiff_and_none_is_loaded_before():
     program = (
         "import sys, refdiff; assert 'refdiff.training' not in sys.modules; assert 'tqdm' not in sys.modules; "
         "assert {'engines', 'models', 'storage', 'testing', 'training', 'benchmark', 'config'} <= set(dir(refdiff)); "
-        "assert {'data', 'sampling', 'evaluation'} <= set(dir(refdiff)); "
+        "assert {'data', 'objectives', 'sampling', 'evaluation'} <= set(dir(refdiff)); "
         "assert refdiff.config.Config().seed == 0; assert 'refdiff.training' not in sys.modules; "
         "assert refdiff.models is sys.modules['refdiff.models']; print(hasattr(refdiff, 'trainig'))"
     )

@@ -1,11 +1,22 @@
 """What is installed: the wheel's contents, and the library working from it with nothing else at hand."""
 
+import ast
 import subprocess
 import sys
 import zipfile
 
 import pytest
 from helpers import ROOT
+from setuptools import find_packages
+
+
+def test_each_folder_of_the_library_is_a_package_and_each_file_says_what_it_is_for():
+    files = list((ROOT / "refdiff").rglob("*.py"))
+    packages = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in files}
+    assert {"refdiff.config", "refdiff.training.trainers", "refdiff.engines.cuda.runtime"} <= packages
+    assert packages == set(find_packages(ROOT, include=["refdiff", "refdiff.*"]))
+    silent = [str(path.relative_to(ROOT)) for path in files if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not silent, f"expected a docstring that says what the file is for, got none in {', '.join(silent)}"
 
 
 @pytest.fixture(scope="module")

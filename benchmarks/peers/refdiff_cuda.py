@@ -21,15 +21,20 @@ from refdiff.benchmark.counting import operations_of
 from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.host import named
 from refdiff.benchmark.machine import versions
+from refdiff.config import Config
 from refdiff.engines import cuda
 from refdiff.engines.cuda.product import TILES, chosen_by
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.device import Device, is_lost
 from refdiff.models import flatten
 from refdiff.sampling.cuda import CUDASampler, on_device
-from refdiff.training.optimiser import zeros_like
-from refdiff.training.state import State
+from refdiff.training import State, trained
 from refdiff.training.trainers.cuda import CUDATrainer
+
+
+def state_of(case: dict[str, Any], config: Config) -> State:
+    """Before the first step, with the case's weights."""
+    return State.first(config, {"denoiser": weights(config.model, case["seed"])})
 
 
 def open_device(kind: str) -> Device:
@@ -155,41 +160,40 @@ class CudaPeer:
     def _forward(self, case: dict[str, Any]) -> dict[str, Any]:
         config, context = network(case["model"]), self._context()
         with cuda.use(context):
-            p = on_device(weights(config, case["seed"]), case["dtype"])
+            net = models.Network(config, on_device(weights(config, case["seed"]), case["dtype"]))
             x = cuda.array(draw((case["batch"], *config.shape), case["seed"]), case["dtype"])
             t = cuda.array(np.arange(case["batch"]) * 37 % 1000 + 1, "int32")
-            y = cuda.host(models.forward(cuda, config, p, x, t)[0])
-        replay, launches = captured(context, [lambda: models.forward(cuda, config, p, x, t)[0]])
+            run = lambda: models.forward(cuda, net, {"x": x, "t": t})[0]  # noqa: E731
+            y = cuda.host(run())
+        replay, launches = captured(context, [run])
         self.timer = lambda repeats: self._clock(replay, repeats, case.get("inner", 1))
         return {"y": y, "": self._memory(launches)}
 
     def _train(self, case: dict[str, Any]) -> dict[str, Any]:
         config = config_of(case, "cuda")
-        p = weights(config.model, case["seed"])
-        state = State(0, p, p, zeros_like(p), zeros_like(p))
-        worker = CUDATrainer(config, config.schedule.build(), state, self.device)
+        worker = CUDATrainer(config, state_of(case, config), self.device)
         self.arena = worker.arena
-        x0 = draw((case["batch"], *config.model.shape), case["seed"], 0.5)
-        step = worker.step(x0)
+        data = {"x": draw((case["batch"], *config.model.shape), case["seed"], 0.5)}
+        step = worker.step(data)
         assert step is not None
-        leaves = flatten(worker.state().p)
+        leaves = flatten(worker.state().trees["p"]["denoiser"])
         outputs = {"loss": step.loss, "gradient_norm": step.gradient_norm,
                    "p": np.concatenate([np.ravel(leaves[name]) for name in sorted(leaves)])}  # fmt: skip
-        worker.step(x0)  # which is captured
+        worker.step(data)  # which is captured
         graph = worker.captured.graph
-        self.timer = lambda repeats: self._clock(lambda: worker.step(x0, wait=False), repeats, case.get("inner", 1))
+        self.timer = lambda repeats: self._clock(lambda: worker.step(data, wait=False), repeats, case.get("inner", 1))
         return {**outputs, "": self._memory(graph.launches if graph else 0)}
 
     def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
         config, index = config_of(case, "cuda"), np.arange(case["batch"])
-        sampler = CUDASampler(config, weights(config.model, case["seed"]), self.device)
-        *_, (_, x) = sampler(index, case["seed"], every=False)
+        sampler = CUDASampler(trained(config, state_of(case, config)), self.device)
+        *_, (_, x) = sampler(index, case["seed"], {}, every=False)
         loop, context = sampler.captured, self._context()
         state = loop.state(context, index, case["seed"])
         zero = self.device.pinned(4).view(np.int32)
         first = self.device.pinned(4 * len(index)).view(np.int32)
         zero[:], first[:] = 0, loop.tables.timesteps[0]
-        replay, launches = captured(context, [lambda: loop.body(state)])
+        replay, launches = captured(context, [lambda: loop.body(state, {})])
 
         def run() -> None:
             self.device.send(state.step.pointer, zero)

@@ -6,11 +6,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from .. import engines
 from ..models import Network, flatten
 from ..sampling import make_trajectory, network_function
 from ..training import State, trained, trainer
@@ -25,7 +25,7 @@ class HostPeer:
     """engine: "reference" or "cpu"."""
 
     def __init__(self, engine: str) -> None:
-        self.name, self.engine = engine, import_module(f"refdiff.engines.{engine}")
+        self.name, self.engine = engine, engines.get(engine)
         self.run: Callable[[], Any] = lambda: None
 
     def about(self) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from ..errors import one_of, setting
 from ..models import KINDS, MODELS, kind_of
 from .toml import build
+from .train import TrainConfig
 
-__all__ = ["NetworkConfig", "RuleConfig"]
+__all__ = ["NetworkConfig", "ResolvedRule", "RuleConfig"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,21 @@ class RuleConfig:
             raise ValueError("of: expected the network that is followed, got none; give of=NAME")
         if self.rule == "frozen" and not self.run:
             raise ValueError("run: expected the run that the frozen network is of, got none; give run=FOLDER")
+
+    def resolved(self, train: TrainConfig) -> ResolvedRule:
+        """With what is None as `train` says."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ResolvedRule(**{k: getattr(train, k) if value is None else value for k, value in values.items()})
+
+
+@dataclass(frozen=True)
+class ResolvedRule(RuleConfig):
+    """A rule each of whose numbers is given."""
+
+    learning_rate: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True)

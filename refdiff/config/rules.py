@@ -22,8 +22,10 @@ def register_rule(name: str, update: Update) -> None:
     """Make a rule known by this name, as configurations write it: `networks.denoiser.rule = "name"`.
 
     update(rule, p, g, m, v, count, rate) -> p, m, v for one array of parameters, its gradient and two arrays of moments,
-    zero at first, element by element; rule: its `RuleConfig`; count: of this network's updates, from 1; rate: the learning
-    rate. It returns new arrays. ValueError if the name is taken by another rule.
+    zero at first, element by element; rule: its `ResolvedRule`, numbers of its own or of [train]; g: clipped; count: of this
+    network's updates, from 1; rate: the learning rate. It returns new arrays, which are rounded to the precision of p. On
+    the cpu engine it is a function of a module, which worker processes import. ValueError if the name is taken by another
+    rule.
     """
     if not callable(update):
         raise ValueError(f"update: expected a function of (rule, p, g, m, v, count, rate), got {update!r}")

@@ -7,18 +7,20 @@ their deviations: half of the images are spread evenly over t, the other half in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import argument, one_of
+from ..errors import argument, one_of, setting
 from ..plotting import new_figure
 from ..process import (
     Schedule,
     fixed_large_log_variance,
     fixed_reverse,
     l_vlb_term,
+    learned_reverse,
     posterior_log_variance,
     predictor,
     prior_matching,
@@ -28,13 +30,14 @@ from ..process import (
 from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Key, integers, normal
-from ..sampling import Trained, check_conditions, denoiser, network_function
+from ..sampling import Trained, check_conditions, denoiser, encoded, network_function
 from ..sampling.methods import threshold_of
+from ..sampling.settings import VARIANCES
 
 __all__ = ["estimate_bound", "levels", "nll", "plot_nll", "samples_a_step"]
 
 # (variance, first_variance): of the reverse steps, and whose convention holds at t = 1. The posterior's has one alone.
-_LAWS = {
+FIXED_LOG_VARIANCES = {
     ("posterior", "guided-diffusion"): posterior_log_variance, ("posterior", "refdiff"): posterior_log_variance,
     ("beta", "guided-diffusion"): fixed_large_log_variance, ("beta", "refdiff"): step_log_variance,
 }  # fmt: skip
@@ -55,33 +58,52 @@ def nll(
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
-    variance: of the reverse steps, "posterior" or "beta"; None for that of the settings. first_variance: which "beta" is
-    at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in published figures, or "refdiff",
-    beta_1 itself; with "posterior" both are the same. x0_hat is held as `sample.threshold` says. bins: levels of
-    the data, None for a density; "data": see `levels`.
-    -> the dictionary of `estimate_bound`, with "variance" and "first_variance". ValueError for x of another shape or range
-    than the model's.
+    variance: of the reverse steps, "posterior", "beta" or "learned" [IDDPM] eq. 15; None for that of the settings.
+    first_variance: which "beta" is at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in
+    published figures, or "refdiff", beta_1 itself; with "posterior" both are the same, and "learned" has its own.
+    x0_hat is held as `sample.threshold` says. bins: levels of the data, None for a density; "data": see `levels`.
+    -> the dictionary of `estimate_bound`, with "variance" and "first_variance"; with "learned" also the same network's bound
+    with each of the fixed variances, of the same x_t: bits_per_dim_posterior, bits_per_dim_beta, and their _error.
+    ValueError for x of another shape or range than the model's, and for "learned" where the network learned no variance.
     """
+    objective, network = trained.objective, trained.networks["denoiser"]
     variance = trained.settings.variance if variance is None else variance
-    one_of("variance", variance, dict.fromkeys(name for name, _ in _LAWS))
-    one_of("first_variance", first_variance, dict.fromkeys(name for _, name in _LAWS))
+    one_of("variance", variance, VARIANCES)
+    if variance == "learned" and not objective.learned:
+        raise ValueError(
+            "variance: expected posterior or beta, since this network learns no variance, got 'learned'; train with "
+            f"{setting('objective.variance', 'learned')}"
+        )
+    one_of("first_variance", first_variance, dict.fromkeys(name for _, name in FIXED_LOG_VARIANCES))
     if x.ndim < 2 or not len(x) or x.shape[1:] != trained.shape:
         raise ValueError(f"x: expected samples (N, {', '.join(map(str, trained.shape))}), got shape {x.shape}")
-    objective, network = trained.objective, trained.networks["denoiser"]
     schedule, predict = objective.schedule.build(), network_function(trained.engine, network, trained.dtype)
 
-    def model(x_t: np.ndarray, t: Any) -> np.ndarray:
-        conditions = check_conditions(network, objective, {}, len(x_t))
-        prediction, _ = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
-        return prediction.astype(np.float64)
+    def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        conditions = encoded(trained, check_conditions(trained.networks, objective, {}, len(x_t)))
+        prediction, v = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
+        return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
 
-    law = _LAWS[variance, first_variance]
-    reverse = fixed_reverse(
-        schedule, predictor(schedule, model, objective.prediction, threshold_of(trained.settings)), law
-    )
+    names = ("learned", "posterior", "beta") if variance == "learned" else (variance,)
+
+    def reverse(x_t: np.ndarray, t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        said = model(x_t, t)  # once, for all that is made of it
+        how = schedule, lambda *_: said, objective.prediction, threshold_of(trained.settings)
+        steps = [
+            learned_reverse(*how) if name == "learned"
+            else fixed_reverse(schedule, predictor(*how), FIXED_LOG_VARIANCES[name, first_variance]) for name in names
+        ]  # fmt: skip
+        return [step(x_t, t) for step in steps]
+
     bins = levels(x) if bins == "data" else bins
-    found = estimate_bound(schedule, reverse, x, seed, per_step, bins, batch, progress)
-    return {"variance": variance, "first_variance": first_variance, **found}
+    found, *others = _estimate_bounds(schedule, reverse, x, seed, per_step, bins, batch, progress)
+    beside = {
+        f"bits_per_dim_{name}{error}": other[f"bits_per_dim{error}"]
+        for name, other in zip(names[1:], others, strict=True)
+        for error in ("", "_error")
+    }
+    head = {key: found[key] for key in ("bits_per_dim", "bits_per_dim_error")}
+    return {"variance": variance, "first_variance": first_variance, **head, **beside, **found}
 
 
 def estimate_bound(
@@ -102,25 +124,54 @@ def estimate_bound(
     counts, of the samples behind L_0, ..., L_{T-1}; reconstruction (L_0), denoising (L_1 + ... + L_{T-1}), prior (L_T);
     dims, nll_samples (of x), bins.
     """
+    return _estimate_bounds(schedule, lambda x_t, t: [reverse(x_t, t)], x, seed, per_step, bins, batch, progress)[0]
+
+
+def _estimate_bounds(
+    schedule: Schedule,
+    reverse: Callable[[np.ndarray, Any], list[tuple[np.ndarray, np.ndarray]]],
+    x: np.ndarray,
+    seed: int,
+    per_step: int,
+    bins: int | None,
+    batch: int,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """As `estimate_bound`, of several reverse steps of the same x_t."""
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     if not len(x):
         raise ValueError(f"x: expected at least one sample (N, ...), got shape {np.shape(x)}")
     counts, x = samples_a_step(schedule.T, per_step), np.asarray(x, np.float64)
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
-    found, key = np.empty(len(step)), Key(seed).under("likelihood")
-    with Progress("likelihood", len(found), "image", progress) as bar:
-        for first in range(0, len(found), batch):
-            pair = np.arange(first, min(first + batch, len(found)))
+    found: list[list[np.ndarray]] = []
+    key = Key(seed).under("likelihood")
+    with Progress("likelihood", len(step), "image", progress) as bar:
+        for first in range(0, len(step), batch):
+            pair = np.arange(first, min(first + batch, len(step)))
             t, x0 = step[pair], x[integers(key("choice"), pair, 0, len(x) - 1)]
             eps = normal(key("eps"), pair, x.shape[1:], np.float64)
             x_t = q_sample(schedule, x0, t, eps)
-            found[pair], _ = l_vlb_term(schedule, x0, x_t, t, *reverse(x_t, t), bins)
+            found.append([l_vlb_term(schedule, x0, x_t, t, *moments, bins)[0] for moments in reverse(x_t, t)])
             bar.update(len(pair))
+    prior = float(prior_matching(schedule, x).mean())
+    return [
+        {
+            **_summed(np.concatenate(each), counts, prior),
+            "dims": int(np.prod(x.shape[1:])),
+            "nll_samples": len(x),
+            "bins": bins,
+        }
+        for each in zip(*found, strict=True)
+    ]
+
+
+def _summed(found: np.ndarray, counts: np.ndarray, prior: float) -> dict[str, Any]:
+    """Means and their standard errors, of each step and of all.   found (sum of counts,): so many of each t"""
     first_of = np.cumsum(counts) - counts
     means = np.add.reduceat(found, first_of) / counts
     squares = np.add.reduceat((found - np.repeat(means, counts)) ** 2, first_of)
-    terms = np.append(means, prior_matching(schedule, x).mean())
+    terms = np.append(means, prior)
     errors = np.append(np.sqrt(squares / (counts - 1) / counts), 0.0)
     return {
         "bits_per_dim": float(terms.sum()),
@@ -131,9 +182,6 @@ def estimate_bound(
         "terms": terms.tolist(),
         "term_errors": errors.tolist(),
         "counts": counts.tolist(),
-        "dims": int(np.prod(x.shape[1:])),
-        "nll_samples": len(x),
-        "bins": bins,
     }
 
 

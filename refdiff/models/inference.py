@@ -10,17 +10,21 @@ __all__ = ["InferenceEngine", "consume"]
 
 
 class InferenceEngine:
-    """The operations of an engine, each of which gives (y, None): what it saved is discarded, and its memory used again."""
+    """The operations of an engine, of which those with a backward give (y, None): what they saved is discarded, and its
+    memory used again. y may be several arrays, as of `split`; what has no backward, as `columns`, gives what it gives."""
 
     def __init__(self, engine: ModuleType) -> None:
         self._engine = engine
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = getattr(self._engine, name)
+        if not hasattr(self._engine, f"{name}_backward"):
+            setattr(self, name, operation)
+            return operation
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            result = operation(*args, **kwargs)
-            return (result[0], None) if isinstance(result, tuple) else result
+            y, _ = operation(*args, **kwargs)
+            return y, None
 
         setattr(self, name, run)
         return run

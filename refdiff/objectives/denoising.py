@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import models
 from ..errors import one_of
-from ..models import Batch, Tree
+from ..models import Batch, Input, Tree
 from ..random import Key
 from .objective import Networks, Objective
 from .schedule import ScheduleConfig
@@ -59,11 +59,21 @@ class Denoising(Objective):
         """Whether the network says v beside its prediction."""
         return self.variance == "learned"
 
+    def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
+        """What the networks read that it trains, but for t and the conditions that the encoders make."""
+        made = {"t"} | {condition for condition, _ in self.encoders}
+        read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
+        return {entry: given for entry, given in read.items() if entry not in made}
+
+    def timesteps(self, engine: ModuleType, n: int, key: Key, memory: Tree) -> Any:
+        """t of n samples, uniform on 1 .. T.   -> (n,) integers"""
+        return engine.integers(key("t"), n, 1, self.schedule.T)
+
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
-        """x_t = a x_0 + b eps, its target c x_0 + d eps, and t uniform on 1 .. T.   [DDPM] algorithm 1"""
+        """x_t = a x_0 + b eps and its target c x_0 + d eps, t by `timesteps`.   [DDPM] algorithm 1"""
         x0 = data["x"]
         n, shape = x0.shape[0], tuple(x0.shape[1:])
-        t = engine.integers(key("t"), n, 1, self.schedule.T)
+        t = self.timesteps(engine, n, key, memory)
         eps = engine.normal(key("eps"), n, shape)
         table = noise_table(self.schedule, self.prediction, self.weighting)
         a, b, c, d, weight = engine.columns(table, t)

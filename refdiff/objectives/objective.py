@@ -11,7 +11,7 @@ from dataclasses import dataclass, is_dataclass
 from types import ModuleType
 from typing import Any
 
-from ..models import Batch, Network, Tree
+from ..models import Batch, Input, Network, Tree
 from ..random import Key
 
 __all__ = ["OBJECTIVES", "Objective", "kind_of_objective", "objective_name", "register_objective"]
@@ -24,6 +24,11 @@ class Objective:
     """trains: the names of the networks that learn from it."""
 
     trains: tuple[str, ...] = ("denoiser",)
+
+    def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
+        """The entries that a sample of the data must have, as far as they are known before a step: those are checked before
+        anything is computed. networks: {name: configuration}."""
+        return {}
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """All randomness of a step, in operations of the engine: the batch that `loss_and_gradient` gets. A pure function.
@@ -39,7 +44,8 @@ class Objective:
 
         That is the mean over all key.total samples of terms[network], or of terms["loss"] where a network has no term of
         its own; of these samples g is their part, so the parts of a batch add up. A network used twice:
-        `models.trees.add(engine, g1, g2)`.
+        `models.trees.add(engine, g1, g2)`. A sum over samples that is no operation of the engine may follow the number of
+        processes in its last digits.
         """
         raise NotImplementedError
 

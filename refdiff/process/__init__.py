@@ -8,6 +8,7 @@ from .objectives import *
 from .ode_likelihood import *
 from .posterior import *
 from .predictions import *
+from .reverse_steps import *
 from .samplers import *
 from .schedules import *
 from .solvers import *

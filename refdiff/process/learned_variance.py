@@ -1,12 +1,13 @@
 """Learning the variances of the reverse steps by the bound: interpolation and loss of [IDDPM] eqs. 15 and 16.
 
 A network that learns variances says twice as much: along its last axis first the prediction, then v of the same size,
-which moves the log variance between that of the posterior (v = -1) and log beta_t (v = 1).
+which moves the log variance between that of the posterior (v = -1) and log beta_t (v = 1). Cut in two, (prediction, v), it
+is a model for `predictor`, whose predict hands v on, and `ancestral` with variance "learned" makes of it the variance of
+each of its steps, however long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,25 @@ from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, 
 from .forward import q_sample
 from .gaussian_mass import real
 from .objectives import l_simple, l_simple_backward, target
-from .posterior import posterior_log_variance, posterior_mean
-from .predictions import convert, predictor
-from .samplers import call_predict
+from .posterior import posterior_log_variance
+from .predictions import convert
 from .schedules import Schedule
-from .variational_bound import ReverseStep, fixed_log_variance, l_vlb_term, l_vlb_term_backward
+from .variational_bound import l_vlb_term, l_vlb_term_backward
 
-__all__ = [
-    "fixed_reverse", "l_hybrid", "l_hybrid_backward", "learned_log_variance", "learned_log_variance_backward",
-    "learned_reverse",
-]  # fmt: skip
+__all__ = ["l_hybrid", "l_hybrid_backward", "learned_log_variance", "learned_log_variance_backward"]
 
 
-def learned_log_variance(schedule: Schedule, v: Array, t: Time) -> tuple[Array, tuple[Array, Array]]:
+def learned_log_variance(
+    schedule: Schedule, v: Array, t: Time, t_prev: Time | None = None
+) -> tuple[Array, tuple[Array, Array]]:
     """(1 + v)/2 log beta_t + (1 - v)/2 log beta_tilde_t, of each element.   [IDDPM] eq. 15   v (N, ...) -> same, saved
 
-    log beta_tilde_1 is `posterior_log_variance`'s. v is not held within [-1, 1].
+    For a step from t to s = t_prev, t - 1 unless given, between its own two variances: beta_{t|s}, and the posterior's of
+    x_s, as of the respaced schedule [IDDPM] section 4. That is why v is handed on to the samplers, and no variance: the
+    network knows t, but not s. log beta_tilde_1 is `posterior_log_variance`'s. v is not held within [-1, 1].
     """
-    t = steps(t, schedule.T)
-    slope = like(_half_gap(schedule, t), v, "v")
-    return like(posterior_log_variance(schedule, t), v, "v") + (1 + v) * slope, (slope, v)
+    slope = like(_half_gap(schedule, t, t_prev), v, "v")
+    return like(posterior_log_variance(schedule, t, t_prev), v, "v") + (1 + v) * slope, (slope, v)
 
 
 def learned_log_variance_backward(dlog_variance: Array, saved: tuple[Array, Array]) -> Array:
@@ -62,7 +62,7 @@ def l_hybrid(
     """
     same_shape(x0=x0, eps=eps)
     single("weight", weight)
-    prediction, v = _halves(output, x0)
+    prediction, v = halves(output, x0)
     x_t = q_sample(schedule, x0, t, eps)
     simple, of_simple = l_simple(prediction, target(schedule, kind, x0, eps, t))
     log_variance, of_log_variance = learned_log_variance(schedule, v, t)
@@ -83,53 +83,22 @@ def l_hybrid_backward(dloss: Array, saved: Any) -> Array:
     return namespace(dprediction).concat([dprediction, dv], axis=-1)
 
 
-def fixed_reverse(
-    schedule: Schedule,
-    predict: Callable[[Array, Time], tuple[Array, Array]],
-    log_variance: Callable[[Schedule, Time], np.ndarray] = posterior_log_variance,
-) -> ReverseStep:
-    """reverse(x_t, t) -> mean, log variance, of a `predictor` and a fixed variance, for `bound_terms`.
+def _half_gap(schedule: Schedule, t: Time, t_prev: Time | None) -> np.ndarray:
+    """(log beta_{t|s} - the posterior's) / 2 = log1p(ratio) / 2, the latter with its stand-in at s = 0.
 
-    log_variance: `posterior_log_variance` or `step_log_variance`, the two extremes of [DDPM] section 3.2; or
-    `fixed_large_log_variance`, the second as published figures have it.
+    ratio = alpha_bar_s beta_{t|s} / (1 - alpha_bar_s). At s = 0, with the step from u = min(2 t, T) to t in the place of the
+    posterior's, it is alpha_{u|t} (1 - alpha_bar_t) / beta_{u|t}, and 0 from T to 0.
     """
-
-    def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
-        x0_hat, _ = call_predict(predict, x_t, t)
-        return posterior_mean(schedule, x_t, x0_hat, t), fixed_log_variance(schedule, x_t, t, log_variance)
-
-    return reverse
-
-
-def learned_reverse(
-    schedule: Schedule,
-    model: Callable[[Array, Time], Array],
-    kind: str = "eps",
-    clip_x0: tuple[float, float] | None = None,
-) -> ReverseStep:
-    """reverse(x_t, t) -> mean, log variance, of a model that says prediction and v.   [IDDPM] eq. 15"""
-
-    def reverse(x_t: Array, t: Time) -> tuple[Array, Array]:
-        prediction, v = _halves(model(x_t, t), x_t)
-        x0_hat, _ = predictor(schedule, lambda *_: prediction, kind, clip_x0)(x_t, t)
-        return posterior_mean(schedule, x_t, x0_hat, t), learned_log_variance(schedule, v, t)[0]
-
-    return reverse
+    t = steps(t, schedule.T)
+    s = t - 1 if t_prev is None else steps(t_prev, schedule.T, 0, "t_prev")
+    alpha_bar, rest = schedule.alpha_bar, schedule.one_minus_alpha_bar
+    alpha, beta = schedule.between(t, np.minimum(2 * t, schedule.T))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        later = alpha_bar[s] * schedule.between(s, t)[1] / rest[s]
+        return 0.5 * np.log1p(np.where(s > 0, later, np.where(t == schedule.T, 0.0, alpha * rest[t] / beta)))
 
 
-def _half_gap(schedule: Schedule, t: np.ndarray) -> np.ndarray:
-    """(log beta_t - log beta_tilde_t) / 2 = log1p(ratio) / 2, beta_tilde_1 being beta_tilde_2; 0 for T = 1.
-
-    ratio = alpha_bar_{t-1} beta_t / (1 - alpha_bar_{t-1}) for t > 1, alpha_2 beta_1 / beta_2 at t = 1.
-    """
-    if schedule.T == 1:
-        return np.zeros(t.shape)
-    beta, before = schedule.beta, np.maximum(t - 1, 1)
-    later = schedule.alpha_bar[before] * beta[t] / schedule.one_minus_alpha_bar[before]
-    return 0.5 * np.log1p(np.where(t == 1, schedule.alpha[2] * beta[1] / beta[2], later))
-
-
-def _halves(output: Array, x: Array) -> tuple[Array, Array]:
+def halves(output: Array, x: Array) -> tuple[Array, Array]:
     """The first and the second half of the last axis.   (N, ..., 2C) -> two (N, ..., C)"""
     if x.ndim < 2 or shape_of("output", output) != (*x.shape[:-1], 2 * x.shape[-1]):
         expected = (*x.shape[:-1], 2 * x.shape[-1]) if x.ndim else "(N, ..., 2C)"

@@ -71,17 +71,21 @@ def step_variance(schedule: Schedule, t: Time, t_prev: Time | None = None) -> np
     return schedule.between(s, t)[1]
 
 
-def posterior_log_variance(schedule: Schedule, t: Time) -> np.ndarray:
+def posterior_log_variance(schedule: Schedule, t: Time, t_prev: Time | None = None) -> np.ndarray:
     """log of the posterior's variance, with its value at t = 2 used at t = 1 also.   t () or (N,) -> float64 () or (N,).
 
     At t = 1 the posterior is the point x_0: its variance is 0 and the logarithm is minus infinity, of no use to a model
     that learns log variances between this and log beta_t [IDDPM] eq. 15. The nearest finite value stands in; it changes
     no sample, since the last step adds no noise. For T = 1 there is no t = 2, and log beta_1 is taken.
+    Likewise for a step from any t to s = 0: the posterior's of the step of the same length before it, from 2 t (T at most)
+    to t; for one from T to 0 there is none, and log beta_{T|0} is taken.
     """
-    t = steps(t, schedule.T)
-    if schedule.T == 1:
-        return np.log(schedule.beta[t])
-    return np.log(posterior_variance(schedule, np.maximum(t, 2)))
+    t, s = _pair(schedule, t, t_prev)
+    to_0 = s == 0
+    t, s, single = np.where(to_0, np.minimum(2 * t, schedule.T), t), np.where(to_0, t, s), to_0 & (t == schedule.T)
+    with np.errstate(divide="ignore"):
+        log_variance = np.log(posterior_variance(schedule, t, np.where(single, 0, s)))
+    return np.where(single, np.log(step_variance(schedule, t, 0)), log_variance)[()]
 
 
 def signal_left(

@@ -15,12 +15,12 @@ A coefficient is made in float64 and cast once, and none is the square of a smal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, like, namespace, same_shape, single, steps
+from .arrays import Array, Time, like, namespace, same_shape, single, steps, two
 from .posterior import posterior_mean, posterior_mean_coefficients, posterior_mean_from_eps, signal_left
 from .schedules import Schedule
 
@@ -187,6 +187,7 @@ def score_from_v(schedule: Schedule, x_t: Array, t: Time, v: Array) -> Array:
 
 
 Conversion = Callable[[Schedule, Array, Time, Array], Array]
+Clip: TypeAlias = tuple[float, float] | Callable[[Array], Array] | None
 CONVERSIONS: dict[tuple[str, str], Conversion] = {
     (source, target): globals()[f"{target}_from_{source}"]
     for source in PREDICTIONS
@@ -206,27 +207,33 @@ def convert(schedule: Schedule, x_t: Array, t: Time, prediction: Array, source: 
 
 
 def predictor(
-    schedule: Schedule,
-    model: Callable[[Array, Time], Array],
-    kind: str = "eps",
-    clip_x0: tuple[float, float] | Callable[[Array], Array] | None = None,
-) -> Callable[[Array, Time], tuple[Array, Array]]:
+    schedule: Schedule, model: Callable[[Array, Time], Any], kind: str = "eps", clip_x0: Clip = None
+) -> Callable[[Array, Time], tuple[Any, ...]]:
     """predict(x_t, t) -> (x0_hat, eps_hat), what every sampler asks for, from a model of any kind of prediction.
 
+    model(x_t, t) -> prediction, or (prediction, v or None): then predict hands v on as it is, (x0_hat, eps_hat, v), for the
+    sampler that makes of it the variance of its own step, see `learned_log_variance`.
     clip_x0: x0_hat is held within (low, high), the range of the data, or becomes clip_x0(x0_hat), for example
     `dynamic_threshold`; eps_hat is derived anew from the result, so that the two always agree with
-    x_t = a x0_hat + s eps_hat.
+    x_t = a x0_hat + s eps_hat. It comes last: guidance is part of the model.
+    ValueError for a model that answers otherwise, or with a v of another shape.
     """
     if clip_x0 is not None and not callable(clip_x0):
         _check_range(clip_x0)
 
-    def predict(x_t: Array, t: Time) -> tuple[Array, Array]:
-        prediction = model(x_t, t)
+    def predict(x_t: Array, t: Time) -> tuple[Any, ...]:
+        prediction: Any = model(x_t, t)
+        behind: tuple[Any, ...] = ()
+        if isinstance(prediction, tuple | list):
+            prediction, v = two("model", "(prediction, v or None), or one", prediction)
+            behind = (v,)
+            if v is not None:
+                same_shape(x_t=x_t, v=v)
         x0_hat = convert(schedule, x_t, t, prediction, kind, "x0")
         if clip_x0 is None:
-            return x0_hat, convert(schedule, x_t, t, prediction, kind, "eps")
+            return x0_hat, convert(schedule, x_t, t, prediction, kind, "eps"), *behind
         x0_hat = clip_x0(x0_hat) if callable(clip_x0) else namespace(x0_hat).clip(x0_hat, *clip_x0)
-        return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat)
+        return x0_hat, eps_from_x0(schedule, x_t, t, x0_hat), *behind
 
     return predict
 

@@ -1,6 +1,7 @@
 """Sampling: one function per algorithm, whose body is the algorithm. Each yields (t_prev, x) after every step.
 
-    predict(x_t, t) -> (x0_hat, eps_hat)    with x_t = a x0_hat + s eps_hat, see `predictor`; t is one integer
+    predict(x_t, t) -> (x0_hat, eps_hat)    with x_t = a x0_hat + s eps_hat, see `predictor`; t is one integer; v may be a
+                                            third, which `ancestral` takes a learned variance from, and all others ignore
     timesteps                               any of 1 .. T, increasing, as `uniform_steps` gives them; walked backwards to 0
     noise(t) -> eps ~ N(0, I)               for the step that leaves t
 
@@ -16,18 +17,20 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
-from .arrays import Array, Time, floating, like, same_shape, single, steps, two
+from .arrays import Array, Time, floating, like, namespace, narrow, same_shape, single, steps, two, wide
+from .learned_variance import learned_log_variance
 from .posterior import posterior_mean, posterior_variance
 from .schedules import Schedule
 
 __all__ = ["ancestral", "ancestral_step", "ddim", "ddim_step", "euler_ancestral", "final"]
 
-Predict = Callable[[Array, Time], tuple[Array, Array]]
+Predict = Callable[[Array, Time], tuple[Any, ...]]
 Noise = Callable[[int], Array]
-Variance = Callable[[Schedule, Time, Time], np.ndarray]
+Variance = Callable[[Schedule, Time, Time], np.ndarray] | Literal["learned"]
 Shift = Callable[[Array, int, Array, Array], Array]
 Trajectory = Iterator[tuple[int, Array]]
 
@@ -41,22 +44,25 @@ def ancestral_step(
     eps: Array,
     variance: Variance = posterior_variance,
     shift: Shift | None = None,
+    v: Array | None = None,
 ) -> Array:
     """x_s ~ N(posterior mean with x0_hat, variance), s = t_prev; no noise when s = 0.   [DDPM] algorithm 2
 
-    variance: `posterior_variance` or `step_variance` (beta_{t|s}). eps: the fresh noise, shape of x.
+    variance: `posterior_variance`, `step_variance` (beta_{t|s}) or "learned", of each element what v, of x's shape, says of
+    this step, see `learned_log_variance`; else v is ignored. eps: the fresh noise, shape of x.
     shift(x_t, t, mean, variance): what is added to the mean, at s = 0 too, see `classifier_shift` [ADM] algorithm 1; the
-    variance is the step's, a number. x0_hat has been clipped by then: a shift is not.
+    variance is the step's, a number, or if learned of x's shape. x0_hat has been clipped by then: a shift is not.
     """
     same_shape(x=x, x0_hat=x0_hat, eps=eps)
     floating("x", x)
     floating("x0_hat", x0_hat)
-    mean, sigma2 = posterior_mean(schedule, x, x0_hat, t, t_prev), variance(schedule, t, t_prev)
+    mean = posterior_mean(schedule, x, x0_hat, t, t_prev)
+    sigma2, sigma = _moments(schedule, x, t, t_prev, variance, v)
     if shift is not None:
-        more = shift(x, t, mean, like(sigma2, x))
+        more = shift(x, t, mean, sigma2)
         same_shape(x=x, shift=more)
         mean = mean + more
-    return mean if t_prev == 0 else mean + like(np.sqrt(sigma2), x) * eps
+    return mean if t_prev == 0 else mean + sigma * eps
 
 
 def ancestral(
@@ -68,10 +74,13 @@ def ancestral(
     variance: Variance = posterior_variance,
     shift: Shift | None = None,
 ) -> Trajectory:
-    """[DDPM] algorithm 2, over any subsequence of the steps; with a shift [ADM] algorithm 1. x ~ N(0, I)."""
+    """[DDPM] algorithm 2, over any subsequence of the steps; with a shift [ADM] algorithm 1. x ~ N(0, I).
+
+    variance: as of `ancestral_step`; for "learned" predict must hand v on, (x0_hat, eps_hat, v).
+    """
     for t, t_prev in backwards(schedule, timesteps):
-        x0_hat, _ = call_predict(predict, x, t)
-        x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance, shift)
+        x0_hat, _, v = call_predict_v(predict, x, t)
+        x = ancestral_step(schedule, x, t, t_prev, x0_hat, noise(t), variance, shift, v)
         yield t_prev, x
 
 
@@ -149,7 +158,39 @@ def final(trajectory: Trajectory) -> Array:
 
 def call_predict(predict: Predict, x: Array, t: Time) -> tuple[Array, Array]:
     """x0_hat and eps_hat; ValueError for a predict that does not return two arrays, as one that is a model does not."""
-    return two("predict", "(x0_hat, eps_hat), as of `predictor`", predict(x, t))
+    x0_hat, eps_hat, _ = call_predict_v(predict, x, t)
+    return x0_hat, eps_hat
+
+
+def call_predict_v(predict: Predict, x: Array, t: Time) -> tuple[Array, Array, Array | None]:
+    """x0_hat, eps_hat, and v or None, of a predict that may say v as a third; else as `call_predict`."""
+    answer = predict(x, t)
+    if isinstance(answer, tuple | list) and len(answer) == 3:
+        return answer[0], answer[1], answer[2]
+    return *two("predict", "(x0_hat, eps_hat), as of `predictor`", answer), None
+
+
+def _moments(
+    schedule: Schedule, x: Array, t: int, t_prev: int, variance: Variance, v: Array | None
+) -> tuple[Array, Array]:
+    """The variance of a step and its root, ready to multiply x.
+
+    A root is never that of the other where it is cast: in half precision a variance below 6e-8 is 0.
+    """
+    if not isinstance(variance, str):
+        sigma2 = variance(schedule, t, t_prev)
+        return like(sigma2, x), like(np.sqrt(sigma2), x)
+    if variance != "learned":
+        raise ValueError(f'variance: expected a function, such as posterior_variance, or "learned", got {variance!r}')
+    if v is None:
+        raise ValueError(
+            'v: expected what the model says of the variance, because variance is "learned", got None; give a model that '
+            "says (prediction, v), or posterior_variance or step_variance"
+        )
+    same_shape(x=x, v=v)
+    log_variance, _ = learned_log_variance(schedule, wide(v), t, t_prev)
+    exp = namespace(log_variance).exp
+    return narrow(exp(log_variance), v), narrow(exp(0.5 * log_variance), v)
 
 
 def _check_eta(eta: float, name: str, noise: object) -> None:

@@ -20,18 +20,21 @@ from .trained import Trained
 
 __all__ = ["METHODS", "CUDASampler", "on_device", "supports", "tables"]
 
+EMPTY = "empty "  # before the name of a condition that stands for none
+GUIDANCE = ("weight of empty", "weight of full")  # 1 - w and w, one number a sample
+
 
 def on_device(p: Tree, dtype: str) -> Tree:
-    """Weights from the host as the engine wants them: those of two and more dimensions as dtype, vectors as float32."""
+    """Weights from the host as the engine takes them: those of two and more dimensions as dtype, vectors as float32."""
     return tree_map(lambda a: cuda.array(a, dtype if np.ndim(a) > 1 else "float32"), p)
 
 
 def supports(trained: Trained) -> bool:
     """Whether the settings ask for a sampler that is captured: one prediction a step, a fixed variance, x0_hat held within
-    [-1, 1] or not at all."""
+    [-1, 1] or not at all; and the conditions come as they are, without encoders."""
     s = trained.settings
     learned = s.method == "ancestral" and s.variance == "learned"
-    return s.method in METHODS and s.threshold != "dynamic" and not learned
+    return s.method in METHODS and s.threshold != "dynamic" and not learned and not trained.objective.encoders
 
 
 def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:
@@ -74,23 +77,22 @@ class CUDASampler:
         with cuda.use(cuda.Context(device)):
             self.network = Network(denoiser.config, on_device(denoiser.p, trained.dtype))
         rows = tables(objective.schedule.build(), trained.settings, objective.prediction)
-        self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict)
+        self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict, trained.path)
 
     def predict(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
-        """The prediction, guided where the conditions hold what stands for none too, as `empty NAME`."""
-        full = {name: a for name, a in conditions.items() if " " not in name}
-        y = self._say(x_t, t, full)
-        if "guide a" not in conditions:
+        """The prediction, guided [CFG] eq. 6 where the conditions hold what stands for none too, each as `empty NAME`."""
+        told = {name: a for name, a in conditions.items() if name not in GUIDANCE and not name.startswith(EMPTY)}
+        y = self._prediction(x_t, t, told)
+        if GUIDANCE[0] not in conditions:
             return y
-        empty = {name: conditions.get(f"empty {name}", a) for name, a in full.items() if not name.startswith("guide")}
-        return cuda.affine(conditions["guide a"], self._say(x_t, t, empty), conditions["guide b"], y)
+        empty = {name: conditions[EMPTY + name] for name in told}
+        of_empty, of_full = (conditions[name] for name in GUIDANCE)
+        return cuda.affine(of_empty, self._prediction(x_t, t, empty), of_full, y)
 
-    def _say(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
+    def _prediction(self, x_t: Array, t: Array, conditions: dict[str, Array]) -> Array:
+        """What the network says, but for the variance that it may have learned."""
         y = models.predict(cuda, self.network, {**conditions, "x": x_t, "t": t})
-        if self.trained.objective.learned:
-            (y, _), _ = cuda.split(y, 2)
-            y = cuda.dense(y)
-        return y
+        return cuda.dense(cuda.split(y, 2)[0][0]) if self.trained.objective.learned else y
 
     def __call__(
         self, sample_ids: np.ndarray, seed: int, conditions: Batch, every: bool = True
@@ -102,10 +104,10 @@ class CUDASampler:
         """
         scale, arrays = self.trained.settings.guidance, {name: _narrow(a) for name, a in conditions.items()}
         if scale != 1 and conditions:
-            n = len(sample_ids)
-            for name, a in unconditional(self.trained.objective, conditions).items():
-                arrays[f"empty {name}"] = _narrow(a)
-            arrays["guide a"], arrays["guide b"] = np.full(n, 1 - scale, np.float32), np.full(n, scale, np.float32)
+            empty = unconditional(self.trained.objective, conditions)
+            arrays |= {EMPTY + name: _narrow(a) for name, a in empty.items()}
+            weights = (1 - scale, scale)
+            arrays |= {name: np.full(len(sample_ids), w, np.float32) for name, w in zip(GUIDANCE, weights, strict=True)}
         timesteps = self.captured.tables.timesteps[1:].tolist()
         states = self.captured(sample_ids, seed, every, arrays)
         yield from zip([self.trained.objective.schedule.T, *timesteps, 0], states, strict=True)

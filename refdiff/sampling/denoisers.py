@@ -7,36 +7,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import engines, models
 from ..models import Batch, Input, Network, inputs
 from ..objectives import Denoising
 from ..process import classifier_free_guidance
 
-__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "network_function", "unconditional"]
+__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "unconditional"]
 
 Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 Predict: TypeAlias = Callable[[Batch], np.ndarray]
-
-
-def network_function(engine: str, network: Network, dtype: str = "float32") -> Predict:
-    """predict(batch) -> what the network says, for arrays of NumPy; the weights are put where the engine has them once."""
-    engines.check_dtype(engine, dtype)
-    name, module = engines.resolve(engine), engines.get(engine)
-    if name == "cpu":
-        from .cpu import ParallelNetwork
-
-        return ParallelNetwork(network)
-    if name == "cuda":
-        from .cuda import on_device
-
-        network = Network(network.config, on_device(network.p, dtype))
-    entries = inputs(network.config)
-
-    def predict(batch: Batch) -> np.ndarray:
-        own = {n: module.array(batch[n], dtype) if entries[n].kind == "float" else batch[n] for n in entries}
-        return module.host(models.predict(module, network, own))
-
-    return predict
 
 
 def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Model:
@@ -53,7 +31,13 @@ def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Mode
 
 
 def guided(full: Model, empty: Model, scale: float) -> Model:
-    """Classifier-free guidance [CFG] eq. 6: predictions are combined, the variance is that of the conditional model."""
+    """Classifier-free guidance [CFG] eq. 6: predictions are combined, before anything holds x0_hat within a range.
+
+    The prediction is `full`'s for scale 1, which is then not changed at all and `empty` not asked, and `empty`'s for 0. v is
+    `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to go further in.
+    """
+    if scale == 1:
+        return full
 
     def model(x_t: Any, t: Any) -> tuple[Any, Any]:
         conditional, v = full(x_t, t)
@@ -69,10 +53,14 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
     return {name: np.full_like(value, null[name]) if name in null else value for name, value in conditions.items()}
 
 
-def check_conditions(network: Network, objective: Denoising, conditions: Batch, n: int) -> Batch:
-    """Conditions for n samples, what is left out being null. ValueError for one that the network does not take, one of
-    another shape or kind, or a label that it does not know."""
-    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t")}
+def check_conditions(networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int) -> Batch:
+    """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder
+    makes, what the encoder takes. ValueError for one that nobody takes, one of another shape or kind, or a label that the
+    network does not know."""
+    network, made = networks["denoiser"], dict(objective.encoders)
+    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t", *made)}
+    for encoder in made.values():
+        takes |= inputs(networks[encoder].config)
     for name in conditions:
         if name not in takes:
             raise ValueError(
@@ -84,7 +72,8 @@ def check_conditions(network: Network, objective: Denoising, conditions: Batch, 
     for name in takes:
         if name not in conditions and name not in null:
             raise ValueError(f"{name}: expected this condition, which the network takes, got none")
-        whole[name] = _for_each(name, np.asarray(conditions.get(name, null.get(name))), takes[name], n)
+        value = np.asarray(conditions[name]) if name in conditions else np.full(takes[name].shape, null[name])
+        whole[name] = _for_each(name, value, takes[name], n)
     if "label" in whole and hasattr(network.config, "classes"):
         classes, label = network.config.classes, whole["label"]
         if label.min() < 0 or label.max() > classes:

@@ -1,4 +1,4 @@
-"""From a Model to a sampler of `process`: thresholding, and the choice that the settings make."""
+"""What the settings choose: what holds x0_hat within the range of the data, and a sampler of `process` with its variance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from ..process import (
     euler_ancestral,
     heun,
     posterior_variance,
-    predictor,
     step_variance,
 )  # fmt: skip
-from ..process.samplers import Predict, Trajectory
-from .denoisers import Model
+from ..process.samplers import Predict, Trajectory, Variance
 from .settings import SampleConfig
 
-__all__ = ["choose_sampler", "threshold_of", "x0_and_eps"]
+__all__ = ["choose_sampler", "threshold_of"]
 
 SOLVERS = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "dpmpp_2s": dpmpp_2s}
+STEP_VARIANCES: dict[str, Variance] = {"posterior": posterior_variance, "beta": step_variance, "learned": "learned"}
 
 
 def threshold_of(settings: SampleConfig) -> tuple[float, float] | Callable[[Any], Any] | None:
@@ -33,20 +32,18 @@ def threshold_of(settings: SampleConfig) -> tuple[float, float] | Callable[[Any]
     return {"none": None, "static": (-1.0, 1.0), "dynamic": dynamic_threshold}[settings.threshold]
 
 
-def x0_and_eps(schedule: Schedule, model: Model, prediction: str, threshold: Any) -> Predict:
-    """predict(x_t, t) -> (x0_hat, eps_hat), of the prediction alone; thresholding comes last, after guidance."""
-    return predictor(schedule, lambda x_t, t: model(x_t, t)[0], prediction, threshold)
-
-
 def choose_sampler(
     schedule: Schedule, settings: SampleConfig, predict: Predict, x: Any, timesteps: list[int], noise: Any
 ) -> Trajectory:
-    """The sampler of `process` that these settings choose, from x at the last timestep on."""
+    """The sampler of `process` that these settings choose, from x at the last timestep on.
+
+    predict: of `predictor`; the variance "learned" of `ancestral` is made of the v that it hands on, which no other method,
+    and no other variance, looks at.
+    """
     if settings.method in SOLVERS:
         return SOLVERS[settings.method](schedule, predict, x, timesteps)
     if settings.method == "ddim":
         return ddim(schedule, predict, x, timesteps, noise, settings.eta)
     if settings.method == "euler_ancestral":
         return euler_ancestral(schedule, predict, x, timesteps, noise)
-    variance = posterior_variance if settings.variance == "posterior" else step_variance
-    return ancestral(schedule, predict, x, timesteps, noise, variance)
+    return ancestral(schedule, predict, x, timesteps, noise, STEP_VARIANCES[settings.variance])

@@ -12,11 +12,12 @@ from ..divergence import Overflows
 from ..errors import NotFiniteError
 from ..models import Batch
 from ..objectives import lost_in_noise
-from ..process import SPACINGS
+from ..process import SPACINGS, predictor
 from ..progress import Progress
 from ..random import Key, normal
-from .denoisers import Model, Predict, check_conditions, denoiser, guided, network_function, unconditional
-from .methods import choose_sampler, threshold_of, x0_and_eps
+from .denoisers import Model, Predict, check_conditions, denoiser, guided, unconditional
+from .methods import choose_sampler, threshold_of
+from .networks import encoded, network_function
 from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
@@ -25,12 +26,16 @@ Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
 def conditioned(trained: Trained, predict: Predict, conditions: Batch) -> Model:
-    """The Model of these conditions, guided if the settings say so."""
-    objective, scale = trained.objective, trained.settings.guidance
-    full = denoiser(predict, conditions, objective.learned)
-    if scale == 1 or not conditions:
+    """The Model of these conditions, guided as the settings say; a network without conditions has nothing to guide by."""
+    objective = trained.objective
+    full = denoiser(predict, encoded(trained, conditions), objective.learned)
+    if not conditions:
         return full
-    return guided(full, denoiser(predict, unconditional(objective, conditions), objective.learned), scale)
+    scale = trained.settings.guidance
+    if scale == 1:
+        return full
+    empty = denoiser(predict, encoded(trained, unconditional(objective, conditions)), objective.learned)
+    return guided(full, empty, scale)
 
 
 def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
@@ -52,7 +57,7 @@ def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
 
 
 def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> Trajectory:
-    objective, settings, key = trained.objective, trained.settings, Key(seed).under("sample")
+    objective, settings, key = trained.objective, trained.settings, Key(seed).under(trained.path)
     schedule = objective.schedule.build()
     x = normal(key("start"), ids, trained.shape)
     yield schedule.T, x
@@ -61,7 +66,7 @@ def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> T
     def noise(t: int) -> np.ndarray:
         return normal(key._replace(step=t)("step"), ids, trained.shape)
 
-    predict = x0_and_eps(schedule, model, objective.prediction, threshold_of(settings))
+    predict = predictor(schedule, model, objective.prediction, threshold_of(settings))
     yield from choose_sampler(schedule, settings, predict, x, timesteps, noise)
 
 
@@ -71,8 +76,7 @@ def trajectory(trained: Trained, sample_ids: np.ndarray, seed: int = 0, conditio
     The settings choose the sampler. Sample i is the same whatever the others are. conditions: one number, or one a sample,
     by name, such as {"label": 7}.
     """
-    network = trained.networks["denoiser"]
-    whole = check_conditions(network, trained.objective, conditions or {}, len(sample_ids))
+    whole = check_conditions(trained.networks, trained.objective, conditions or {}, len(sample_ids))
     return make_trajectory(trained)(sample_ids, seed, whole)
 
 
@@ -87,7 +91,7 @@ def sample(
     """
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
-    whole = check_conditions(trained.networks["denoiser"], trained.objective, conditions or {}, n)
+    whole = check_conditions(trained.networks, trained.objective, conditions or {}, n)
     done, way = [], make_trajectory(trained)
     total = -(-n // batch) * trained.settings.steps
     lost = lost_in_noise(trained.objective.schedule, trained.objective.prediction)

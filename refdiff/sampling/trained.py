@@ -13,18 +13,24 @@ __all__ = ["Trained"]
 
 class Trained(NamedTuple):
     """networks: with their weights, "denoiser" among them; objective: what they learned; settings: how samples are drawn;
-    engine, dtype: what computes."""
+    engine, dtype: what computes; stage: the name of a stage of a cascade, whose noise is its own."""
 
     networks: dict[str, Network]
     objective: Denoising
     settings: SampleConfig = SampleConfig()
     engine: str = "auto"
     dtype: str = "float32"
+    stage: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
         return inputs(self.networks["denoiser"].config)["x"].shape
+
+    @property
+    def path(self) -> str:
+        """What the names of its random sequences stand under."""
+        return f"sample/{self.stage}" if self.stage else "sample"
 
     @property
     def classes(self) -> int:

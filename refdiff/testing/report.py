@@ -1,6 +1,6 @@
 """What claims become for a reader: lines, JSON, and the pages docs/equations.md and docs/errata.md.
 
-`python -m refdiff.testing.report docs` writes the pages anew; a test fails when they are out of date.
+`python -m refdiff.testing.report docs` writes them and docs/rooms.md anew; a test fails when they are out of date.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from . import claims as _claims
 from .claim import CLAIMS, FAILURES, Claim, Verdict, check
+from .imports import rooms_page
 from .scheduler import RefdiffScheduler
 
 __all__ = ["claim_place", "equations_page", "errata_page", "function_place", "line", "summary", "to_dict", "verify"]
@@ -152,7 +153,7 @@ def errata_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"equations.md": equations_page, "errata.md": errata_page}
+PAGES = {"equations.md": equations_page, "errata.md": errata_page, "rooms.md": rooms_page}
 
 
 def main(folder: str = "docs") -> None:

@@ -174,5 +174,6 @@ class RefdiffScheduler:
         predict = predictor(self.schedule, model, self.kind)
         steps = [*self.timesteps(n), 0]
         for t, t_prev in pairwise(steps):
-            x = ddim_step(self.schedule, x, t, t_prev, *predict(x, t), self.eta, noise(t))
+            x0_hat, eps_hat = predict(x, t)
+            x = ddim_step(self.schedule, x, t, t_prev, x0_hat, eps_hat, self.eta, noise(t))
         return x

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import Config
 from ..models import Tree, flatten, layout
-from .state import State, load_state
+from .state import CHECKPOINT, State, load_state
 
 __all__ = ["digest", "frozen_trees"]
 
@@ -26,11 +26,18 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
         if rule.rule != "frozen":
             continue
         key, of = f"networks.{name}", rule.of or name
-        if not Path(rule.run).exists():
-            raise ValueError(f"{key}.run: expected the folder of a finished run, got {rule.run}, which does not exist")
-        other, saved = load_state(rule.run)
+        run = Path(rule.run)
+        if not (run.is_file() or (run / CHECKPOINT).is_file()):
+            lacks = f"holds no {CHECKPOINT}" if run.exists() else "does not exist"
+            raise ValueError(f"{key}.run: expected the folder of a finished run, got {run}, which {lacks}")
+        other, saved = load_state(run)
         if of not in other.networks:
-            raise ValueError(f"{key}.of: expected a network of {rule.run} ({', '.join(other.networks)}), got {of!r}")
+            raise ValueError(f"{key}.of: expected a network of {run} ({', '.join(other.networks)}), got {of!r}")
+        home = other.networks[of].rule
+        if home.rule == "frozen":
+            raise ValueError(
+                f"{key}.run: expected a run with weights, got {run}, which has {of} from {home.run}; take that one"
+            )
         tree = saved.networks(other)[of].p
         expected = {path: tuple(parameter.shape) for path, parameter in flatten(layout(network.model)).items()}
         if {path: leaf.shape for path, leaf in flatten(tree).items()} != expected:

@@ -16,6 +16,7 @@ from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
 from ..random import Key, permutation
+from .frozen import frozen_trees
 from .run import Run
 from .state import State
 from .stopping import stoppable
@@ -55,14 +56,16 @@ def train(
     """
     data = config.data.open() if data is None else data
     check_fit(config, data)
-    check_batch(config, data.inputs)
+    check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
-    check_machine(config)  # before a former run is replaced
+    check_machine(config, data.inputs)
+    frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
     run = Run(out, config, resume=resume, force=force) if out is not None else None
+    config = run.config if run else config
     state = run.take_state() if run else None
     state = state or State.first(config)
-    worker = trainer(config, state)
+    worker = trainer(config, state, data.inputs)
     advice = "lower train.learning_rate or set train.max_grad_norm"
     overflows = Overflows(advice)
     started, first, seen, every = time.perf_counter(), state.step, state.samples_seen, config.train

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..config import RULES, RuleConfig, TrainConfig
+from ..config import RULES, ResolvedRule, Update
 from ..models import Tree, flatten, leaves, tree_map, unflatten
 
-__all__ = ["adamw", "clip", "global_norm", "learning_rate", "mixed", "moved", "moving_average", "zeros_like"]
+__all__ = ["adamw", "clip", "global_norm", "learning_rate", "mixed", "moved", "moving_average", "updated", "zeros_like"]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 0, decay: str = "cosine") -> float:
@@ -78,16 +79,29 @@ def zeros_like(p: Tree) -> Tree:
 
 
 def moved(
-    rule: RuleConfig, train: TrainConfig, p: Tree, m: Tree, v: Tree, g: Tree, norm: float, count: int, rate: float
+    rule: ResolvedRule, p: Tree, m: Tree, v: Tree, g: Tree, norm: float, count: int, rate: float
 ) -> tuple[Tree, Tree, Tree]:
-    """New p, m, v of a network after update number `count` by its rule, g clipped first; norm: that of g."""
-    most = train.max_grad_norm if rule.max_grad_norm is None else rule.max_grad_norm
-    decay = train.weight_decay if rule.weight_decay is None else rule.weight_decay
-    if most:
-        g = clip(g, norm, most)
+    """New p, m, v of a network after update number `count` by its rule, g clipped first; norm: that of g.
+
+    ValueError where a rule of a user's gives other than three arrays of the parameters' shape.
+    """
+    if rule.max_grad_norm:
+        g = clip(g, norm, rule.max_grad_norm)
     update = RULES[rule.rule]
     if update is None:
-        return adamw(p, g, m, v, count, rate, decay, *rule.betas)
+        return adamw(p, g, m, v, count, rate, rule.weight_decay, *rule.betas)
     of = [flatten(tree) for tree in (p, g, m, v)]
-    new = {path: update(rule, *(tree[path] for tree in of), count, rate) for path in of[0]}
+    new = {path: updated(update, rule, [tree[path] for tree in of], count, rate) for path in of[0]}
     return tuple(unflatten({path: values[i] for path, values in new.items()}) for i in range(3))  # type: ignore[return-value]
+
+
+def updated(
+    update: Update, rule: ResolvedRule, arrays: Sequence[np.ndarray], count: int, rate: float
+) -> tuple[np.ndarray, ...]:
+    """New p, m, v of an array by a user's rule, in the precision of p. arrays: p, g, m, v of one shape. ValueError for other
+    than three of it."""
+    p, new = arrays[0], update(rule, *arrays, count, rate)
+    shapes = [np.shape(a) for a in new] if isinstance(new, tuple) else type(new).__name__
+    if shapes != [p.shape] * 3:
+        raise ValueError(f"rule {rule.rule!r}: expected new p, m, v of shape {p.shape} each, got {shapes}")
+    return tuple(np.asarray(a).astype(p.dtype) for a in new)

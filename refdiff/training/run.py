@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ def resumable(folder: str | Path) -> Path:
 class Run:
     """A run's folder, opened to begin (`state` is None) or to go on from its checkpoint (`state` is where it was).
 
-    ValueError if it holds a run and neither resume nor force is given, if there is nothing to resume, or if the
-    checkpoint belongs to another configuration.
+    config: of the run, train.shards resolved, so that another engine goes on with as many; where it is 0, a run that goes on
+    has those that it began with. ValueError if the folder holds a run and neither resume nor force is given, if there is
+    nothing to resume, or if the checkpoint belongs to another configuration.
     """
 
     def __init__(self, folder: str | Path, config: Config, *, resume: bool = False, force: bool = False) -> None:
-        self.folder, self.config = Path(folder), config
+        self.folder = Path(folder)
         self.checkpoint = self.folder / CHECKPOINT
         self.state: State | None = None
         if self.folder.exists() and not self.folder.is_dir():
@@ -48,12 +50,14 @@ class Run:
         holds = [name for name in ("config.toml", "log.jsonl", CHECKPOINT) if (self.folder / name).exists()]
         if resume:
             saved, self.state = load_state(resumable(self.folder))
-            _check_same(saved, config, self.checkpoint)
+            config = _with_shards(config, config.train.shards or saved.train.shards)
+            _check_same(_with_shards(saved, saved.train.shards or config.train.shards), config, self.checkpoint)
         elif holds and not force:
             raise ValueError(
                 f"{argument('out')}: {self.folder} holds a run ({', '.join(holds)}); add {option('resume')}, "
                 f"{option('force')} or choose another"
             )
+        self.config = config = _with_shards(config, config.train.shards)
         text = config.to_toml()  # ValueError for what was never registered, before a former run is replaced
         self.folder.mkdir(parents=True, exist_ok=True)
         if holds and not resume:
@@ -100,6 +104,11 @@ class Run:
 
 def _write_text(path: Path, text: str) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
+
+
+def _with_shards(config: Config, shards: int) -> Config:
+    """With so many shards of a batch, for 0 as many as there are on its engine."""
+    return replace(config, train=replace(config.train, shards=shards or config.shards))
 
 
 def _check_same(saved: Config, config: Config, path: Path) -> None:

@@ -162,7 +162,7 @@ def test_the_emulator_says_what_the_guide_says(guide, monkeypatch, i):
 def test_launches_and_memory_are_what_the_guide_says(preset, dtype):
     config = Config.resolve(preset, changes=["engine=cuda", f"dtype={dtype}"])
     arena = Arena(DryRunDevice(), 1 << 40)
-    worker = CUDATrainer(config, config.schedule.build(), None, arena.device, arena)
+    worker = CUDATrainer(config, None, arena.device, arena)
     before = len(worker.device.launches)
     worker.launch()
     launches = len(worker.device.launches) - before

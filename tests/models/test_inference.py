@@ -44,14 +44,50 @@ def test_what_an_operation_saves_is_let_go():
     watched = weakref.ref(saved)
     box = [saved]
     del saved
-    engine = InferenceEngine(SimpleNamespace(operation=lambda x, times=1: (x * times, box.pop()), constant=lambda: "y"))
+    operations = SimpleNamespace(
+        operation=lambda x, times=1: (x * times, box.pop()), operation_backward=lambda dy, saved: (dy, 2 * dy)
+    )  # fmt: skip
+    engine = InferenceEngine(operations)
     assert engine.operation(3, times=2) == (6, None)
     gc.collect()
     assert watched() is None
-    assert engine.constant() == "y"
     assert engine.operation is engine.operation
+    assert engine.operation_backward(3, None) == (3, 6)
     with pytest.raises(AttributeError):
         _ = engine.nothing
+
+
+@pytest.mark.parametrize("module", [reference, cpu], ids=["reference", "cpu"])
+def test_of_every_operation_the_result_is_the_engines_own(module):
+    x, t = np.random.default_rng(0).standard_normal((3, 2, 4)).astype(np.float32), np.array([1, 0, 2])
+    table = np.arange(6.0).reshape(3, 2)
+    table.flags.writeable = False
+    engine = InferenceEngine(module)
+    parts, saved = engine.split(x, 2)
+    assert saved is None
+    assert [a.tobytes() for a in parts] == [a.tobytes() for a in module.split(x, 2)[0]]
+    (a, b), expected = engine.columns(table, t), module.columns(table, t)
+    assert [a.tobytes(), b.tobytes()] == [c.tobytes() for c in expected]
+    assert [d.tobytes() for d in engine.add_backward(x, None)] == [x.tobytes(), x.tobytes()]
+    assert engine.affine(a, x, b, x).tobytes() == module.affine(a, x, b, x).tobytes()
+    y, saved = engine.silu(x)
+    assert saved is None
+    assert y.tobytes() == module.silu(x)[0].tobytes()
+
+
+def test_a_network_may_look_coefficients_up_and_say_several_things():
+    def forward(engine, x, t):
+        scale, shift = engine.columns(table, t)
+        (low, high), of_split = engine.split(engine.affine(scale, x, shift, x), 2)
+        y, of_silu = engine.silu(low)
+        return {"y": y, "v": high}, (of_split, of_silu)
+
+    table = np.arange(6.0).reshape(3, 2)
+    table.flags.writeable = False
+    x, t = np.random.default_rng(1).standard_normal((3, 4)), np.array([1, 0, 2])
+    (plain, _), (bare, saved) = forward(reference, x, t), forward(InferenceEngine(reference), x, t)
+    assert saved == (None, None)
+    assert {name: a.tobytes() for name, a in bare.items()} == {name: a.tobytes() for name, a in plain.items()}
 
 
 def test_a_prediction_needs_less_memory_than_a_forward_that_is_followed_by_a_backward():

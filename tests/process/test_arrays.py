@@ -21,6 +21,7 @@ from refdiff.process import (
     final,
     l_simple,
     l_simple_backward,
+    learned_log_variance,
     linear,
     posterior_mean,
     posterior_mean_from_eps,
@@ -62,6 +63,12 @@ UNTIMED = {
     "ancestral": lambda schedule, x, y: final(
         ancestral(schedule, predictor(schedule, half), x, range(1, schedule.T + 1), lambda t: y)
     ),
+    "ancestral, learned": lambda schedule, x, y: final(
+        ancestral(
+            schedule, predictor(schedule, lambda x, t: (x / 2, y / 4)), x, [2, 5, schedule.T], lambda t: y, "learned"
+        )
+    ),
+    "learned_log_variance": lambda schedule, x, y: learned_log_variance(schedule, x, 7, 3)[0],
     "ddim": lambda schedule, x, y: final(
         ddim(schedule, predictor(schedule, half, "x0", (-2, 2)), x, [1, schedule.T], lambda t: y, 0.5)
     ),

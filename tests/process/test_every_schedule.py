@@ -174,7 +174,20 @@ def log_variances(schedule, e, name):
             ]
             actual, expected = getattr(process, name)(schedule, t), [value]
         worst = max(worst, off(actual, expected, 1))
+    if name in ("learned_log_variance", "posterior_log_variance"):
+        worst = max(worst, *(log_variances_between(schedule, e, name, s, t) for s, t in spans(schedule)))
     return worst
+
+
+def log_variances_between(schedule, e, name, s, t):
+    """Of a step from t to s; to s = 0 with the step from 2 t to t, as far as there are steps, in the posterior's place."""
+    later, here = (min(2 * t, schedule.T), t) if s == 0 else (t, s)
+    high = mpmath.log(e.between(s, t)[1])
+    low = mpmath.log(e.posterior(later, here)[2]) if later > here else high
+    if name == "posterior_log_variance":
+        return off(process.posterior_log_variance(schedule, t, s), [low], 1)
+    actual = process.learned_log_variance(schedule, np.array([-1.0, -0.5, 1.5]), t, s)[0]
+    return off(actual, [low, low * mp("0.75") + high * mp("0.25"), low * mp("-0.25") + high * mp("1.25")], 1)
 
 
 # --- predictions ---
@@ -192,7 +205,9 @@ def conversions(schedule, e, name):
             if name == "predictor":
                 if target not in ("x0", "eps") or e.conversion(source, "x0", t) is None:
                     continue
-                actual = process.predictor(schedule, lambda x, t: X[1], source)(X[0], t)[target == "eps"]
+                said = process.predictor(schedule, lambda x, t: (X[1], X[2]), source)(X[0], t)
+                assert np.array_equal(said[2], X[2])
+                actual = said[target == "eps"]
             elif name == "convert":
                 actual = process.convert(schedule, X[0], t, X[1], source, target)
             else:
@@ -252,6 +267,14 @@ def single_steps(schedule, e, name):
         if name == "ancestral_step":
             actual = process.ancestral_step(schedule, X[0], t, s, X[1], X[2])
             parts = (of_xt, X[0]), (of_x0, X[1]), (root(variance) * (s > 0), X[2])
+            v = np.array([-1.0, 0.2, 1.0])
+            learned = process.ancestral_step(schedule, X[0], t, s, X[1], X[2], "learned", v=v)
+            wide = e.between(s, t)[1]
+            sigma = [
+                mpmath.exp(((1 + mp(a)) * mpmath.log(wide) + (1 - mp(a)) * mpmath.log(variance)) / 4) if s else mp(0)
+                for a in v
+            ]
+            worst = max(worst, close(learned, *parts[:2], (np.array(sigma), X[2])))
         else:
             actual = process.ddim_step(schedule, X[0], t, s, X[1], X[2], 0.5, X[3])
             sigma2 = variance / 4
@@ -268,16 +291,22 @@ def run_steps(schedule):
 @check("ancestral", "ddim", "euler_ancestral")
 def noisy_runs(schedule, e, name):
     """Each step is the single step, whose factors are checked above; DDIM with eta = 1 too."""
-    steps, worst, x = run_steps(schedule), 0.0, X[0]
+    steps, x = run_steps(schedule), X[0]
     if name == "euler_ancestral" and schedule.alpha_bar[-1] == 0:
         with pytest.raises(ValueError, match="alpha_bar > 0"):
             next(process.euler_ancestral(schedule, None, x, steps, None))
         return 0.0
-    predict = process.predictor(schedule, lambda x, t: np.tanh(x), "x0")
-    more = {"eta": 1.0} if name == "ddim" else {}
+    predict = process.predictor(schedule, lambda x, t: (np.tanh(x), np.sin(x)), "x0")
+    how = {"ancestral": [{}, {"variance": "learned"}], "ddim": [{"eta": 1.0}]}.get(name, [{}])
+    return max(noisy_run(schedule, name, predict, x, steps, more) for more in how)
+
+
+def noisy_run(schedule, name, predict, x, steps, more):
+    """And with the learned variance, v = sin x, whose step is checked above too."""
+    worst, learned = 0.0, {"variance": "learned"} if "variance" in more else {}
     run = getattr(process, name)(schedule, predict, x, steps, lambda t: X[1] * np.cos(t), **more)
     for t, (s, actual) in zip(steps[::-1].tolist(), run, strict=True):
-        expected = process.ancestral_step(schedule, x, t, s, predict(x, t)[0], X[1] * np.cos(t))
+        expected = process.ancestral_step(schedule, x, t, s, predict(x, t)[0], X[1] * np.cos(t), **learned, v=np.sin(x))
         size = (
             np.abs(expected) + 1 + np.sqrt(schedule.alpha_bar[s] / schedule.alpha_bar[t])
             if schedule.alpha_bar[t]
@@ -347,7 +376,7 @@ def bound(schedule, e, name):
                 reverse = process.fixed_reverse(schedule, process.predictor(schedule, lambda x, t: at(0.2)))
                 log_variance = mpmath.log(variance)
             else:
-                reverse = process.learned_reverse(schedule, lambda x, t: np.array([[0.2, 0.0]]), "eps")
+                reverse = process.learned_reverse(schedule, lambda x, t: (at(0.2), at(0.0)), "eps")
                 log_variance = (mpmath.log(e.beta[t]) + mpmath.log(variance)) / 2
             actual = reverse(x_t, t)
             right = [(x_t.ravel(), 1 / root(e.alpha[t])), (np.array([0.2]), -e.beta[t] / s / root(e.alpha[t]))]

@@ -11,9 +11,7 @@ from numpy.linalg import norm
 from refdiff.process import (
     PREDICTIONS,
     bound_terms,
-    convert,
     fixed_log_variance,
-    fixed_reverse,
     from_beta,
     l_hybrid,
     l_hybrid_backward,
@@ -23,8 +21,7 @@ from refdiff.process import (
     learned_reverse,
     linear,
     posterior_log_variance,
-    posterior_mean,
-    predictor,
+    posterior_variance,
     q_sample,
     step_log_variance,
     target,
@@ -100,38 +97,6 @@ def test_the_gradient_is_linear_in_dloss(shape, seed):
     assert norm(many + 2.5 * one) <= 1e-14 * norm(many)
 
 
-def test_a_model_that_learns_variances_is_a_reverse_step():
-    schedule, rng = linear(10), np.random.default_rng(4)
-    x = rng.standard_normal((3, 2, 2))
-
-    def model(x_t, t):
-        return np.concatenate([0.5 * x_t, np.tanh(x_t)], axis=-1)
-
-    for t in (1, 7, np.array([1, 4, 10])):
-        mean, log_variance = learned_reverse(schedule, model)(x, t)
-        assert np.allclose(mean, convert(schedule, x, t, 0.5 * x, "eps", "mu"), rtol=1e-12, atol=1e-12)
-        assert np.array_equal(log_variance, learned_log_variance(schedule, np.tanh(x), t)[0])
-        mean, _ = learned_reverse(schedule, model, "x0", (-0.1, 0.2))(x, t)
-        assert np.array_equal(mean, posterior_mean(schedule, x, np.clip(0.5 * x, -0.1, 0.2), t))
-
-    def hears(x_t, t):
-        return np.concatenate([x_t * np.reshape(t, (-1, 1, 1)), x_t], axis=-1)
-
-    mean, _ = learned_reverse(schedule, hears, "x0")(x, np.array([1, 4, 10]))
-    assert np.array_equal(
-        mean, posterior_mean(schedule, x, x * np.array([1, 4, 10])[:, None, None], np.array([1, 4, 10]))
-    )
-
-
-def test_a_fixed_reverse_step_takes_the_smaller_variance_unless_told():
-    schedule, x = linear(10), np.ones((2, 3)) / 3
-    predict = predictor(schedule, lambda x, t: 0.2 * x, "x0")
-    mean, log_variance = fixed_reverse(schedule, predict)(x, 5)
-    assert np.array_equal(mean, posterior_mean(schedule, x, 0.2 * x, 5))
-    assert np.all(log_variance == posterior_log_variance(schedule, 5))
-    assert np.all(fixed_reverse(schedule, predict, step_log_variance)(x, 5)[1] == step_log_variance(schedule, 5))
-
-
 def test_what_is_not_prediction_and_v_side_by_side_is_refused():
     schedule, x = linear(10), np.zeros((2, 3))
     message = r"output: expected prediction and v side by side on the last axis, \(2, 6\), got \(2, 3\)"
@@ -203,3 +168,44 @@ def test_the_hybrid_loss_takes_bytes_unless_told_otherwise():
     eps, output = rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 2))
     given = [l_hybrid(linear(5), "eps", x0, eps, np.array([1, 2, 5]), output, 1.0, *bins)[0] for bins in ((), (256,))]
     assert given[0] == given[1]
+
+
+def test_a_step_of_any_length_has_the_log_variance_of_the_respaced_schedule():
+    schedule, chosen, v = linear(20, 0.02, 0.4), [3, 6, 13, 20], np.array([[-1.0, 0.4, 1.0, 1.7]])
+    few = schedule.respaced(chosen)
+    for i, (s, t) in enumerate(zip([0, *chosen], chosen, strict=False), 1):
+        actual, saved = learned_log_variance(schedule, v, t, s)
+        expected, saved_few = learned_log_variance(few, v, i)
+        assert actual == pytest.approx(expected, rel=1e-13)  # at s = 0 too, since 6 is twice 3
+        assert learned_log_variance_backward(v, saved) == pytest.approx(
+            learned_log_variance_backward(v, saved_few), rel=1e-12
+        )
+    for t in (1, 2, 20):
+        one, given = (learned_log_variance(schedule, v, *at)[0] for at in ((t,), (t, t - 1)))
+        assert np.array_equal(one, given)
+    times = np.array([3, 20, 20]), np.array([0, 0, 7])
+    many, _ = learned_log_variance(schedule, np.repeat(v, 3, axis=0), *times)
+    assert np.array_equal(
+        many, np.concatenate([learned_log_variance(schedule, v, t, s)[0] for t, s in zip(*times, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("T", [1, 2, 3])
+def test_a_step_to_the_data_has_a_finite_log_variance(T):
+    for end in (0.3, 1.0):
+        schedule = from_beta([*[0.2] * (T - 1), end])
+        for t in range(1, T + 1):
+            low = posterior_log_variance(schedule, t, 0)
+            high, later = np.log(schedule.between(0, t)[1]), min(2 * t, T)
+            assert low == (pytest.approx(np.log(posterior_variance(schedule, later, t))) if t < T else high)
+            actual, _ = learned_log_variance(schedule, np.array([[-1.0, 1.0]]), t, 0)
+            assert actual.tolist() == [pytest.approx([low, high], abs=1e-14)]
+    with pytest.raises(ValueError, match="t_prev: expected a step before t, got t_prev = 1 with t = 1"):
+        learned_log_variance(schedule, np.ones((1, 2)), 1, 1)
+
+
+def test_between_two_steps_an_end_without_signal_is_as_any_other():
+    schedule = from_beta([0.1, 0.5, 1.0])
+    for s in (1, 2):
+        actual, _ = learned_log_variance(schedule, np.array([[-1.0, 1.0]]), 3, s)
+        assert actual.tolist() == [pytest.approx([np.log(schedule.one_minus_alpha_bar[s]), 0.0], abs=1e-15)]

@@ -140,8 +140,8 @@ def flow(prior=None, predict=lambda x, t: (x, x), x0=TWO, **more):
         (lambda: flow(predict=one_array), "predict: expected two arrays (x0_hat, eps_hat), as of `predictor`, got nda"),
         (lambda: fixed_reverse(LAW, one_array)(TWO, 5), "predict: expected two arrays (x0_hat, eps_hat), as of `pred"),
         (
-            lambda: list(process.ddim(LAW, lambda x, t: (x, x, x), TWO, [5])),
-            "predict: expected two arrays (x0_hat, eps_hat), as of `predictor`, got 3 values",
+            lambda: list(process.ddim(LAW, lambda x, t: (x, x, x, x), TWO, [5])),
+            "predict: expected two arrays (x0_hat, eps_hat), as of `predictor`, got 4 values",
         ),
         (
             lambda: list(process.ddim(LAW, lambda x, t: None, TWO, [5])),
@@ -152,8 +152,24 @@ def flow(prior=None, predict=lambda x, t: (x, x), x0=TWO, **more):
             "reverse: expected two arrays (mean, log variance), as of `fixed_reverse`, got ndarray",
         ),
         (
-            lambda: learned_reverse(LAW, lambda x, t: (x, x))(TWO, 5),
-            "output: expected an array (NumPy, CuPy, PyTorch, JAX), got tuple; use",
+            lambda: learned_reverse(LAW, lambda x, t: None)(TWO, 5),
+            "output: expected an array (NumPy, CuPy, PyTorch, JAX), got NoneType; use",
+        ),
+        (
+            lambda: learned_reverse(LAW, lambda x, t: (x, None))(TWO, 5),
+            "v: expected an array (NumPy, CuPy, PyTorch, JAX), got NoneType; use",
+        ),
+        *(
+            (lambda f=f: f(LAW, lambda x, t: (x, x, x))(TWO, 5), "model: expected two arrays (prediction, v or None)")
+            for f in (predictor, learned_reverse)
+        ),
+        (
+            lambda: list(process.ancestral(LAW, predictor(LAW, one_array), TWO, [5, 9], lambda t: TWO, "learned")),
+            'v: expected what the model says of the variance, because variance is "learned", got None; give a model that',
+        ),
+        (
+            lambda: process.ancestral_step(LAW, TWO, 5, 2, TWO, TWO, "beta"),
+            "variance: expected a function, such as posterior_variance, or \"learned\", got 'beta'",
         ),
         (
             lambda: l_weighted(FIELD, FIELD, np.ones(3)),

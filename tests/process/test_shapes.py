@@ -91,6 +91,7 @@ CALLS = {
         for kind in PREDICTIONS
     },
     "predictor": (("x_t", "prediction"), lambda x_t, prediction: predictor(S, lambda x, t: prediction)(x_t, 3)),
+    "predictor's v": (("x_t", "v"), lambda x_t, v: predictor(S, lambda x, t: (x, v))(x_t, 3)),
     "predictor's clip": (
         ("x_t", "x0"),
         lambda x_t, x0: predictor(S, lambda x, t: x_t, "x0", lambda _: x0)(x_t, 3),
@@ -143,6 +144,16 @@ CALLS = {
     ),
     "fixed_reverse": (("x_t", "x0"), lambda x_t, x0: fixed_reverse(S, lambda x, t: (x0, x0))(x_t, 3)),
     "ancestral_step": (("x", "x0_hat", "eps"), lambda x, x0_hat, eps: process.ancestral_step(S, x, 3, 2, x0_hat, eps)),
+    "learned_reverse": (
+        ("x_t", "prediction"),
+        lambda x_t, prediction: learned_reverse(S, lambda x, t: (prediction, x))(x_t, 3),
+    ),
+    "learned_reverse's v": (("x_t", "v"), lambda x_t, v: learned_reverse(S, lambda x, t: (x, v))(x_t, 3)),
+    "ancestral_step's v": (("x", "v"), lambda x, v: process.ancestral_step(S, x, 3, 2, x, x, "learned", v=v)),
+    "ancestral's v": (
+        ("x", "v"),
+        lambda x, v: list(process.ancestral(S, lambda *_: (x, x, v), x, [2, 5], lambda t: x, "learned")),
+    ),
     "ancestral_step's shift": (
         ("x", "shift"),
         lambda x, shift: process.ancestral_step(S, x, 3, 2, x, x, shift=lambda *_: shift),
@@ -253,7 +264,7 @@ ELSEWHERE = {
     "flow_log_likelihood": "its probes have an axis more, its predictions are asked in test_ode_likelihood",
     "l_simple_backward": "one dloss", "l_weighted_backward": "one dloss", "l_vlb_term_backward": "one dterm a sample",
     "l_hybrid_backward": "one dloss",
-    "learned_reverse": "twice the channels", "final": "no arrays of its own", "predictor": "in the table",
+    "final": "no arrays of its own", "predictor": "in the table",
 }  # fmt: skip
 
 

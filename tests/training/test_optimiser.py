@@ -104,8 +104,8 @@ def test_data_that_a_new_model_already_knows_train_on(small, engine):
     # It predicts 0, which zeros are: loss and gradient are exactly 0.
     zeros = np.zeros((20, 8, 8, 1), np.float32)
     data = Dataset("zeros", zeros, None, zeros[:2], None)
-    config = small.changed([f"engine={engine}", "train.prediction=x0", "train.steps=2"])
+    config = small.changed([f"engine={engine}", "objective.prediction=x0", "train.steps=2"])
     seen = []
     state = train(config, progress=False, data=data, on_step=seen.append)
     assert [(step.loss, step.gradient_norm) for step in seen] == [(0, 0), (0, 0)]
-    assert all(np.isfinite(leaf).all() for _, leaf in leaves(state.p))
+    assert all(np.isfinite(leaf).all() for _, leaf in leaves(state.trees["p"]))

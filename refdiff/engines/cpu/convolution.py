@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.tensor_ops import Gradients
+from ..reference import Gradients
 from . import direct, taps, winograd
 from .runtime.memory import empty, gradient_out
 from .runtime.profiler import algorithm, operation

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from ..reference.tensor_ops import Gradients
+from ..reference import Gradients
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum

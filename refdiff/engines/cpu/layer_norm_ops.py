@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.tensor_ops import Gradients
+from ..reference import Gradients
 from .direct import sum_rows
 from .elementwise import over_samples
 from .products import times_column

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.tensor_ops import Gradients
+from ..reference import Gradients
 from .direct import sum_rows
 from .products import product
 from .runtime.memory import contiguous, empty, gradient_out

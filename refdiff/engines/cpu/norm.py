@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reference.tensor_ops import Gradients
+from ..reference import Gradients
 from .activation import times_slope
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation

@@ -13,7 +13,6 @@ from .convolution import *
 from .embedding_ops import *
 from .linear_ops import *
 from .loss import *
-from .noise import diffuse_batch as diffuse_batch
 from .norm import *
 from .per_sample import *
 from .random_numbers import *

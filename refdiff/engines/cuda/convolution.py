@@ -11,6 +11,7 @@ from typing import Any
 from .product import choose_tile, packed, weight_gradient
 from .runtime.context import Array
 from .structs import Struct, struct
+from .tensor_ops import cast
 from .tile_table import Problem
 
 __all__ = ["conv2d", "conv2d_backward"]
@@ -26,11 +27,12 @@ def conv2d(
     H' = (H + p_before + p_after - kh) // s + 1, and W' likewise.
 
     padding (before, after), the same for both axes: (1, 1) is symmetric, (0, 1) one-sided as in DDPM's down-sampling.
-    None keeps the size at stride 1: ((k - 1) / 2 on both sides, k odd).
+    None keeps the size at stride 1: ((k - 1) / 2 on both sides, k odd). x is rounded to weight's type.
     """
     kh, kw, c_in, c_out = weight.shape
+    x = cast(x, weight.dtype)
     assert x.shape[3] == c_in, f"conv2d: weight takes {c_in} channels, x has {x.shape[3]}"
-    assert x.dense and weight.dense and x.dtype == weight.dtype, f"conv2d: x {x}, weight {weight}"
+    assert x.dense and weight.dense, f"conv2d: x {x}, weight {weight}"
     assert bias.shape == (c_out,) and bias.dtype == "float32", f"conv2d: bias {bias} for weight {weight}"
     if padding is None:
         assert kh == kw == kh // 2 * 2 + 1, f"conv2d: padding must be given for a {kh}x{kw} filter"

@@ -21,11 +21,12 @@ def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
     An index on the device is int32, and nothing checks that it lies in the table.
     """
     rows, c = weight.shape
-    index = integers_of(index, weight.context, 0, rows - 1)
-    y = weight.context.empty((*index.shape, c), weight.dtype)
+    context = index.context if isinstance(index, Array) else weight.context
+    index = integers_of(index, context, 0, rows - 1)
+    y = context.empty((*index.shape, c), weight.dtype)
     pack = 16 // ITEMSIZE[y.dtype]
     grid = blocks(y.size, THREADS * (pack if c % pack == 0 else 1))
-    weight.context.launch("embedding.cu", "embedding", grid, THREADS, index, weight, y, c, y.size, dtype=y.dtype)
+    context.launch("embedding.cu", "embedding", grid, THREADS, index, weight, y, c, y.size, dtype=y.dtype)
     return y, (index, weight.shape)
 
 

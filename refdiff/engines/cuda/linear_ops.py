@@ -7,6 +7,7 @@ from typing import Any
 from .product import choose_tile, packed, weight_gradient
 from .runtime.context import Array
 from .structs import Struct, pitched, struct
+from .tensor_ops import cast
 from .tile_table import Problem
 
 __all__ = ["linear", "linear_backward"]
@@ -15,7 +16,11 @@ Sizes = struct("linear.cu", "Linear")
 
 
 def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
-    """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out).   x may be a part of a split."""
+    """y = x W + b.   x (..., in), weight (in, out), bias (out,) -> y (..., out).   x may be a part of a split.
+
+    x is rounded to weight's type.
+    """
+    x = cast(x, weight.dtype)
     sizes = _sizes(x, weight)
     rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     assert bias.shape == (outputs,) and bias.dtype == "float32", f"linear: bias {bias} for weight {weight}"

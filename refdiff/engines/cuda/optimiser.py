@@ -74,27 +74,30 @@ def flat_state(
     return FlatState(p, m or zeros((n,)), v or zeros((n,)), ema, weights, zeros((len(SCALARS),)), bad)
 
 
-def adamw(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, loss: Array | None = None) -> None:
+def adamw(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, losses: Array | None = None) -> None:
     """One step on the gradient g (n,) float32, in place: `prepare`, then `apply`."""
-    prepare(state, g, step, settings, loss)
+    prepare(state, g, step, settings, losses)
     apply(state, g, settings)
 
 
-def prepare(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, loss: Array | None = None) -> None:
+def prepare(state: FlatState, g: Array, step: Array, settings: OptimiserSettings, losses: Array | None = None) -> None:
     """The scalars of a step on the gradient g (n,) float32, by two launches.
 
-    step: int32 of shape (), the number of this step, from 1, read on the device. loss: float32 of one element; if it or the
-    norm of g is not finite, nothing is written now or later, and `state.bad` is the step's number.
+    step: int32 of shape (), the number of this step, from 1, read on the device. losses: float32; if one of them or the norm
+    of g is not finite, nothing is written now or later, and `state.bad` is the step's number. States that share one `bad`
+    are all prepared before the first is applied: then a step writes all of them or none.
     """
     context, n, s = state.p.context, state.p.size, settings
     assert (g.shape, g.dtype) == ((n,), "float32"), f"prepare: expected g ({n},) float32, got {g}"
     assert (step.shape, step.dtype) == ((), "int32"), f"prepare: expected an int32 scalar as step, got {step}"
+    assert losses is None or (losses.dtype == "float32" and losses.dense), f"prepare: losses {losses}"
     assert s.decay in ("cosine", "constant"), f"prepare: {s.decay}"
     partials = min(_PARTIALS, blocks(n, 4 * THREADS * 4))
     partial = context.empty((partials,))
     context.launch("optimiser.cu", "sum_squares", partials, THREADS, g, partial, n)
     context.launch(
-        "optimiser.cu", "step_scalars", 1, THREADS, partial, partials, loss, step, state.scalars, state.bad,
+        "optimiser.cu", "step_scalars", 1, THREADS, partial, partials, losses,
+        0 if losses is None else losses.size, step, state.scalars, state.bad,
         StepSettings(
             peak=s.learning_rate, max_norm=s.max_grad_norm, beta1=s.beta1, beta2=s.beta2, ema_decay=s.ema_decay,
             warmup=s.warmup, steps=s.steps, constant=s.decay == "constant",
@@ -108,7 +111,7 @@ def apply(state: FlatState, g: Array, settings: OptimiserSettings) -> None:
     context.launch(
         "optimiser.cu", "adamw", blocks(n, 4 * THREADS), THREADS,
         Parameters(p=state.p, g=g, m=state.m, v=state.v, ema=state.ema, weights=state.weights, n=n),
-        state.scalars,
+        state.scalars, state.bad,
         Coefficients(
             beta1=s.beta1, rest1=1 - s.beta1, beta2=s.beta2, rest2=1 - s.beta2, epsilon=s.epsilon,
             weight_decay=s.weight_decay,

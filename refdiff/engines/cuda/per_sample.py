@@ -14,7 +14,7 @@ from .runtime.bfloat16 import to_bfloat16
 from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
 from .runtime.device import Device
 from .runtime.memory import PerArrayAllocator
-from .tensor_ops import dense
+from .tensor_ops import cast, dense
 
 __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
 
@@ -22,10 +22,10 @@ __all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop
 def squared_error(x: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
     """loss_n = w_n mean((x_n - target_n)^2) over the elements of each sample, float32.
 
-    x and target of one shape and type (N, ...), weight (N,) float32 -> (N,). x and target are kept as they are.
+    x and target of one shape (N, ...), weight (N,) float32 -> (N,). target is rounded to x's type.
     """
     assert x.shape == target.shape, f"squared_error: {x.shape} against {target.shape}"
-    x, target, n = dense(x), dense(target), x.shape[0]
+    x, target, n = dense(x), dense(cast(target, x.dtype)), x.shape[0]
     expect("squared_error", x.dtype, x, target)
     _one_a_sample("squared_error", n, *(() if weight is None else (weight,)))
     count, loss = x.size // n, x.context.empty((n,))
@@ -72,10 +72,12 @@ def columns(table: np.ndarray, index: Any) -> tuple[Array, ...]:
 def affine(a: Array, x: Array, b: Array, y: Array) -> Array:
     """a_n x_n + b_n y_n, in float32 the bits of the other engines.
 
-    a and b (N,) float32, which they stay where x and y (N, ...) are bfloat16 -> like x.
+    a and b (N,) float32, which they stay where x and y (N, ...) are bfloat16 -> of their type, float32 if one of them is.
     """
     assert x.shape == y.shape, f"affine: {x.shape} and {y.shape}"
     _one_a_sample("affine", x.shape[0], a, b)
+    if x.dtype != y.dtype:
+        x, y = cast(x, "float32"), cast(y, "float32")
     x, y = dense(x), dense(y)
     expect("affine", x.dtype, x, y)
     out = x.context.empty(x.shape, x.dtype)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...random import Key
-from .noise import advance, normal, sequence
+from .random_numbers import advance, normal, sequence_struct
 from .runtime.context import THREADS, Array, blocks, current
 from .structs import struct
 from .tensor_ops import cast
@@ -50,22 +50,28 @@ class SamplerState(NamedTuple):
     coefficients: Array
     timesteps: Array
     clip_x0: bool
-    seed: int
+    key: Key
 
 
 def sampler_state(
-    given: SamplerTables, sample_ids: Any, shape: tuple[int, ...], seed: int = 0, dtype: Any = np.float32
+    given: SamplerTables,
+    sample_ids: Any,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    dtype: Any = np.float32,
+    path: str = "sample",
 ) -> SamplerState:
-    """The state at T: noise that depends on (seed, sample id) alone.   sample_ids (N,); shape: of one sample."""
-    context = current()
+    """The state at T: noise that depends on (seed, path, sample id) alone.   sample_ids (N,); shape: of one sample; path:
+    what the names of its random sequences stand under."""
+    context, key = current(), Key(seed).under(path)
     ids = context.array(sample_ids, "int32")
     assert given.coefficients.shape[1:] == (ROW.itemsize // 4,), f"coefficients: {given.coefficients.shape}"
-    x = normal(Key(seed).under("sample")("start"), ids, shape)
+    x = normal(key("start"), ids, shape)
     t = context.array(np.full(len(ids), given.timesteps[0]), "int32")
     return SamplerState(
         x, cast(x, dtype), t, context.array(0, "int32"), ids,
         context.empty(x.shape) if given.coefficients.view(ROW)["c"].any() else None,
-        context.array(given.coefficients), context.array(given.timesteps, "int32"), given.clip_x0, seed,
+        context.array(given.coefficients), context.array(given.timesteps, "int32"), given.clip_x0, key,
     )  # fmt: skip
 
 
@@ -80,7 +86,7 @@ def sampler_step(state: SamplerState, y: Array) -> None:
             x=x, input=None if state.input is x else state.input, y=y, before=state.before, table=state.coefficients,
             timesteps=state.timesteps, counter=state.step, sample_ids=state.sample_ids, t=state.t,
             rows=len(state.timesteps), samples=n, count=count, clip_x0=state.clip_x0,
-            noise=sequence(Key(state.seed).under("sample")("step")),
+            noise=sequence_struct(state.key("step")),
         ),
         dtype=y.dtype,
     )  # fmt: skip

@@ -1,5 +1,5 @@
 """Sums, joins, splits, shapes, fan-out and dropout: kernels/tensor_ops.cu. Where values are only passed on, nothing is
-launched: the result is the same array or a view of it."""
+launched: the result is the same array or a view of it. Where data in float32 meet a network's bfloat16, they are rounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...random import Sequence, uniform_threshold
-from .noise import sequence
+from .random_numbers import sequence_struct
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
 from .structs import constant
 from .transfer import host
@@ -62,6 +62,7 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 def add(a: Array, b: Array) -> tuple[Array, Any]:
     """y = a + b, of one shape."""
     assert a.shape == b.shape, f"add: {a.shape} and {b.shape}"
+    a, b = _one_type(a, b)
     return _sum(a, b), None
 
 
@@ -73,7 +74,8 @@ def add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
 def broadcast_add(x: Array, e: Array) -> tuple[Array, Any]:
     """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
     n, c = x.shape[0], x.shape[-1]
-    assert (e.shape, e.dtype) == ((n, c), x.dtype), f"broadcast_add: {x} and {e}"
+    assert e.shape == (n, c), f"broadcast_add: {x} and {e}"
+    x, e = _one_type(x, e)
     x, e = dense(x), dense(e)
     y = x.context.empty(x.shape, x.dtype)
     grid = blocks(x.size, THREADS * _pack(x, c))
@@ -98,7 +100,8 @@ def broadcast_add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
 
 def concat(a: Array, b: Array) -> tuple[Array, Any]:
     """y = [a, b] along the last axis.   a (..., A), b (..., B) -> y (..., A + B)."""
-    assert (a.shape[:-1], a.dtype) == (b.shape[:-1], b.dtype), f"concat: {a} and {b}"
+    assert a.shape[:-1] == b.shape[:-1], f"concat: {a} and {b}"
+    a, b = _one_type(a, b)
     A, B = a.shape[-1], b.shape[-1]
     y = a.context.empty((*a.shape[:-1], A + B), a.dtype)
     _join("concat", (dense(a), dense(b), y), A, B, y.size)
@@ -159,7 +162,7 @@ def dropout(x: Array, rate: float, key: Sequence) -> tuple[Array, Any]:
     """y = x m / (1 - rate), m = 1 where a uniform number of `key` and the sample's place exceeds rate, else 0. [Dropout]
 
     x (N, ...), 0 <= rate < 1 -> y (N, ...). The same key drops the same elements. key.step, key.first: integers or int32
-    Arrays of shape (), see `noise.sequence`. The mask is not saved: the backward draws it again.
+    Arrays of shape (), see `random_numbers`. The mask is not saved: the backward draws it again.
     """
     assert 0 <= rate < 1, f"dropout: expected a rate in [0, 1), got {rate}"
     return _dropout(x, rate, key), (rate, key)
@@ -171,13 +174,18 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
     return _dropout(dy, rate, key)
 
 
+def _one_type(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both as they are, or in bfloat16 if one of them is."""
+    return (a, b) if a.dtype == b.dtype else (cast(a, "bfloat16"), cast(b, "bfloat16"))
+
+
 def _dropout(x: Array, rate: float, key: Sequence) -> Array:
     x, y = dense(x), x.context.empty(x.shape, x.dtype)
     n = x.shape[0]
     sample, each = x.size // n, 16 // ITEMSIZE[x.dtype]
     x.context.launch(
         "tensor_ops.cu", "dropout", blocks(n * blocks(sample, each), THREADS), THREADS, x, y, n, sample,
-        ctypes.c_ulonglong(uniform_threshold(rate)), 1 / (1 - rate), sequence(key), dtype=x.dtype,
+        ctypes.c_ulonglong(uniform_threshold(rate)), 1 / (1 - rate), sequence_struct(key), dtype=x.dtype,
     )  # fmt: skip
     return y
 

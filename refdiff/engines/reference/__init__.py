@@ -17,4 +17,5 @@ from .per_sample import *
 from .random_numbers import *
 from .resample import *
 from .tensor_ops import *
+from .tensor_ops import Gradients as Gradients
 from .variational import *

@@ -1,15 +1,77 @@
-"""What an objective gives is checked before it is used: terms are one number a sample, gradients have the keys of the
-parameters; and the data have what the networks read."""
+"""What a trainer is given is checked before it is used: batches have what the networks read, terms are one number a sample,
+gradients have the keys of the parameters."""
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
-from ...config import Config
-from ...models import Input, Network, Tree, flatten, inputs
-from ...objectives import Denoising, Objective, objective_name
+import numpy as np
 
-__all__ = ["check_batch", "check_gradients", "check_terms"]
+from ...config import Config
+from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
+from ...objectives import Objective, objective_name
+from ...random import Key
+
+__all__ = ["Entries", "check_batch", "check_data", "check_gradients", "check_terms", "drawn", "remembered"]
+
+
+class Entries(dict[str, Any]):
+    """A batch; ValueError, which names it, for an entry that it lacks."""
+
+    def __init__(self, batch: Batch, name: str) -> None:
+        super().__init__(batch)
+        self.name = name
+
+    def __missing__(self, entry: str) -> Any:
+        raise ValueError(
+            f"{self.name}: expected a batch with {entry!r}, got {', '.join(self)}; choose data that have it, or draw it"
+        )
+
+    def __or__(self, other: Any) -> Any:
+        return Entries({**self, **other}, self.name)
+
+
+def drawn(objective: Objective, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
+    """What the objective draws. ValueError for an entry that the data or what is drawn of them lack."""
+    name = objective_name(objective)
+    return Entries(objective.draw(engine, Entries(data, name), key, memory), name)
+
+
+def check_data(config: Config, data: Batch) -> int:
+    """How many samples the batch of a step has. ValueError unless each entry has so many, the shards divide them, and they
+    have what the networks read."""
+    if not isinstance(data, dict):
+        raise ValueError(f"data: expected entries by name, such as x=..., got {type(data).__name__}")
+    shapes = {name: np.shape(entry) for name, entry in data.items()}
+    if not shapes or not all(shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"data: expected entries of as many samples each, got {got or 'none'}")
+    n = next(iter(shapes.values()))[0]
+    if not n or n % config.shards:
+        raise ValueError(
+            f"data: expected a multiple of the {config.shards} shards of a batch, got {n} samples; change train.shards, or "
+            "the batch"
+        )
+    kinds = {name: "float" if np.asarray(entry).dtype.kind == "f" else "int" for name, entry in data.items()}
+    check_batch(config, {name: Input(shape[1:], kinds[name]) for name, shape in shapes.items()}, "the batch")
+    return n
+
+
+def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tree:
+    """The memory after a step. ValueError unless `update` gives arrays of the same names, shapes and dtypes."""
+    after = objective.update(memory, terms)
+    if isinstance(after, dict):
+        after = tree_map(np.asarray, after)  # arithmetic with arrays () gives numbers
+    expected, actual = (
+        {path: (leaf.shape, str(leaf.dtype)) for path, leaf in flatten(tree).items()}
+        if isinstance(tree, dict)
+        else tree
+        for tree in (memory, after)
+    )
+    if actual != expected:
+        raise ValueError(f"{objective_name(objective)}.update: expected a memory of {expected}, got {actual}")
+    return after
 
 
 def check_terms(objective: Objective, terms: Any, n: int) -> None:
@@ -41,28 +103,25 @@ def check_gradients(objective: Objective, g: Any, networks: dict[str, Network]) 
             )
 
 
-def check_batch(config: Config, entries: dict[str, Input]) -> None:
-    """ValueError unless the data have what the networks of an objective with one denoiser ask of them.
+def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
+    """ValueError unless the data have what the objective reads of them, in each of its turns.
 
-    entries: those that the data have, of one sample.
+    entries: those that the data have, of one sample; source: where they are from.
     """
-    objective = config.objective
-    if not isinstance(objective, Denoising) or type(objective).draw is not Denoising.draw:
-        return  # it draws what the networks read
-    drawn = {"t"} | {condition for condition, _ in objective.encoders}
-    for name, network in config.networks.items():
-        for entry, expected in inputs(network.model).items():
-            if entry in drawn or name not in objective.trains:
-                continue
+    networks = {name: network.model for name, network in config.networks.items()}
+    for objective in config.objective.turns(1 << 30):
+        for entry, expected in objective.reads(networks).items():
+            readers = [f"networks.{name}" for name in objective.trains if entry in inputs(networks[name])]
+            reader = readers[0] if readers else objective_name(objective)
             if entry not in entries:
                 raise ValueError(
-                    f"networks.{name}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
-                    f"{config.data.source}; choose data that have it, or a network without it"
+                    f"{reader}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
+                    f"{source}; choose data that have it, or a network without it"
                 )
             if not _fits(entries[entry], expected):
                 raise ValueError(
-                    f"networks.{name}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
-                    f"{entries[entry].kind} of {entries[entry].shape} from {config.data.source}"
+                    f"{reader}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
+                    f"{entries[entry].kind} of {entries[entry].shape} from {source}"
                 )
 
 

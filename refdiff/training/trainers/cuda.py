@@ -7,23 +7,22 @@ for a step: the batch goes from pinned memory, and the small record comes back t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ... import models
 from ...config import Config
-from ...data import Data
 from ...engines import cuda
-from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
 from ...engines.cuda.runtime.context import Array
 from ...engines.cuda.runtime.device import Device
+from ...engines.cuda.runtime.dry_run import DryRunDevice
 from ...engines.cuda.runtime.flat_optimiser import SCALARS, FlatOptimiser, OptimiserSettings
 from ...engines.cuda.runtime.memory import require_memory
 from ...errors import TrainingError, option
-from ...models import Batch, Network, Tree, flatten, unflatten
+from ...models import Batch, Input, Network, Tree, flatten, unflatten
 from ...models.packing import Packing
 from ...objectives import Objective, objective_name
 from ...random import Key
@@ -33,54 +32,82 @@ from ..state import TREES, State
 from .checking import check_gradients, check_terms
 from .interface import Step, check_finite
 
-__all__ = ["CUDATrainer", "check_memory", "check_supported", "memory_needed"]
+__all__ = ["CUDATrainer", "Plan", "check_memory", "check_supported", "plan"]
+
+DTYPES = {"float": np.float32, "int": np.int32}
 
 
 def check_supported(config: Config) -> None:
     """ValueError for what an objective or a rule asks for and this trainer does not do."""
     objective, rest = config.objective, f"take {option('engine', 'cpu')}"
-    rules = {network.rule.rule for network in config.networks.values()} - {"adamw", "frozen"}
-    if rules:
-        raise ValueError(
-            f"engine: expected networks with the rules adamw and frozen on cuda, got {rules.pop()}; {rest}"
-        )
+    for name, network in config.networks.items():
+        rule = network.rule.rule
+        if rule not in ("adamw", "frozen"):
+            raise ValueError(f"networks.{name}.rule: expected adamw or frozen on engine cuda, got {rule}; {rest}")
+        if rule == "adamw" and name not in objective.trains:
+            raise ValueError(
+                f"networks.{name}: expected a network that {objective_name(objective)} trains on engine cuda, got one that "
+                f"it does not; {rest}"
+            )
     for name in ("gather", "turns", "remember"):
         if getattr(type(objective), name) is not getattr(Objective, name):
             raise ValueError(
-                f"engine: expected an objective without {name} on cuda, got {objective_name(objective)}; {rest}"
+                f"objective: expected one without `{name}` on engine cuda, got {objective_name(objective)}; {rest}"
             )
 
 
-def memory_needed(config: Config, entries: dict[str, Any] | None = None) -> int:
-    """Bytes of device memory that training takes: a step is run on a device that runs nothing."""
-    return capture.memory_needed(lambda arena: CUDATrainer(config, None, arena.device, arena, entries).launch())
+class Plan(NamedTuple):
+    """What is known of a step before it runs. nbytes: of device memory that training takes, in its arena; tables: beside it,
+    in the tables that the objective looks numbers up in; terms: the names of what is measured."""
+
+    nbytes: int
+    tables: int
+    terms: tuple[str, ...]
 
 
-def check_memory(config: Config, data: Data | None = None, device: Device | None = None) -> int:
-    """The bytes that training takes of this device, the first GPU unless given. DeviceError if it has not so much."""
+def plan(config: Config, inputs: dict[str, Input] | None = None) -> Plan:
+    """A step is run on a device that runs nothing. inputs: the entries of the data; those that the networks read unless
+    given."""
+
+    def dry(known: Plan) -> CUDATrainer:
+        device = DryRunDevice()
+        return CUDATrainer(config, None, device, Arena(device, 1 << 40), inputs, known)
+
+    found = Plan(0, 0, ("loss",))
+    found = found._replace(terms=dry(found).terms())
+    worker = dry(found)
+    worker.launch()
+    assert isinstance(worker.device, DryRunDevice)
+    return found._replace(nbytes=worker.arena.extent, tables=worker.device.reserved - worker.arena.reserved)
+
+
+def check_memory(config: Config, inputs: dict[str, Input] | None = None, device: Device | None = None) -> Plan:
+    """The plan of a training that fits this device, the first GPU unless given. DeviceError if it has not so much memory."""
     check_supported(config)
-    device = device or cuda.current().device
+    device, found = device or cuda.current().device, plan(config, inputs)
     advice = f"lower train.batch (now {config.train.batch})"
-    return require_memory(device, memory_needed(config, entries_of(config)), "training needs", advice)
+    need = require_memory(device, found.nbytes + found.tables, "training needs", advice)
+    return found._replace(nbytes=need - found.tables)
 
 
-def entries_of(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of each entry of a batch that the networks which are trained read, but for what is drawn."""
-    drawn = {"t"} | {condition for condition, _ in getattr(config.objective, "encoders", ())}
-    kinds = {"float": np.float32, "int": np.int32}
-    return {
-        entry: ((config.train.batch, *given.shape), kinds[given.kind])
-        for name in config.objective.trains
-        for entry, given in models.inputs(config.networks[name].model).items()
-        if entry not in drawn
-    }
+def entries_of(config: Config, inputs: dict[str, Input] | None = None) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each entry of a batch that goes to the device: those that the objective reads, or all where it does
+    not say which. inputs: the entries of the data; unless given, what is read."""
+    networks = {name: network.model for name, network in config.networks.items()}
+    read = config.objective.reads(networks)
+    if inputs is None:
+        given = read or {name: entry for model in networks.values() for name, entry in models.inputs(model).items()}
+    else:
+        given = {name: entry for name, entry in inputs.items() if name in read} if read else inputs
+    return {name: ((config.train.batch, *entry.shape), DTYPES[entry.kind]) for name, entry in given.items()}
 
 
 class CUDATrainer:
     """The trainer of the CUDA engine. The first step runs launch by launch, the second is captured, the others replay it.
 
     A step may be queued while the one before it runs, no more: its record is looked at by the next call at the latest. A
-    step whose loss or gradient is not finite writes nothing, nor does any after it, so what `state` gives is always whole.
+    step whose terms or gradients are not finite writes nothing in any network, nor does any after it, so what `state` gives
+    is always whole.
     """
 
     def __init__(
@@ -89,29 +116,38 @@ class CUDATrainer:
         state: State | None,
         device: Device | None = None,
         arena: Arena | None = None,
-        entries: dict[str, Any] | None = None,
+        inputs: dict[str, Input] | None = None,
+        known: Plan | None = None,
     ) -> None:
-        """state: where to begin; None: memory without values, for `memory_needed`. device: the first GPU unless given.
-        arena: one of that device; unless given, one as large as training needs: DeviceError, with the numbers, if the device
-        has less. entries: shape and dtype of those of a batch."""
+        """state: where to begin; None: memory without values, for `plan`. device: the first GPU unless given. arena: one of
+        that device; unless given, one as large as training needs: DeviceError, with the numbers, if the device has less.
+        inputs: the entries of the data. known: what `plan` found, if it was asked."""
         check_supported(config)
         self.config, self.objective = config, config.objective
         self.device = device or cuda.current().device
-        self.entries = entries or entries_of(config)
-        self.arena = arena or Arena(self.device, check_memory(config, device=self.device))
+        self.entries = entries_of(config, inputs)
+        if arena is None:
+            known = check_memory(config, inputs, self.device)
+        self.names = (known or plan(config, inputs)).terms
+        self.arena = arena or Arena(self.device, known.nbytes if known else 0)
         self.context = cuda.Context(self.device, self.arena)
         self.done, self.samples_seen = (state.step, state.samples_seen) if state else (0, 0)  # of steps that were seen
-        self._state = state
-        self.names = self._terms() if arena is None else ("loss",)
-        record: list[Any] = [("terms", "f4", (len(self.names), config.train.batch)), ("loss", "f4"), ("bad", "i4")]
-        record += [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
+        record: list[Any] = [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
+        record += [("terms", "f4", len(self.names)), ("bad", "i4")]
         self.captured = CapturedStep(self.context, self.entries, record, self.done)
         with cuda.use(self.context):
             self.optimisers = {name: self._optimiser(name, state) for name in self.objective.trains}
             n = config.train.batch
             self._mean = cuda.array(np.full((n, 1), 1 / n, np.float32)), cuda.array(np.zeros(1, np.float32))
-            frozen = frozen_trees(config, state) if state else {}
-            self.frozen = {name: on_device(tree, config.dtype) for name, tree in frozen.items()}
+            self.frozen = self._frozen_weights(state)
+        if state:
+            expected = dict.fromkeys(self.optimisers, state.step)
+            if state.updates != expected:
+                raise ValueError(
+                    f"state: expected networks updated once a step, {expected}, got {state.updates}; "
+                    f"take {option('engine', 'cpu')}"
+                )
+            self._rest = dict(state.memory), state.numbers, state.digests
 
     def step(self, data: Batch, wait: bool = True) -> Step | None:
         batch = {name: np.asarray(data[name], dtype) for name, (_, dtype) in self.entries.items()}
@@ -120,15 +156,14 @@ class CUDATrainer:
 
     def state(self) -> State:
         self._check(self.captured.settle())
-        assert self._state is not None
         trees: dict[str, dict[str, Tree]] = {tree: {} for tree in TREES}
         for name, optimiser in self.optimisers.items():
             packing = packing_of(self.config, name)
             for tree in TREES:
                 trees[tree][name] = packing.unpack(cuda.host(getattr(optimiser.state, tree)))
+        memory, numbers, digests = self._rest
         updates = dict.fromkeys(self.optimisers, self.done)
-        s = self._state
-        return State(self.done, self.samples_seen, trees, updates, dict(s.memory), s.numbers, s.digests)
+        return State(self.done, self.samples_seen, trees, updates, dict(memory), numbers, digests)
 
     def launch(self) -> None:
         """Queue a step on the batch that is there; nobody looks at its record."""
@@ -136,61 +171,55 @@ class CUDATrainer:
 
     def body(self) -> None:
         """What one step launches: the objective, on each shard of the batch, then the optimisers."""
-        config, n, shards = self.config, self.config.train.batch, self.config.shards
-        networks = {name: Network(network.model, self._weights(name)) for name, network in config.networks.items()}
-        done = [self._shard(networks, i * (n // shards), n // shards) for i in range(shards)]
+        n, shards = self.config.train.batch, self.config.shards
+        done = [self._shard(i * (n // shards), n // shards) for i in range(shards)]
         terms = {name: joined([terms[name] for terms, _ in done]) for name in done[0][0]}
-        while len(done) > 1:  # neighbours first
-            done = [({}, models.add(cuda, done[i][1], done[i + 1][1])) for i in range(0, len(done), 2)]
-        g = done[0][1]
-        assert tuple(terms) == self.names or self._state is None, f"terms: {tuple(terms)} and {self.names}"
-        loss, _ = cuda.linear(cuda.reshape(terms["loss"], (1, n))[0], *self._mean)
+        assert tuple(terms) == self.names, f"terms: expected {self.names}, got {tuple(terms)}"
+        gradients = [g for _, g in done]
+        while len(gradients) > 1:  # neighbours first
+            gradients = [models.add(cuda, *gradients[i : i + 2]) for i in range(0, len(gradients), 2)]
+        means = [cuda.linear(cuda.reshape(term, (1, n))[0], *self._mean)[0] for term in terms.values()]
         field = self.captured.field("terms")
-        rows = [Array(field.buffer, (n,), "float32", field.offset + i * n) for i in range(len(self.names))]
-        extra = [*zip(terms.values(), rows, strict=False), (loss, self.captured.field("loss"))]
+        extra = [(mean, rows_of(field, i, 1)) for i, mean in enumerate(means)]
         for name, optimiser in self.optimisers.items():
-            optimiser.collect(flatten(g[name]), extra)
+            optimiser.collect(flatten(gradients[0][name]), extra)
             extra = []
-        number, loss_place = self.captured.number, self.captured.field("loss")
-        for _ in range(min(2, len(self.optimisers))):  # once more, so that each knows whether another's gradient is bad
-            for optimiser in self.optimisers.values():
-                optimiser.prepare(number, loss_place)
+        for optimiser in self.optimisers.values():
+            optimiser.prepare(self.captured.number, field)
         for optimiser in self.optimisers.values():
             optimiser.update()
 
-    def _shard(self, networks: dict[str, Network], first: int, n: int) -> tuple[dict[str, Any], dict[str, Tree]]:
+    def terms(self) -> tuple[str, ...]:
+        """The names of the objective's terms: they are computed once, and nobody looks at their values."""
+        with cuda.use(self.context):
+            return tuple(self._shard(0, self.config.train.batch // self.config.shards)[0])
+
+    def _shard(self, first: int, n: int) -> tuple[dict[str, Array], dict[str, Tree]]:
         """Terms and gradients of the n samples from `first` on."""
         config, objective = self.config, self.objective
+        networks = {name: Network(network.model, self._weights(name)) for name, network in config.networks.items()}
         number: Any = self.captured.number
         key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
         data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
-        batch = objective.draw(cuda, data, key, {})
-        if config.dtype == "bfloat16":
-            batch = {
-                k: cuda.cast(a, "bfloat16") if a.dtype == "float32" and a.ndim > 1 else a for k, a in batch.items()
-            }
-        terms, g = objective.loss_and_gradient(cuda, networks, batch, key)
+        terms, g = objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         return terms, g
 
     def _weights(self, name: str) -> Tree:
-        if name in self.optimisers:
-            return unflatten(self.optimisers[name].parameters)
-        return self.frozen.get(name, {})
+        return unflatten(self.optimisers[name].parameters) if name in self.optimisers else self.frozen[name]
 
-    def _terms(self) -> tuple[str, ...]:
-        """The names of the objective's terms: a step is run on a device that runs nothing."""
-        found: list[tuple[str, ...]] = []
+    def _frozen_weights(self, state: State | None) -> dict[str, Tree]:
+        """The weights of frozen networks on the device; memory of that size without a state."""
+        config = self.config
+        if state:
+            return {name: on_device(tree, config.dtype) for name, tree in frozen_trees(config, state).items()}
 
-        def look(arena: Arena) -> None:
-            trainer = CUDATrainer(self.config, None, arena.device, arena, self.entries)
-            networks = {n: Network(c.model, trainer._weights(n)) for n, c in self.config.networks.items()}
-            with cuda.use(trainer.context):
-                found.append(tuple(trainer._shard(networks, 0, self.config.train.batch // self.config.shards)[0]))
+        def empty(parameter: Any) -> Array:
+            return self.context.empty(parameter.shape, config.dtype if len(parameter.shape) > 1 else "float32")
 
-        capture.memory_needed(look)
-        return found[0]
+        frozen = {name: network.model for name, network in config.networks.items() if name not in self.optimisers}
+        return {name: models.tree_map(empty, models.layout(model)) for name, model in frozen.items()}
 
     def _check(self, record: np.ndarray | None) -> Step | None:
         """What a step measured. TrainingError, which names the step, where it or one before is bad; what was queued after it
@@ -198,7 +227,7 @@ class CUDATrainer:
         if record is None:
             return None
         number, bad = int(record["number"]), int(record["bad"])
-        terms = dict(zip(self.names, record["terms"].mean(axis=1).tolist(), strict=True))
+        terms = dict(zip(self.names, record["terms"].tolist(), strict=True))
         norms, rates = (
             {name: float(record[f"scalars {name}"][SCALARS.index(scalar)]) for name in self.optimisers}
             for scalar in ("norm", "rate")
@@ -222,7 +251,7 @@ class CUDATrainer:
             *rule.betas,
         )  # fmt: skip
         values = {tree: packing.pack(state.trees[tree][name]) for tree in TREES} if state else None
-        extras = [self.config.train.batch] * len(self.names) + [1] if name == self.objective.trains[0] else []
+        extras = [1] * len(self.names) if name == self.objective.trains[0] else []
         return FlatOptimiser(
             self.context, packing.places, packing.size, values, self.config.dtype, settings,
             self.captured.field(f"scalars {name}"), self.captured.field("bad"), extras,

@@ -19,7 +19,7 @@ from ...random import Key
 from ..frozen import frozen_trees
 from ..optimiser import global_norm, learning_rate, mixed, moved, moving_average
 from ..state import State
-from .checking import check_gradients, check_terms
+from .checking import check_data, check_gradients, check_terms, drawn, remembered
 from .interface import Step, check_finite
 
 __all__ = ["ReferenceTrainer", "joined", "loss_and_gradient", "shards_of", "train_step", "tree_sum"]
@@ -31,9 +31,10 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
 
     frozen: the weights of frozen networks. TrainingError when a loss or gradient is not finite.
     """
-    number, settings = state.step + 1, config.train
+    n, number, settings = check_data(config, data), state.step + 1, config.train
     trees = {name: dict(tree) for name, tree in state.trees.items()}
     updates, memory = dict(state.updates), dict(state.memory)
+    rules = {name: network.rule.resolved(settings) for name, network in config.networks.items()}
     turns = config.objective.turns(number)
     step = Step(number, {}, {}, {})
     for objective in turns:
@@ -42,30 +43,27 @@ def train_step(config: Config, state: State, data: Batch, frozen: dict[str, Tree
         terms, g = loss_and_gradient(config, objective, networks, data, number, memory.get(name, {}))
         prefix = f"{name}." if len(turns) > 1 else ""
         step.terms.update({prefix + term: float(np.mean(value)) for term, value in terms.items()})
+        norms = {trained: global_norm(g[trained]) for trained in objective.trains}
+        check_finite(number, step.terms, norms)
         for trained in objective.trains:
-            rule = config.networks[trained].rule
+            rule = rules[trained]
             updates[trained] += 1
             if rule.rule == "average":
                 trees["p"][trained] = mixed(trees["p"][trained], g[trained], rule.decay)
                 continue
-            norm = step.norms[trained] = global_norm(g[trained])
-            peak = settings.learning_rate if rule.learning_rate is None else rule.learning_rate
-            rate = learning_rate(number, settings.steps, peak, settings.warmup, settings.decay)
+            step.norms[trained] = norms[trained]
+            rate = learning_rate(number, settings.steps, rule.learning_rate, settings.warmup, settings.decay)
             step.learning_rates[trained] = rate
             p, m, v = (trees[tree][trained] for tree in ("p", "m", "v"))
-            new = moved(rule, settings, p, m, v, g[trained], norm, updates[trained], rate)
+            new = moved(rule, p, m, v, g[trained], norms[trained], updates[trained], rate)
             trees["p"][trained], trees["m"][trained], trees["v"][trained] = new
-        check_finite(number, step.terms, step.norms)
         if name in memory:
-            memory[name] = objective.update(memory[name], terms)
-    for name, network in config.networks.items():
-        rule = network.rule
+            memory[name] = remembered(objective, memory[name], terms)
+    for name, rule in rules.items():
         if rule.rule == "follow":
             trees["p"][name] = mixed(trees["p"][name], trees["p"][rule.of], rule.decay)
         if name in trees["ema"]:
-            decay = settings.ema_decay if rule.ema_decay is None else rule.ema_decay
-            trees["ema"][name] = moving_average(trees["ema"][name], trees["p"][name], number, decay)
-    n = len(next(iter(data.values())))
+            trees["ema"][name] = moving_average(trees["ema"][name], trees["p"][name], number, rule.ema_decay)
     return State(number, state.samples_seen + n, trees, updates, memory, state.numbers, state.digests), step
 
 
@@ -76,7 +74,7 @@ def loss_and_gradient(
     engine, shards = engines.get(config.engine), config.shards
     parts, keys = shards_of(data, shards), shard_keys(config.seed, objective, data, number, shards)
     batches = [
-        objective.draw(engine, _arrays(engine, part), key, memory) for part, key in zip(parts, keys, strict=True)
+        drawn(objective, engine, _arrays(engine, part), key, memory) for part, key in zip(parts, keys, strict=True)
     ]
     gathered = [objective.gather(engine, networks, batch, key) for batch, key in zip(batches, keys, strict=True)]
     if gathered[0] is not None:

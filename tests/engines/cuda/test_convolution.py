@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from emulator.agreement import check_agreement
 
+from refdiff.engines import cuda
 from refdiff.engines.cuda import product
 
 
@@ -22,6 +23,17 @@ def test_more_than_one_of_each_tile(context, dtype, monkeypatch):
         check(context, dtype, (3, 9, 7, 24), (3, 3, 24, 136))
         parts = [kernel.name for kernel in context.device.launches].count("add_partials")
         assert parts == 3, "expected the weight gradient to be split, in each backward"
+
+
+def test_data_in_float32_are_rounded_to_the_weights_type(context):
+    rng = np.random.default_rng(0)
+    x, bias = context.array(rng.standard_normal((2, 4, 4, 3))), context.array(rng.standard_normal(5))
+    weight = context.array(rng.standard_normal((3, 3, 3, 5)), "bfloat16")
+    (y, saved), (expected, _) = cuda.conv2d(x, weight, bias), cuda.conv2d(cuda.cast(x, "bfloat16"), weight, bias)
+    assert y.dtype == "bfloat16"
+    assert np.array_equal(cuda.host(y), cuda.host(expected))
+    dx, g = cuda.conv2d_backward(y, saved)
+    assert (dx.dtype, g["weight"].dtype) == ("bfloat16", "float32")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)

@@ -7,7 +7,8 @@ from emulator.agreement import bound
 from refdiff.engines import cuda, reference
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
-from refdiff.testing.derivatives import relative_error
+from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
+from refdiff.testing.measures import relative_error
 
 
 @pytest.mark.parametrize(
@@ -19,14 +20,24 @@ def test_embedding(context, dtype, shape, rows, c, on_device):
     index, weight = rng.integers(0, rows, shape), context.array(rng.standard_normal((rows, c)), dtype)
     given = context.array(index, "int32") if on_device else index
     y, saved = cuda.embedding(given, weight=weight)
-    wanted, wanted_saved = reference.embedding(index, cuda.host(weight).astype(np.float64))
-    assert np.array_equal(cuda.host(y), wanted)
+    expected, expected_saved = reference.embedding(index, cuda.host(weight).astype(np.float64))
+    assert np.array_equal(cuda.host(y), expected)
     dy = context.array(rng.standard_normal(y.shape), dtype)
     g, again = (cuda.embedding_backward(dy, saved)["weight"] for _ in range(2))
     assert g.dtype == "float32"
     assert cuda.host(g).tobytes() == cuda.host(again).tobytes()
-    wanted = reference.embedding_backward(cuda.host(dy).astype(np.float64), wanted_saved)["weight"]
-    assert np.linalg.norm(cuda.host(g) - wanted) <= bound("float32", 40) * np.linalg.norm(wanted)
+    expected = reference.embedding_backward(cuda.host(dy).astype(np.float64), expected_saved)["weight"]
+    assert np.linalg.norm(cuda.host(g) - expected) <= bound("float32", 40) * np.linalg.norm(expected)
+
+
+def test_an_embedding_is_where_its_index_is(context):
+    """A step that is only planned looks up rows of weights that lie on a device that does run: nothing runs there."""
+    weight, dry = context.array(np.zeros((3, 4))), Context(DryRunDevice())
+    before = len(context.device.launches)
+    y, _ = cuda.embedding(dry.array([0, 2], "int32"), weight)
+    assert y.context.device is dry.device
+    assert [kernel.name for kernel, *_ in dry.device.launches] == ["embedding"]
+    assert len(context.device.launches) == before
 
 
 def test_embedding_refuses_what_is_no_row(context):
@@ -45,15 +56,15 @@ def test_time_embedding(context, dtype, channels, convention, kind, on_device):
     t = np.array([0, 1, 2, 500, 1000, 123456, 7, 8, 9]) if kind == "int32" else np.array([0.25, 1.5, 999.125, 1e-3])
     t = t.astype(kind)
     y, saved = cuda.time_embedding(context.array(t, kind) if on_device else t, channels, convention, dtype)
-    wanted, wanted_saved = reference.time_embedding(t, channels, convention, np.float64)
-    assert (y.dtype, y.shape) == (dtype, wanted.shape)
-    assert relative_error(cuda.host(y), wanted) <= bound(dtype)
-    assert np.abs(cuda.host(y) - wanted).max() <= (2.0**-8 if dtype == "bfloat16" else 1e-7)
+    expected, expected_saved = reference.time_embedding(t, channels, convention, np.float64)
+    assert (y.dtype, y.shape) == (dtype, expected.shape)
+    assert relative_error(cuda.host(y), expected) <= bound(dtype)
+    assert np.abs(cuda.host(y) - expected).max() <= (2.0**-8 if dtype == "bfloat16" else 1e-7)
     dy = context.array(np.random.default_rng(0).standard_normal(y.shape), dtype)
     dt = cuda.time_embedding_backward(dy, saved)
-    wanted = reference.time_embedding_backward(cuda.host(dy).astype(np.float64), wanted_saved)
+    expected = reference.time_embedding_backward(cuda.host(dy).astype(np.float64), expected_saved)
     assert (dt.dtype, dt.shape) == ("float32", t.shape)
-    assert relative_error(cuda.host(dt).astype(np.float64), wanted) <= bound("float32", channels)
+    assert relative_error(cuda.host(dt).astype(np.float64), expected) <= bound("float32", channels)
 
 
 def test_labels_and_times_of_a_captured_step_are_read_when_it_runs(context, dtype):
@@ -77,8 +88,8 @@ def test_labels_and_times_of_a_captured_step_are_read_when_it_runs(context, dtyp
         y, dweight, e, dt = map(cuda.host, kept)
         assert np.array_equal(y, cuda.host(weight)[labels])
         _, saved = reference.embedding(labels, cuda.host(weight).astype(np.float64))
-        wanted = reference.embedding_backward(cuda.host(dy).astype(np.float64), saved)["weight"]
-        assert relative_error(dweight, wanted) <= bound("float32", 6)
-        wanted, saved = reference.time_embedding(times.astype(np.float32), 8, dtype=np.float64)
-        assert relative_error(e, wanted) <= bound(dtype)
+        expected = reference.embedding_backward(cuda.host(dy).astype(np.float64), saved)["weight"]
+        assert relative_error(dweight, expected) <= bound("float32", 6)
+        expected, saved = reference.time_embedding(times.astype(np.float32), 8, dtype=np.float64)
+        assert relative_error(e, expected) <= bound(dtype)
         assert relative_error(dt, reference.time_embedding_backward(cuda.host(dy).astype(np.float64), saved)) <= 1e-6

@@ -32,6 +32,17 @@ def test_any_shape(context, dtype, shape):
     check(context, dtype, *shape)
 
 
+def test_data_in_float32_are_rounded_to_the_weights_type(context):
+    rng = np.random.default_rng(0)
+    x, bias = context.array(rng.standard_normal((3, 6))), context.array(rng.standard_normal(5))
+    weight = context.array(rng.standard_normal((6, 5)), "bfloat16")
+    (y, saved), (expected, _) = cuda.linear(x, weight, bias), cuda.linear(cuda.cast(x, "bfloat16"), weight, bias)
+    assert y.dtype == "bfloat16"
+    assert np.array_equal(cuda.host(y), cuda.host(expected))
+    dx, g = cuda.linear_backward(y, saved)
+    assert (dx.dtype, g["weight"].dtype) == ("bfloat16", "float32")
+
+
 @pytest.mark.parametrize("width", [16, 5])
 def test_parts_of_a_split(context, dtype, width):
     """x and dy with rows apart, as split leaves them."""

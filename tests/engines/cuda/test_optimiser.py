@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refdiff.engines import cuda
-from refdiff.engines.cuda import noise, optimiser
+from refdiff.engines.cuda import optimiser, random_numbers
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.testing.measures import relative_error
@@ -45,16 +45,16 @@ def gradients(n, steps, seed=0):
 def test_twenty_steps(context, dtype, case, n):
     settings = optimiser.OptimiserSettings(steps=20, learning_rate=1e-2, **CASES[case])
     p, gs = np.random.default_rng(n).standard_normal(n).astype(np.float32), gradients(n, 20)
-    wanted, measured = run_reference(settings, p, gs)
+    expected, measured = run_reference(settings, p, gs)
     state = optimiser.flat_state(context.array(p), context.array(p), bfloat16=dtype == "bfloat16")
     step, loss = context.array(0, "int32"), context.array(1.0)
     for g, (norm, rate) in zip(gs, measured, strict=True):
-        noise.advance(step)
+        random_numbers.advance(step)
         optimiser.adamw(state, context.array(g), step, settings, loss)
-        came = optimiser.scalars(state)
-        assert came["gradient_norm"] == pytest.approx(norm, rel=1e-6)
-        assert came["learning_rate"] == pytest.approx(rate, rel=1e-6)
-    for name, values in wanted.items():
+        actual = optimiser.scalars(state)
+        assert actual["gradient_norm"] == pytest.approx(norm, rel=1e-6)
+        assert actual["learning_rate"] == pytest.approx(rate, rel=1e-6)
+    for name, values in expected.items():
         assert relative_error(cuda.host(getattr(state, name)).astype(np.float64), values) <= 2e-6, name
     assert not cuda.host(state.bad)
     if dtype == "bfloat16":
@@ -96,29 +96,47 @@ def test_what_is_not_finite_stops_all_steps_from_writing(context, wrong):
     assert cuda.host(state.bad) == 2
 
 
+@pytest.mark.parametrize("wrong", ["first", "second", "a term", None])
+def test_networks_that_share_a_flag_are_written_all_or_none(context, wrong):
+    """Each is prepared before the first is applied; a term that is not finite counts too, wherever it stands."""
+    settings, step = optimiser.OptimiserSettings(steps=9, learning_rate=0.1), context.array(1, "int32")
+    first, second = (optimiser.flat_state(*(context.array(np.ones(n)) for _ in range(2))) for n in (10, 5))
+    second = second._replace(bad=first.bad)
+    gradients = [np.full(10, np.nan if wrong == "first" else 1), np.full(5, np.inf if wrong == "second" else 1)]
+    gradients = [context.array(g) for g in gradients]
+    losses = context.array([1, 2, np.nan if wrong == "a term" else 3])
+    for state, g in zip((first, second), gradients, strict=True):
+        optimiser.prepare(state, g, step, settings, losses)
+    for state, g in zip((first, second), gradients, strict=True):
+        optimiser.apply(state, g, settings)
+    assert cuda.host(first.bad) == (1 if wrong else 0)
+    for state in (first, second):
+        assert np.all(cuda.host(state.p) == 1) == np.all(cuda.host(state.m) == 0) == bool(wrong)
+
+
 def test_copy_segments_puts_each_gradient_in_its_place(context):
     sizes, flat = [1, 3 * optimiser.COPY_CHUNK, 37, optimiser.COPY_CHUNK + 2], cuda.zeros((20 * 1024,))
     arrays = [np.random.default_rng(n).standard_normal(n).astype(np.float32) for n in sizes]
     places = [4, 16, 17000, 12800]
-    wanted, copies, kept = np.zeros(flat.size, np.float32), [], [context.array(a) for a in arrays]
+    expected, copies, kept = np.zeros(flat.size, np.float32), [], [context.array(a) for a in arrays]
     for place, a, x in zip(places, arrays, kept, strict=True):
-        wanted[place : place + len(a)] = a
+        expected[place : place + len(a)] = a
         copies.append(optimiser.copy_table(x, flat.pointer + 4 * place))
     optimiser.copy_segments(context.array(np.concatenate(copies), "int64"))
-    assert np.array_equal(cuda.host(flat), wanted)
+    assert np.array_equal(cuda.host(flat), expected)
 
 
 def test_a_captured_step_is_the_next_one_each_replay(context):
     arena = Context(context.device, Arena(context.device, 1 << 16))
     settings = optimiser.OptimiserSettings(steps=6, learning_rate=1e-2, warmup=2, max_grad_norm=1.0)
     p, g = np.random.default_rng(0).standard_normal((2, 37)).astype(np.float32)
-    wanted, _ = run_reference(settings, p, [g] * 4)
+    expected, _ = run_reference(settings, p, [g] * 4)
     gradient, step, kept = arena.array(g), arena.array(0, "int32"), []
     with cuda.use(arena):
         state = optimiser.flat_state(arena.array(p), arena.array(p))
 
         def run():
-            noise.advance(step)
+            random_numbers.advance(step)
             optimiser.adamw(state, gradient, step, settings)
             kept.append(step)
 
@@ -127,5 +145,5 @@ def test_a_captured_step_is_the_next_one_each_replay(context):
         for _ in range(3):
             graph.replay()
     assert graph.launches == 4
-    for name, values in wanted.items():
+    for name, values in expected.items():
         assert relative_error(cuda.host(getattr(state, name)).astype(np.float64), values) <= 1e-6, name

@@ -11,7 +11,7 @@ from refdiff.engines.cuda import per_sample
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import linear
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 # Packs that fit and that do not, one sample, one element, several blocks a sample.
 SHAPES = [(3, 5), (2, 4, 4, 8), (1, 24), (7,), (2, 5, 7, 3), (2, 9001), (3, 8192)]
@@ -32,17 +32,17 @@ def test_squared_error(context, dtype, shape, weighted):
     weight = context.array(rng.uniform(0.1, 3, n)) if weighted else None
     loss, saved = cuda.squared_error(x, target, weight)
     x64, target64, weight64 = (a and cuda.host(a).astype(np.float64) for a in (x, target, weight))
-    wanted, wanted_saved = reference.squared_error(x64, target64, weight64)
+    expected, expected_saved = reference.squared_error(x64, target64, weight64)
     assert (loss.shape, loss.dtype) == ((n,), "float32")
-    assert relative_error(cuda.host(loss), wanted) <= bound("float32", x.size // n)
+    assert relative_error(cuda.host(loss), expected) <= bound("float32", x.size // n)
     assert cuda.host(cuda.squared_error(x, target, weight)[0]).tobytes() == cuda.host(loss).tobytes()
 
     each = rng.standard_normal(n).astype(np.float32)
     for dloss, given in ((0.3, 0.3), (each.astype(np.float64), context.array(each))):
         dx = cuda.squared_error_backward(given, saved)
         assert (dx.dtype, dx.shape) == (dtype, shape)
-        wanted = reference.squared_error_backward(dloss, wanted_saved)
-        assert relative_error(cuda.host(dx).astype(np.float64), wanted) <= bound(dtype)
+        expected = reference.squared_error_backward(dloss, expected_saved)
+        assert relative_error(cuda.host(dx).astype(np.float64), expected) <= bound(dtype)
 
 
 def test_a_large_sample_is_shared_by_several_blocks(context):
@@ -61,10 +61,10 @@ def test_affine(context, dtype, shape):
         [context.array(rng.standard_normal(s), kind) for _ in range(2)]
         for s, kind in ((shape, dtype), ((n,), "float32"))
     )
-    came = cuda.affine(a, x, b, y)
-    wanted = cpu.affine(*map(cuda.host, (a, x, b, y)))
-    assert came.dtype == dtype
-    assert np.array_equal(cuda.host(came), cuda.host(context.array(wanted, dtype)))
+    actual = cuda.affine(a, x, b, y)
+    expected = cpu.affine(*map(cuda.host, (a, x, b, y)))
+    assert actual.dtype == dtype
+    assert np.array_equal(cuda.host(actual), cuda.host(context.array(expected, dtype)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,10 +75,10 @@ def test_where(context, dtype, shape, kind):
     for b_kind in (dtype, "int32"):
         a, b = (context.array(100 * rng.standard_normal(shape), b_kind) for _ in range(2))
         for first in (a, 7, -3):
-            came = cuda.where(condition, first, b)
+            actual = cuda.where(condition, first, b)
             of_host = cuda.host(a) if first is a else first
-            assert came.dtype == b_kind
-            assert np.array_equal(cuda.host(came), reference.where(cuda.host(condition), of_host, cuda.host(b)))
+            assert actual.dtype == b_kind
+            assert np.array_equal(cuda.host(actual), reference.where(cuda.host(condition), of_host, cuda.host(b)))
     half = cuda.where(condition, -0.5, context.array(np.ones(shape), dtype))
     assert np.array_equal(cuda.host(half), reference.where(cuda.host(condition), -0.5, np.ones(shape)))
 
@@ -90,8 +90,8 @@ def test_the_parts_of_a_split_are_taken_as_they_are(context, dtype):
     assert np.array_equal(cuda.host(cuda.where(context.array([1, 0, 1], "int32"), a, b)),
                           reference.where(np.array([1, 0, 1]), left, right))  # fmt: skip
     assert relative_error(cuda.host(cuda.affine(one, a, one, b)), left + right) <= bound(dtype)
-    wanted, _ = reference.squared_error(left.astype(np.float64), right.astype(np.float64))
-    assert relative_error(cuda.host(cuda.squared_error(a, b)[0]), wanted) <= bound("float32", 4)
+    expected, _ = reference.squared_error(left.astype(np.float64), right.astype(np.float64))
+    assert relative_error(cuda.host(cuda.squared_error(a, b)[0]), expected) <= bound("float32", 4)
     assert cuda.stop(a) is a
 
 
@@ -99,9 +99,9 @@ def test_the_parts_of_a_split_are_taken_as_they_are(context, dtype):
 def test_columns(context, on_device):
     table, t = table_of(), np.array([1, 50, 0, 7, 7])
     found = cuda.columns(table, context.array(t, "int32") if on_device else t)
-    for column, wanted in zip(found, reference.columns(table, t), strict=True):
+    for column, expected in zip(found, reference.columns(table, t), strict=True):
         assert (column.dtype, column.shape) == ("float32", (5,))
-        assert np.array_equal(cuda.host(column), wanted.astype(np.float32))
+        assert np.array_equal(cuda.host(column), expected.astype(np.float32))
 
 
 def test_a_table_goes_to_the_device_once_and_leaves_with_its_object(context, monkeypatch):
@@ -147,9 +147,26 @@ def test_a_captured_draw_follows_t(context):
         a, b, weight = cpu.columns(table, steps)
         assert np.array_equal(x_t, cpu.affine(a, values[0], b, values[1]))
         assert np.array_equal(label, np.where(yes, 10, steps))
-        wanted, saved = reference.squared_error(*(a.astype(np.float64) for a in (x_t, values[1], weight)))
-        assert relative_error(loss, wanted) <= 1e-6
+        expected, saved = reference.squared_error(*(a.astype(np.float64) for a in (x_t, values[1], weight)))
+        assert relative_error(loss, expected) <= 1e-6
         assert relative_error(dx, reference.squared_error_backward(loss.astype(np.float64), saved)) <= 1e-6
+
+
+def test_data_in_float32_meet_a_network_in_bfloat16(context):
+    """The squared error rounds its target, which is compared with what was rounded; a sum of both is as exact as can be."""
+    rng = np.random.default_rng(0)
+    x, data = context.array(rng.standard_normal((3, 20)), "bfloat16"), context.array(rng.standard_normal((3, 20)))
+    rounded, exact = cuda.cast(data, "bfloat16"), cuda.cast(x, "float32")
+    (loss, saved), (expected, expected_saved) = cuda.squared_error(x, data), cuda.squared_error(x, rounded)
+    assert cuda.host(loss).tobytes() == cuda.host(expected).tobytes()
+    dx = cuda.squared_error_backward(0.5, saved)
+    assert dx.dtype == "bfloat16"
+    assert np.array_equal(cuda.host(dx), cuda.host(cuda.squared_error_backward(0.5, expected_saved)))
+    a, b = context.array([0.5, 2, -1]), context.array([1, 0.25, 3])
+    for pair, same in (((x, data), (exact, data)), ((data, x), (data, exact))):
+        actual, expected = cuda.affine(a, pair[0], b, pair[1]), cuda.affine(a, same[0], b, same[1])
+        assert actual.dtype == "float32"
+        assert np.array_equal(cuda.host(actual), cuda.host(expected))
 
 
 def test_what_does_not_fit_is_refused(context):
@@ -160,8 +177,8 @@ def test_what_does_not_fit_is_refused(context):
         cuda.squared_error(x, x, context.array(np.ones(4)))
     with pytest.raises(AssertionError, match=r"expected float32 \(3,\)"):
         cuda.affine(context.array(np.ones(3), "int32"), x, one, x)
-    with pytest.raises(AssertionError, match="affine: expected float32"):
-        cuda.affine(one, x, one, context.array(np.ones((3, 4)), "bfloat16"))
+    with pytest.raises(AssertionError, match="cast: expected float32 and bfloat16"):
+        cuda.affine(one, x, one, context.array(np.ones((3, 4)), "int32"))
     with pytest.raises(AssertionError, match="among int32"):
         cuda.where(one, 0.5, context.array(np.ones(3), "int32"))
     with pytest.raises(AssertionError, match="where"):

@@ -1,4 +1,4 @@
-"""Sampling on the device: the same trajectory as `training.trajectory` on the host, step by step."""
+"""Sampling on the device: the same trajectory as `sampling.trajectory` on the host, step by step."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -6,28 +6,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from refdiff.config import SampleConfig
 from refdiff.engines import cuda
 from refdiff.engines.cuda import sampler
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.process import cosine, linear, rescale_zero_terminal_snr
-from refdiff.sampling import run as sampling
+from refdiff.sampling import run
 from refdiff.sampling.cuda import tables
+from refdiff.sampling.settings import SampleConfig
 from refdiff.testing.measures import relative_error
 
 SEED = (1 << 40) + 3
 NUMBERS = np.array([5, 0, 70000])
 SETTINGS = [
     SampleConfig("ancestral", 6),
-    SampleConfig("ancestral", 6, variance="beta", clip=False),
+    SampleConfig("ancestral", 6, variance="beta", threshold="none"),
     SampleConfig("ddim", 7, eta=0.0),
-    SampleConfig("ddim", 5, eta=0.4, spacing="quadratic", clip=False),
+    SampleConfig("ddim", 5, eta=0.4, spacing="quadratic", threshold="none"),
     SampleConfig("ddim", 20, eta=1.0),
     SampleConfig("euler", 6, spacing="karras"),
     SampleConfig("euler_ancestral", 6, spacing="trailing"),
     SampleConfig("dpmpp_2m", 7),
-    SampleConfig("dpmpp_2m", 8, clip=False),
+    SampleConfig("dpmpp_2m", 8, threshold="none"),
     SampleConfig("dpmpp_2m", 1),
 ]
 
@@ -37,20 +37,19 @@ def network(x, t):
     return np.tanh(0.3 * x + 0.1 * np.reshape(t, (-1, *[1] * (x.ndim - 1))) - 1).astype(np.float32)
 
 
-def wanted_trajectory(monkeypatch, schedule, settings, prediction, shape):
-    monkeypatch.setattr(sampling, "denoiser", lambda config, p: lambda x, t: network(x, np.broadcast_to(t, (len(x),))))
-    config = SimpleNamespace(
-        engine="reference",
-        schedule=SimpleNamespace(build=lambda: schedule), sample=settings, model=SimpleNamespace(shape=shape),
-        train=SimpleNamespace(prediction=prediction),
+def expected_trajectory(monkeypatch, schedule, settings, prediction, shape):
+    monkeypatch.setattr(run, "network_function", lambda *_: lambda batch: network(batch["x"], batch["t"]))
+    trained = SimpleNamespace(
+        engine="reference", dtype="float32", networks={"denoiser": None}, settings=settings, shape=shape,
+        objective=SimpleNamespace(schedule=SimpleNamespace(build=lambda: schedule), prediction=prediction, learned=False),
     )  # fmt: skip
-    return list(sampling.trajectory(config, {}, NUMBERS, SEED))
+    return list(run.make_trajectory(trained)(NUMBERS, SEED, {}))
 
 
-def check_trajectory(context, dtype, wanted, schedule, settings, prediction, shape, most):
+def check_trajectory(context, dtype, expected, schedule, settings, prediction, shape, most):
     state = sampler.sampler_state(tables(schedule, settings, prediction), NUMBERS, shape, SEED, dtype)
-    assert relative_error(cuda.host(state.x), wanted[0][1]) <= 1e-6
-    for (t, _), (_, x) in pairwise(wanted):
+    assert relative_error(cuda.host(state.x), expected[0][1]) <= 1e-6
+    for (t, _), (_, x) in pairwise(expected):
         assert np.array_equal(cuda.host(state.t), np.full(len(NUMBERS), t))
         assert np.array_equal(cuda.host(state.input), cuda.host(cuda.array(state.x, dtype)))
         y = network(cuda.host(state.input), cuda.host(state.t))
@@ -65,30 +64,30 @@ def check_trajectory(context, dtype, wanted, schedule, settings, prediction, sha
 @pytest.mark.parametrize("shape", [(2,), (3, 3, 1), (2, 2, 4)])
 def test_trajectory(context, monkeypatch, settings, shape):
     schedule = linear(20, 1e-3, 0.3)
-    wanted = wanted_trajectory(monkeypatch, schedule, settings, "eps", shape)
-    check_trajectory(context, "float32", wanted, schedule, settings, "eps", shape, 1e-5)
+    expected = expected_trajectory(monkeypatch, schedule, settings, "eps", shape)
+    check_trajectory(context, "float32", expected, schedule, settings, "eps", shape, 1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v", "mu", "score"])
 @pytest.mark.parametrize("clip", [True, False])
 def test_any_prediction(context, monkeypatch, prediction, clip):
-    schedule, settings = cosine(30), SampleConfig("ancestral", 8, clip=clip)
-    wanted = wanted_trajectory(monkeypatch, schedule, settings, prediction, (2, 2, 3))
-    check_trajectory(context, "float32", wanted, schedule, settings, prediction, (2, 2, 3), 1e-5)
+    schedule, settings = cosine(30), SampleConfig("ancestral", 8, threshold="static" if clip else "none")
+    expected = expected_trajectory(monkeypatch, schedule, settings, prediction, (2, 2, 3))
+    check_trajectory(context, "float32", expected, schedule, settings, prediction, (2, 2, 3), 1e-5)
 
 
 def test_bfloat16_rounds_only_what_the_network_sees(context, monkeypatch):
     schedule, settings = linear(20, 1e-3, 0.3), SampleConfig("dpmpp_2m", 5)
-    wanted = wanted_trajectory(monkeypatch, schedule, settings, "v", (3, 3, 2))
-    check_trajectory(context, "bfloat16", wanted, schedule, settings, "v", (3, 3, 2), 1.6e-2)
+    expected = expected_trajectory(monkeypatch, schedule, settings, "v", (3, 3, 2))
+    check_trajectory(context, "bfloat16", expected, schedule, settings, "v", (3, 3, 2), 1.6e-2)
 
 
 @pytest.mark.parametrize("method", ["ancestral", "ddim", "dpmpp_2m"])
 def test_from_pure_noise(context, monkeypatch, method):
     """alpha_bar_T = 0: x_T says nothing of x_0."""
     schedule, settings = rescale_zero_terminal_snr(linear(20, 1e-3, 0.3)), SampleConfig(method, 5, spacing="trailing")
-    wanted = wanted_trajectory(monkeypatch, schedule, settings, "v", (3,))
-    check_trajectory(context, "float32", wanted, schedule, settings, "v", (3,), 1e-5)
+    expected = expected_trajectory(monkeypatch, schedule, settings, "v", (3,))
+    check_trajectory(context, "float32", expected, schedule, settings, "v", (3,), 1e-5)
 
 
 def test_tables_name_the_methods_they_know():
@@ -98,7 +97,7 @@ def test_tables_name_the_methods_they_know():
 
 
 def test_a_prediction_that_is_not_a_number_stays_one(context):
-    schedule, settings = linear(10), SampleConfig("ddim", 2, eta=0.0, clip=True)
+    schedule, settings = linear(10), SampleConfig("ddim", 2, eta=0.0, threshold="static")
     state = sampler.sampler_state(tables(schedule, settings, "eps"), [0], (4,))
     sampler.sampler_step(state, context.array([[np.nan, np.inf, -np.inf, 0]]))
     assert np.array_equal(np.isfinite(cuda.host(state.x)), [[False, True, True, True]])

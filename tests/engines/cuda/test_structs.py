@@ -13,8 +13,9 @@ from emulator.build import COMPILER, INCLUDE
 from kernels.test_oldest_compiler import oldest
 
 import refdiff
-from refdiff.engines.cuda import noise, norm, product, rows, structs, tensor_ops
+from refdiff.engines.cuda import norm, product, rows, structs, tensor_ops
 from refdiff.engines.cuda.attention_ops import CHUNK, CUTS, ROWS, THREADS
+from refdiff.engines.cuda.random_numbers import sequence_struct
 from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.sources import KERNELS
@@ -176,12 +177,12 @@ def test_values(context):
     assert (given.scale.data, given.scale.pitch) == (x.pointer + 12, 6)
     assert (given.shift.data, given.shift.pitch) == (None, 0)
     assert given.epsilon == np.float32(1e-6)
-    sequence = noise.sequence(Sequence((1 << 64) - 2, (1 << 32) - 1, 3, first=4))
+    sequence = sequence_struct(Sequence((1 << 64) - 2, (1 << 32) - 1, 3, first=4))
     assert (sequence.low, sequence.high, sequence.stream) == (0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFFFF)
     assert (sequence.step, sequence.first, sequence.step_at, sequence.first_at) == (3, 4, None, None)
 
 
-SPLIT = structs.struct("product.cuh", "Split")
+SPLIT, STEP = structs.struct("product.cuh", "Split"), structs.struct("sampler.cu", "SamplerStep")
 
 
 @pytest.mark.parametrize(
@@ -194,12 +195,15 @@ SPLIT = structs.struct("product.cuh", "Split")
             r"Split.each: expected an integer from -2\^31 to 2\^31 - 1, got 2147483648",
         ),
         (lambda: SPLIT(each=1.5, size=2), "Split.each"),
-        (lambda: noise.sequence(Sequence(0, 1, -1)), r"Sequence.step: expected an integer from 0 to 2\^32 - 1, got -1"),
-        (lambda: noise.sequence(Sequence(0, 1, 0, 1 << 32)), "Sequence.first: .*got 4294967296"),
-        (lambda: noise.DiffuseBatch(time=3), "DiffuseBatch.samples is not given"),
         (
-            lambda: noise.DiffuseBatch(samples=1, count=1, T=1, time=SPLIT(each=1, size=1)),
-            "DiffuseBatch.time: expected Sequence",
+            lambda: sequence_struct(Sequence(0, 1, -1)),
+            r"Sequence.step: expected an integer from 0 to 2\^32 - 1, got -1",
+        ),
+        (lambda: sequence_struct(Sequence(0, 1, 0, 1 << 32)), "Sequence.first: .*got 4294967296"),
+        (lambda: STEP(noise=3), "SamplerStep.rows is not given"),
+        (
+            lambda: STEP(rows=1, samples=1, count=1, clip_x0=0, noise=SPLIT(each=1, size=1)),
+            "SamplerStep.noise: expected Sequence",
         ),
     ],
 )

@@ -126,6 +126,20 @@ def test_dropout_of_a_shard(context, dtype, first, on_device):
     assert np.array_equal(cuda.host(cuda.dropout_backward(x, saved)), cuda.host(y))
 
 
+def test_data_in_float32_are_rounded_to_a_networks_bfloat16(context):
+    rng = np.random.default_rng(0)
+    x, data = context.array(rng.standard_normal((2, 3, 4)), "bfloat16"), context.array(rng.standard_normal((2, 3, 4)))
+    e, rows = (context.array(rng.standard_normal((2, 4)), dtype) for dtype in ("float32", "bfloat16"))
+    rounded, e_rounded = cuda.cast(data, "bfloat16"), cuda.cast(e, "bfloat16")
+    for name, given, same in [
+        ("add", (x, data), (x, rounded)), ("concat", (data, x), (rounded, x)),
+        ("broadcast_add", (x, e), (x, e_rounded)), ("broadcast_add", (data, rows), (rounded, rows)),
+    ]:  # fmt: skip
+        actual, expected = getattr(cuda, name)(*given)[0], getattr(cuda, name)(*same)[0]
+        assert actual.dtype == "bfloat16"
+        assert np.array_equal(cuda.host(actual), cuda.host(expected))
+
+
 def test_dropout_cuts_where_the_reference_does(context):
     """At a rate that is itself one of the uniform numbers, and one bit to either side of it."""
     from refdiff.random import uniform

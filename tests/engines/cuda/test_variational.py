@@ -13,7 +13,7 @@ from refdiff.process import (
     linear,
     posterior_log_variance,
 )
-from refdiff.testing.derivatives import relative_error
+from refdiff.testing.measures import relative_error
 
 LEVELS = 17
 
@@ -50,12 +50,12 @@ def test_it_is_the_reference(context, dtype, T, bins, shape):
     dterm = np.random.default_rng(1).standard_normal(5).astype(np.float32)
     for ours, theirs in ((context.array(dterm), dterm.astype(np.float64)), (0.5, 0.5)):
         dv = cuda.variational_term_backward(ours, saved)
-        wanted = reference.variational_term_backward(theirs, exact_saved)
+        expected = reference.variational_term_backward(theirs, exact_saved)
         assert (dv.dtype, dv.shape) == (dtype, given[0].shape)
-        came, parts = cuda.host(dv).astype(np.float64), theirs * cuda.host(given[5]).astype(np.float64) / np.log(2)
+        actual, parts = cuda.host(dv).astype(np.float64), theirs * cuda.host(given[5]).astype(np.float64) / np.log(2)
         for n in range(5):
-            size = max(np.linalg.norm(wanted[n]), abs(parts[n]) * wanted[n].size ** -0.5)
-            assert np.linalg.norm(came[n] - wanted[n]) <= bound(dtype, dv.size // 5) * size
+            size = max(np.linalg.norm(expected[n]), abs(parts[n]) * expected[n].size ** -0.5)
+            assert np.linalg.norm(actual[n] - expected[n]) <= bound(dtype, dv.size // 5) * size
     for n in range(5):
         assert relative_error(cuda.host(term)[n].astype(np.float64), exact[n]) <= bound("float32", given[0].size // 5)
 
@@ -71,11 +71,11 @@ def test_each_form_of_a_log_mass(context, beta, near):
     given[5] = context.array(np.array([0.3]))  # at T = 1 the gap is 0, and with it each gradient
     term, saved = cuda.variational_term(*given, LEVELS)
     exact, exact_saved = reference.variational_term(*(cuda.host(a).astype(np.float64) for a in given), LEVELS)
-    wanted = reference.variational_term_backward(1.0, exact_saved)
-    assert wanted.any()
+    expected = reference.variational_term_backward(1.0, exact_saved)
+    assert expected.any()
     dv = cuda.host(cuda.variational_term_backward(1.0, saved)).astype(np.float64)
     assert relative_error(cuda.host(term).astype(np.float64), exact) <= bound("float32", 96)
-    assert relative_error(dv, wanted) <= bound("float32")
+    assert relative_error(dv, expected) <= bound("float32")
 
 
 def test_a_large_sample_is_shared_by_several_blocks(context):
@@ -114,8 +114,8 @@ def test_a_captured_term_follows_what_it_is_given(context):
         graph.replay()
         exact, saved = reference.variational_term(*(a.astype(np.float64) for a in new), LEVELS)
         assert relative_error(cuda.host(kept[0]).astype(np.float64), exact) <= 1e-6
-        wanted = reference.variational_term_backward(cuda.host(kept[0]).astype(np.float64), saved)
-        assert relative_error(cuda.host(kept[1]).astype(np.float64), wanted) <= 1e-6
+        expected = reference.variational_term_backward(cuda.host(kept[0]).astype(np.float64), saved)
+        assert relative_error(cuda.host(kept[1]).astype(np.float64), expected) <= 1e-6
 
 
 def test_means_of_16_bits_and_too_few_bins_are_refused(context):

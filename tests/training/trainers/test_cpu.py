@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from states import batches, bits, difference
 
 from refdiff import TrainingError
-from refdiff.data import load
 from refdiff.engines.cpu.runtime import thread_pool
-from refdiff.models import flatten
-from refdiff.training import State, train, train_step
+from refdiff.training import TREES, State, train, train_step
 from refdiff.training.trainers.cpu import CPUTrainer
 
 
@@ -16,52 +15,49 @@ def small(small):
     return small.changed(["engine=cpu"])
 
 
-def difference(a, b):
-    a, b = flatten(a), flatten(b)
-    return max(np.linalg.norm(a[k] - b[k]) / np.linalg.norm(b[k]) for k in a if np.abs(b[k]).max() > 1e-9)
-
-
 @pytest.mark.parametrize(
     "changes",
-    [["train.clip=0.01"], ["train.clip=0", "train.weight_decay=0.1"], ["model.dropout=0.3", "train.decay=constant"],
-     ["train.prediction=v", "train.average=0"]],
+    [["train.max_grad_norm=0.01"], ["train.max_grad_norm=0", "train.weight_decay=0.1"],
+     ["model.dropout=0.3", "train.decay=constant"], ["objective.prediction=v", "train.ema_decay=0"]],
 )  # fmt: skip
 def test_five_steps_are_those_of_the_pure_step(small, changes):
     config = small.changed(changes)
-    schedule, x = config.schedule.build(), load("digits").x
     state = State.first(config)
-    worker = CPUTrainer(config, schedule, state)
-    for i in range(5):
-        result = worker.step(x[8 * i : 8 * i + 8])
-        state, expected = train_step(config, schedule, state, x[8 * i : 8 * i + 8])
-        assert (result.step, result.learning_rate) == (expected.step, expected.learning_rate)
-        assert result.loss == pytest.approx(expected.loss, rel=1e-5)
-        assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
-    result = worker.state()
-    assert (result.step, result.seen) == (5, 40)
-    for name in ("m", "v", "p", "average"):
-        assert difference(getattr(result, name), getattr(state, name)) <= 1e-3
+    worker = CPUTrainer(config, state)
+    for batch in batches([8] * 5):
+        actual = worker.step(batch)
+        state, expected = train_step(config, state, batch)
+        assert (actual.step, actual.learning_rates) == (expected.step, expected.learning_rates)
+        assert actual.terms == pytest.approx(expected.terms, rel=1e-5)
+        assert actual.norms == pytest.approx(expected.norms, rel=1e-4)
+    actual = worker.state()
+    assert (actual.step, actual.samples_seen, actual.updates) == (5, 40, {"denoiser": 5})
+    for tree in TREES:
+        assert difference(actual.trees[tree], state.trees[tree]) <= 1e-3, tree
 
 
 def test_a_state_is_not_changed_by_later_steps(small):
-    x = load("digits").x
-    worker = CPUTrainer(small, small.schedule.build(), first := State.first(small))
-    before = {name: leaf.copy() for name, leaf in flatten(first.p).items()}
-    worker.step(x[:8])
+    one, two = batches([8, 8])
+    worker = CPUTrainer(small, first := State.first(small))
+    of_first = bits(first)
+    worker.step(one)
     state = worker.state()
-    before_step = {name: leaf.copy() for name, leaf in flatten(state.p).items()}
-    worker.step(x[8:16])
-    assert all(np.array_equal(leaf, before_step[name]) for name, leaf in flatten(state.p).items())
-    assert all(np.array_equal(leaf, before[name]) for name, leaf in flatten(first.p).items())
+    of_state = bits(state)
+    worker.step(two)
+    assert bits(state) == of_state
+    assert bits(first) == of_first
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(small):
-    worker = CPUTrainer(small, small.schedule.build(), State.first(small))
-    before = {name: worker.buffers[name].copy() for name in ("p", "average", "m", "v")}
+    worker = CPUTrainer(small, first := State.first(small))
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match="step 1: expected a finite loss"):
-        worker.step(np.full((8, 8, 8, 1), 1e38, np.float32))
-    assert all(np.array_equal(worker.buffers[name], buffer) for name, buffer in before.items())
-    assert (worker.state().step, worker.state().seen) == (0, 0)
+        worker.step({"x": np.full((8, 8, 8, 1), 1e38, np.float32)})
+    assert bits(worker.state()) == bits(first)
+    (batch,) = batches([8])
+    worker.step(batch)
+    fresh = CPUTrainer(small, first)
+    fresh.step(batch)
+    assert bits(worker.state()) == bits(fresh.state())
 
 
 def test_threads_that_there_are_not_are_an_error_before_anything_is_written(small, tmp_path, monkeypatch):

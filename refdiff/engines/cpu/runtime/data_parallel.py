@@ -49,12 +49,15 @@ def gradient_buffers(shards: int) -> tuple[str, ...]:
 class ShardWorker:
     """What one process computes: a subclass says what, in methods that `DataParallel` calls; how is here.
 
-    buffers: p, and for training those of `gradient_buffers` among others, all (size,).
+    buffers: p, and for training those of `gradient_buffers` among others, all (size,). used_twice: keys of `differentiate`
+    whose function uses a parameter more than once: over several shards its gradients would not be added up in the order of
+    the shards. passes: what is called for each buffer and key, a `Captured` unless that could not be captured.
     """
 
     def __init__(self, buffers: SharedMemory) -> None:
         self.buffers = buffers
-        self._passes: dict[Any, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {}
+        self.used_twice = set[Any]()
+        self.passes: dict[Any, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {}
         forget_weights()
 
     def call(self, count: int, name: str, *args: Any) -> Any:
@@ -70,22 +73,24 @@ class ShardWorker:
         called each time.
         """
         place = i, key
-        if place not in self._passes:
-            if len(self._passes) >= MOST_PASSES:
-                self._passes.clear()
-            plain: Callable[..., np.ndarray] = partial(_differentiate, f, self.buffers["p"], self.buffers[f"g{i}"])
-            self._passes[place] = Captured(plain), plain
-        captured, plain = self._passes[place]
+        if place not in self.passes:
+            if len(self.passes) >= MOST_PASSES:
+                self.passes.clear()
+            plain: Callable[..., np.ndarray] = partial(
+                _differentiate, f, self.buffers["p"], self.buffers[f"g{i}"], partial(self.used_twice.add, key)
+            )
+            self.passes[place] = Captured(plain), plain
+        captured, plain = self.passes[place]
         with self.running(shards):
             try:
                 return captured(*arrays)
             except CaptureError:
-                self._passes[place] = plain, plain
+                self.passes[place] = plain, plain
                 return plain(*arrays)
 
-    def squares(self, i: int, processes: int, regions: list[slice]) -> list[list[float]]:
-        """g0 <- the sum of the gradients of all processes, in part i of each region, and its sums of squares."""
-        gradients = [self.buffers[name] for name in gradient_buffers(processes)]
+    def squares(self, i: int, processes: int, regions: list[slice], buffers: int) -> list[list[float]]:
+        """g0 <- the sum of so many buffers of gradients, in part i of each region, and its sums of squares."""
+        gradients = [self.buffers[name] for name in gradient_buffers(buffers)]
         return [flat_optimiser.squares(*_first_and_others(gradients, region), (i, processes)) for region in regions]
 
     @contextmanager
@@ -100,11 +105,16 @@ def _first_and_others(buffers: list[np.ndarray], region: slice) -> tuple[np.ndar
     return first, others
 
 
-def _differentiate(f: Callable[..., Any], p: np.ndarray, g: np.ndarray, *arrays: np.ndarray) -> Any:
+def _differentiate(
+    f: Callable[..., Any], p: np.ndarray, g: np.ndarray, used_twice: Callable[[], None], *arrays: np.ndarray
+) -> Any:
     """What f gives; the gradients are then in g, where most were written in the first place."""
     p, g = graph_input(p), graph_input(g)
-    with using(gradients=GradientBuffer(p, g)):
+    buffer = GradientBuffer(p, g)
+    with using(gradients=buffer):
         result, gradients = f(p, *arrays)
+    if buffer.refused:
+        used_twice()
     for offset, leaf in gradients:
         place = g[offset : offset + leaf.size]
         if address(leaf) != address(place):
@@ -144,9 +154,9 @@ class DataParallel:
             )
         return list(split(n, self.processes(n)))
 
-    def norms(self, processes: int, regions: list[slice]) -> list[float]:
-        """The norm of the sum of the gradients of so many processes in each region; the sum is then in buffer g0."""
-        sums = self.run([("squares", i, processes, regions) for i in range(processes)])
+    def norms(self, processes: int, regions: list[slice], buffers: int) -> list[float]:
+        """The norm of the sum of so many buffers of gradients in each region; the sum is then in buffer g0."""
+        sums = self.run([("squares", i, processes, regions, buffers) for i in range(processes)])
         return [math.sqrt(math.fsum(chain.from_iterable(part))) for part in zip(*sums, strict=True)]
 
     def predict(self, *arrays: np.ndarray) -> np.ndarray:

@@ -24,11 +24,13 @@ class GradientBuffer:
             ...
 
     The first gradient alone: a parameter that is used twice in a block has two gradients, and what a backward has returned
-    is never written to again. So a new block takes a new GradientBuffer.
+    is never written to again. So a new block takes a new GradientBuffer. refused: whether a gradient of a parameter there
+    got no place: a second one, or that of a view that is not contiguous.
     """
 
     def __init__(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         self._parameters, self._gradients = parameters, gradients
+        self.refused = False
         self._taken: list[tuple[int, int]] = []  # first element, end; in order, and no two overlap
 
     def take(self, parameter: np.ndarray) -> np.ndarray | None:
@@ -36,11 +38,15 @@ class GradientBuffer:
         contiguous, or where a gradient has taken a part of the place before."""
         start = (address(parameter) - address(self._parameters)) // 4
         end = start + parameter.size
-        if not 0 <= start <= end <= self._parameters.size or not parameter.flags.c_contiguous:
+        if not 0 <= start <= end <= self._parameters.size:
+            return None
+        if not parameter.flags.c_contiguous:
+            self.refused = True
             return None
         i = bisect(self._taken, (start, end))
         before, after = self._taken[max(0, i - 1) : i], self._taken[i : i + 1]
         if any(other_start < end and start < other_end for other_start, other_end in (*before, *after)):
+            self.refused = True
             return None
         self._taken.insert(i, (start, end))
         return self._gradients[start:end].reshape(parameter.shape)

@@ -22,7 +22,7 @@ class CapturedSampler:
     """A sampler with one prediction a step (METHODS), whose coefficients are `tables`.
 
     predict(x_t, t, conditions) -> the network's prediction: arrays of the device, x_t of dtype, (N, *shape); t (N,) int32;
-    conditions by name, (N, ...) each.
+    conditions by name, (N, ...) each. path: what the names of the random sequences stand under.
     """
 
     def __init__(
@@ -32,8 +32,10 @@ class CapturedSampler:
         shape: tuple[int, ...],
         dtype: Any,
         predict: Callable[[Array, Array, dict[str, Array]], Array],
+        path: str = "sample",
     ) -> None:
         self.device, self.tables, self.shape, self.dtype, self.predict = device, tables, shape, dtype, predict
+        self.path = path
 
     def __call__(
         self,
@@ -71,7 +73,7 @@ class CapturedSampler:
     def state(self, context: Context, sample_ids: np.ndarray, seed: int) -> SamplerState:
         """The state at T."""
         with use(context):
-            return sampler_state(self.tables, sample_ids, self.shape, seed, self.dtype)
+            return sampler_state(self.tables, sample_ids, self.shape, seed, self.dtype, self.path)
 
     def body(self, state: SamplerState, conditions: dict[str, Array]) -> None:
         """What one step launches."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..noise import advance
+from ..random_numbers import advance
 from .capture import Captured
 from .context import Array, Context, dtype_name
 from .device import Device, Graph

@@ -40,6 +40,7 @@ class FlatOptimiser:
         scalars (8,) float32, bad () int32: where a step leaves what it worked out, see `optimiser.FlatState`. extras: the
         sizes of what `collect` copies beside the gradients.
         """
+        assert scalars.pointer % 16 == 0, "scalars: expected an address that kernels read 16 bytes at"
         self.context, self.places, self.settings = context, places, settings
         p, ema, m, v = (
             context.empty((size,)) if values is None else context.array(values[name]) for name in ("p", "ema", "m", "v")
@@ -65,16 +66,18 @@ class FlatOptimiser:
         copies = [(g, base + 4 * self.places[name][0]) for name, g in gradients.items()]
         copies += [(x, to.pointer) for x, to in extra]
         table = np.concatenate([copy_table(x, to) for x, to in copies])
+        assert len(table) == len(self._segments), f"collect: expected {len(self._segments)} segments, got {len(table)}"
         if self._table is None:
             self._table = table
             self.context.device.write(self._segments.pointer, table)
         assert np.array_equal(table, self._table), "a step found other addresses than the one before"
         copy_segments(self._segments)
 
-    def prepare(self, number: Array, loss: Array) -> None:
-        """The scalars of step `number` (int32 on the device, from 1) for what was collected. Where the loss or the norm of
-        the gradient is not finite, `state.bad` keeps the number, and nothing is written now or later."""
-        prepare(self.state, self.gradient, number, self.settings, loss)
+    def prepare(self, number: Array, losses: Array) -> None:
+        """The scalars of step `number` (int32 on the device, from 1) for what was collected. Where one of the losses or the
+        norm of the gradient is not finite, `state.bad` keeps the number, and nothing is written now or later, by no
+        optimiser that shares it: all are prepared before the first one updates."""
+        prepare(self.state, self.gradient, number, self.settings, losses)
 
     def update(self) -> None:
         """The step that was prepared, in place."""

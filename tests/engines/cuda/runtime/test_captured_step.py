@@ -22,7 +22,7 @@ class Rows:
     def __init__(self, device, done=0, dtype="float32"):
         self.context = Context(device)
         self.captured = CapturedStep(self.context, ENTRIES, RECORD, done)
-        values = {name: np.zeros(SIZE, np.float32) for name in ("p", "average", "m", "v")}
+        values = {name: np.zeros(SIZE, np.float32) for name in ("p", "ema", "m", "v")}
         settings = OptimiserSettings(100, 0.1, decay="constant")
         self.optimiser = FlatOptimiser(
             self.context,
@@ -33,6 +33,7 @@ class Rows:
             settings,
             self.captured.field("scalars"),
             self.captured.field("bad"),
+            extras=[1],
         )
 
     def body(self):
@@ -40,8 +41,9 @@ class Rows:
         y, saved = cuda.embedding(inputs["label"], table)
         loss, saved_loss = cuda.mean_squared_error(y, cuda.array(inputs["x"], y.dtype))
         g = cuda.embedding_backward(cuda.mean_squared_error_backward(1.0, saved_loss), saved)
-        self.optimiser.collect({"table": g["weight"]}, loss, self.captured.field("loss"))
-        self.optimiser.update(self.captured.number, self.captured.field("loss"))
+        self.optimiser.collect({"table": g["weight"]}, [(loss, self.captured.field("loss"))])
+        self.optimiser.prepare(self.captured.number, self.captured.field("loss"))
+        self.optimiser.update()
 
     def step(self, i):
         given = batch(i)
@@ -148,4 +150,7 @@ def test_each_parameter_needs_its_gradient():
     rows = Rows(Emulator())
     loss = rows.captured.field("loss")
     with pytest.raises(AssertionError, match="one gradient a parameter"):
-        rows.optimiser.collect({}, loss, loss)
+        rows.optimiser.collect({}, [(loss, loss)])
+    g = rows.context.empty((4, 3))
+    with pytest.raises(AssertionError, match="expected 2 segments, got 3"):
+        rows.optimiser.collect({"table": g}, [(loss, loss)] * 2)

@@ -1,0 +1,32 @@
+"""What the tests of training compare: the states of two runs, number by number and bit by bit."""
+
+import numpy as np
+
+from refdiff.data import load
+from refdiff.models import flatten
+from refdiff.training import TREES
+
+DIGITS = load("digits").x
+
+
+def batches(sizes):
+    """Batches of digits of these sizes, one after another."""
+    ends = np.cumsum(sizes)
+    return [{"x": DIGITS[end - n : end]} for n, end in zip(sizes, ends, strict=True)]
+
+
+def bits(state):
+    """Everything that a state holds; arrays as their bytes."""
+    trees = {f"{tree}/{name}": leaf for tree in TREES for name, leaf in flatten(state.trees[tree]).items()}
+    trees |= {f"memory/{name}": leaf for name, leaf in flatten(state.memory).items()}
+    arrays = {name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in trees.items()}
+    return {"step": state.step, "samples_seen": state.samples_seen, "updates": state.updates, **arrays}
+
+
+def difference(actual, expected):
+    """The largest relative difference, in norm, of an array of two trees; those that are zero are left out."""
+    actual, expected = flatten(actual), flatten(expected)
+    assert actual.keys() == expected.keys()
+    pairs = [(actual[name], leaf) for name, leaf in expected.items() if np.abs(leaf).max() > 1e-9]
+    assert pairs or not expected
+    return max((np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs), default=0.0)

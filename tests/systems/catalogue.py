@@ -1,0 +1,19 @@
+"""The systems by name."""
+
+from systems import (
+    contrastive,
+    hierarchical,
+    hybrid,
+    importance,
+    learned_beta,
+    tokens,
+    variational,
+    vector_quantised,
+)
+
+# Those that begin from nothing: their configuration and their data.
+ALONE = {
+    "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
+    "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
+}  # fmt: skip
+NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")

@@ -1,0 +1,30 @@
+"""The networks of the systems, each a configuration and four functions, made known as a user's would be."""
+
+from . import codebook, cross, monotone, numbers, perceptron, text, transformer, upsampler
+from .codebook import Codebook
+from .cross import Cross
+from .monotone import Monotone
+from .numbers import Numbers
+from .perceptron import Perceptron
+from .text import Text
+from .transformer import Transformer
+from .upsampler import Upsampler
+
+__all__ = [
+    "Codebook",
+    "Cross",
+    "Monotone",
+    "Numbers",
+    "Perceptron",
+    "Text",
+    "Transformer",
+    "Upsampler",
+    "codebook",
+    "cross",
+    "monotone",
+    "numbers",
+    "perceptron",
+    "text",
+    "transformer",
+    "upsampler",
+]
