@@ -55,8 +55,8 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
 
 def check_conditions(networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int) -> Batch:
     """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder
-    makes, what the encoder takes. ValueError for one that nobody takes, one of another shape or kind, or a label that the network
-    does not know."""
+    makes, what the encoder takes. ValueError for one that nobody takes, one of another shape or kind, or a label that the
+    network does not know."""
     network, made = networks["denoiser"], dict(objective.encoders)
     takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t", *made)}
     for encoder in made.values():
