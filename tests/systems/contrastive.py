@@ -17,6 +17,9 @@ class Contrastive(Objective):
 
     trains: tuple[str, ...] = ("image", "text", "scale")
 
+    def reads(self, networks):
+        return models.inputs(networks["image"]) | models.inputs(networks["text"])
+
     def embed(self, engine, networks, batch):
         """u, v (N, D), and what their backward needs."""
         y, of_image = models.forward(engine, networks["image"], batch)

@@ -1,5 +1,4 @@
 """7  A t that is drawn by how large its loss was of late: what a run remembers, and no gradient changes.
-
 [IDDPM] section 3.3"""
 
 from dataclasses import dataclass, replace

@@ -78,7 +78,7 @@ FIRST = FIRST.clip(0, 0.9)
 config = configuration(
     {"denoiser": MLPConfig(2, 32, 2), "beta": Numbers(tuple(np.log(FIRST / (1 - FIRST)).tolist()))},
     LearnedBeta(),
-    {"beta": RuleConfig(betas=(0.99, 0.999))},
+    {"beta": RuleConfig(learning_rate=5e-2, betas=(0.9, 0.99))},
     T=T,
     steps=300,
     max_grad_norm=0.0,

@@ -18,7 +18,7 @@ def stages():
     """A trained model of each size."""
     found = []
     for size in cascade.SIZES:
-        config = cascade.config(size, steps=250, engine="cpu")
+        config = cascade.config(size, steps=200, engine="cpu")
         model = trained(config, train(config, data=cascade.DATA[size], progress=False))
         found.append(model._replace(stage=f"stage{size}", engine="reference"))
     return found

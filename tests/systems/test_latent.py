@@ -44,7 +44,7 @@ def test_a_caption_decides_what_is_drawn(run):
 
 
 def test_without_a_caption_it_is_told_that_there_is_none(run):
-    """And guidance between none and none changes nothing."""
+    """Which is also all that guidance of scale 0 asks."""
     config, state = run
     model = trained(config, state)
     given = {"tokens": np.full(3, rows.NO_WORD)}
@@ -52,6 +52,9 @@ def test_without_a_caption_it_is_told_that_there_is_none(run):
     assert np.array_equal(plain, none)
     caption = sample(model, 4, conditions={"tokens": ASKED[0]}, progress=False)
     assert not np.array_equal(plain, caption)
+    none = model._replace(settings=replace(config.sample, guidance=0.0))
+    guided = sample(none, 4, conditions={"tokens": ASKED[0]}, progress=False)
+    np.testing.assert_allclose(guided, plain, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="context: expected no such condition, since this network takes tokens"):
         sample(model, 4, conditions={"context": np.zeros((4, 3, 16))}, progress=False)
 

@@ -5,11 +5,13 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from refdiff.models import flatten
+from refdiff.models import Input, flatten
 from refdiff.objectives import objective_name
 from refdiff.testing.measures import relative_error
 from refdiff.training import load_state, save_state
+from refdiff.training.trainers import trainer
 from refdiff.training.trainers.checking import check_batch
 from refdiff.training.trainers.reference import loss_and_gradient
 from systems import checks
@@ -63,9 +65,23 @@ def test_objective_and_configuration_can_be_sent(system):
     assert results[0] == results[1]
 
 
-def test_its_data_have_what_it_reads(system):
-    config, data, _ = system
+def test_data_that_lack_what_it_reads_are_refused(system):
+    """Each entry in turn, or one of another shape, before anything is computed."""
+    config, data, state = system
     check_batch(config, data.inputs, "the data")
+    networks = {name: network.model for name, network in config.networks.items()}
+    read = config.objective.reads(networks)
+    assert read
+    for name in read:
+        rest = {entry: given for entry, given in data.inputs.items() if entry != name}
+        with pytest.raises(ValueError, match=f"expected data with '{name}', which it reads, got .* from the data"):
+            check_batch(config, rest, "the data")
+        with pytest.raises(ValueError, match=f"expected {read[name].kind} '{name}' of shape .* from the data"):
+            check_batch(config, data.inputs | {name: Input((9, 9), read[name].kind)}, "the data")
+    batch = checks.batch_at(config, data, 1)
+    del batch[name]
+    with pytest.raises(ValueError, match=f"'{name}', which it reads, got .* from the batch|data: expected"):
+        trainer(config, state).step(batch)
 
 
 def test_it_learns(system):

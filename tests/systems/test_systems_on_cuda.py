@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from emulator import Emulator
 
-from refdiff.models import flatten
+from refdiff.models import Input, flatten
 from refdiff.testing.measures import relative_error
-from refdiff.training.trainers.cuda import CUDATrainer
+from refdiff.training.trainers.cuda import CUDATrainer, entries_of
 from systems import checks
 from systems.runs import batch_at
 
@@ -19,8 +19,7 @@ CAPTURED = pytest.mark.parametrize("system", ["hybrid", "autoencoder", "latent",
 
 
 def on_cuda(system, steps):
-    """The state and what was measured of so many steps of a batch of 4, in two shards: of the reference, of the
-    CUDA engine."""
+    """The state and what was measured of so many steps of a batch of 4 in two shards: of the reference, of CUDA."""
     config, data, state = system
     config = replace(config, train=replace(config.train, batch=4, shards=2))
     expected, of_expected = checks.trained(config, data, state, steps)
@@ -50,3 +49,15 @@ def test_captured_steps_do_what_the_pure_step_does(system):
         assert a.terms == pytest.approx(b.terms, rel=1e-4)
         assert a.norms == pytest.approx(b.norms, rel=1e-3)
     assert actual.trees["ema"].keys() == expected.trees["ema"].keys()
+
+
+@CAPTURED
+def test_what_is_read_goes_to_the_device_and_no_more(system):
+    """Of the data's entries those that the objective reads; an entry that it draws is none of them."""
+    config, data, _ = system
+    read = config.objective.reads({name: network.model for name, network in config.networks.items()})
+    for inputs in (None, data.inputs, {**data.inputs, "other": Input((3,))}):
+        entries = entries_of(config, inputs)
+        assert {name: shape for name, (shape, _) in entries.items()} == {
+            name: (config.train.batch, *entry.shape) for name, entry in read.items()
+        }

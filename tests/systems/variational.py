@@ -81,5 +81,5 @@ config = configuration(
         "ends": RuleConfig(learning_rate=1e-3, betas=(0.9, 0.99)),
         "gamma": RuleConfig(learning_rate=2e-2, betas=(0.9, 0.99)),
     },
-    steps=300,
+    steps=150,
 )

@@ -1,5 +1,4 @@
 """The inside of a learned noise schedule: a monotone function that is 0 at 0 and 1 at 1, and its slope.
-
 [VDM] appendix H"""
 
 import sys

@@ -8,8 +8,7 @@ from refdiff.models import Input, Parameter, linear_layout, register
 
 @dataclass(frozen=True)
 class Text:
-    """words: in the vocabulary, the one for no caption among them; length: of a caption; width: of what is said of a
-    word."""
+    """words: in the vocabulary, with the one for no caption; length: of a caption; width: of what is said of a word."""
 
     words: int = 11
     length: int = 3

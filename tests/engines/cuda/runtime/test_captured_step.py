@@ -151,3 +151,6 @@ def test_each_parameter_needs_its_gradient():
     loss = rows.captured.field("loss")
     with pytest.raises(AssertionError, match="one gradient a parameter"):
         rows.optimiser.collect({}, [(loss, loss)])
+    g = rows.context.empty((4, 3))
+    with pytest.raises(AssertionError, match="expected 2 segments, got 3"):
+        rows.optimiser.collect({"table": g}, [(loss, loss)] * 2)
