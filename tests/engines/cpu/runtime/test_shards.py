@@ -85,7 +85,7 @@ def test_shards_of_two_sizes_may_take_two_algorithms(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["winograd 2x2", "taps", "columns, stride 2", "linear", "layer norm", "adaptive", "loss"]
+    "name", ["winograd 2x2", "taps", "columns, stride 2", "linear", "layer norm", "adaptive", "loss a sample"]
 )
 def test_eight_shards_have_the_bits_of_their_groups(name):
     for processes in (2, 4, 8):
