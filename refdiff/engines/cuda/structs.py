@@ -19,7 +19,7 @@ from typing import Any
 from .runtime.context import Array
 from .runtime.sources import KERNELS
 
-__all__ = ["Struct", "constant", "pitched", "struct", "table"]
+__all__ = ["Struct", "constant", "members", "pitched", "struct", "table"]
 
 _TYPES = {
     "int": ctypes.c_int,
@@ -41,9 +41,14 @@ class Struct(ctypes.Structure):
     def __init__(self, **values: Any) -> None:
         """An Array is given for a pointer; a pointer that is left out is null. Every other field must be given."""
         super().__init__()
-        for name, kind in self._fields_:  # type: ignore[misc]
+        for name, kind in members(type(self)):
             setattr(self, name, _value(f"{type(self).__name__}.{name}", kind, values.pop(name, None)))
         assert not values, f"{type(self).__name__} has no field {', '.join(values)}"
+
+
+def members(made: type[Struct]) -> list[tuple[str, type]]:
+    """(name, type) of each member, in order."""
+    return made._fields_  # type: ignore[return-value]
 
 
 def struct(source: str, name: str) -> type[Struct]:

@@ -50,9 +50,9 @@ def layout():
             )[0]
             lines.append(f"namespace {space} {{\n{text}\n}}\nusing namespace {space};")
         lines.append(f"static_assert(sizeof({spelt}) == {ctypes.sizeof(made)});")
-        for field, _ in made._fields_:
+        for field, _ in structs.members(made):
             lines.append(f"static_assert(OFFSET({spelt}, {field}) == {getattr(made, field).offset});")
-        fields = ", ".join(f"f{i}" for i in range(len(made._fields_)))
+        fields = ", ".join(f"f{i}" for i in range(len(structs.members(made))))
         lines.append(f"__device__ inline void fields_of({spelt}& x) {{ auto& [{fields}] = x; }}")
     return "\n".join(lines) + "\n"
 
@@ -145,7 +145,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_what_is_read(folder):
     outer = structs.struct("b.cu", "Outer")
-    kinds = [(name, kind.__name__, getattr(outer, name).offset) for name, kind in outer._fields_]
+    kinds = [(name, kind.__name__, getattr(outer, name).offset) for name, kind in structs.members(outer)]
     assert kinds == [
         ("p", "c_void_p", 0), ("q", "c_void_p", 8), ("inner", "Inner", 16), ("wide", "c_ulong", 32),
         ("pair", "c_float_Array_2", 40), ("one", "c_float_Array_4", 48),
