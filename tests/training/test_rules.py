@@ -1,7 +1,7 @@
 """Rules: how each network moves, on the reference and the cpu engine, against its definition worked out here."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,8 @@ from states import bits
 
 from refdiff import TrainingError
 from refdiff.config import RuleConfig, register_rule
-from refdiff.models import flatten
+from refdiff.models import flatten, tree_map
+from refdiff.objectives import register_objective
 from refdiff.training import State, learning_rate, train, trainer
 
 
@@ -244,13 +245,27 @@ def test_half_a_step_is_never_saved(engine):
             after()
 
 
+@dataclass(frozen=True)
+class Broken(Codebook):
+    """A finite loss, and a codebook's gradient that is not."""
+
+    def loss_and_gradient(self, engine, networks, batch, key):
+        terms, g = Codebook.loss_and_gradient(self, engine, networks, batch, key)
+        return terms, g | {"book": tree_map(lambda a: a * np.float32("nan"), g["book"])}
+
+
+register_objective("test_broken", Broken)
+
+
 def test_a_codebook_that_is_not_finite_writes_nothing(engine):
-    config = run_of(Codebook(), engine, ("net", "book"), {"book": RuleConfig(rule="average")})
+    config = run_of(Broken(), engine, ("net", "book"), {"book": RuleConfig(rule="average")})
     worker = trainer(config, State.first(config))
     before = bits(worker.state())
-    bad = pairs() | {"x": np.full((8, 3), 3e38, np.float32)}
-    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"^step 1: "):
-        worker.step(bad)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(TrainingError, match=r"^step 1: .* got loss [0-9].* norm nan of book"),
+    ):
+        worker.step(pairs())
     assert bits(worker.state()) == before
 
 
