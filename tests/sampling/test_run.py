@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from refdiff import models
-from refdiff.sampling import sample
+from refdiff.sampling import network_function, sample
 from refdiff.sampling.cuda import tables
-from refdiff.sampling.denoisers import network_function
 from refdiff.sampling.run import trajectory
 
 
