@@ -11,7 +11,6 @@ machines, because nothing is ever "drawn next". The generator is Philox 4x32-10 
 from __future__ import annotations
 
 import zlib
-from enum import IntEnum
 from fractions import Fraction
 from math import floor
 from typing import Any, NamedTuple
@@ -21,7 +20,6 @@ import numpy as np
 __all__ = [
     "Key",
     "Sequence",
-    "Stream",
     "bits",
     "integers",
     "normal",
@@ -38,20 +36,6 @@ _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
-class Stream(IntEnum):
-    """What the numbers are for. Two uses never share a stream, so they are independent."""
-
-    INIT = 1  # the first weights
-    DATA = 2  # points of the 2-D data sets
-    ORDER = 3  # the order of the training images
-    TIME = 4  # t, in training
-    NOISE = 5  # eps, in training
-    START = 6  # x_T, in sampling
-    STEP = 7  # the noise of each sampling step
-    EVALUATION = 8  # t and eps when a model is measured
-    DROPOUT = 1 << 16  # and one stream a layer, counted up from here
-
-
 class Sequence(NamedTuple):
     """Names a sequence of numbers: seed (64 bits), stream and step (32 bits each), all non-negative. first: the number
     that sample 0 has, for a part of a batch.
@@ -64,7 +48,7 @@ class Sequence(NamedTuple):
 
 
 def stream(name: str) -> int:
-    """The stream that a name stands for: its CRC-32 with the highest bit set; those of `Stream` have it clear."""
+    """The stream that a name stands for: its CRC-32 with the highest bit set; those with it clear are free for numbers."""
     return zlib.crc32(name.encode()) | 1 << 31
 
 

@@ -111,6 +111,7 @@ def test_a_condition_of_the_wrong_name_shape_or_kind_is_refused(runs):
         ({"text": "seven"}, line("text: expected no such condition, since this network takes label, got one")),
         ({"label": [1, 2, 3]}, line(r"label: expected shape \(\), or \(2, ...\) with one for each sample, got \(3,\)")),
         ({"label": [[1, 2]]}, line(r"label: expected shape \(\), or \(2, ...\) .* got \(1, 2\)")),
+        ({"label": [[1], [2]]}, line(r"label: expected shape \(\), or \(2, ...\) .* got \(2, 1\)")),
         ({"label": 0.5}, line("label: expected int numbers, got float64")),
         ({"label": "seven"}, line("label: expected int numbers, got <U5")),
         ({"label": 11}, line("label: expected integers from 0 to 9, or 10 for none, got 11 to 11")),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from documents.reading import documents, read
 from documents.running import files, importing_here, registering
-from helpers import line
+from helpers import ROOT, line
 
 from refdiff import engines, models
 from refdiff.config import Config, NetworkConfig, register_rule
@@ -83,14 +83,9 @@ def test_all_four_train_sample_and_resume_to_the_bit(own, tmp_path, engine):
     assert np.isfinite(x).all()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [CHANGES, ["train.batch=8", "train.steps=3", "networks.denoiser.width=8", "networks.denoiser.rule=signed"]],
-    ids=["all", "the rule alone"],
-)
-def test_two_processes_make_the_steps_of_one(own, some_processes, changes):
+def test_two_processes_make_the_steps_of_one(own, some_processes):
     """The worker process imports own.py because of what it is sent of it."""
-    config = Config.resolve("mixture", changes=[*changes, "engine=cpu"])
+    config = Config.resolve("mixture", changes=[*CHANGES, "engine=cpu"])
     states = []
     for count in (1, 2):
         some_processes(count)
@@ -120,6 +115,33 @@ def test_the_objective_is_the_one_that_is_minimised(own):
         config = Config.resolve("mixture", changes=[*changes, f"objective.least={least}"])
         train(config, progress=False, on_step=lambda step, least=least: losses.update({least: step.loss}))
     assert losses[0.5] < losses[1.0]
+
+
+LATE = """
+import hashlib, sys
+from refdiff.config import Config
+from refdiff.engines.cpu.runtime import data_parallel, thread_pool
+from refdiff.models import flatten
+from refdiff.training import train
+
+def digest(threads, *changes):
+    thread_pool.settings.threads = threads
+    config = Config.resolve("mixture", changes=["engine=cpu", "train.batch=8", "train.steps=2", *changes])
+    leaves = flatten(train(config, progress=False).trees)
+    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves.values())).hexdigest()
+
+data_parallel.WORTH = 0
+plain = digest(2)
+sys.path.insert(0, sys.argv[1])
+import own
+one, two = (digest(n, "networks.denoiser.rule=signed") for n in (1, 2))
+print(one == two != plain)
+"""
+
+
+def test_a_worker_process_that_started_before_finds_a_rule_that_is_all_it_is_sent(own, tmp_path):
+    done = subprocess.run([sys.executable, "-c", LATE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr[-1000:]
 
 
 def test_what_stands_in_a_script_is_said_to_be_out_of_reach(tmp_path, two_processes):

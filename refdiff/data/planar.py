@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ..random import Sequence, Stream, normal, uniform
+from ..random import Key, normal, uniform
 from .dataset import Dataset
 
 TRAIN, HELD_OUT = 8192, 2048
@@ -84,13 +84,12 @@ def mixture(n: int, seed: int = 0, start: int = 0) -> np.ndarray:
 
 
 def _draw(n: int, seed: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two uniform and two normal numbers a point, float64 (n, 2) each; on two steps, so they are independent."""
+    """Two uniform and two normal numbers a point, float64 (n, 2) each."""
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}; ask for at least one point")
     index = np.arange(start, start + n)
-    return uniform(Sequence(seed, Stream.DATA, 0), index, (2,)), normal(
-        Sequence(seed, Stream.DATA, 1), index, (2,), np.float64
-    )
+    key = Key(seed).under("planar")
+    return uniform(key("position"), index, (2,)), normal(key("deviation"), index, (2,), np.float64)
 
 
 def _load(points: Callable[..., np.ndarray]) -> Dataset:

@@ -16,7 +16,6 @@ from ..process import (
     mu_from_x0,
     p2_weight,
     posterior_log_variance,
-    posterior_variance,
     q_sample,
     step_variance,
     target,
@@ -40,8 +39,8 @@ def weights(schedule: Schedule, weighting: str, prediction: str) -> np.ndarray:
         return np.ones(schedule.T)
     if weighting == "vlb":
         return np.concatenate([
-            vlb_weight(schedule, t[:1], prediction, lambda s, t: step_variance(s, t, t - 1)),
-            vlb_weight(schedule, t[1:], prediction, lambda s, t: posterior_variance(s, t)),
+            vlb_weight(schedule, t[:1], prediction, step_variance),
+            vlb_weight(schedule, t[1:], prediction),
         ])  # fmt: skip
     return {"min_snr": min_snr_weight, "p2": p2_weight}[weighting](schedule, t, prediction)
 

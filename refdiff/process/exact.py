@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..random import Sequence, Stream, normal, uniform
+from ..random import Key, normal, uniform
 from .arrays import Time, one_a_sample, steps
 from .forward import q_sample
 from .posterior import posterior_mean_coefficients, posterior_variance, step_variance
@@ -60,9 +60,9 @@ class GaussianMixture:
         """n points x_0, each a pure function of the seed and its number.   -> (n, D). ValueError for n < 1."""
         if n < 1:
             raise ValueError(f"n: expected at least one point, got {n}")
-        sample_ids, D = np.arange(n), self.means.shape[1]
-        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(Sequence(seed, Stream.DATA, 0), sample_ids))
-        z = normal(Sequence(seed, Stream.DATA, 1), sample_ids, (D,), np.float64)
+        key, sample_ids, D = Key(seed).under("mixture"), np.arange(n), self.means.shape[1]
+        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(key("component"), sample_ids))
+        z = normal(key("deviation"), sample_ids, (D,), np.float64)
         return self.means[k] + np.einsum("nde,ne->nd", self._vectors[k], np.sqrt(self._values[k]) * z)
 
     def log_density(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
@@ -123,7 +123,7 @@ class GaussianMixture:
             raise ValueError("variance: expected values above 0 at every step; at t = 1 the posterior's is 0")
         n = n if len(self.weights) > 1 else 1  # with one component x0_error is the same at every x
         x, sample_ids = self.sample(n, seed), np.arange(n)
-        z = (normal(Sequence(seed, Stream.EVALUATION, i), sample_ids, (D,), np.float64) for i in t.tolist())
+        z = (normal(Key(seed, i).under("mixture")("eps"), sample_ids, (D,), np.float64) for i in t.tolist())
         error = np.array([self.x0_error(schedule, q_sample(schedule, x, i, e), i).mean() for i, e in enumerate(z, 1)])
         of_x0, _ = posterior_mean_coefficients(schedule, t)
         terms = 0.5 * of_x0**2 * error / chosen

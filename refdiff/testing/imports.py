@@ -162,7 +162,7 @@ def report(sources: Sources) -> str:
 def rooms_page() -> str:
     """docs/rooms.md: this library's rooms, from the top down, and what each may import."""
     sources = read(Path(__file__).parents[1])
-    rows = [room for row in ORDER for room in row if room in sources.files]
+    rows = [room for row in ORDER[1:] for room in row if room in sources.files]
     parts = [
         "# Rooms",
         "A room is what stands at the top of `refdiff/`: a folder, or a file such as `random.py`. Arrows point one way, "

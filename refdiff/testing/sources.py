@@ -81,17 +81,20 @@ def read(folder: Path) -> Sources:
 
 
 def _nodes(tree: ast.AST) -> Iterator[tuple[ast.AST, bool]]:
-    """Each node of a tree, and whether it stands under `if TYPE_CHECKING`."""
+    """Each import, call and attribute of a tree, and whether it stands under `if TYPE_CHECKING`."""
     waiting = [(tree, False)]
     while waiting:
         node, types_only = waiting.pop()
-        yield node, types_only
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Call | ast.Attribute):
+            yield node, types_only
         guards = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for name, value in vars(node).items():
-            if name != "ctx":
-                inner = types_only or (guards and name == "body")
-                values = value if isinstance(value, list) else (value,)
-                waiting += [(child, inner) for child in values if isinstance(child, ast.AST)]
+        for name in node._fields:
+            value = getattr(node, name)
+            inner = types_only or (guards and name == "body")
+            if isinstance(value, list):
+                waiting += [(child, inner) for child in value if isinstance(child, ast.AST)]
+            elif isinstance(value, ast.AST) and name != "ctx":
+                waiting.append((value, inner))
 
 
 def _module(parts: list[str], files: dict[str, str]) -> str:

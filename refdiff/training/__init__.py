@@ -1,4 +1,5 @@
-"""Training: the loop, the optimiser, and the folder of a run."""
+"""Training: what a step computes (`trainers`), how weights move (`optimiser`, `frozen`), what a run is (`state`), its loop and
+its folder (`loop`, `run`), and the networks that are made of it (`trained_model`)."""
 
 from .loop import *
 from .optimiser import *

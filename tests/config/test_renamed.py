@@ -190,5 +190,9 @@ def test_an_old_checkpoint_is_sampled_and_trained_on(tmp_path):
         for leaf_path, leaf in flatten(state.trees[name]["denoiser"]).items():
             np.testing.assert_array_equal(leaf, arrays[f"{tree}/{leaf_path}"])
     assert sample(trained(loaded, state), 2, progress=False).shape == (2, 8, 8, 1)
-    last = train(loaded, path.parent, resume=True, progress=False)
+    (tmp_path / "old.toml").write_text(OLD)
+    named = Config.resolve(
+        "digits", tmp_path / "old.toml"
+    )  # it knows how many levels the digits have, which OLD does not say
+    last = train(named, path.parent, resume=True, progress=False)
     assert (last.step, last.samples_seen, last.updates) == (4, 24, {"denoiser": 4})

@@ -48,6 +48,7 @@ TOOLS = {
     "-m benchmarks.gpu": "tests/benchmark/test_suites.py",
     "tests/kernels/catalogue.py": "tests/kernels/test_compile.py",
     "examples/ddpm.py": "tests/examples/test_ddpm.py",
+    "-m refdiff.testing.imports": "tests/testing/test_imports.py",
 }
 
 

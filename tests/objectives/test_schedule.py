@@ -48,13 +48,13 @@ def test_the_signal_left_is_that_of_the_last_step():
 
 def test_a_signal_below_float32_is_told_of_eps_alone():
     digit = float(np.finfo(np.float32).eps)  # 2^-23
-    below, at = (ScheduleConfig("constant", T, {"beta": 0.75}) for T in (24, 23))
-    assert signal_left_at_end(below) < digit
-    assert signal_left_at_end(at) == pytest.approx(digit, rel=1e-12)
+    below, above = (ScheduleConfig("constant", T, {"beta": 0.75}) for T in (24, 22))
+    assert signal_left_at_end(below) == pytest.approx(digit / 2, rel=1e-12)
+    assert signal_left_at_end(above) == pytest.approx(digit * 2, rel=1e-12)
     said = lost_in_noise(below, "eps")
     assert said == (
         "expected a schedule that leaves more of the data than float32 resolves (1.2e-07) for eps to tell, got "
         "sqrt(alpha_bar_T) = 6.0e-08; take objective.prediction=v"
     )
     assert not lost_in_noise(below, "v")
-    assert not lost_in_noise(ScheduleConfig("constant", 20, {"beta": 0.75}), "eps")
+    assert not lost_in_noise(above, "eps")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.linalg import norm
 
 from refdiff.process import GaussianMixture, from_beta, linear, posterior_log_variance, posterior_variance, q_sample
-from refdiff.random import Sequence, Stream, normal, uniform
+from refdiff.random import Key, normal, uniform
 from refdiff.testing.strategies import schedules, seeds, steps
 
 
@@ -361,8 +361,8 @@ def test_bounds_and_samples_refuse_what_they_cannot_use():
 def test_samples_are_those_of_their_own_streams_in_double_precision():
     """So that they stay the same: which component, and where in it, from words of their own."""
     data = mixture(np.random.default_rng(13), 3, 2)
-    k = np.searchsorted(np.cumsum(data.weights)[:-1], uniform(Sequence(5, Stream.DATA, 0), np.arange(40)))
-    z = normal(Sequence(5, Stream.DATA, 1), np.arange(40), (2,), np.float64)
+    k = np.searchsorted(np.cumsum(data.weights)[:-1], uniform(Key(5).under("mixture")("component"), np.arange(40)))
+    z = normal(Key(5).under("mixture")("deviation"), np.arange(40), (2,), np.float64)
     values, vectors = np.linalg.eigh(data.covariances)
     expected = data.means[k] + np.einsum("nij,nj->ni", vectors[k], np.sqrt(values[k]) * z)
     assert np.abs(data.sample(40, 5) - expected).max() <= 1e-14
@@ -386,7 +386,7 @@ def test_a_bound_averages_over_its_own_stream_of_noise_in_double_precision():
     assert np.array_equal(data.bound(schedule), data.bound(schedule, n=2000, seed=0))
     found, x = data.bound(schedule, n=n, seed=seed), data.sample(n, seed)
     for t in (2, 5):
-        z = normal(Sequence(seed, Stream.EVALUATION, t), np.arange(n), (2,), np.float64)
+        z = normal(Key(seed, t).under("mixture")("eps"), np.arange(n), (2,), np.float64)
         error = data.x0_error(schedule, q_sample(schedule, x, t, z), t).mean()
         beta, before, now = schedule.beta[t], schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
         ratio = before / now

@@ -286,3 +286,9 @@ def test_a_batch_that_the_denoiser_cannot_read_is_refused(small, engine, batch, 
     config = small.changed(["model.classes=10", f"engine={engine}"])
     with pytest.raises(ValueError, match=message):
         trainer(config, State.first(config)).step({"x": np.zeros((8, 8, 8, 1), "f")} | batch)
+
+
+def test_a_batch_without_names_is_refused(engine):
+    config = run_of(Regress(), engine)
+    with pytest.raises(ValueError, match=r"^data: expected entries by name, such as x=\.\.\., got ndarray$"):
+        trainer(config, State.first(config)).step(pairs()["x"])

@@ -1,4 +1,4 @@
-"""Rows of a table, sinusoids of the time and the loss: little work, done as the reference does it."""
+"""Rows of a table, and sinusoids of the time: little work, done as the reference does it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from .. import reference
 from ..reference import Gradients
-from .runtime.memory import empty, scratch
+from .runtime.memory import empty
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum
 from .runtime.traced_array import call
 
 __all__ = [
-    "embedding", "embedding_backward", "mean_squared_error", "mean_squared_error_backward", "time_embedding",
+    "embedding", "embedding_backward", "time_embedding",
     "time_embedding_backward",
 ]  # fmt: skip
 
@@ -80,31 +80,3 @@ def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
 def _add_rows(index: np.ndarray, dy: np.ndarray, dweight: np.ndarray) -> None:
     dweight[...] = 0
     np.add.at(dweight, index, dy)
-
-
-@operation
-def mean_squared_error(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Any]:
-    """loss = mean((x - target)^2) over every element.   x and target of one shape -> a scalar."""
-    assert x.shape == target.shape, f"mean_squared_error: {x.shape} against {target.shape}"
-    difference, parts = empty(x.shape), shards(len(x))
-    np.subtract(x, target, out=difference)
-    means, shares = empty((len(parts),)), np.empty(len(parts))
-    for i, shard in enumerate(parts):
-        d = difference[shard]
-        square = np.multiply(d, d, out=scratch("u", *d.shape))
-        np.add.reduce(square, axis=None, out=means[i : i + 1].reshape(()))
-        means[i : i + 1] /= np.float32(d.size)
-        shares[i] = len(d) / len(x)
-    weighted = means * shares
-    return tree_sum(weighted[i : i + 1] for i in range(len(parts))).reshape(()), difference
-
-
-@operation
-def mean_squared_error_backward(dloss: Any, saved: Any) -> np.ndarray:
-    """dx = 2 (x - target) / n, n the number of elements. The target is data and gets no gradient."""
-    difference = saved
-    dx = empty(difference.shape)
-    for shard in shards(len(dx)):
-        share = len(dx[shard]) / len(dx)
-        np.multiply(difference[shard], np.float32(float(dloss) * share * (2 / dx[shard].size)), out=dx[shard])
-    return dx

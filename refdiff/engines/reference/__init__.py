@@ -11,7 +11,6 @@ from .attention_ops import *
 from .convolution import *
 from .embedding_ops import *
 from .linear_ops import *
-from .loss import *
 from .norm import *
 from .per_sample import *
 from .random_numbers import *

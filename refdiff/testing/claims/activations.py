@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ...engines import reference
-from ...random import Sequence, Stream, normal
+from ...random import Key, normal
 from ..claim import claim
 from ..strategies import seeds
 
-NORMALS = np.sort(normal(Sequence(0, Stream.EVALUATION), np.arange(1 << 16), (), np.float64))
+NORMALS = np.sort(normal(Key(0)("x"), np.arange(1 << 16), (), np.float64))
 
 
 def _exact(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:

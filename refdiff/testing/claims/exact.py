@@ -18,7 +18,7 @@ from ...process import (
     q_sample,
     step_variance,
 )
-from ...random import Sequence, Stream, normal
+from ...random import Key, normal
 from ..claim import claim
 from ..measures import exact_alpha_bar, normal_logpdf, relative_error, standard_errors
 from ..strategies import schedules, seeds, steps
@@ -156,7 +156,7 @@ def the_perfect_prediction_leaves_an_error_that_x_t_does_not_explain(schedule: S
     """For g = 1, each coordinate, its sine and its square, on 4,000 samples, spread over all t."""
     data, n = _mixture(seed, 2), 4000
     t = 1 + np.arange(n) % schedule.T
-    eps = normal(Sequence(seed, Stream.NOISE), np.arange(n), (2,), np.float64)
+    eps = normal(Key(seed)("eps"), np.arange(n), (2,), np.float64)
     x_t = q_sample(schedule, data.sample(n, seed), t, eps)
     g = np.concatenate([np.ones((n, 1)), x_t, np.sin(2 * x_t), x_t**2], axis=1)
     left = eps - data.eps(schedule, x_t, t)

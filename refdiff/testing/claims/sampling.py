@@ -27,7 +27,7 @@ from ...process import (
     q_sample,
     step_variance,
 )  # fmt: skip
-from ...random import Sequence, Stream, normal
+from ...random import Key, normal
 from ..claim import claim
 from ..measures import exact_alpha_bar, relative_error
 from ..orders import even_log_sigma
@@ -51,7 +51,7 @@ QUIET: dict[str, Sampler] = {"ddim": ddim, "euler": euler, "heun": heun, "dpmpp_
 
 
 def _noise(seed: int, n: int) -> Callable[[int], np.ndarray]:
-    return lambda t: normal(Sequence(seed, Stream.STEP, t), np.arange(n), (), np.float64)
+    return lambda t: normal(Key(seed, t)("step"), np.arange(n), (), np.float64)
 
 
 def _network(schedule: Schedule) -> Callable[..., Any]:

@@ -41,6 +41,8 @@ def drawn(objective: Objective, engine: ModuleType, data: Batch, key: Key, memor
 def check_data(config: Config, data: Batch) -> int:
     """How many samples the batch of a step has. ValueError unless each entry has so many, the shards divide them, and they
     have what the networks read."""
+    if not isinstance(data, dict):
+        raise ValueError(f"data: expected entries by name, such as x=..., got {type(data).__name__}")
     shapes = {name: np.shape(entry) for name, entry in data.items()}
     if not shapes or not all(shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -14,11 +14,11 @@ import numpy as np
 from ... import models
 from ...config import Config
 from ...engines import cuda
-from ...engines.cuda.runtime import capture
 from ...engines.cuda.runtime.arena import Arena
 from ...engines.cuda.runtime.captured_step import CapturedStep
 from ...engines.cuda.runtime.context import Array
 from ...engines.cuda.runtime.device import Device
+from ...engines.cuda.runtime.dry_run import DryRunDevice
 from ...engines.cuda.runtime.flat_optimiser import SCALARS, FlatOptimiser, OptimiserSettings
 from ...engines.cuda.runtime.memory import require_memory
 from ...errors import TrainingError, option
@@ -57,26 +57,28 @@ def check_supported(config: Config) -> None:
 
 
 class Plan(NamedTuple):
-    """What is known of a step before it runs. nbytes: of device memory that training takes; terms: the objective's."""
+    """What is known of a step before it runs. nbytes: of device memory that training takes, in its arena; tables: beside it,
+    in the tables that the objective looks numbers up in; terms: the names of what is measured."""
 
     nbytes: int
+    tables: int
     terms: tuple[str, ...]
 
 
 def plan(config: Config, inputs: dict[str, Input] | None = None) -> Plan:
     """A step is run on a device that runs nothing. inputs: the entries of the data; those that the networks read unless
     given."""
-    found = Plan(0, ("loss",))
 
-    def terms_alone(arena: Arena) -> None:
-        nonlocal found
-        found = Plan(0, CUDATrainer(config, None, arena.device, arena, inputs, found).terms())
+    def dry(known: Plan) -> CUDATrainer:
+        device = DryRunDevice()
+        return CUDATrainer(config, None, device, Arena(device, 1 << 40), inputs, known)
 
-    capture.memory_needed(terms_alone)
-    nbytes = capture.memory_needed(
-        lambda arena: CUDATrainer(config, None, arena.device, arena, inputs, found).launch()
-    )  # fmt: skip
-    return Plan(nbytes, found.terms)
+    found = Plan(0, 0, ("loss",))
+    found = found._replace(terms=dry(found).terms())
+    worker = dry(found)
+    worker.launch()
+    assert isinstance(worker.device, DryRunDevice)
+    return found._replace(nbytes=worker.arena.extent, tables=worker.device.reserved - worker.arena.reserved)
 
 
 def check_memory(config: Config, inputs: dict[str, Input] | None = None, device: Device | None = None) -> Plan:
@@ -84,7 +86,8 @@ def check_memory(config: Config, inputs: dict[str, Input] | None = None, device:
     check_supported(config)
     device, found = device or cuda.current().device, plan(config, inputs)
     advice = f"lower train.batch (now {config.train.batch})"
-    return found._replace(nbytes=require_memory(device, found.nbytes, "training needs", advice))
+    need = require_memory(device, found.nbytes + found.tables, "training needs", advice)
+    return found._replace(nbytes=need - found.tables)
 
 
 def entries_of(config: Config, inputs: dict[str, Input] | None = None) -> dict[str, tuple[tuple[int, ...], Any]]:

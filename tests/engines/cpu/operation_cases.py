@@ -37,7 +37,6 @@ CASES = {
     "upsample": ("upsample_nearest", [(5, 6, 6, 8)], {}, {}),
     "pool": ("average_pool", [(5, 6, 6, 8)], {}, {}),
     "loss a sample": ("squared_error", [(7, 5, 3), (7, 5, 3), (7,)], {}, {}),
-    "loss": ("mean_squared_error", [(7, 5, 3), (7, 5, 3)], {}, {}),
 }  # fmt: skip
 
 

@@ -197,20 +197,13 @@ def test_structure_in_parts(agree):
 
 
 @given(st.integers(1, 9), st.integers(1, 5), seeds)
-def test_embedding_time_and_loss(agree, rows, c, seed):
+def test_embedding_and_time(agree, rows, c, seed):
     rng = np.random.default_rng(seed)
-    weight, x, target = (a.astype(np.float32) for a in normal(seed, (rows, c), (rows, c), (rows, c)))
+    (weight,) = (a.astype(np.float32) for a in normal(seed, (rows, c)))
     y, saved = cpu.embedding(rng.integers(0, rows, 6), weight)
     assert y.dtype == cpu.embedding_backward(y, saved)["weight"].dtype == np.float32
     t = rng.integers(1, 1000, 4)
     assert np.array_equal(cpu.time_embedding(t, 10)[0], reference.time_embedding(t, 10)[0])
-    (loss, saved), (wanted, saved64) = cpu.mean_squared_error(x, target), reference.mean_squared_error(
-        x.astype(float), target.astype(float)
-    )  # fmt: skip
-    np.testing.assert_allclose(loss, wanted, rtol=1e-6)
-    dx = cpu.mean_squared_error_backward(np.float64(1.5), saved)
-    assert dx.dtype == np.float32
-    np.testing.assert_allclose(dx, reference.mean_squared_error_backward(1.5, saved64), rtol=1e-5, atol=1e-6)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.floats(0, 0.999),

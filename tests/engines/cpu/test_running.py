@@ -40,8 +40,8 @@ def step(engine, config, p, seed, n, dtype=np.float32):
     rng = np.random.default_rng(seed)
     x, target = rng.standard_normal((2, n, *config.shape)).astype(np.float32).astype(dtype)
     y, saved = networks.forward(engine, config, p, x, np.arange(1, n + 1) * 37, Key(seed, 3))
-    _, difference = engine.mean_squared_error(y, target)
-    dx, g = networks.backward(engine, config, engine.mean_squared_error_backward(1.0, difference), saved)
+    _, of_loss = engine.squared_error(y, target)
+    dx, g = networks.backward(engine, config, engine.squared_error_backward(1 / n, of_loss), saved)
     return {"y": y, "dx": dx, **flatten(g)}
 
 

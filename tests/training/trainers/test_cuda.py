@@ -12,6 +12,7 @@ from emulator import Emulator, Late
 from refdiff import DeviceError, TrainingError
 from refdiff.config import Config
 from refdiff.data import load
+from refdiff.engines.cuda.runtime.memory import ALIGNMENT
 from refdiff.models import flatten
 from refdiff.random import Key
 from refdiff.testing.measures import relative_error
@@ -266,6 +267,22 @@ def test_the_estimate_is_what_is_used(tiny, changes):
     assert worker.arena.extent <= needed <= worker.arena.reserved
     assert worker.arena.reserved - worker.arena.extent < 4096
     assert plan(config.changed(["train.batch=8"])).nbytes > needed
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"), [([], 5), (["objective.variance=learned", "sample.variance=beta"], 5 + 9)]
+)
+def test_tables_count_among_the_memory_that_is_needed(tiny, changes, columns):
+    """Rows of t = 0 .. T, which lie on the device beside the arena."""
+    config = tiny.changed(changes)
+    found, small = plan(config), Emulator()
+    assert found.tables == 4 * 1001 * columns
+    whole = found.nbytes + found.tables + ALIGNMENT
+    small.free_bytes = lambda: whole - 1
+    with pytest.raises(DeviceError, match="training needs"):
+        CUDATrainer(config, State.first(config), small)
+    small.free_bytes = lambda: whole
+    CUDATrainer(config, State.first(config), small).step(batches(config, 1)[0])
 
 
 def test_all_memory_of_a_step_is_given_back(tiny):

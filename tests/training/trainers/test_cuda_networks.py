@@ -124,6 +124,40 @@ def test_a_step_that_is_not_finite_writes_nothing_in_any_network(late):
     assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
+@dataclass(frozen=True)
+class Boosted(Objective):
+    """A denoiser and its text encoder, one gradient of which is multiplied by an entry: the loss knows nothing of it."""
+
+    trains: tuple[str, ...] = ("denoiser", "text")
+
+    def draw(self, engine, data, key, memory):
+        return text_to_points().objective.draw(engine, data, key, memory)
+
+    def loss_and_gradient(self, engine, networks, batch, key):
+        terms, g = text_to_points().objective.loss_and_gradient(engine, networks, batch, key)
+        bias, boost = g["text"]["scale"]["bias"], batch["boost"]
+        g["text"]["scale"]["bias"] = engine.affine(boost, bias, boost, bias)
+        return terms, g
+
+
+register_objective("boosted", Boosted)
+
+
+def test_a_gradient_that_is_not_finite_in_the_last_network_stops_the_first_too():
+    config = replace(text_to_points(), objective=Boosted())
+    inputs = {"x": Input((6,)), "tokens": Input((), "int"), "boost": Input()}
+    worker = CUDATrainer(config, State.first(config), Emulator(), inputs=inputs)
+    for i in range(3):
+        worker.step(batch(i) | {"boost": np.full(4, 0.5, np.float32)})
+    before = worker.state()
+    with pytest.raises(
+        TrainingError, match=r"step 4: .*got loss \d.* gradient norm \d.* of denoiser, .* (inf|nan) of text"
+    ):
+        worker.step(batch(3) | {"boost": np.full(4, 1e38, np.float32)})
+    a, b = flatten(before.trees), flatten(worker.state().trees)
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
 def distillation(tmp_path, dtype="float32"):
     """A frozen teacher, of a run in a folder."""
     plain = toy_networks.ToyDenoiser(told=False)

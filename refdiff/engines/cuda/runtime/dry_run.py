@@ -13,18 +13,20 @@ __all__ = ["DryRunDevice"]
 
 
 class DryRunDevice:
-    """Addresses without memory. launches: (kernel, grid, block) of each launch, in order."""
+    """Addresses without memory. launches: (kernel, grid, block) of each launch, in order; reserved: bytes that were asked
+    for."""
 
     name, architecture = "a dry run", "none"
 
     def __init__(self) -> None:
         self.launches: list[tuple[Kernel, tuple[int, ...], tuple[int, ...]]] = []
-        self._next = 1 << 40
+        self.reserved, self._next = 0, 1 << 40
 
     def free_bytes(self) -> int:
         return 1 << 62
 
     def reserve(self, nbytes: int) -> int:
+        self.reserved += nbytes
         pointer, self._next = self._next, self._next + -(-nbytes // 4096) * 4096 + 4096
         return pointer
 

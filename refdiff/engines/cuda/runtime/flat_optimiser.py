@@ -66,6 +66,7 @@ class FlatOptimiser:
         copies = [(g, base + 4 * self.places[name][0]) for name, g in gradients.items()]
         copies += [(x, to.pointer) for x, to in extra]
         table = np.concatenate([copy_table(x, to) for x, to in copies])
+        assert len(table) == len(self._segments), f"collect: expected {len(self._segments)} segments, got {len(table)}"
         if self._table is None:
             self._table = table
             self.context.device.write(self._segments.pointer, table)

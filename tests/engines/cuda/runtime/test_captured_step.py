@@ -39,8 +39,11 @@ class Rows:
     def body(self):
         inputs, table = self.captured.inputs, self.optimiser.parameters["table"]
         y, saved = cuda.embedding(inputs["label"], table)
-        loss, saved_loss = cuda.mean_squared_error(y, cuda.array(inputs["x"], y.dtype))
-        g = cuda.embedding_backward(cuda.mean_squared_error_backward(1.0, saved_loss), saved)
+        # One sample of all numbers, whose loss is the mean of their squares.
+        rows, goal = (cuda.reshape(a, (1, a.size))[0] for a in (y, cuda.cast(inputs["x"], y.dtype)))
+        loss, of_loss = cuda.squared_error(rows, goal)
+        dy = cuda.reshape(cuda.squared_error_backward(1.0, of_loss), y.shape)[0]
+        g = cuda.embedding_backward(dy, saved)
         self.optimiser.collect({"table": g["weight"]}, [(loss, self.captured.field("loss"))])
         self.optimiser.prepare(self.captured.number, self.captured.field("loss"))
         self.optimiser.update()
@@ -151,3 +154,6 @@ def test_each_parameter_needs_its_gradient():
     loss = rows.captured.field("loss")
     with pytest.raises(AssertionError, match="one gradient a parameter"):
         rows.optimiser.collect({}, [(loss, loss)])
+    g = rows.context.empty((4, 3))
+    with pytest.raises(AssertionError, match="expected 2 segments, got 3"):
+        rows.optimiser.collect({"table": g}, [(loss, loss)] * 2)
