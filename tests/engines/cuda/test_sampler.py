@@ -39,11 +39,12 @@ def network(x, t):
 
 def expected_trajectory(monkeypatch, schedule, settings, prediction, shape):
     monkeypatch.setattr(run, "network_function", lambda *_: lambda batch: network(batch["x"], batch["t"]))
+    objective = SimpleNamespace(
+        schedule=SimpleNamespace(build=lambda: schedule), prediction=prediction, learned=False, encoders=(), null=()
+    )
     trained = SimpleNamespace(
-        engine="reference", dtype="float32", networks={"denoiser": None}, settings=settings, shape=shape, path="sample",
-        objective=SimpleNamespace(
-            schedule=SimpleNamespace(build=lambda: schedule), prediction=prediction, learned=False, encoders=(), null=()
-        ),
+        engine="reference", dtype="float32", networks={"denoiser": None}, settings=settings, shape=shape,
+        objective=objective, path="sample",
     )  # fmt: skip
     return list(run.make_trajectory(trained)(NUMBERS, SEED, {}))
 
