@@ -57,6 +57,8 @@ def test_prediction_and_v_in_two_are_what_they_are_side_by_side():
                 x, 4
             )
             assert [a.tobytes() for a in pair] == [a.tobytes() for a in beside]
+            listed = learned_reverse(schedule, lambda x, t: [3 * x, np.tanh(x)], kind, clip)(x, 4)
+            assert [a.tobytes() for a in listed] == [a.tobytes() for a in beside]
     x0_hat, _ = predictor(schedule, lambda x, t: 3 * x, "v", dynamic_threshold)(x, 4)
     assert np.array_equal(pair[0], posterior_mean(schedule, x, x0_hat, 4))
 
