@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = [
+    "POINTS",
     "Key",
     "Sequence",
     "bits",
@@ -45,6 +46,9 @@ class Sequence(NamedTuple):
     stream: int
     step: int = 0
     first: int = 0
+
+
+POINTS = 2  # the stream of the points of data sets: data are what they were before sequences had names
 
 
 def stream(name: str) -> int:

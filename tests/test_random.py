@@ -159,7 +159,7 @@ def test_no_two_names_of_the_library_share_a_stream():
     names = set()
     for path in (ROOT / "refdiff").rglob("*.py"):
         names |= set(re.findall(r'\b(?:key|Key\([^)]*\)|under\("\w+"\))\("([^"{}]+)"\)', path.read_text()))
-    assert {"t", "eps", "start", "step", "order", "flip", "component"} <= names
+    assert {"t", "eps", "start", "step", "order", "flip"} <= names
     assert len({stream(name) for name in names}) == len(names)
 
 

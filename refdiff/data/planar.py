@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ..random import Key, normal, uniform
+from ..random import POINTS, Sequence, normal, uniform
 from .dataset import Dataset
 
 TRAIN, HELD_OUT = 8192, 2048
@@ -84,12 +84,12 @@ def mixture(n: int, seed: int = 0, start: int = 0) -> np.ndarray:
 
 
 def _draw(n: int, seed: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two uniform and two normal numbers a point, float64 (n, 2) each."""
+    """Two uniform and two normal numbers a point, float64 (n, 2) each; on two steps, so they are independent."""
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}; ask for at least one point")
     index = np.arange(start, start + n)
-    key = Key(seed).under("planar")
-    return uniform(key("position"), index, (2,)), normal(key("deviation"), index, (2,), np.float64)
+    positions = uniform(Sequence(seed, POINTS, 0), index, (2,))
+    return positions, normal(Sequence(seed, POINTS, 1), index, (2,), np.float64)
 
 
 def _load(points: Callable[..., np.ndarray]) -> Dataset:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..random import Key, normal, uniform
+from ..random import POINTS, Key, Sequence, normal, uniform
 from .arrays import Time, one_a_sample, steps
 from .forward import q_sample
 from .posterior import posterior_mean_coefficients, posterior_variance, step_variance
@@ -60,9 +60,9 @@ class GaussianMixture:
         """n points x_0, each a pure function of the seed and its number.   -> (n, D). ValueError for n < 1."""
         if n < 1:
             raise ValueError(f"n: expected at least one point, got {n}")
-        key, sample_ids, D = Key(seed).under("mixture"), np.arange(n), self.means.shape[1]
-        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(key("component"), sample_ids))
-        z = normal(key("deviation"), sample_ids, (D,), np.float64)
+        sample_ids, D = np.arange(n), self.means.shape[1]
+        k = np.searchsorted(np.cumsum(self.weights)[:-1], uniform(Sequence(seed, POINTS, 0), sample_ids))
+        z = normal(Sequence(seed, POINTS, 1), sample_ids, (D,), np.float64)
         return self.means[k] + np.einsum("nde,ne->nd", self._vectors[k], np.sqrt(self._values[k]) * z)
 
     def log_density(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
         ("sample.spacing=even", r"sample.spacing: expected one of uniform, leading, trailing"),
         ("engine=cudda", r"engine: expected one of auto, reference, .*got 'cudda'; did you mean cuda"),
         ("seed=-1", r"seed: expected an integer from 0 to 2\^64 - 1, got -1"),
-        ("model.kind=vit", r"networks.denoiser.kind: expected one of unet, mlp, got 'vit'"),
+        ("model.kind=vit", r"networks.denoiser.kind: expected one of unet, mlp.*, got 'vit'"),
         (
             "model.size=9",
             r"denoiser.size: expected a multiple of 2, .* got 9; pad .* to 10x10, or .*: networks.*multipliers=\[1\]$",

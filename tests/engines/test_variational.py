@@ -17,7 +17,8 @@ from refdiff.process import (
     posterior_mean,
     q_sample,
 )
-from refdiff.testing.derivatives import check_backward, relative_error
+from refdiff.testing.derivatives import check_backward
+from refdiff.testing.measures import relative_error
 from refdiff.testing.strategies import every_schedule, seeds
 
 LEVELS = 17

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.linalg import norm
 
 from refdiff.process import GaussianMixture, from_beta, linear, posterior_log_variance, posterior_variance, q_sample
-from refdiff.random import Key, normal, uniform
+from refdiff.random import Key, Sequence, normal, uniform
 from refdiff.testing.strategies import schedules, seeds, steps
 
 
@@ -361,8 +361,8 @@ def test_bounds_and_samples_refuse_what_they_cannot_use():
 def test_samples_are_those_of_their_own_streams_in_double_precision():
     """So that they stay the same: which component, and where in it, from words of their own."""
     data = mixture(np.random.default_rng(13), 3, 2)
-    k = np.searchsorted(np.cumsum(data.weights)[:-1], uniform(Key(5).under("mixture")("component"), np.arange(40)))
-    z = normal(Key(5).under("mixture")("deviation"), np.arange(40), (2,), np.float64)
+    k = np.searchsorted(np.cumsum(data.weights)[:-1], uniform(Sequence(5, 2, 0), np.arange(40)))
+    z = normal(Sequence(5, 2, 1), np.arange(40), (2,), np.float64)
     values, vectors = np.linalg.eigh(data.covariances)
     expected = data.means[k] + np.einsum("nij,nj->ni", vectors[k], np.sqrt(values[k]) * z)
     assert np.abs(data.sample(40, 5) - expected).max() <= 1e-14
