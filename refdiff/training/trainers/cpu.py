@@ -62,7 +62,7 @@ class CPUTrainer:
         processes = len(self.parallel.parts(n))
         for turn, objective in enumerate(turns):
             name = objective_name(objective)
-            terms, buffers = self._gradient(objective, data, number)
+            terms, buffers = self._gradient(objective, turn, data, number)
             prefix = f"{name}." if len(turns) > 1 else ""
             step.terms.update({prefix + term: float(np.mean(value)) for term, value in terms.items()})
             regions = [self.packing.region(trained) for trained in objective.trains]
@@ -81,13 +81,13 @@ class CPUTrainer:
         state.step, state.samples_seen, self.failed = number, state.samples_seen + n, False
         return step
 
-    def _gradient(self, objective: Objective, data: Batch, number: int) -> tuple[dict[str, np.ndarray], int]:
+    def _gradient(self, objective: Objective, turn: int, data: Batch, number: int) -> tuple[dict[str, np.ndarray], int]:
         """The terms of the whole batch in order, and the number of buffers in which the gradients are then."""
         n, name = len(next(iter(data.values()))), objective_name(objective)
         parts, memory = self.parallel.parts(n), self._state.memory.get(name, {})
         shards = self.config.shards // len(parts)
         calls = [
-            (objective, {k: a[part] for k, a in data.items()},
+            (turn, {k: a[part] for k, a in data.items()},
              Key(self.config.seed, number, part.start, n).under(name), memory)
             for part in parts
         ]  # fmt: skip

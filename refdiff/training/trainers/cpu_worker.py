@@ -48,8 +48,9 @@ class DataParallelWorker(ShardWorker):
         self.frozen = packing_of(config, frozen=True).unpack(frozen["p"])
         self._terms: dict[str, tuple[str, ...]] = {}
 
-    def gather(self, objective: Objective, data: Batch, key: Key, memory: Tree, shards: int) -> list[Batch]:
-        """What `gather` finds in each shard."""
+    def gather(self, turn: int, data: Batch, key: Key, memory: Tree, shards: int) -> list[Batch]:
+        """What `gather` finds in each shard, in this turn of the step."""
+        objective = self.config.objective.turns(key.step)[turn]
         networks = self._networks(self.buffers["p"])
         with using(shards=1):
             return [
@@ -62,7 +63,7 @@ class DataParallelWorker(ShardWorker):
         i: int,
         passes: int,
         shards: int,
-        objective: Objective,
+        turn: int,
         data: Batch,
         key: Key,
         memory: Tree,
@@ -71,8 +72,9 @@ class DataParallelWorker(ShardWorker):
         """Names and values (terms, N) of the terms of a part of a batch, and whether a parameter was used twice in a pass.
 
         It is computed in so many passes, one after another, of so many shards each; the gradients are then in the buffers
-        from g<i> on.
+        from g<i> on. turn: of the step, whose objective every process finds in its own configuration.
         """
+        objective = self.config.objective.turns(key.step)[turn]
         done = [
             self._pass(i + j, shards, objective, part, k, memory, gathered)
             for j, (part, k) in enumerate(zip(*_parts(data, key, passes), strict=True))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,18 @@ class Context:
     capture: Capture | None = None
     algorithm: str = ""
 
+    def changed(self, **changes: Any) -> Context:
+        """A context with other values of these fields. TypeError for a field that there is not."""
+        if unknown := changes.keys() - FIELDS:
+            raise TypeError(f"using: expected fields of Context ({', '.join(sorted(FIELDS))}), got {', '.join(unknown)}")
+        other: Context = object.__new__(Context)
+        for name in FIELDS:  # a third of the time that `dataclasses.replace` takes, and it is done at every step
+            setattr(other, name, changes[name] if name in changes else getattr(self, name))
+        return other
+
+
+FIELDS = frozenset(f.name for f in fields(Context))
+
 
 class _Thread(threading.local):
     def __init__(self) -> None:
@@ -60,7 +72,7 @@ def current() -> Context:
 def using(**changes: Any) -> Iterator[Context]:
     """Inside, on this thread, these fields of the context have these values. TypeError for a field that there is not."""
     before = _thread.context
-    _thread.context = replace(before, **changes)
+    _thread.context = before.changed(**changes)
     try:
         yield _thread.context
     finally:
