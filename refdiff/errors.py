@@ -13,7 +13,7 @@ from typing import Any
 
 
 class FormatError(ValueError):
-    """A file is not what it should be: the message names the file, what was expected, what came, what to do."""
+    """A file is not what it should be: the message names the file, what was expected, what it got, what to do."""
 
 
 class TrainingError(ValueError):
@@ -70,7 +70,7 @@ def extra(name: str) -> str:
 
 
 def one_of(name: str, value: Any, known: Iterable[str]) -> None:
-    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what came."""
+    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what it got."""
     names = list(known)
     if value not in names:
         import difflib  # here, since `import refdiff` is to be quick
