@@ -82,10 +82,10 @@ def test_affine(shape, dtype, seed):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((2, shape[0]))
     x, y = rng.standard_normal((2, *shape)).astype(dtype)
-    came = engine.affine(a, x, b, y)
-    assert (came.dtype, came.shape) == (dtype, x.shape)
+    actual = engine.affine(a, x, b, y)
+    assert (actual.dtype, actual.shape) == (dtype, x.shape)
     for n in range(shape[0]):
-        assert np.array_equal(came[n], dtype(a[n]) * x[n] + dtype(b[n]) * y[n])
+        assert np.array_equal(actual[n], dtype(a[n]) * x[n] + dtype(b[n]) * y[n])
 
 
 def test_affine_of_columns_is_the_forward_process():
@@ -116,10 +116,10 @@ def test_where(shape, kind, dtype, seed):
     condition = rng.integers(0, 2, shape[0]).astype(kind)
     a, b = (100 * rng.standard_normal((2, *shape))).astype(dtype)
     for first in (a, 7):
-        came = engine.where(condition, first, b)
-        assert (came.dtype, came.shape) == (dtype, b.shape)
+        actual = engine.where(condition, first, b)
+        assert (actual.dtype, actual.shape) == (dtype, b.shape)
         for n, yes in enumerate(condition):
-            assert np.array_equal(came[n], (np.full_like(b, first)[n] if first is not a else a[n]) if yes else b[n])
+            assert np.array_equal(actual[n], (np.full_like(b, first)[n] if first is not a else a[n]) if yes else b[n])
 
 
 def test_where_refuses_another_shape_and_a_silent_cast():

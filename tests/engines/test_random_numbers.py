@@ -30,8 +30,8 @@ def test_the_numbers_are_those_of_the_generator(sequence, n, shape, low, width):
     assert np.array_equal(uniform, exact.astype(np.float32))
     assert np.array_equal(engine.uniform(sequence, n), random.uniform(sequence, index).astype(np.float32))
     assert engine.normal(sequence, n, shape).dtype == uniform.dtype == np.float32
-    came = engine.integers(sequence, n, low, low + width)
-    assert np.array_equal(came, random.integers(sequence, index, low, low + width))
+    actual = engine.integers(sequence, n, low, low + width)
+    assert np.array_equal(actual, random.integers(sequence, index, low, low + width))
 
 
 @given(sequences, st.integers(1, 4), st.integers(1, 9))

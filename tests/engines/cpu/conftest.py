@@ -62,12 +62,12 @@ def _agree(
     _near(f"{name}, arrays not contiguous: gradient", f_backward(tree_map(_elsewhere, dy), saved), dx, bound)
 
 
-def _near(what: str, came: Any, wanted: Any, bound: float) -> None:
-    came, wanted = leaves(came), leaves(wanted)
-    assert came.keys() == wanted.keys(), what
+def _near(what: str, actual: Any, wanted: Any, bound: float) -> None:
+    actual, wanted = leaves(actual), leaves(wanted)
+    assert actual.keys() == wanted.keys(), what
     # A few numbers may all happen to be near zero, sums that cancel; they are held against the mean size of all numbers.
     size = float(np.sqrt(np.mean(np.concatenate([np.ravel(b) ** 2 for b in wanted.values()]))))
-    for key, a in came.items():
+    for key, a in actual.items():
         b = np.asarray(wanted[key], np.float64)
         assert np.shape(a) == b.shape, what
         assert a.dtype == np.float32, what

@@ -52,6 +52,6 @@ def both(name, inputs, parameters, dy=None):
         dy = 1.0
     elif dy is None:
         dy = draw((9, *y.shape[1:]), 9)[: len(y)]
-    came = getattr(cpu, f"{operation}_backward")(dy, saved)
-    *dx, g = came if isinstance(came, tuple) else (came,)
+    actual = getattr(cpu, f"{operation}_backward")(dy, saved)
+    *dx, g = actual if isinstance(actual, tuple) else (actual,)
     return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}

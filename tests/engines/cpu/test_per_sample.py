@@ -53,8 +53,8 @@ def test_columns_affine_and_where_have_the_bits_of_the_reference(shape, seed):
     assert cpu.affine(ours[0], x, ours[1], y).tobytes() == reference.affine(theirs[0], x, theirs[1], y).tobytes()
     for condition in (yes, yes.astype(bool), yes.astype(np.float32)):
         for a, b in ((x, y), (3, y), (t, t + 1), (0, t)):
-            came, expected = cpu.where(condition, a, b), reference.where(condition, a, b)
-            assert (came.dtype, came.tobytes()) == (expected.dtype, expected.tobytes())
+            actual, expected = cpu.where(condition, a, b), reference.where(condition, a, b)
+            assert (actual.dtype, actual.tobytes()) == (expected.dtype, expected.tobytes())
     assert cpu.stop(x) is x
 
 

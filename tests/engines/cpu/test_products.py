@@ -35,8 +35,8 @@ def check(seed, p, m, k, n, ways):
     a, b = rng.standard_normal((p, m, k)).astype(np.float32), rng.standard_normal((p, k, n)).astype(np.float32)
     out = lying(np.full((p, m, n), np.nan, np.float32), ways[2])
     products.product(lying(a, ways[0]), lying(b, ways[1]), out)
-    wanted = np.matmul(a.astype(np.float64), b.astype(np.float64))
-    error = np.linalg.norm(out - wanted) / np.linalg.norm(wanted)
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64))
+    error = np.linalg.norm(out - expected) / np.linalg.norm(expected)
     assert error <= 4 * k**0.5 * EPS32
 
 
@@ -63,17 +63,17 @@ def multiplied(monkeypatch):
     """multiplied(m, k, n): the sizes of the matrices that a product hands on."""
 
     def sizes(m, k, n):
-        came, matmul = [], np.matmul
+        actual, matmul = [], np.matmul
 
         def seen(a, b, out):
-            came.append((a.shape[-2], a.shape[-1], b.shape[-1]))
+            actual.append((a.shape[-2], a.shape[-1], b.shape[-1]))
             return matmul(a, b, out=out)
 
         with monkeypatch.context() as patch:
             patch.setattr(np, "matmul", seen)
             a, b = np.ones((1, m, k), np.float32), np.ones((1, k, n), np.float32)
             products.product(a, b, np.empty((1, m, n), np.float32))
-        return came
+        return actual
 
     return sizes
 

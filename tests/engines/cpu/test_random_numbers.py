@@ -15,11 +15,11 @@ ARGUMENTS = {"normal": ((2, 3),), "uniform": (), "integers": (1, 9), "bernoulli"
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 99))
 def test_the_bits_are_those_of_the_reference(name, seed, stream, step, first):
     for n in (0, 1, 9):
-        came, expected = (
+        actual, expected = (
             getattr(engine, name)(Sequence(seed, stream, step, first), n, *ARGUMENTS[name])
             for engine in (cpu, reference)
         )
-        assert (came.tobytes(), came.shape, came.dtype) == (expected.tobytes(), expected.shape, expected.dtype)
+        assert (actual.tobytes(), actual.shape, actual.dtype) == (expected.tobytes(), expected.shape, expected.dtype)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -52,10 +52,10 @@ def bits(tree):
 @pytest.mark.parametrize(("config", "n"), [(CONFIG, 6), (WIDE, 5)], ids=["digits", "wide"])
 def test_a_network_agrees_with_the_reference(config, n):
     p = drawn(config, 0)
-    came = step(cpu, config, p, 1, n)
+    actual = step(cpu, config, p, 1, n)
     wanted = step(reference, config, tree_map(lambda a: a.astype(np.float64), p), 1, n, np.float64)
-    assert came.keys() == wanted.keys()
-    for name, leaf in came.items():
+    assert actual.keys() == wanted.keys()
+    for name, leaf in actual.items():
         assert leaf.dtype == np.float32
         error = relative_error(leaf.astype(np.float64), wanted[name])
         assert error <= 1e-5, f"{name}: {error}"

@@ -76,32 +76,32 @@ def test_long_sequence(context, dtype):
 def test_parts_of_a_projection(context, dtype, heads, d):
     """q, k, v are read from one array, and their gradients written into one."""
     whole, (q, k, v) = parts(context, draw(2, 19, 3 * heads * d), 3, dtype)
-    wanted, wanted_saved = reference.attention(*np.split(host(whole).astype(np.float64), 3, axis=-1), heads)
+    expected, wanted_saved = reference.attention(*np.split(host(whole).astype(np.float64), 3, axis=-1), heads)
     y, saved = attention(q, k, v, heads)
-    assert relative_error(host(y), wanted) <= bound(dtype, 64)
+    assert relative_error(host(y), expected) <= bound(dtype, 64)
 
     dy = context.array(draw(*y.shape, seed=3), dtype)
-    wanted = np.concatenate(reference.attention_backward(host(dy).astype(np.float64), wanted_saved), axis=-1)
+    expected = np.concatenate(reference.attention_backward(host(dy).astype(np.float64), wanted_saved), axis=-1)
     dx = gradients_as_one(attention_backward(dy, saved))
-    assert relative_error(host(dx), wanted) <= bound(dtype, 64)
+    assert relative_error(host(dx), expected) <= bound(dtype, 64)
 
 
 def test_keys_and_values_of_a_context(context, dtype):
     """Cross attention: q is dense, k and v are the parts of one array, and so are their gradients."""
     q = context.array(draw(2, 9, 48), dtype)
     whole, (k, v) = parts(context, draw(2, 21, 2 * 48, seed=1), 2, dtype)
-    wanted, wanted_saved = reference.attention(
+    expected, wanted_saved = reference.attention(
         host(q).astype(np.float64), *np.split(host(whole).astype(np.float64), 2, axis=-1), 2
     )
     y, saved = attention(q, k, v, 2)
-    assert relative_error(host(y), wanted) <= bound(dtype, 64)
+    assert relative_error(host(y), expected) <= bound(dtype, 64)
 
     dy = context.array(draw(*y.shape, seed=3), dtype)
-    wanted = reference.attention_backward(host(dy).astype(np.float64), wanted_saved)
+    expected = reference.attention_backward(host(dy).astype(np.float64), wanted_saved)
     dq, *others = attention_backward(dy, saved)
     assert dq.dense
-    assert relative_error(host(dq), wanted[0]) <= bound(dtype, 64)
-    assert relative_error(host(gradients_as_one(others)), np.concatenate(wanted[1:], axis=-1)) <= bound(dtype, 64)
+    assert relative_error(host(dq), expected[0]) <= bound(dtype, 64)
+    assert relative_error(host(gradients_as_one(others)), np.concatenate(expected[1:], axis=-1)) <= bound(dtype, 64)
 
 
 @pytest.mark.parametrize("all_negative", [False, True])
@@ -113,11 +113,11 @@ def test_large_scores_do_not_overflow(context, dtype, all_negative):
         inputs = (abs(inputs[0]), -abs(inputs[1]), inputs[2])
     q, k, v = (context.array(a, dtype) for a in inputs)
     q64, k64, v64 = (host(a).astype(np.float64) for a in (q, k, v))
-    wanted, _ = reference.attention(q64, k64, v64)
+    expected, _ = reference.attention(q64, k64, v64)
     y, saved = attention(q, k, v)
     # Scores are off by |z| eps, which is what p is off by, relatively.
     most = max(bound(dtype, 70), 4 * abs(q64 @ k64.swapaxes(-1, -2)).max() / 32**0.5 * 2.0**-24)
-    assert relative_error(host(y), wanted) <= most
+    assert relative_error(host(y), expected) <= most
     gradients = attention_backward(context.array(draw(*y.shape, seed=3), dtype), saved)
     assert all(np.isfinite(host(a)).all() for a in gradients)
 

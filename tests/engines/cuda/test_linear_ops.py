@@ -58,5 +58,5 @@ def test_parts_of_a_split(context, dtype, width):
     x64, dy64 = (cuda.host(a).astype(np.float64)[part] for a in (whole, dwhole))
     wanted, wanted_saved = reference.linear(x64, cuda.host(weight).astype(np.float64), cuda.host(bias))
     wanted_dx, wanted_gradients = reference.linear_backward(dy64, wanted_saved)
-    for came, right in [(y, wanted), (dx, wanted_dx), *((gradients[k], wanted_gradients[k]) for k in gradients)]:
-        assert relative_error(cuda.host(came).astype(np.float64), right) <= bound(dtype, 18)
+    for actual, right in [(y, wanted), (dx, wanted_dx), *((gradients[k], wanted_gradients[k]) for k in gradients)]:
+        assert relative_error(cuda.host(actual).astype(np.float64), right) <= bound(dtype, 18)

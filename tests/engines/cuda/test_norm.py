@@ -71,14 +71,14 @@ def test_a_large_mean(context, monkeypatch, chunks):
     x = np.random.default_rng(1).normal(1000, 0.1, (2, 300, 16)).astype(np.float32)
     p = {"weight": np.ones(16), "bias": np.zeros(16)}
     y, saved = norm.group_norm(context.array(x), **{k: context.array(a) for k, a in p.items()}, groups=4)
-    wanted, (_, sd, _) = reference.group_norm(x.astype(np.float64), **p, groups=4)
+    expected, (_, sd, _) = reference.group_norm(x.astype(np.float64), **p, groups=4)
     assert relative_error(host(saved[2]), 1 / sd.reshape(2, 4)) <= most / 100
-    assert relative_error(host(y), wanted) <= most
+    assert relative_error(host(y), expected) <= most
 
     y, saved = norm.layer_norm(context.array(x), **{k: context.array(a) for k, a in p.items()})
-    wanted, (_, sd, _) = reference.layer_norm(x.astype(np.float64), **p)
+    expected, (_, sd, _) = reference.layer_norm(x.astype(np.float64), **p)
     assert relative_error(host(saved[2]), 1 / sd.ravel()) <= most / 100
-    assert relative_error(host(y), wanted) <= most
+    assert relative_error(host(y), expected) <= most
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (37, 64), (2, 3, 40), (3, 1040)])

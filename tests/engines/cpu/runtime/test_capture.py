@@ -155,12 +155,12 @@ def test_the_times_of_both_engines_agree():
     t = np.array([1, 7, 1000])
     for convention in ("ddpm", "adm"):
         for channels in (4, 9, 128):
-            came, saved = cpu.time_embedding(t, channels, convention)
-            assert came.dtype == np.float32
+            actual, saved = cpu.time_embedding(t, channels, convention)
+            assert actual.dtype == np.float32
             wanted, wanted_saved = reference.time_embedding(t, channels, convention)
-            np.testing.assert_array_equal(came, wanted)
-            np.testing.assert_array_equal(came, cpu.time_embedding(t.tolist(), channels, convention)[0])
-            dy = draw(np.random.default_rng(channels), came.shape)
+            np.testing.assert_array_equal(actual, wanted)
+            np.testing.assert_array_equal(actual, cpu.time_embedding(t.tolist(), channels, convention)[0])
+            dy = draw(np.random.default_rng(channels), actual.shape)
             dt = cpu.time_embedding_backward(dy, saved)
             assert dt.dtype == np.float32
             np.testing.assert_array_equal(dt, reference.time_embedding_backward(dy, wanted_saved))
@@ -197,10 +197,10 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
         arguments = x, rng.integers(1, 1000, 5), wanted, np.asarray(step)
         if half:
             with using(shards=1):
-                came, called = graph(*arguments), f(*arguments)
+                actual, called = graph(*arguments), f(*arguments)
         else:
-            came, called = graph(*arguments), f(*arguments)
-        assert came.tobytes() == called.tobytes()
+            actual, called = graph(*arguments), f(*arguments)
+        assert actual.tobytes() == called.tobytes()
     assert len(graph.capture.calls) > 30
 
 

@@ -135,10 +135,10 @@ def test_threads_of_the_program_do_not_disturb_each_other(use_threads):
     use_threads(1)
     graph = Captured(lambda x: cpu.softmax(cpu.silu(x)[0])[0])
     inputs = [np.random.default_rng(i).standard_normal((20, 300), dtype=np.float32) for i in range(40)]
-    wanted = [cpu.softmax(cpu.silu(x)[0])[0].tobytes() for x in inputs]
+    expected = [cpu.softmax(cpu.silu(x)[0])[0].tobytes() for x in inputs]
     with ThreadPoolExecutor(3) as threads:
         for _ in range(5):
-            assert [y.tobytes() for y in threads.map(graph, inputs)] == wanted
+            assert [y.tobytes() for y in threads.map(graph, inputs)] == expected
 
 
 def test_a_result_is_fresh(use_threads):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refdiff.engines import cpu
 from refdiff.engines.cpu.runtime import flat_optimiser as optimiser
-from refdiff.training import optimiser as wanted
+from refdiff.training import optimiser as expected
 
 SIZES = [1, 7, 40_000, optimiser.PART, optimiser.PART + 1, 3 * optimiser.PART - 5, 260_003]
 seeds = st.integers(0, 2**32 - 1)
@@ -32,16 +32,16 @@ def update(seed, size, shares=((0, 1),), **options):
 @given(st.sampled_from(SIZES), st.integers(1, 50), st.sampled_from([0.0, 0.1]), seeds)
 def test_one_step_is_that_of_the_functions(size, step, weight_decay, seed):
     p, g, m, v, average = buffers(seed, size)
-    norm = wanted.global_norm({"a": g})
+    norm = expected.global_norm({"a": g})
     trees = ({"a": a.copy()} for a in (p, g, m, v))
     p0, g0, m0, v0 = trees
-    p1, m1, v1 = wanted.adamw(p0, wanted.clip(g0, norm, 1.0), m0, v0, step, 1e-2, weight_decay)
-    average1 = wanted.moving_average({"a": average}, p1, step, 0.9)
+    p1, m1, v1 = expected.adamw(p0, expected.clip(g0, norm, 1.0), m0, v0, step, 1e-2, weight_decay)
+    average1 = expected.moving_average({"a": average}, p1, step, 0.9)
     optimiser.update(
         p, g, m, v, average, step, 1e-2, weight_decay, scale=min(1, 1 / norm), decay=min(0.9, (1 + step) / (10 + step))
     )
-    for came, right in ((p, p1), (m, m1), (v, v1), (average, average1)):
-        np.testing.assert_allclose(came, right["a"], rtol=2e-6, atol=1e-6)
+    for actual, right in ((p, p1), (m, m1), (v, v1), (average, average1)):
+        np.testing.assert_allclose(actual, right["a"], rtol=2e-6, atol=1e-6)
     assert g.tobytes() == g0["a"].tobytes()
 
 
