@@ -24,6 +24,7 @@ _ADDRESSES = [
     "-fsanitize-sections=emulated_shared",
     "-fno-omit-frame-pointer",
 ]
+_INCLUDE = re.compile(r'^\s*#include\s+[<"]([^>"]+)[>"]', re.M)
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s*)?(\w+)\s*\(')
 
 
@@ -33,11 +34,12 @@ class BuildError(RuntimeError):
 
 @cache
 def library(source: Path, defines: tuple[tuple[str, int], ...], sanitize: bool = False) -> ctypes.CDLL:
-    """The library of one file, compiled once a content: kept in the temporary folder of the machine."""
+    """The library of one file, compiled once a content: that of the file and of the headers that it includes, wherever they
+    lie. It is kept in the temporary folder of the machine."""
     assert COMPILER, "the emulator needs g++"
     text = source.read_text()
     kernels = {name: bound or "1024" for bound, name in _KERNEL.findall(text)}
-    shim = [f'#include "{source}"', "#include <launch.h>"]
+    shim = [f'#include "{source.name}"', "#include <launch.h>"]
     for name, bound in kernels.items():
         shim.append(f"EXPORT void run_{name}(void** a) {{ emulator::call({name}, a); }}")
         shim.append(f"EXPORT int sizes_{name}(int* out) {{ return emulator::sizes({name}, out); }}")
@@ -48,8 +50,8 @@ def library(source: Path, defines: tuple[tuple[str, int], ...], sanitize: bool =
         *(_ADDRESSES if sanitize else []),
         *(f"-D{k}={v}" for k, v in defines),
     ]
-    headers = [*sorted(INCLUDE.iterdir()), *sorted(source.parent.glob("*.cuh"))]
-    key = hashlib.sha256(repr((flags, shim, text, [h.read_text() for h in headers])).encode()).hexdigest()[:24]
+    headers = [h.read_text() for h in (*sorted(INCLUDE.iterdir()), *included(source))]
+    key = hashlib.sha256(repr((flags, shim, text, headers)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"refdiff-emulator-{os.getuid()}"
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / f"{source.stem}-{key}.so"
@@ -80,7 +82,20 @@ def library(source: Path, defines: tuple[tuple[str, int], ...], sanitize: bool =
     return found
 
 
+def included(source: Path) -> list[Path]:
+    """The headers beside a file that it really includes, and those that they include."""
+    found: dict[str, Path] = {}
+    left = [source]
+    while left:
+        for name in _INCLUDE.findall(left.pop().read_text()):
+            path = source.parent / name
+            if name not in found and path.exists():
+                found[name] = path
+                left.append(path)
+    return [found[name] for name in sorted(found)]
+
+
 def _run(command: list[str], source: Path, text: str = "") -> None:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=source.parent)
     if done.returncode:
         raise BuildError(f"{source.name}: {done.stderr}")

@@ -399,3 +399,11 @@ def test_the_runner_and_a_clean_kernel():
     done = subprocess.run(command, cwd=tests, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
+
+
+def test_what_a_file_includes_is_found_through_its_headers(tmp_path):
+    """A library is compiled again when one of these changes, and for no other header."""
+    for name, text in (("a.cu", "#include <x.cuh>\n"), ("x.cuh", '  #include "y.cuh"\n#include <cuda.h>\n'),
+                       ("y.cuh", "#include <x.cuh>\n"), ("z.cuh", "")):  # fmt: skip
+        (tmp_path / name).write_text(text)
+    assert included(tmp_path / "a.cu") == [tmp_path / "x.cuh", tmp_path / "y.cuh"]
