@@ -11,6 +11,7 @@ import pytest
 
 import emulator.device
 from emulator import COMPILER, Emulator
+from emulator.build import included
 from emulator.sanitized import environment
 from refdiff.engines.cuda import host
 from refdiff.engines.cuda.runtime.context import Context
