@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Config
+from ..errors import argument
 from ..models import Tree, flatten, layout
 from .state import CHECKPOINT, State, load_state
 
-__all__ = ["digest", "frozen_trees"]
+__all__ = ["check_sources", "digest", "frozen_trees"]
 
 
 def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
@@ -50,6 +51,16 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
             )
         trees[name] = tree
     return trees
+
+
+def check_sources(config: Config, out: str | Path) -> None:
+    """ValueError if the run that is to be in the folder `out` would replace one that its frozen networks are of."""
+    for name, network in config.networks.items():
+        run = Path(network.rule.run)
+        if network.rule.rule == "frozen" and Path(out).resolve() in (run.resolve(), run.resolve().parent):
+            raise ValueError(
+                f"{argument('out')}: expected another folder than networks.{name}.run, got {out} for both; choose another"
+            )
 
 
 def digest(tree: Tree) -> str:

@@ -16,7 +16,7 @@ from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
 from ..random import Key, permutation
-from .frozen import frozen_trees
+from .frozen import check_sources, frozen_trees
 from .run import Run
 from .state import State
 from .stopping import stoppable
@@ -55,12 +55,16 @@ def train(
     much of the data in x_T.
     """
     data = config.data.open() if data is None else data
+    if not len(data):
+        raise ValueError(f"data.source: expected at least one sample, got none from {config.data.source}; choose other data")
     check_fit(config, data)
     check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
     check_machine(config, data.inputs)
     frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
+    if out is not None:
+        check_sources(config, out)
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     config = run.config if run else config
     state = run.take_state() if run else None

@@ -29,7 +29,7 @@ from ...random import Key
 from ...sampling.cuda import on_device
 from ..frozen import frozen_trees
 from ..state import TREES, State
-from .checking import check_gradients, check_terms
+from .checking import both, check_gradients, check_terms
 from .interface import Step, check_finite
 
 __all__ = ["CUDATrainer", "Plan", "check_memory", "check_supported", "plan"]
@@ -201,7 +201,7 @@ class CUDATrainer:
         number: Any = self.captured.number
         key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
         data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
-        terms, g = objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
+        terms, g = both(objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key))
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         return terms, g
