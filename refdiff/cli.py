@@ -187,7 +187,8 @@ class _Parser(argparse.ArgumentParser):
         from .config.keys import describe
 
         keys = "keys for --set, each with its default and the names that it may have:\n" + describe(self.tables)
-        return f"{super().format_help()}\n{keys}"
+        further = "" if self.tables else "a further network has the keys networks.NAME.kind and so on\n"
+        return f"{super().format_help()}\n{keys}{further}"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"refdiff: error: {message}; see {self.prog} --help\n")

@@ -237,9 +237,11 @@ def _config(options: argparse.Namespace) -> Any:
 
 
 def _changed(config: Any, options: argparse.Namespace) -> Any:
-    """A loaded run's configuration with the options' engine and sampling keys."""
+    """A loaded run's configuration with the options' engine and sampling keys, and where frozen networks are."""
+    from .training.frozen import places
+
     for change in options.set:
-        if not change.startswith("sample."):
+        if not change.startswith("sample.") and change.partition("=")[0] not in places(config):
             raise ValueError(
                 f"--set: expected a key of sample, such as sample.steps=50, got {change!r}; the rest is fixed"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import one_of, setting
+from ..errors import one_of
 from ..models import flatten, inputs, layout
 from ..objectives import Denoising, Objective, objective_name
 from .networks import NetworkConfig
@@ -23,7 +23,12 @@ def check_networks(networks: Networks, objective: Objective) -> None:
         one_of(f"networks.{name}.rule", network.rule.rule, RULES, "import the module that registers it first")
         if network.rule.rule == "follow":
             _check_followed(name, networks)
-    for turn in objective.turns(1 << 30):
+    turns = objective.turns(1 << 30)
+    if not turns:
+        raise ValueError(
+            f"{objective_name(objective)}.turns: expected at least one objective a step, got none; give (self,)"
+        )
+    for turn in turns:
         for name in turn.trains:
             if name not in networks:
                 raise ValueError(
@@ -75,7 +80,7 @@ def check_denoising_networks(networks: Networks, objective: Denoising) -> None:
     if type(objective).loss_and_gradient is Denoising.loss_and_gradient and set(objective.trains) != set(trained):
         raise ValueError(
             f"objective.trains: expected the denoiser and its encoders, {', '.join(trained)}, got "
-            f"{', '.join(objective.trains) or 'none'}; give {setting('objective.trains', trained)}"
+            f"{', '.join(objective.trains) or 'none'}; name these"
         )
     told = {entry for network in networks.values() for entry in inputs(network.model)} - {"x", "t", *made}
     for entry, _, _ in objective.null:

@@ -37,7 +37,9 @@ def register(name: str, config: type, module: Any) -> None:
     if not isinstance(config, type) or not is_dataclass(config) or not getattr(parameters, "frozen", False):
         raise ValueError(f"config: expected a frozen dataclass for the network {name!r}, got {config!r}")
     if "kind" in (f.name for f in fields(config)):
-        raise ValueError(f"config: expected no field 'kind' in {config.__name__}, since that names the network; rename it")
+        raise ValueError(
+            f"config: expected no field 'kind' in {config.__name__}, since that names the network; rename it"
+        )
     missing = [f for f in FUNCTIONS if not callable(getattr(module, f, None))]
     if missing:
         raise ValueError(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Config
-from ..errors import argument
+from ..errors import argument, setting
 from ..models import Tree, flatten, layout
 from .state import CHECKPOINT, State, load_state
 
-__all__ = ["check_sources", "digest", "frozen_trees"]
+__all__ = ["check_sources", "digest", "frozen_trees", "places"]
 
 
 def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
@@ -30,7 +30,10 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
         run = Path(rule.run)
         if not (run.is_file() or (run / CHECKPOINT).is_file()):
             lacks = f"holds no {CHECKPOINT}" if run.exists() else "does not exist"
-            raise ValueError(f"{key}.run: expected the folder of a finished run, got {run}, which {lacks}")
+            raise ValueError(
+                f"{key}.run: expected the folder of a finished run, got {run}, which {lacks}; say where it is: "
+                f"{setting(key + '.run', 'FOLDER')}"
+            )
         other, saved = load_state(run)
         if of not in other.networks:
             raise ValueError(f"{key}.of: expected a network of {run} ({', '.join(other.networks)}), got {of!r}")
@@ -61,6 +64,11 @@ def check_sources(config: Config, out: str | Path) -> None:
             raise ValueError(
                 f"{argument('out')}: expected another folder than networks.{name}.run, got {out} for both; choose another"
             )
+
+
+def places(config: Config) -> set[str]:
+    """The keys that say where frozen networks are: these may move, since their digests are known."""
+    return {f"networks.{name}.run" for name, network in config.networks.items() if network.rule.rule == "frozen"}
 
 
 def digest(tree: Tree) -> str:

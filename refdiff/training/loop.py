@@ -21,7 +21,7 @@ from .run import Run
 from .state import State
 from .stopping import stoppable
 from .trainers import Step, check_machine, trainer
-from .trainers.checking import check_batch
+from .trainers.checking import check_batch, check_inputs
 
 __all__ = ["batch_indices", "train"]
 
@@ -56,7 +56,10 @@ def train(
     """
     data = config.data.open() if data is None else data
     if not len(data):
-        raise ValueError(f"data.source: expected at least one sample, got none from {config.data.source}; choose other data")
+        raise ValueError(
+            f"data.source: expected at least one sample, got none from {config.data.source}; choose other data"
+        )
+    check_inputs(config.data.source, data.inputs)
     check_fit(config, data)
     check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)

@@ -14,6 +14,7 @@ from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
+from .frozen import places
 from .state import CHECKPOINT, State, load_state, save_state
 from .trained_model import every_class, trained
 
@@ -112,7 +113,7 @@ def _with_shards(config: Config, shards: int) -> Config:
 
 
 def _check_same(saved: Config, config: Config, path: Path) -> None:
-    free = _FREE | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
+    free = _FREE | places(saved) | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
     if isinstance(config.objective, Denoising) and not config.objective.learned:
         free = free | {"objective.bins"}
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())

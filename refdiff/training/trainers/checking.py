@@ -13,7 +13,17 @@ from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
 
-__all__ = ["Entries", "both", "check_batch", "check_data", "check_gradients", "check_terms", "drawn", "remembered"]
+__all__ = [
+    "Entries",
+    "both",
+    "check_batch",
+    "check_data",
+    "check_gradients",
+    "check_inputs",
+    "check_terms",
+    "drawn",
+    "remembered",
+]
 
 
 class Entries(dict[str, Any]):
@@ -37,7 +47,9 @@ def drawn(objective: Objective, engine: ModuleType, data: Batch, key: Key, memor
     name = objective_name(objective)
     batch = objective.draw(engine, Entries(data, name), key, memory)
     if not isinstance(batch, dict):
-        raise ValueError(f"{name}.draw: expected a batch, entries by name, got {type(batch).__name__}; return a dictionary")
+        raise ValueError(
+            f"{name}.draw: expected a batch, entries by name, got {type(batch).__name__}; return a dictionary"
+        )
     return Entries(batch, name)
 
 
@@ -121,10 +133,9 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
     entries: those that the data have, of one sample; source: where they are from.
     """
     networks = {name: network.model for name, network in config.networks.items()}
-    _check_inputs(source, entries)
     for objective in config.objective.turns(1 << 30):
         reads = objective.reads(networks)
-        _check_inputs(f"{objective_name(objective)}.reads", reads)
+        check_inputs(f"{objective_name(objective)}.reads", reads)
         for entry, expected in reads.items():
             readers = [f"networks.{name}" for name in objective.trains if entry in inputs(networks[name])]
             reader = readers[0] if readers else objective_name(objective)
@@ -140,7 +151,8 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
                 )
 
 
-def _check_inputs(name: str, entries: dict[str, Input]) -> None:
+def check_inputs(name: str, entries: dict[str, Input]) -> None:
+    """ValueError unless each entry is said by an `Input`. name: whose they are."""
     for entry, given in entries.items():
         if not isinstance(given, Input):
             raise ValueError(

@@ -201,7 +201,9 @@ class CUDATrainer:
         number: Any = self.captured.number
         key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
         data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
-        terms, g = both(objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key))
+        terms, g = both(
+            objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
+        )
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         return terms, g
