@@ -37,7 +37,9 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 def describe(tables: Iterable[str] = ()) -> str:
-    """A line a key of the preset digits: its default, and the names that it may have, or the key that it follows. tables: only their keys."""
+    """A line a key of the preset digits: its default, and the names that it may have, or the key that it follows.
+
+    tables: only their keys."""
     known, lines = choices(), []
     table = Config().to_dict()
     table["networks"]["denoiser"] |= asdict(RuleConfig())
