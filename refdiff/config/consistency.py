@@ -29,6 +29,8 @@ def check_networks(networks: Networks, objective: Objective) -> None:
             f"{objective_name(objective)}.turns: expected at least one objective a step, got none; give (self,)"
         )
     for turn in turns:
+        if len(set(turn.trains)) < len(turn.trains):
+            raise ValueError(f"objective.trains: expected each network once, got {', '.join(turn.trains)}; name it once")
         for name in turn.trains:
             if name not in networks:
                 raise ValueError(

@@ -14,6 +14,10 @@ BOOK = ("networks.book.kind=mlp",)
     [
         (("networks.a/b.kind=mlp",), r"^networks: expected names without '/', '.' and spaces, got 'a/b'; choose another$"),
         (("networks..kind=mlp",), r"^networks: expected names without '/', '.' and spaces, got ''; choose another$"),
+        (
+            ('objective.trains=["denoiser", "denoiser"]',),
+            r"^objective.trains: expected each network once, got denoiser, denoiser; name it once$",
+        ),
         (("objective.trains=[]",), r"^objective.trains: expected the denoiser and its encoders, denoiser, got none; name"),
         (
             (*TEXT, 'objective.trains=["denoiser", "text"]'),

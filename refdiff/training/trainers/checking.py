@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...config import Config
+from ...errors import setting
 from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
@@ -55,7 +56,7 @@ def drawn(objective: Objective, engine: ModuleType, data: Batch, key: Key, memor
 
 def check_data(config: Config, data: Batch) -> int:
     """How many samples the batch of a step has. ValueError unless each entry has so many, the shards divide them, and they
-    have what the networks read."""
+    have what the networks read, labels that they know among it."""
     if not isinstance(data, dict):
         raise ValueError(f"data: expected entries by name, such as x=..., got {type(data).__name__}")
     shapes = {name: np.shape(entry) for name, entry in data.items()}
@@ -70,7 +71,21 @@ def check_data(config: Config, data: Batch) -> int:
         )
     kinds = {name: "float" if np.asarray(entry).dtype.kind == "f" else "int" for name, entry in data.items()}
     check_batch(config, {name: Input(shape[1:], kinds[name]) for name, shape in shapes.items()}, "the batch")
+    _check_labels(config, data)
     return n
+
+
+def _check_labels(config: Config, data: Batch) -> None:
+    """ValueError for a label that a network does not know: a table is looked up, and what lies beyond it is anything."""
+    for name, network in config.networks.items():
+        classes = getattr(network.model, "classes", 0)
+        if classes and "label" in data and "label" in inputs(network.model):
+            low, high = np.min(data["label"]), np.max(data["label"])
+            if low < 0 or high > classes:
+                raise ValueError(
+                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to {high} in "
+                    f"the batch; give as many {setting(f'networks.{name}.classes', 'N')} as the data have"
+                )
 
 
 def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tree:
