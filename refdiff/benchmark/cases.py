@@ -113,7 +113,8 @@ def label(case: Mapping[str, Any]) -> str:
     return f"{case['operation']}{back}{filters}{stride} {shapes}{to}, {case['dtype']}"
 
 
-_SKIPPED = {"reshape", "split"}  # which move nothing
+# Those that move nothing, and those that read a few integers.
+_SKIPPED = {"reshape", "split", "embedding", "time_embedding"}
 
 
 class _Recording:
