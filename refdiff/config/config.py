@@ -180,8 +180,8 @@ class Config:
     def resolve(cls, preset: str = "digits", file: str | Path | None = None, changes: Iterable[str] = ()) -> Config:
         """The preset, changed by a TOML file, changed by `key=value` lines. ValueError says which key is wrong, and how.
 
-        Size and channels of the denoiser, and objective.bins, where neither file nor lines give them, are those of the images
-        at data.source.
+        Size and channels of the denoiser, and the levels of the data, are those of the images at data.source where neither
+        file nor lines give them.
         """
         one_of("preset", preset, PRESETS)
         written: dict[str, Any] = {}

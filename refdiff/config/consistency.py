@@ -30,7 +30,9 @@ def check_networks(networks: Networks, objective: Objective) -> None:
         )
     for turn in turns:
         if len(set(turn.trains)) < len(turn.trains):
-            raise ValueError(f"objective.trains: expected each network once, got {', '.join(turn.trains)}; name it once")
+            raise ValueError(
+                f"objective.trains: expected each network once, got {', '.join(turn.trains)}; name it once"
+            )
         for name in turn.trains:
             if name not in networks:
                 raise ValueError(

@@ -83,8 +83,8 @@ def _check_labels(config: Config, data: Batch) -> None:
             low, high = np.min(data["label"]), np.max(data["label"])
             if low < 0 or high > classes:
                 raise ValueError(
-                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to {high} in "
-                    f"the batch; give as many {setting(f'networks.{name}.classes', 'N')} as the data have"
+                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to "
+                    f"{high} in the batch; give {setting(f'networks.{name}.classes', high + 1)}, or other labels"
                 )
 
 
