@@ -81,7 +81,7 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
     eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
-    from .data import load
+    from .data import Dataset, load
     from .evaluation import evaluate as measure
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
@@ -91,6 +91,11 @@ def evaluate(options: argparse.Namespace) -> None:
     config = _changed(config, options)
     model = trained(config, state)
     data = load(options.data or config.data.source)
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
+            "folder or a set of ours"
+        )
     if data.shape != model.shape:
         raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
     check_evaluable(data, options.n)

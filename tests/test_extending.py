@@ -14,6 +14,7 @@ from documents.running import files, importing_here, registering
 from helpers import ROOT, line
 
 from refdiff import engines, models
+from refdiff.cli import main
 from refdiff.config import Config, NetworkConfig, register_rule
 from refdiff.data import register_data
 from refdiff.models import KINDS, Input, flatten, register
@@ -308,6 +309,34 @@ def test_an_objective_that_answers_something_else_is_named(known, use_threads, t
     register_objective("wrong", WrongAnswer)
     with pytest.raises(ValueError, match=line(message)):
         broken(tmp_path, engine, "objective.kind=wrong", f"objective.how={how}")
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_a_breach_in_the_first_step_leaves_the_former_run_as_it_was(known, use_threads, tmp_path, engine):
+    use_threads(1)
+    register_objective("wrong", WrongAnswer)
+    settings = ["train.batch=8", "train.steps=1", "networks.denoiser.width=8", f"engine={engine}"]
+    config = Config.resolve("mixture", changes=settings)
+    train(config, tmp_path / "run", progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=line(r"WrongAnswer: expected one number a sample")):
+        train(
+            config.changed(["objective.kind=wrong", "objective.how=float"]),
+            tmp_path / "run",
+            force=True,
+            progress=False,
+        )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    train(config.changed(["seed=1"]), tmp_path / "run", force=True, progress=False)
+    assert load_state(tmp_path / "run")[0].seed == 1
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_data_without_a_held_out_split_are_not_evaluated(own, tmp_path, capsys):
+    small = ["--quiet", "--preset", "mixture", "--set=train.steps=1", "--set=train.batch=8", "--set=data.source=spiral"]
+    assert main(["train", "--out", str(tmp_path / "run"), *small]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--n", "4"]) == 2
+    assert "error: --data: expected data with a split that is held out, got spiral; give" in capsys.readouterr().err
 
 
 def test_data_without_samples_or_inputs_are_named(known, tmp_path):

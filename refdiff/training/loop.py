@@ -87,6 +87,8 @@ def train(
                     measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch
                 bar.update()
+                if run:
+                    run.begin()
                 if shown and measured:
                     rate = (step - first) * every.batch / (time.perf_counter() - started)
                     bar.say(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
@@ -100,10 +102,14 @@ def train(
                     on_step(measured)
                 stop.check()
         except TrainingError as error:
-            kept = f"; the last good checkpoint is {run.checkpoint}" if run and run.checkpoint.exists() else ""
+            kept = (
+                f"; the last good checkpoint is {run.checkpoint}"
+                if run and run.begun and run.checkpoint.exists()
+                else ""
+            )
             raise TrainingError(f"{error}; {advice}{kept}") from None
         except KeyboardInterrupt:
-            if run and stop.asked < 2:  # else it came in the middle of a step
+            if run and run.begun and stop.asked < 2:  # else it came in the middle of a step
                 run.save(worker.state())
             raise
     overflows.tell()
