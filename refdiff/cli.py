@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if a claim fails or a speed was not measured, 2 for an error, 130 after
     Ctrl-C."""
     options = make_parser().parse_args(arguments)
-    # A polite kill ends like Ctrl-C: with a checkpoint.
+    # SIGTERM is handled like Ctrl-C: a checkpoint is saved.
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with at_the_command_line(), _doubts_in_one_line():

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class FormatError(ValueError):
-    """A file is not what it should be: the message names the file, what was expected, what came, what to do."""
+    """A file is not what it should be: the message names the file, what was expected, what it got, what to do."""
 
 
 class TrainingError(ValueError):
@@ -76,7 +76,7 @@ def new_name(name: Any) -> None:
 
 
 def one_of(name: str, value: Any, known: Iterable[str], advice: str = "") -> None:
-    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what was given, or else
+    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what it got, or else
     `advice`."""
     names = list(known)
     if value not in names:

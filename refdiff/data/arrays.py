@@ -113,8 +113,8 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]
 def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
     """The array in a .npy stream of `size` bytes, once its header is seen to promise exactly what is there."""
     shape, dtype = _read_header(file, where)
-    objects, expected, came = dtype.hasobject, math.prod(shape) * dtype.itemsize, size - file.tell()
-    if not objects and min(shape, default=0) >= 0 and came == expected:
+    objects, expected, got = dtype.hasobject, math.prod(shape) * dtype.itemsize, size - file.tell()
+    if not objects and min(shape, default=0) >= 0 and got == expected:
         file.seek(0)
         with _reading(where):
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
@@ -124,7 +124,7 @@ def _read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
             f"{where}: expected numbers, got Python objects, whose pickles can run code; save plain numbers"
         )
     raise FormatError(
-        f"{where}: expected {expected} bytes of array, as the header says, got {came}; "
+        f"{where}: expected {expected} bytes of array, as the header says, got {got}; "
         "it is truncated or corrupt: save it again"
     )
 

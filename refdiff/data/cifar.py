@@ -36,11 +36,11 @@ def load_cifar_folder(folder: Path) -> Dataset:
             f"{folder}: expected data_batch_1.bin, ..., got the Python version of CIFAR-10, which refdiff does not "
             "open because pickles can run code; download the binary version, cifar-10-binary.tar.gz"
         )
-    wanted = [folder / f"data_batch_{i + 1}.bin" for i in range(len(batches))]
-    if set(wanted) != set(batches):
-        missing, extra = min(set(wanted) - set(batches)), max(set(batches) - set(wanted))
+    expected = [folder / f"data_batch_{i + 1}.bin" for i in range(len(batches))]
+    if set(expected) != set(batches):
+        missing, extra = min(set(expected) - set(batches)), max(set(batches) - set(expected))
         raise FormatError(f"{folder}: expected {missing.name} beside {extra.name}, got none; unpack the archive again")
-    x, labels = (np.concatenate(parts) for parts in zip(*map(read_batch, wanted), strict=True))
+    x, labels = (np.concatenate(parts) for parts in zip(*map(read_batch, expected), strict=True))
     test = folder / "test_batch.bin"
     if not test.is_file():
         return hold_out_tenth(folder.name, x, labels)

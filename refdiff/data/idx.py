@@ -110,11 +110,11 @@ def _open(path: Path, use: Callable[[_Readable], T]) -> T:
 
 def _header(file: _Readable, path: Path, ndim: int) -> tuple[int, ...]:
     """The sizes that an IDX file begins with."""
-    magic, came = bytes((0, 0, 8, ndim)), file.read(4)
-    if came != magic:
+    magic, got = bytes((0, 0, 8, ndim)), file.read(4)
+    if got != magic:
         raise FormatError(
             f"{path}: expected an IDX file of unsigned bytes in {ndim} dimensions (it starts {magic.hex()}), "
-            f"got one that starts {came.hex() or 'with nothing'}; give the file that holds the "
+            f"got one that starts {got.hex() or 'with nothing'}; give the file that holds the "
             f"{'images' if ndim == 3 else 'labels'}, or download it again"
         )
     sizes = file.read(4 * ndim)

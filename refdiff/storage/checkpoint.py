@@ -56,8 +56,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
         raise _missing() from None
     path = Path(path)
     if not os.path.isfile(path):
-        came = "a folder" if os.path.isdir(path) else "a path where there is no file"
-        raise ValueError(f"path: expected a checkpoint file, got {str(path)!r}, {came}; check the spelling")
+        got = "a folder" if os.path.isdir(path) else "a path where there is no file"
+        raise ValueError(f"path: expected a checkpoint file, got {str(path)!r}, {got}; check the spelling")
     # The header is checked first: safetensors tells less of what is wrong, and raises some ten kinds of exception.
     metadata = _from_json(path, read_header(path))
     try:

@@ -94,11 +94,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _corrupt(path: Path, expected: str, came: str) -> FormatError:
+def _corrupt(path: Path, expected: str, got: str) -> FormatError:
     return _wrong(
-        path, f"in the header {expected}", came, "the file is corrupt or no safetensors file: use another copy"
+        path, f"in the header {expected}", got, "the file is corrupt or no safetensors file: use another copy"
     )
 
 
-def _wrong(path: Path, expected: str, came: str, advice: str) -> FormatError:
-    return FormatError(f"{path}: expected {expected}, got {came}; {advice}")
+def _wrong(path: Path, expected: str, got: str, advice: str) -> FormatError:
+    return FormatError(f"{path}: expected {expected}, got {got}; {advice}")

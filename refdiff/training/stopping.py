@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill, taken at the end of a step: what a step writes is then whole, and nothing is lost."""
+"""Ctrl-C and SIGTERM, handled at the end of a step: what a step writes is then whole, and nothing is lost."""
 
 from __future__ import annotations
 
