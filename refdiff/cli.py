@@ -186,8 +186,9 @@ class _Parser(argparse.ArgumentParser):
             return super().format_help()
         from .config.keys import describe
 
-        keys = "keys for --set, each with its default and the names that it may have:\n" + describe(self.tables)
-        return f"{super().format_help()}\n{keys}"
+        further = "" if self.tables else " (networks.NAME.kind and so on make a further network)"
+        keys = f"keys for --set, each with its default and the names that it may have{further}:\n"
+        return f"{super().format_help()}\n{keys}{describe(self.tables)}"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"refdiff: error: {message}; see {self.prog} --help\n")

@@ -81,7 +81,7 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
     eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
-    from .data import load
+    from .data import Dataset, load
     from .evaluation import evaluate as measure
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
@@ -91,6 +91,11 @@ def evaluate(options: argparse.Namespace) -> None:
     config = _changed(config, options)
     model = trained(config, state)
     data = load(options.data or config.data.source)
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
+            "folder or a set of ours"
+        )
     if data.shape != model.shape:
         raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
     check_evaluable(data, options.n)
@@ -237,9 +242,11 @@ def _config(options: argparse.Namespace) -> Any:
 
 
 def _changed(config: Any, options: argparse.Namespace) -> Any:
-    """A loaded run's configuration with the options' engine and sampling keys."""
+    """A loaded run's configuration with the options' engine and sampling keys, and where frozen networks are."""
+    from .training.frozen import places
+
     for change in options.set:
-        if not change.startswith("sample."):
+        if not change.startswith("sample.") and change.partition("=")[0] not in places(config):
             raise ValueError(
                 f"--set: expected a key of sample, such as sample.steps=50, got {change!r}; the rest is fixed"
             )

@@ -69,12 +69,19 @@ def extra(name: str) -> str:
     return f'pip install ".[{name}]" in a checkout of refdiff'
 
 
-def one_of(name: str, value: Any, known: Iterable[str]) -> None:
-    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what it got."""
+def new_name(name: Any) -> None:
+    """ValueError unless something of a user's can be known by this name."""
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"name: expected a word, as a configuration says it, got {name!r}")
+
+
+def one_of(name: str, value: Any, known: Iterable[str], advice: str = "") -> None:
+    """ValueError unless `value` is one of the known names; it lists them, and the nearest to what it got, or else
+    `advice`."""
     names = list(known)
     if value not in names:
         import difflib  # here, since `import refdiff` is to be quick
 
         close = difflib.get_close_matches(str(value), names, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else f"; {advice}" if advice else ""
         raise ValueError(f"{name}: expected one of {', '.join(names)}, got {value!r}{hint}")

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from refdiff.cli import main
-from refdiff.config import Config
+from refdiff.config import Config, RuleConfig
 from refdiff.config.keys import choices, describe
 
 SMALL = ["--quiet", *(f"--set={change}" for change in (
@@ -142,6 +143,31 @@ def test_help_is_enough_to_get_on(capsys):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert capsys.readouterr().out.endswith(describe(tables))
+
+
+def test_the_help_lists_the_keys_of_a_networks_rule(capsys):
+    keys = {line.partition("=")[0].strip(): line for line in describe().splitlines()}
+    assert keys.keys() >= {f"networks.denoiser.{f.name}" for f in fields(RuleConfig)}
+    assert keys["networks.denoiser.learning_rate"].split("=")[1].split() == ["as", "train.learning_rate"]
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "(networks.NAME.kind and so on make a further network):" in capsys.readouterr().out
+
+
+def test_a_frozen_network_that_was_moved_is_found_where_the_command_says(capsys, tmp_path):
+    teacher = ["networks.teacher.kind=mlp", "networks.teacher.of=denoiser", "networks.teacher.rule=frozen"]
+    there, out = tmp_path / "there", tmp_path / "run"
+    mixture = ["--quiet", "--preset", "mixture", "--set=train.steps=1", "--set=train.batch=8", "--set=sample.steps=2"]
+    assert main(["train", "--out", str(tmp_path / "first"), *mixture]) == 0
+    frozen = [f"--set={change}" for change in (*teacher, f"networks.teacher.run={tmp_path / 'first'}")]
+    assert main(["train", "--out", str(out), *mixture, *frozen]) == 0
+    (tmp_path / "first").rename(there)
+    points = tmp_path / "points.npz"
+    told = fails(capsys, "sample", out, "--n", 2, "--quiet", "--out", points)
+    assert told.endswith("does not exist; say where it is: --set networks.teacher.run=FOLDER")
+    moved = f"--set=networks.teacher.run={there}"
+    assert main(["sample", str(out), "--n", "2", "--quiet", "--out", str(points), moved]) == 0
+    assert "expected a key of sample" in fails(capsys, "sample", out, "--out", points, "--set=networks.teacher.of=enc")
 
 
 def test_the_help_names_every_key_with_the_names_that_it_may_have(capsys):

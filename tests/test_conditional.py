@@ -11,7 +11,7 @@ from refdiff.cli import main
 from refdiff.config import PRESETS, Config
 from refdiff.data import load
 from refdiff.sampling import sample
-from refdiff.training import State, load_state, train, trained
+from refdiff.training import State, load_state, train, trained, trainer
 
 TINY = ("networks.denoiser.width=8", "networks.denoiser.groups=4", "train.batch=8", "train.steps=4", "train.warmup=2",
         "train.grid_every=0", "sample.steps=3")  # fmt: skip
@@ -123,6 +123,22 @@ def test_a_condition_of_the_wrong_name_shape_or_kind_is_refused(runs):
         sample(plain, 2, conditions={"label": 1}, progress=False)
     none = sample(model, 2, progress=False)
     np.testing.assert_array_equal(none, sample(model, 2, conditions={"label": 10}, progress=False))
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+@pytest.mark.parametrize("label", [-1, 11])
+def test_a_label_that_the_network_does_not_know_is_named_at_its_step(engine, label):
+    config = Config.resolve("digits-classes", changes=[*TINY, f"engine={engine}"])
+    worker = trainer(config, State.first(config))
+    batch = {"x": np.zeros((8, 8, 8, 1), np.float32), "label": np.full(8, 10)}
+    batch["label"][3] = label
+    message = (
+        rf"networks.denoiser: expected labels from 0 to 9, or 10 for none, got {min(label, 10)} to {max(label, 10)} in"
+    )
+    with pytest.raises(ValueError, match=line(message)):
+        worker.step(batch)
+    batch["label"][3] = 9
+    assert worker.step(batch).step == 1  # nothing was lost
 
 
 def test_the_preset_is_the_digits_with_classes(capsys):

@@ -14,6 +14,7 @@ from documents.running import files, importing_here, registering
 from helpers import ROOT, line
 
 from refdiff import engines, models
+from refdiff.cli import main
 from refdiff.config import Config, NetworkConfig, register_rule
 from refdiff.data import register_data
 from refdiff.models import KINDS, Input, flatten, register
@@ -262,6 +263,137 @@ def test_a_gradient_has_the_keys_and_shapes_of_the_parameters(known, use_threads
     register_objective("wrong", WrongGradient)
     with pytest.raises(ValueError, match=line(message)):
         broken(tmp_path, engine, "objective.kind=wrong", f"objective.how={how}")
+
+
+@dataclass(frozen=True)
+class WrongAnswer(Denoising):
+    """Gives something else where the contract says what."""
+
+    how: str = "draw"
+
+    def reads(self, networks):
+        return {"x": (2,)} if self.how == "reads" else super().reads(networks)
+
+    def turns(self, step):
+        return () if self.how == "turns" else (self,)
+
+    def draw(self, engine, data, key, memory):
+        return None if self.how == "draw" else super().draw(engine, data, key, memory)
+
+    def loss_and_gradient(self, engine, networks, batch, key):
+        terms, g = super().loss_and_gradient(engine, networks, batch, key)
+        if self.how == "float":
+            return {"loss": 1.0}, g
+        if self.how == "none":
+            return terms, {"denoiser": g["denoiser"] | {"linear_out": {"weight": None, "bias": None}}}
+        return terms
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("draw", "WrongAnswer.draw: expected a batch, entries by name, got NoneType; return a dictionary"),
+        ("alone", "WrongAnswer.loss_and_gradient: expected terms and gradients, got dict; return both"),
+        ("float", r"WrongAnswer: expected one number a sample, \(\d,\), for the term 'loss', got shape \(\)"),
+        (
+            "none",
+            r"WrongAnswer: the gradient of denoiser: expected linear_out/(weight|bias) of shape .*, got (none|\(\)); ",
+        ),
+        ("reads", r"WrongAnswer.reads: expected a refdiff.models.Input for the entry 'x', got \(2,\); write"),
+        ("turns", r"WrongAnswer.turns: expected at least one objective a step, got none; give \(self,\)"),
+    ],
+)
+def test_an_objective_that_answers_something_else_is_named(known, use_threads, tmp_path, engine, how, message):
+    use_threads(1)
+    register_objective("wrong", WrongAnswer)
+    with pytest.raises(ValueError, match=line(message)):
+        broken(tmp_path, engine, "objective.kind=wrong", f"objective.how={how}")
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_a_breach_in_the_first_step_leaves_the_former_run_as_it_was(known, use_threads, tmp_path, engine):
+    use_threads(1)
+    register_objective("wrong", WrongAnswer)
+    settings = ["train.batch=8", "train.steps=1", "networks.denoiser.width=8", f"engine={engine}"]
+    config = Config.resolve("mixture", changes=settings)
+    train(config, tmp_path / "run", progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=line(r"WrongAnswer: expected one number a sample")):
+        train(
+            config.changed(["objective.kind=wrong", "objective.how=float"]),
+            tmp_path / "run",
+            force=True,
+            progress=False,
+        )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    train(config.changed(["seed=1"]), tmp_path / "run", force=True, progress=False)
+    assert load_state(tmp_path / "run")[0].seed == 1
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_data_without_a_held_out_split_are_not_evaluated(own, tmp_path, capsys):
+    small = ["--quiet", "--preset", "mixture", "--set=train.steps=1", "--set=train.batch=8", "--set=data.source=spiral"]
+    assert main(["train", "--out", str(tmp_path / "run"), *small]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--n", "4"]) == 2
+    assert "error: --data: expected data with a split that is held out, got spiral; give" in capsys.readouterr().err
+
+
+def test_data_without_samples_or_inputs_are_named(known, tmp_path):
+    class Empty:
+        inputs = {"x": Input((2,))}  # noqa: RUF012
+
+        def __len__(self):
+            return 0
+
+    class Bare(Empty):
+        inputs = {"x": (2,)}  # noqa: RUF012
+
+        def __len__(self):
+            return 5
+
+    register_data("empty", Empty)
+    register_data("bare", Bare)
+    with pytest.raises(
+        ValueError, match=line("data.source: expected at least one sample, got none from empty; choose")
+    ):
+        broken(tmp_path, "reference", "data.source=empty")
+    with pytest.raises(
+        ValueError, match=line(r"bare: expected a refdiff.models.Input for the entry 'x', got \(2,\); ")
+    ):
+        broken(tmp_path, "reference", "data.source=bare")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", " ", 3, None])
+def test_a_name_is_a_word(known, name):
+    for make in (
+        lambda: register(name, Told, TOLD),
+        lambda: register_objective(name, Forgetful),
+        lambda: register_rule(name, lambda *arguments: arguments),
+        lambda: register_data(name, dict),
+    ):
+        with pytest.raises(ValueError, match=line(f"name: expected a word, as a configuration says it, got {name!r}")):
+            make()
+
+
+def test_kind_names_what_is_registered_and_nothing_in_it(known):
+    @dataclass(frozen=True)
+    class Kind:
+        kind: str = "a"
+
+    @dataclass(frozen=True)
+    class KindOf(Denoising):
+        kind: str = "a"
+
+    with pytest.raises(
+        ValueError, match=line("config: expected no field 'kind' in Kind, since that names the network")
+    ):
+        register("kind", Kind, TOLD)
+    with pytest.raises(
+        ValueError, match=line("cls: expected no field 'kind' in KindOf, since that names the objective")
+    ):
+        register_objective("kind", KindOf)
 
 
 @pytest.mark.parametrize("engine", ["reference", "cpu"])

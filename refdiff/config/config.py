@@ -17,13 +17,13 @@ from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective, objective_name
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
+from .consistency import check_denoising_networks, check_networks
 from .fitting import attention_fits, follow_data
 from .networks import NetworkConfig
 from .renamed import modern
-from .rules import RULES
 from .toml import build, is_text, keys, merge, table_of, toml_text, toml_value
 from .train import TrainConfig
 
@@ -52,7 +52,7 @@ class Config:
 
     def __post_init__(self) -> None:
         self._join_objective()
-        self._check_networks()
+        check_networks(self.networks, self.objective)
         one_of("engine", self.engine, ("auto", *ENGINES))
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if self.dtype == "bfloat16" and self.engine not in ("auto", "cuda"):
@@ -67,6 +67,7 @@ class Config:
                 f"add {setting('sample.steps', self.schedule.T)}"
             )
         if isinstance(self.objective, Denoising):
+            check_denoising_networks(self.networks, self.objective)
             self._check_denoising(self.objective)
 
     @property
@@ -91,25 +92,6 @@ class Config:
             others = tuple(one for one in self.objective.null if one[0] != "label")
             changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
-
-    def _check_networks(self) -> None:
-        """ValueError for a rule that is not known, and for networks that are trained or followed and are not there."""
-        for name, network in self.networks.items():
-            one_of(f"networks.{name}.rule", network.rule.rule, RULES)
-            if network.rule.rule == "follow":
-                one_of(f"networks.{name}.of", network.rule.of, [other for other in self.networks if other != name])
-        for objective in self.objective.turns(1 << 30):
-            for name in objective.trains:
-                if name not in self.networks:
-                    raise ValueError(
-                        f"networks: expected {name!r}, which {objective_name(objective)} trains, got "
-                        f"{', '.join(self.networks)}; add a table [networks.{name}]"
-                    )
-                if self.networks[name].rule.rule in ("frozen", "follow"):
-                    raise ValueError(
-                        f"networks.{name}.rule: expected one that learns, since {objective_name(objective)} trains {name}, "
-                        f"got {self.networks[name].rule.rule!r}"
-                    )
 
     def _check_denoising(self, objective: Denoising) -> None:
         """ValueError where prediction, variance, sampler and network do not fit together."""
@@ -184,7 +166,7 @@ class Config:
         }
         objective = dict(table_of("objective", table.pop("objective", {})))
         kind = objective.pop("kind", "denoising")
-        one_of("objective.kind", kind, OBJECTIVES)
+        one_of("objective.kind", kind, OBJECTIVES, "import the module that registers it first")
         for name, part in (
             ("data", DataConfig), ("schedule", ScheduleConfig), ("train", TrainConfig), ("sample", SampleConfig)
         ):  # fmt: skip
@@ -198,7 +180,8 @@ class Config:
     def resolve(cls, preset: str = "digits", file: str | Path | None = None, changes: Iterable[str] = ()) -> Config:
         """The preset, changed by a TOML file, changed by `key=value` lines. ValueError says which key is wrong, and how.
 
-        model.size and model.channels, where neither file nor lines give them, are those of the images at data.source.
+        Size and channels of the denoiser, and the levels of the data, are those of the images at data.source where neither
+        file nor lines give them.
         """
         one_of("preset", preset, PRESETS)
         written: dict[str, Any] = {}

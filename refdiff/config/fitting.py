@@ -20,8 +20,8 @@ MOST_LEFT = 0.1  # of the data at T; latent diffusion's schedule leaves 0.068, a
 
 
 def follow_data(table: dict[str, Any], given: set[str]) -> None:
-    """Put size and channels of the images at data.source into a table of a configuration, unless they are among the keys
-    `given`. ValueError as of `load` for what cannot be read."""
+    """Put size, channels and levels of the images at data.source into a table of a configuration, unless they are among the
+    keys `given`. ValueError as of `load` for what cannot be read."""
     source, model = table["data"].get("source"), table["networks"]["denoiser"]
     shape = shape_of(source) if isinstance(source, str) else None
     if shape is None or len(shape) != 3 or shape[2] not in (1, 3):
@@ -31,6 +31,9 @@ def follow_data(table: dict[str, Any], given: set[str]) -> None:
         model["size"] = height if height == width else [height, width]
     if "networks.denoiser.channels" not in given:
         model["channels"] = channels
+    objective = table.get("objective")
+    if "objective.bins" not in given and isinstance(objective, dict) and "bins" in objective:
+        objective["bins"] = 17 if source == "digits" else 256  # of bytes
 
 
 def attention_fits(model: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from ..data.loading import NAMED
@@ -15,6 +16,7 @@ from ..objectives import OBJECTIVES, PREDICTIONS, VARIANCES, WEIGHTINGS
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
 from .config import Config
+from .networks import RuleConfig
 from .rules import RULES
 from .train import DECAYS
 
@@ -35,13 +37,17 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 def describe(tables: Iterable[str] = ()) -> str:
-    """A line a key of the preset digits: its default, and the names that it may have. tables: only their keys."""
+    """A line a key of the preset digits: its default, and the names that it may have, or the key that it follows.
+
+    tables: only their keys."""
     known, lines = choices(), []
     table = Config().to_dict()
-    table["networks"]["denoiser"].setdefault("rule", "adamw")
+    table["networks"]["denoiser"] |= asdict(RuleConfig())
     for key, value in _leaves(table):
         if not tables or key.split(".")[0] in tables:
             names = ("false", "true") if isinstance(value, bool) else known.get(key, ())
+            if value is None:
+                value, names = "", (f"as train.{key.split('.')[-1]}",)
             lines.append((f"{key}={value if isinstance(value, str) else json.dumps(value)}", ", ".join(names)))
     width = max(len(text) for text, names in lines if names)
     return "".join(f"  {text:<{width}}  {names}".rstrip() + "\n" for text, names in lines)

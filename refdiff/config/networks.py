@@ -88,7 +88,7 @@ class NetworkConfig:
                 f"{setting(prefix + 'kind', 'unet')}, or take networks.denoiser if that is meant"
             )
         kind = table.pop("kind", "unet")
-        one_of(prefix + "kind", kind, KINDS)
+        one_of(prefix + "kind", kind, KINDS, "import the module that registers it first")
         own = {f.name for f in fields(KINDS[kind])}
         names = [f.name for f in fields(RuleConfig) if f.name not in own]
         rule = {key: table.pop(key) for key in list(table) if key in names}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ..errors import new_name
+
 __all__ = ["RULES", "Update", "learns", "register_rule"]
 
 Update: TypeAlias = Callable[..., tuple[Any, Any, Any]]
@@ -27,6 +29,7 @@ def register_rule(name: str, update: Update) -> None:
     the cpu engine it is a function of a module, which worker processes import. ValueError if the name is taken by another
     rule.
     """
+    new_name(name)
     if not callable(update):
         raise ValueError(f"update: expected a function of (rule, p, g, m, v, count, rate), got {update!r}")
     if name in RULES and RULES[name] is not update:

@@ -52,7 +52,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if hint is not type(value):
         advice = ""
-        if hint is str:  # a bare word that TOML reads as a number or a date
+        # A bare word that TOML reads as a number or a date.
+        if hint is str and not isinstance(value, list | tuple | dict):
             advice = f"; put a name that looks like a number in quotes: {setting(name, quoted(value))}"
         got = value.isoformat() if isinstance(value, date | time) else repr(value)
         raise ValueError(f"{name}: expected {_described(hint)}, got {got}{advice}")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import new_name
 from ..models import Batch, Input
 from ..random import Key
 from .loading import NAMED
@@ -32,6 +33,7 @@ def register_data(name: str, cls: Callable[[], Any]) -> None:
 
     ValueError if the name is another's.
     """
+    new_name(name)
     if not callable(cls):
         raise ValueError(f"cls: expected something that makes the data set {name!r} when it is called, got {cls!r}")
     if NAMED.get(name, cls) is not cls:

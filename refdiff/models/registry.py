@@ -8,10 +8,11 @@ backward(engine, net, dy, saved, wrt=()) -> dinputs, g        of the inputs name
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
+from ..errors import new_name
 from ..random import Key
 from . import mlp, unet
 from .inference import InferenceEngine
@@ -29,11 +30,16 @@ def register(name: str, config: type, module: Any) -> None:
     """Make a kind of network known by this name, as configurations write it: `networks.denoiser.kind = "name"`.
 
     config: a frozen dataclass; module: anything with the four functions above. ValueError if the name is taken by another
-    configuration, or if something is missing.
+    configuration or is none, or if something is missing.
     """
+    new_name(name)
     parameters = getattr(config, "__dataclass_params__", None)
     if not isinstance(config, type) or not is_dataclass(config) or not getattr(parameters, "frozen", False):
         raise ValueError(f"config: expected a frozen dataclass for the network {name!r}, got {config!r}")
+    if "kind" in (f.name for f in fields(config)):
+        raise ValueError(
+            f"config: expected no field 'kind' in {config.__name__}, since that names the network; rename it"
+        )
     missing = [f for f in FUNCTIONS if not callable(getattr(module, f, None))]
     if missing:
         raise ValueError(

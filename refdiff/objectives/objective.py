@@ -7,10 +7,11 @@ which samples of the step's total these are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
+from ..errors import new_name
 from ..models import Batch, Input, Network, Tree
 from ..random import Key
 
@@ -74,9 +75,12 @@ def register_objective(name: str, cls: type[Objective]) -> None:
 
     ValueError unless it is a frozen dataclass derived from `Objective`, or if the name is another's.
     """
+    new_name(name)
     frozen = is_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
     if not (isinstance(cls, type) and issubclass(cls, Objective) and frozen):
         raise ValueError(f"cls: expected a frozen dataclass derived from Objective for {name!r}, got {cls!r}")
+    if "kind" in (f.name for f in fields(cls)):
+        raise ValueError(f"cls: expected no field 'kind' in {cls.__name__}, since that names the objective; rename it")
     if OBJECTIVES.get(name, cls) is not cls:
         raise ValueError(
             f"name: expected one that no other objective has, got {name!r}, which is {OBJECTIVES[name].__name__}"

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Config
+from ..errors import argument, setting
 from ..models import Tree, flatten, layout
 from .state import CHECKPOINT, State, load_state
 
-__all__ = ["digest", "frozen_trees"]
+__all__ = ["check_sources", "digest", "frozen_trees", "places"]
 
 
 def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
@@ -29,7 +30,10 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
         run = Path(rule.run)
         if not (run.is_file() or (run / CHECKPOINT).is_file()):
             lacks = f"holds no {CHECKPOINT}" if run.exists() else "does not exist"
-            raise ValueError(f"{key}.run: expected the folder of a finished run, got {run}, which {lacks}")
+            raise ValueError(
+                f"{key}.run: expected the folder of a finished run, got {run}, which {lacks}; say where it is: "
+                f"{setting(key + '.run', 'FOLDER')}"
+            )
         other, saved = load_state(run)
         if of not in other.networks:
             raise ValueError(f"{key}.of: expected a network of {run} ({', '.join(other.networks)}), got {of!r}")
@@ -50,6 +54,21 @@ def frozen_trees(config: Config, state: State) -> dict[str, Tree]:
             )
         trees[name] = tree
     return trees
+
+
+def check_sources(config: Config, out: str | Path) -> None:
+    """ValueError if the run that is to be in the folder `out` would replace one that its frozen networks are of."""
+    for name, network in config.networks.items():
+        run = Path(network.rule.run)
+        if network.rule.rule == "frozen" and Path(out).resolve() in (run.resolve(), run.resolve().parent):
+            raise ValueError(
+                f"{argument('out')}: expected another folder than networks.{name}.run, got {out} for both; choose another"
+            )
+
+
+def places(config: Config) -> set[str]:
+    """The keys that say where frozen networks are: these may move, since their digests are known."""
+    return {f"networks.{name}.run" for name, network in config.networks.items() if network.rule.rule == "frozen"}
 
 
 def digest(tree: Tree) -> str:

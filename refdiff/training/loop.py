@@ -16,12 +16,12 @@ from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
 from ..random import Key, permutation
-from .frozen import frozen_trees
+from .frozen import check_sources, frozen_trees
 from .run import Run
 from .state import State
 from .stopping import stoppable
 from .trainers import Step, check_machine, trainer
-from .trainers.checking import check_batch
+from .trainers.checking import check_batch, check_inputs
 
 __all__ = ["batch_indices", "train"]
 
@@ -55,12 +55,19 @@ def train(
     much of the data in x_T.
     """
     data = config.data.open() if data is None else data
+    if not len(data):
+        raise ValueError(
+            f"data.source: expected at least one sample, got none from {config.data.source}; choose other data"
+        )
+    check_inputs(config.data.source, data.inputs)
     check_fit(config, data)
     check_batch(config, data.inputs, config.data.source)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
     check_machine(config, data.inputs)
     frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
+    if out is not None:
+        check_sources(config, out)
     run = Run(out, config, resume=resume, force=force) if out is not None else None
     config = run.config if run else config
     state = run.take_state() if run else None
@@ -80,6 +87,8 @@ def train(
                     measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch
                 bar.update()
+                if run:
+                    run.begin()
                 if shown and measured:
                     rate = (step - first) * every.batch / (time.perf_counter() - started)
                     bar.say(f"loss {measured.loss:.4f}, {rate:.0f} images/s")
@@ -93,10 +102,14 @@ def train(
                     on_step(measured)
                 stop.check()
         except TrainingError as error:
-            kept = f"; the last good checkpoint is {run.checkpoint}" if run and run.checkpoint.exists() else ""
+            kept = (
+                f"; the last good checkpoint is {run.checkpoint}"
+                if run and run.begun and run.checkpoint.exists()
+                else ""
+            )
             raise TrainingError(f"{error}; {advice}{kept}") from None
         except KeyboardInterrupt:
-            if run and stop.asked < 2:  # else it came in the middle of a step
+            if run and run.begun and stop.asked < 2:  # else it came in the middle of a step
                 run.save(worker.state())
             raise
     overflows.tell()

@@ -14,6 +14,7 @@ from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
+from .frozen import places
 from .state import CHECKPOINT, State, load_state, save_state
 from .trained_model import every_class, trained
 
@@ -60,12 +61,27 @@ class Run:
         self.config = config = _with_shards(config, config.train.shards)
         text = config.to_toml()  # ValueError for what was never registered, before a former run is replaced
         self.folder.mkdir(parents=True, exist_ok=True)
-        if holds and not resume:
-            for name in holds:
-                (self.folder / name).unlink()
+        self._replaced: list[str] | None = [] if resume else holds  # None once this run has begun
+        self._text, self._first = text, self.state.step if self.state else 0
+        if not self._replaced:
+            self.begin()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds this run, and no longer a former one."""
+        return self._replaced is None
+
+    def begin(self) -> None:
+        """The former run, if there is one, makes way for this: after the first step, which finds what else is wrong."""
+        if self._replaced is None:
+            return
+        for name in self._replaced:
+            (self.folder / name).unlink()
+        if self._replaced:
             shutil.rmtree(self.folder / "samples", ignore_errors=True)
-        _write_text(self.folder / "config.toml", text)
-        self._cut_log(self.state.step if self.state else 0)
+        self._replaced = None
+        _write_text(self.folder / "config.toml", self._text)
+        self._cut_log(self._first)
 
     def take_state(self) -> State | None:
         """Where the run was, and no longer kept here; None for one that begins."""
@@ -112,7 +128,7 @@ def _with_shards(config: Config, shards: int) -> Config:
 
 
 def _check_same(saved: Config, config: Config, path: Path) -> None:
-    free = _FREE | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
+    free = _FREE | places(saved) | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
     if isinstance(config.objective, Denoising) and not config.objective.learned:
         free = free | {"objective.bins"}
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())

@@ -119,6 +119,18 @@ def test_what_is_given_is_not_taken_from_the_data(tmp_path):
     assert Config.resolve("digits", changes=["model.size=32"]).model.attention == (16,)
 
 
+def test_images_of_bytes_have_256_levels_and_the_bundled_digits_17(tmp_path):
+    path = folder_of(tmp_path / "images", 8, 1)
+    for preset, changes, bins in (
+        ("digits", [], 17),
+        ("digits", [f"data.source={path}"], 256),
+        ("mnist", ["data.source=digits"], 17),
+        ("digits", [f"data.source={path}", "objective.bins=5"], 5),
+    ):
+        assert Config.resolve(preset, changes=changes).objective.bins == bins
+    assert Config().changed([f"data.source={path}"]).objective.bins == 256
+
+
 def test_a_kind_of_data_that_the_model_cannot_take(tmp_path):
     Image.new("L", (8, 10)).save(tmp_path / "a.png")
     assert Config.resolve("digits", changes=[f"data.source={tmp_path}"]).model.shape == (10, 8, 1)

@@ -135,6 +135,24 @@ def test_what_is_frozen_in_the_other_run_is_refused_with_its_home(teacher, tmp_p
         trainer(config, State.first(config))
 
 
+def test_a_run_does_not_replace_the_one_that_it_needs(teacher):
+    before = (teacher / "checkpoint.safetensors").read_bytes()
+    for run in (teacher, teacher / "checkpoint.safetensors"):
+        with pytest.raises(ValueError, match=r"^out: expected another folder than networks.teacher.run, got .* choose"):
+            train(student(run), teacher, force=True, progress=False, data=Pairs())
+    assert (teacher / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_run_that_was_moved_is_found_where_it_is_said_to_be(teacher, tmp_path):
+    train(student(teacher).changed(["train.steps=2"]), tmp_path / "run", progress=False, data=Pairs())
+    moved = teacher.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"^networks.teacher.run: .* say where it is: networks.teacher.run=FOLDER$"):
+        train(student(teacher), tmp_path / "run", resume=True, progress=False, data=Pairs())
+    state = train(student(moved), tmp_path / "run", resume=True, progress=False, data=Pairs())
+    assert state.step == 4
+    assert bits(state) == bits(train(student(moved), progress=False, data=Pairs()))
+
+
 def test_worker_processes_have_the_frozen_weights_too(teacher, some_processes):
     results = []
     for count in (1, 2):

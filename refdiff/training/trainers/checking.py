@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 
 from ...config import Config
+from ...errors import setting
 from ...models import Batch, Input, Network, Tree, flatten, inputs, tree_map
 from ...objectives import Objective, objective_name
 from ...random import Key
 
-__all__ = ["Entries", "check_batch", "check_data", "check_gradients", "check_terms", "drawn", "remembered"]
+__all__ = [
+    "Entries",
+    "both",
+    "check_batch",
+    "check_data",
+    "check_gradients",
+    "check_inputs",
+    "check_terms",
+    "drawn",
+    "remembered",
+]
 
 
 class Entries(dict[str, Any]):
@@ -35,12 +46,17 @@ class Entries(dict[str, Any]):
 def drawn(objective: Objective, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
     """What the objective draws. ValueError for an entry that the data or what is drawn of them lack."""
     name = objective_name(objective)
-    return Entries(objective.draw(engine, Entries(data, name), key, memory), name)
+    batch = objective.draw(engine, Entries(data, name), key, memory)
+    if not isinstance(batch, dict):
+        raise ValueError(
+            f"{name}.draw: expected a batch, entries by name, got {type(batch).__name__}; return a dictionary"
+        )
+    return Entries(batch, name)
 
 
 def check_data(config: Config, data: Batch) -> int:
     """How many samples the batch of a step has. ValueError unless each entry has so many, the shards divide them, and they
-    have what the networks read."""
+    have what the networks read, labels that they know among it."""
     if not isinstance(data, dict):
         raise ValueError(f"data: expected entries by name, such as x=..., got {type(data).__name__}")
     shapes = {name: np.shape(entry) for name, entry in data.items()}
@@ -55,7 +71,21 @@ def check_data(config: Config, data: Batch) -> int:
         )
     kinds = {name: "float" if np.asarray(entry).dtype.kind == "f" else "int" for name, entry in data.items()}
     check_batch(config, {name: Input(shape[1:], kinds[name]) for name, shape in shapes.items()}, "the batch")
+    _check_labels(config, data)
     return n
+
+
+def _check_labels(config: Config, data: Batch) -> None:
+    """ValueError for a label that a network does not know: a table is looked up, and what lies beyond it is anything."""
+    for name, network in config.networks.items():
+        classes = getattr(network.model, "classes", 0)
+        if classes and "label" in data and "label" in inputs(network.model):
+            low, high = np.min(data["label"]), np.max(data["label"])
+            if low < 0 or high > classes:
+                raise ValueError(
+                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to "
+                    f"{high} in the batch; give {setting(f'networks.{name}.classes', high + 1)}, or other labels"
+                )
 
 
 def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tree:
@@ -74,6 +104,16 @@ def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tre
     return after
 
 
+def both(objective: Objective, measured: Any) -> tuple[Any, Any]:
+    """What `loss_and_gradient` gave. ValueError unless that is a pair."""
+    if not isinstance(measured, tuple | list) or len(measured) != 2:
+        raise ValueError(
+            f"{objective_name(objective)}.loss_and_gradient: expected terms and gradients, got {type(measured).__name__}; "
+            "return both"
+        )
+    return measured[0], measured[1]
+
+
 def check_terms(objective: Objective, terms: Any, n: int) -> None:
     """ValueError unless the terms are named, one of them "loss", each one number a sample."""
     name = objective_name(objective)
@@ -81,10 +121,9 @@ def check_terms(objective: Objective, terms: Any, n: int) -> None:
         got = ", ".join(terms) if isinstance(terms, dict) else type(terms).__name__
         raise ValueError(f"{name}: expected terms by name with 'loss' among them, got {got or 'none'}")
     for term, value in terms.items():
-        if tuple(value.shape) != (n,):
-            raise ValueError(
-                f"{name}: expected one number a sample, ({n},), for the term {term!r}, got shape {tuple(value.shape)}"
-            )
+        shape = tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+        if shape != (n,):
+            raise ValueError(f"{name}: expected one number a sample, ({n},), for the term {term!r}, got shape {shape}")
 
 
 def check_gradients(objective: Objective, g: Any, networks: dict[str, Network]) -> None:
@@ -110,7 +149,9 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
     """
     networks = {name: network.model for name, network in config.networks.items()}
     for objective in config.objective.turns(1 << 30):
-        for entry, expected in objective.reads(networks).items():
+        reads = objective.reads(networks)
+        check_inputs(f"{objective_name(objective)}.reads", reads)
+        for entry, expected in reads.items():
             readers = [f"networks.{name}" for name in objective.trains if entry in inputs(networks[name])]
             reader = readers[0] if readers else objective_name(objective)
             if entry not in entries:
@@ -125,6 +166,15 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
                 )
 
 
+def check_inputs(name: str, entries: dict[str, Input]) -> None:
+    """ValueError unless each entry is said by an `Input`. name: whose they are."""
+    for entry, given in entries.items():
+        if not isinstance(given, Input):
+            raise ValueError(
+                f"{name}: expected a refdiff.models.Input for the entry {entry!r}, got {given!r}; write Input(shape, kind)"
+            )
+
+
 def _fits(actual: Input, expected: Input) -> bool:
     shapes = len(actual.shape) == len(expected.shape) and all(
         a == b or b == -1 for a, b in zip(actual.shape, expected.shape, strict=True)
@@ -133,4 +183,4 @@ def _fits(actual: Input, expected: Input) -> bool:
 
 
 def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(leaf.shape) for path, leaf in flatten(tree).items()}
+    return {path: tuple(getattr(leaf, "shape", ())) for path, leaf in flatten(tree).items()}

@@ -19,7 +19,7 @@ from ...models.packing import Packing
 from ...objectives import Objective, objective_name
 from ...random import Key
 from ..optimiser import updated
-from .checking import Entries, check_gradients, check_terms, drawn
+from .checking import Entries, both, check_gradients, check_terms, drawn
 from .reference import shards_of
 
 __all__ = ["DataParallelWorker", "Move", "packing_of"]
@@ -101,7 +101,7 @@ class DataParallelWorker(ShardWorker):
         networks, n = self._networks(p), len(entries[0])
         key = key._replace(step=step)  # type: ignore[arg-type]
         batch = Entries(dict(zip(names, entries, strict=True)), objective_name(objective))
-        terms, g = objective.loss_and_gradient(cpu, networks, batch, key)
+        terms, g = both(objective, objective.loss_and_gradient(cpu, networks, batch, key))
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         self._terms[objective_name(objective)] = tuple(terms)

@@ -29,7 +29,7 @@ from ...random import Key
 from ...sampling.cuda import on_device
 from ..frozen import frozen_trees
 from ..state import TREES, State
-from .checking import check_gradients, check_terms
+from .checking import both, check_data, check_gradients, check_terms
 from .interface import Step, check_finite
 
 __all__ = ["CUDATrainer", "Plan", "check_memory", "check_supported", "plan"]
@@ -150,6 +150,7 @@ class CUDATrainer:
             self._rest = dict(state.memory), state.numbers, state.digests
 
     def step(self, data: Batch, wait: bool = True) -> Step | None:
+        check_data(self.config, data)
         batch = {name: np.asarray(data[name], dtype) for name, (_, dtype) in self.entries.items()}
         self._check(self.captured.step(self.body, batch))
         return self._check(self.captured.settle()) if wait else None
@@ -201,7 +202,9 @@ class CUDATrainer:
         number: Any = self.captured.number
         key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
         data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
-        terms, g = objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
+        terms, g = both(
+            objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
+        )
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         return terms, g

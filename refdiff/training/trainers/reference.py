@@ -19,7 +19,7 @@ from ...random import Key
 from ..frozen import frozen_trees
 from ..optimiser import global_norm, learning_rate, mixed, moved, moving_average
 from ..state import State
-from .checking import check_data, check_gradients, check_terms, drawn, remembered
+from .checking import both, check_data, check_gradients, check_terms, drawn, remembered
 from .interface import Step, check_finite
 
 __all__ = ["ReferenceTrainer", "joined", "loss_and_gradient", "shards_of", "train_step", "tree_sum"]
@@ -80,7 +80,10 @@ def loss_and_gradient(
     if gathered[0] is not None:
         whole = {f"all_{name}": value for name, value in joined(gathered).items()}
         batches = [batch | whole for batch in batches]
-    done = [objective.loss_and_gradient(engine, networks, batch, key) for batch, key in zip(batches, keys, strict=True)]
+    done = [
+        both(objective, objective.loss_and_gradient(engine, networks, batch, key))
+        for batch, key in zip(batches, keys, strict=True)
+    ]
     for (terms, g), part in zip(done, parts, strict=True):
         check_terms(objective, terms, len(next(iter(part.values()))))
         check_gradients(objective, g, networks)

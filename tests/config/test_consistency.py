@@ -1,0 +1,85 @@
+"""Networks and an objective that do not fit each other are named when the configuration is made."""
+
+import pytest
+
+from refdiff.config import Config
+from refdiff.objectives import Denoising
+
+TEXT = ("networks.text.kind=mlp",)
+BOOK = ("networks.book.kind=mlp",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("networks.a/b.kind=mlp",), r"^networks: expected names without '/', '.' and spaces, got 'a/b'; choose another$"),
+        (("networks..kind=mlp",), r"^networks: expected names without '/', '.' and spaces, got ''; choose another$"),
+        (
+            ('objective.trains=["denoiser", "denoiser"]',),
+            r"^objective.trains: expected each network once, got denoiser, denoiser; name it once$",
+        ),
+        (("objective.trains=[]",), r"^objective.trains: expected the denoiser and its encoders, denoiser, got none; name"),
+        (
+            (*TEXT, 'objective.trains=["denoiser", "text"]'),
+            r"^objective.trains: expected the denoiser and its encoders, denoiser, got denoiser, text; name these$",
+        ),
+        (
+            ('objective.encoders=[["context", "text"]]',),
+            r"^objective.encoders: expected networks among denoiser, got 'text'; add a table \[networks.text\]$",
+        ),
+        (
+            (*TEXT, 'objective.encoders=[["context", "text"]]'),
+            r"^objective.encoders: expected conditions that the denoiser reads \(x, t\), got 'context'; leave it out",
+        ),
+        (
+            ('objective.null=[["colour", 0, 0.1]]',),
+            r"^objective.null: expected conditions that the networks read \(none\), got 'colour'; leave it out$",
+        ),
+        (
+            ("networks.denoiser.classes=10", 'objective.null=[["x", 0, 0.1]]'),
+            r"^objective.null: expected conditions that the networks read \(label\), got 'x'; leave it out$",
+        ),
+        (
+            (*TEXT, "networks.text.rule=follow", "networks.text.of=denoiser"),
+            r"^networks.text.of: expected a network with the parameters of text, got denoiser, which has others; give",
+        ),
+        (
+            (*TEXT, *BOOK, "networks.text.rule=follow", "networks.text.of=book", "networks.book.rule=frozen",
+             "networks.book.run=there"),
+            r"^networks.text.of: expected a network that is trained, got book, whose rule is 'frozen'; follow another$",
+        ),
+        (
+            (*TEXT, *BOOK, "networks.text.rule=follow", "networks.text.of=book", "networks.book.rule=follow",
+             "networks.book.of=text"),
+            r"^networks.text.of: expected a network that is trained, got book, whose rule is 'follow'; follow another$",
+        ),
+        (
+            ("networks.denoiser.rule=signed",),
+            r"^networks.denoiser.rule: .* got 'signed'; import the module that registers it first$",
+        ),
+        (("objective.kind=fading",), r"^objective.kind: .* got 'fading'; import the module that registers it first$"),
+        (("networks.denoiser.kind=own",), r"^networks.denoiser.kind: .* 'own'; import the module that registers it first$"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config().changed(changes)
+
+
+def test_a_list_where_a_name_belongs_is_not_told_to_stand_in_quotes():
+    with pytest.raises(ValueError, match=r"^networks.denoiser.rule: expected a str, got \['adamw'\]$"):
+        Config.from_dict({"networks": {"denoiser": {"rule": ["adamw"]}}})
+
+
+def test_a_denoising_needs_a_denoiser():
+    table = {"networks": {"critic": {"kind": "mlp"}}, "objective": {"trains": ["critic"]}}
+    with pytest.raises(
+        ValueError, match=r"^networks: expected 'denoiser', from which samples are drawn, got critic; add"
+    ):
+        Config.from_dict(table)
+
+
+def test_a_follower_of_the_same_layout_is_taken():
+    config = Config().changed([*TEXT, *BOOK, "networks.text.rule=follow", "networks.text.of=book"])
+    assert config.networks["text"].rule.of == "book"
+    assert config.objective == Denoising(bins=17)
