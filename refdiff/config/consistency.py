@@ -86,6 +86,12 @@ def check_denoising_networks(networks: Networks, objective: Denoising) -> None:
             f"objective.trains: expected the denoiser and its encoders, {', '.join(trained)}, got "
             f"{', '.join(objective.trains) or 'none'}; name these"
         )
+    for name in trained:
+        if type(objective).loss_and_gradient is Denoising.loss_and_gradient and not learns(networks[name].rule.rule):
+            raise ValueError(
+                f"networks.{name}.rule: expected one that moves by a gradient, which denoising gives, got "
+                f"{networks[name].rule.rule!r}; take adamw"
+            )
     told = {entry for network in networks.values() for entry in inputs(network.model)} - {"x", "t", *made}
     for entry, _, _ in objective.null:
         if entry not in told:
