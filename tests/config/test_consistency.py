@@ -57,7 +57,10 @@ BOOK = ("networks.book.kind=mlp",)
             ("networks.denoiser.rule=signed",),
             r"^networks.denoiser.rule: .* got 'signed'; import the module that registers it first$",
         ),
-        (("networks.denoiser.rule=average",), r"^networks.denoiser.rule: expected one that moves by a gradient, .* got 'average'"),
+        (
+            ("networks.denoiser.rule=average",),
+            r"^networks.denoiser.rule: expected one that moves by a gradient, .* got 'average'",
+        ),
         (("objective.kind=fading",), r"^objective.kind: .* got 'fading'; import the module that registers it first$"),
         (("networks.denoiser.kind=own",), r"^networks.denoiser.kind: .* 'own'; import the module that registers it first$"),
     ],
