@@ -262,9 +262,9 @@ def test_an_objective_that_this_trainer_cannot_serve_is_refused(objective, match
     ("name", "rule", "match"),
     [
         (
-            "text",
+            "book",
             RuleConfig("average"),
-            "networks.text.rule: expected adamw or frozen on engine cuda, got average; take",
+            "networks.book.rule: expected adamw or frozen on engine cuda, got average; take",
         ),
         ("target", RuleConfig("follow", of="text"), "networks.target.rule: .* got follow; take"),
         ("text", RuleConfig("plain_descent"), "networks.text.rule: .* got plain_descent; take"),
