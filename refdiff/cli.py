@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import signal
 import sys
 import warnings
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with at_the_command_line(), _doubts_in_one_line():
+            _import(getattr(options, "imports", None) or [])
             return options.command(options) or 0
     except KeyboardInterrupt:
         out = getattr(options, "out", None)
@@ -53,6 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _import(names: Sequence[str]) -> None:
+    """Import modules of the user's, also from the current folder: what they register is known from then on."""
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0]:
+                raise
+            raise ValueError(
+                f"--import: expected a module of the current folder or an installed one, got {name!r}; give its name "
+                "without .py"
+            ) from None
 
 
 @contextmanager
@@ -92,12 +111,19 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--quiet", action="store_true", help="no progress")
         return sub
 
+    def extension(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--import", dest="imports", action="append", metavar="MODULE",
+            help="import a module of yours first, which registers a network, objective, rule or data set",
+        )  # fmt: skip
+
     def configuration(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key, as train.steps=500"
         )
         sub.add_argument("--engine", help="what computes: reference, cpu, cuda (default: auto, the fastest there is)")
         sub.add_argument("--dtype", help="of the network on the cuda engine: float32 or bfloat16")
+        extension(sub)
 
     def run(sub: argparse.ArgumentParser, out: str | None) -> None:
         sub.add_argument("--out", required=out is None, default=out, metavar="FOLDER", help="where the run is kept")
@@ -140,6 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("info", commands.info)
     sub.add_argument("name", nargs="?", help="a preset, a run's folder or a checkpoint")
+    extension(sub)
 
     sub = command("verify", commands.verify)
     sub.add_argument(

@@ -2,6 +2,7 @@
 one process and in two; and each breach of what holds for them is one line."""
 
 import importlib
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -523,3 +524,26 @@ def test_an_objective_that_is_no_denoising_trains_and_draws_no_grid(known, tmp_p
         ValueError, match=line("objective.kind: expected denoising, from which samples are drawn, got Copy")
     ):
         trained(config, state)
+
+
+def test_the_command_line_imports_a_module_of_the_current_folder(tmp_path):
+    text = files(read(NAME, documents()[NAME])[0])["own.py"]
+    (tmp_path / "own.py").write_text(text)
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+
+    def refdiff(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "refdiff", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    train = ["train", "--out", "run", "--quiet", "--preset", "mixture", "--set", "data.source=spiral", "--set",
+             "networks.denoiser.kind=one-layer", "--set", "train.steps=3", "--engine", "reference"]  # fmt: skip
+    assert "'one-layer'" in refdiff(*train).stderr
+    assert refdiff(*train, "--import", "own").returncode == 0
+    assert "one-layer" in refdiff("info", "run", "--import", "own").stdout
+    missing = refdiff(*train, "--import", "own.py", "--force")
+    assert "refdiff: error: --import: expected a module" in refdiff(*train, "--import", "onw").stderr
+    assert missing.returncode == 2
+    assert missing.stderr.count("\n") == 1
+    assert "nothing_of_this_name" in refdiff("info", "run", "--import", "broken").stderr
