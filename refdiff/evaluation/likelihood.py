@@ -30,7 +30,7 @@ from ..process import (
 from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Key, integers, normal
-from ..sampling import Trained, check_conditions, denoiser, encoded, network_function
+from ..sampling import Trained, check_conditions, denoiser, encoder_function, network_function
 from ..sampling.methods import threshold_of
 from ..sampling.settings import VARIANCES
 
@@ -78,9 +78,10 @@ def nll(
     if x.ndim < 2 or not len(x) or x.shape[1:] != trained.shape:
         raise ValueError(f"x: expected samples (N, {', '.join(map(str, trained.shape))}), got shape {x.shape}")
     schedule, predict = objective.schedule.build(), network_function(trained.engine, network, trained.dtype)
+    encode = encoder_function(trained)
 
     def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        conditions = encoded(trained, check_conditions(trained.networks, objective, {}, len(x_t)))
+        conditions = encode(check_conditions(trained.networks, objective, {}, len(x_t)))
         prediction, v = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
         return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..data import MIXTURE_COVARIANCES, MIXTURE_MEANS, MIXTURE_WEIGHTS, Dataset, mixture
 from ..process import GaussianMixture, convert, q_sample
 from ..random import Key, integers, normal
-from ..sampling import Trained, check_conditions, denoiser, encoded, network_function
+from ..sampling import Trained, check_conditions, denoiser, encoder_function, network_function
 
 __all__ = ["check_evaluable", "class_counts", "classes_covered", "eps_error", "evaluate", "frechet_distance"]
 
@@ -88,7 +88,7 @@ def eps_error(trained: Trained, x0: np.ndarray, seed: int = 0) -> dict[str, floa
     t = integers(key("t"), ids, 1, schedule.T)
     eps = normal(key("eps"), ids, x0.shape[1:])
     x_t = q_sample(schedule, x0, t, eps)
-    conditions = encoded(trained, check_conditions(trained.networks, objective, {}, len(x0)))
+    conditions = encoder_function(trained)(check_conditions(trained.networks, objective, {}, len(x0)))
     predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
     model = denoiser(predict, conditions, objective.learned)
     eps_hat = convert(schedule, x_t, t, model(x_t, t)[0], objective.prediction, "eps")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .. import engines, models
@@ -9,7 +11,7 @@ from ..models import Batch, Network, inputs
 from .denoisers import Predict
 from .trained import Trained
 
-__all__ = ["encoded", "network_function"]
+__all__ = ["encoder_function", "network_function"]
 
 
 def network_function(engine: str, network: Network, dtype: str = "float32") -> Predict:
@@ -33,10 +35,11 @@ def network_function(engine: str, network: Network, dtype: str = "float32") -> P
     return predict
 
 
-def encoded(trained: Trained, conditions: Batch) -> Batch:
-    """The conditions, and those that the objective's encoders make of them for the denoiser: once for all t."""
-    made = {
-        condition: network_function(trained.engine, trained.networks[name], trained.dtype)(conditions)
+def encoder_function(trained: Trained) -> Callable[[Batch], Batch]:
+    """encode(conditions) -> the conditions, and those that the objective's encoders make of them for the denoiser, once for
+    all t; the encoders' weights are put where the engine has them once."""
+    encoders = {
+        condition: network_function(trained.engine, trained.networks[name], trained.dtype)
         for condition, name in trained.objective.encoders
     }
-    return {**conditions, **made}
+    return lambda conditions: {**conditions, **{name: encode(conditions) for name, encode in encoders.items()}}

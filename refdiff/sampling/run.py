@@ -17,7 +17,7 @@ from ..progress import Progress
 from ..random import Key, normal
 from .denoisers import Model, Predict, check_conditions, denoiser, guided, unconditional
 from .methods import choose_sampler, threshold_of
-from .networks import encoded, network_function
+from .networks import encoder_function, network_function
 from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
@@ -25,16 +25,19 @@ __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
 Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
-def conditioned(trained: Trained, predict: Predict, conditions: Batch) -> Model:
-    """The Model of these conditions, guided as the settings say; a network without conditions has nothing to guide by."""
+def conditioned(trained: Trained, predict: Predict, encode: Callable[[Batch], Batch], conditions: Batch) -> Model:
+    """The Model of these conditions, guided as the settings say; a network without conditions has nothing to guide by.
+
+    predict: of the denoiser; encode: as `encoder_function` makes it.
+    """
     objective = trained.objective
-    full = denoiser(predict, encoded(trained, conditions), objective.learned)
+    full = denoiser(predict, encode(conditions), objective.learned)
     if not conditions:
         return full
     scale = trained.settings.guidance
     if scale == 1:
         return full
-    empty = denoiser(predict, encoded(trained, unconditional(objective, conditions)), objective.learned)
+    empty = denoiser(predict, encode(unconditional(objective, conditions)), objective.learned)
     return guided(full, empty, scale)
 
 
@@ -49,9 +52,10 @@ def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
         if supports(trained):
             return CUDASampler(trained)
     predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
+    encode = encoder_function(trained)
 
     def walk(ids: np.ndarray, seed: int, conditions: Batch, every: bool = True) -> Trajectory:
-        return _trajectory(trained, conditioned(trained, predict, conditions), ids, seed)
+        return _trajectory(trained, conditioned(trained, predict, encode, conditions), ids, seed)
 
     return walk
 
