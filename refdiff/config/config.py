@@ -24,7 +24,7 @@ from .consistency import check_denoising_networks, check_networks
 from .fitting import attention_fits, follow_data
 from .networks import NetworkConfig
 from .renamed import modern
-from .toml import build, is_text, keys, merge, table_of, toml_text, toml_value
+from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
 from .train import TrainConfig
 
 __all__ = ["PRESETS", "Config"]
@@ -144,7 +144,7 @@ class Config:
             elif f.name == "objective":
                 names = [g.name for g in dataclasses.fields(value) if g.name != "schedule"]
                 kind = kind_of_objective(value)
-                table[f.name] = {"kind": kind, **{name: _plain(getattr(value, name)) for name in names}}
+                table[f.name] = {"kind": kind, **{name: plain(getattr(value, name)) for name in names}}
             else:
                 table[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
         return table
@@ -231,10 +231,6 @@ class Config:
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""
         return toml_text(self.to_dict())
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _together(changes: Iterable[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import one_of, setting
 from ..models import KINDS, MODELS, kind_of
-from .toml import build
+from .toml import build, plain
 from .train import TrainConfig
 
 __all__ = ["NetworkConfig", "ResolvedRule", "RuleConfig"]
@@ -75,7 +75,7 @@ class NetworkConfig:
         model = {f.name: getattr(self.model, f.name) for f in fields(self.model)}
         rule = {f.name: v for f in fields(self.rule) if (v := getattr(self.rule, f.name)) != f.default}
         table = {"kind": kind_of(self.model), **model, **rule}
-        return {key: _plain(value) for key, value in table.items()}
+        return {key: plain(value) for key, value in table.items()}
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], prefix: str) -> NetworkConfig:
@@ -93,7 +93,3 @@ class NetworkConfig:
         names = [f.name for f in fields(RuleConfig) if f.name not in own]
         rule = {key: table.pop(key) for key in list(table) if key in names}
         return cls(build(KINDS[kind], table, prefix, also=names), build(RuleConfig, rule, prefix))
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value

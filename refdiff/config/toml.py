@@ -78,6 +78,11 @@ def quoted(value: Any) -> str:
     return f"""'"{text}"'"""
 
 
+def plain(value: Any) -> Any:
+    """Tuples as lists, those in them too: as TOML has them."""
+    return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+
 def table_of(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: expected a table such as [{name}], got {value!r}")

@@ -243,14 +243,10 @@ class CUDATrainer:
         return Step(number, terms, norms, rates)
 
     def _optimiser(self, name: str, state: State | None) -> FlatOptimiser:
-        s, rule, packing = self.config.train, self.config.networks[name].rule, packing_of(self.config, name)
-
-        def own(key: str) -> float:
-            value = getattr(rule, key)
-            return getattr(s, key) if value is None else value
-
+        s, packing = self.config.train, packing_of(self.config, name)
+        rule = self.config.networks[name].rule.resolved(s)
         settings = OptimiserSettings(
-            s.steps, own("learning_rate"), s.warmup, s.decay, own("max_grad_norm"), own("weight_decay"), own("ema_decay"),
+            s.steps, rule.learning_rate, s.warmup, s.decay, rule.max_grad_norm, rule.weight_decay, rule.ema_decay,
             *rule.betas,
         )  # fmt: skip
         values = {tree: packing.pack(state.trees[tree][name]) for tree in TREES} if state else None
