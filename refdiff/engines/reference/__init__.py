@@ -8,6 +8,7 @@ Images are (N, H, W, C), weights (kh, kw, C_in, C_out) and (in, out).
 
 from .activation import *
 from .attention_ops import *
+from .classification_ops import *
 from .convolution import *
 from .embedding_ops import *
 from .linear_ops import *

@@ -1,4 +1,4 @@
-"""SiLU [SiLU] and GELU [GELU], the latter exact and in its tanh form. Any shape in, the same shape out."""
+"""SiLU [SiLU], GELU [GELU], the latter exact and in its tanh form, and ReLU. Any shape in, the same shape out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
+__all__ = [
+    "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward", "silu", "silu_backward",
+]  # fmt: skip
 
 _GAUSS_LEGENDRE = [*zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(24)), strict=True)]  # nodes and weights
 _C = np.sqrt(2 / np.pi).item()
@@ -47,6 +49,18 @@ def gelu_tanh_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     x, tanh = saved
     du = _C * (1 + 3 * 0.044715 * x**2)
     return dy * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * du)
+
+
+def relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = x where x > 0, else 0."""
+    y = np.where(x.real > 0, x, np.zeros_like(x))
+    return y, y
+
+
+def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = dy where y > 0, else 0."""
+    y = saved
+    return np.where(y.real > 0, dy, np.zeros_like(dy))
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

@@ -1,12 +1,17 @@
-"""Twice the size by repetition, half the size by averaging. Each is, up to a factor of 4, the other's adjoint."""
+"""Images in other sizes: twice by repetition, half by averaging, which are each other's adjoints up to a factor of 4; any
+size by bilinear interpolation; and one number a channel."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-__all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsample_nearest_backward"]
+__all__ = [
+    "average_pool", "average_pool_backward", "global_average_pool", "global_average_pool_backward", "resize_bilinear",
+    "resize_bilinear_backward", "upsample_nearest", "upsample_nearest_backward",
+]  # fmt: skip
 
 
 def upsample_nearest(x: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -27,6 +32,37 @@ def average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
 def average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx spreads a quarter of dy over each block."""
     return 0.25 * dy.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def global_average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The mean over all positions.   x (N, ..., C) -> y (N, C)."""
+    return x.reshape(len(x), -1, x.shape[-1]).mean(axis=1), x.shape
+
+
+def global_average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = dy / positions at each of them."""
+    n, *positions, c = saved
+    return np.broadcast_to(dy.reshape(n, *[1] * len(positions), c) / math.prod(positions), saved).copy()
+
+
+def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """y = A x B^T, the columns by A, the rows by B, of `interpolation`: pixels are squares whose centres are compared
+    (align_corners=False).   x (N, H, W, C) -> y (N, *size, C)."""
+    a, b = (interpolation(small, large).astype(x.real.dtype) for small, large in zip(x.shape[1:3], size, strict=True))
+    return np.einsum("ih,nhwc,jw->nijc", a, x, b, optimize=True), (a, b)
+
+
+def resize_bilinear_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = A^T dy B."""
+    a, b = saved
+    return np.einsum("ih,nijc,jw->nhwc", a, dy, b, optimize=True)
+
+
+def interpolation(small: int, large: int) -> np.ndarray:
+    """Rows that interpolate linearly between neighbours: place i of `large` lies at (i + 1/2) small / large - 1/2, held
+    within the first and the last.   -> (large, small) float64"""
+    place = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
+    return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(small)))
 
 
 def _blocks(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sums, joins, splits, shapes, fan-out and dropout."""
+"""Sums, multiples, joins, splits, shapes, fan-out and dropout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from ...random import Sequence, uniform
 
 __all__ = [
-    "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
-    "dropout", "dropout_backward", "host", "reshape", "reshape_backward", "split", "split_backward",
+    "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
+    "broadcast_add_backward", "concat", "concat_backward", "dropout", "dropout_backward", "host", "reshape",
+    "reshape_backward", "scale", "scale_backward", "split", "split_backward",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, np.ndarray]
@@ -46,6 +47,27 @@ def broadcast_add(x: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, Any]:
 def broadcast_add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
     """dx = dy,  de = the sum of dy over all positions."""
     return dy.copy(), dy.reshape(len(dy), -1, dy.shape[-1]).sum(axis=1)
+
+
+def add_positions(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y[n] = x[n] + weight, what is learned of each position.   x (N, ...), weight (...) -> y (N, ...)."""
+    assert weight.shape == x.shape[1:], f"add_positions: {x.shape} and {weight.shape}"
+    return x + weight, None
+
+
+def add_positions_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
+    """dx = dy,  dweight = the sum of dy over the samples."""
+    return dy.copy(), {"weight": dy.sum(axis=0)}
+
+
+def scale(x: np.ndarray, factor: float) -> tuple[np.ndarray, Any]:
+    """y = factor x, the factor a number of Python."""
+    return x * factor, factor
+
+
+def scale_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = factor dy."""
+    return dy * saved
 
 
 def concat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
