@@ -81,10 +81,12 @@ def _check_labels(config: Config, data: Batch) -> None:
         classes = getattr(network.model, "classes", 0)
         if classes and "label" in data and "label" in inputs(network.model):
             low, high = np.min(data["label"]), np.max(data["label"])
-            if low < 0 or high > classes:
+            null_label = getattr(network.model, "null_label", True)
+            if low < 0 or high >= classes + null_label:
+                none = f", or {classes} for none" if null_label else ""
                 raise ValueError(
-                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to "
-                    f"{high} in the batch; give {setting(f'networks.{name}.classes', high + 1)}, or other labels"
+                    f"networks.{name}: expected labels from 0 to {classes - 1}{none}, got {low} to {high} in the batch; "
+                    f"give {setting(f'networks.{name}.classes', high + 1)}, or other labels"
                 )
 
 
