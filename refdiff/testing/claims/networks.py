@@ -46,7 +46,7 @@ def a_block_that_resamples_does_so_behind_its_first_norm(seed: int, size: int, s
     heads=st.sampled_from([1, 2, 4]), size=st.tuples(st.integers(1, 4), st.integers(1, 4)), examples=30,
 )  # fmt: skip
 def attention_pooling_asks_for_the_mean_alone(seed: int, heads: int, size: tuple[int, int]) -> float:
-    """What the other tokens would ask is nowhere read, so it need not be computed: q is a product of the mean token alone."""
+    """What the other tokens would ask is nowhere read and not computed: q is a product of the mean token alone."""
     rng, pixels = np.random.default_rng(seed), size[0] * size[1]
     p = _drawn(blocks.attention_pool_layout(8, pixels, 5), rng)
     x = rng.standard_normal((2, *size, 8))
