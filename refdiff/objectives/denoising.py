@@ -143,34 +143,46 @@ class Denoising(Objective):
 
     def _cost(self, engine: ModuleType, batch: Batch, y: Any, share: float) -> tuple[dict[str, Any], Any]:
         """The terms, and share times the gradient of the sum of the losses with respect to y."""
-        ratio = batch["ratio"] if self.important else None
-        dloss = share if ratio is None else engine.scale(ratio, share)[0]
-        if not self.learned:
+        number = one = None
+        if self.important:
+            number, one = engine.columns(step_table(self.schedule.T), batch["t"])
+
+        def weighed(part: float) -> Any:
+            """part, or part times the ratio of each sample."""
+            return part if one is None else _product(engine, batch["ratio"], engine.scale(one, part)[0])
+
+        if self.learned:
+            terms, dy = self._hybrid(engine, batch, y, weighed(share), weighed(share * self.vlb_weight * self.schedule.T))
+        else:
             loss, saved = engine.squared_error(y, batch["target"], batch.get("weight"))
-            return self._weighed(engine, {"loss": loss}, ratio, batch["t"]), engine.squared_error_backward(dloss, saved)
+            terms, dy = {"loss": loss}, engine.squared_error_backward(weighed(share), saved)
+        if one is None:
+            return terms, dy
+        of_sample = {"unweighted": terms["loss"], "t": number}  # what the memory keeps
+        return {name: _product(engine, batch["ratio"], term) for name, term in terms.items()} | of_sample, dy
+
+    def _hybrid(
+        self, engine: ModuleType, batch: Batch, y: Any, of_simple: Any, of_vlb: Any
+    ) -> tuple[dict[str, Any], Any]:
+        """The terms of the hybrid loss, and the gradient of y for those of its two parts."""
         (prediction, v), of_split = engine.split(y, 2)
-        simple, of_simple = engine.squared_error(prediction, batch["target"], batch.get("weight"))
+        simple, saved_simple = engine.squared_error(prediction, batch["target"], batch.get("weight"))
         table = variational_table(self.schedule, self.prediction, self.vlb_weight)
         a, b, c, d, log_variance, half_gap, first, one, scale = engine.columns(table, batch["t"])
         mean = engine.affine(a, batch["x"], b, engine.stop(prediction))
         posterior_mean = engine.affine(c, batch["x0"], d, batch["x"])
-        vlb, of_vlb = engine.variational_term(
+        vlb, saved_vlb = engine.variational_term(
             v, mean, batch["x0"], posterior_mean, log_variance, half_gap, first, self.bins or None
         )
-        of_term = share * self.vlb_weight * self.schedule.T
-        dv = engine.variational_term_backward(of_term if ratio is None else engine.scale(ratio, of_term)[0], of_vlb)
-        dy = engine.split_backward((engine.squared_error_backward(dloss, of_simple), dv), of_split)
-        terms = {"loss": engine.affine(one, simple, scale, vlb), "simple": simple, "vlb": vlb}
-        return self._weighed(engine, terms, ratio, batch["t"]), dy
+        dv = engine.variational_term_backward(of_vlb, saved_vlb)
+        dy = engine.split_backward((engine.squared_error_backward(of_simple, saved_simple), dv), of_split)
+        return {"loss": engine.affine(one, simple, scale, vlb), "simple": simple, "vlb": vlb}, dy
 
-    def _weighed(self, engine: ModuleType, terms: dict[str, Any], ratio: Any, t: Any) -> dict[str, Any]:
-        """Each term times ratio, and what the memory keeps of each sample: its t and its loss, unweighted."""
-        if ratio is None:
-            return terms
-        half, _ = engine.scale(ratio, 0.5)
-        (number,) = engine.columns(step_table(self.schedule.T), t)
-        weighed = {name: engine.affine(half, term, half, term) for name, term in terms.items()}
-        return weighed | {"unweighted": terms["loss"], "t": number}
+
+def _product(engine: ModuleType, a: Any, x: Any) -> Any:
+    """a_n x_n, in x's dtype.   two (N,) -> (N,)"""
+    half, _ = engine.scale(a, 0.5)
+    return engine.affine(half, x, half, x)
 
 
 def _downscaled(engine: ModuleType, x: Any, factor: int) -> Any:

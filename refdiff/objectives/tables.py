@@ -88,7 +88,10 @@ def variational_table(schedule: ScheduleConfig, prediction: str, weight: float) 
 
 @cache
 def step_table(T: int) -> np.ndarray:
-    """Rows (t) of t = 0 .. T: the number of a step among floats.   -> (T + 1, 1) float64, read-only"""
-    table = np.arange(T + 1, dtype=np.float64)[:, None]
+    """Rows (t, 1) of t = 0 .. T: the number of a step among floats, and what weights are multiples of.
+
+    -> (T + 1, 2) float64, read-only
+    """
+    table = np.stack([np.arange(T + 1), np.ones(T + 1)], axis=1).astype(np.float64)
     table.flags.writeable = False
     return table
