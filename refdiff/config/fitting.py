@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import Data, load, shape_of
 from ..errors import DoubtWarning, setting
 from ..models import KINDS, inputs
-from ..models.unet import level_sizes
+from ..models.encoder_config import level_sizes
 from ..objectives import Denoising, ScheduleConfig, lost_in_noise, signal_left_at_end
 
 if TYPE_CHECKING:

@@ -54,7 +54,9 @@ def gather(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
     values (K,) floats, index (N,) integers from 0 to K - 1 -> (N,).
     """
-    assert values.ndim == index.ndim == 1, f"gather: expected values (K,) and index (N,), got {values.shape}, {index.shape}"
+    assert values.ndim == index.ndim == 1, (
+        f"gather: expected values (K,) and index (N,), got {values.shape}, {index.shape}"
+    )
     assert np.all((index >= 0) & (index < len(values))), f"gather: expected places from 0 to {len(values) - 1}"
     return values[index]
 
