@@ -105,7 +105,9 @@ def accuracy_lines(measured: dict[str, Any]) -> dict[str, str]:
     seen = measured.get("accuracy_training", [None] * len(measured["t"]))
     lines = {
         f"accuracy at t = {t}": f"{share:.4f} ± {error:.4f}" + ("" if own is None else f"   training {own:.4f}")
-        for t, share, error, own in zip(measured["t"], measured["accuracy"], measured["accuracy_error"], seen, strict=True)
+        for t, share, error, own in zip(
+            measured["t"], measured["accuracy"], measured["accuracy_error"], seen, strict=True
+        )
     }
     lines["chance"] = f"{measured['chance']:.4f}   1 / {measured['classes']} classes"
     lines["images"] = f"{measured['images']}, each in {measured['draws']} noises"

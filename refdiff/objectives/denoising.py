@@ -152,7 +152,9 @@ class Denoising(Objective):
             return part if one is None else _product(engine, batch["ratio"], engine.scale(one, part)[0])
 
         if self.learned:
-            terms, dy = self._hybrid(engine, batch, y, weighed(share), weighed(share * self.vlb_weight * self.schedule.T))
+            terms, dy = self._hybrid(
+                engine, batch, y, weighed(share), weighed(share * self.vlb_weight * self.schedule.T)
+            )
         else:
             loss, saved = engine.squared_error(y, batch["target"], batch.get("weight"))
             terms, dy = {"loss": loss}, engine.squared_error_backward(weighed(share), saved)
