@@ -135,10 +135,11 @@ class CUDATrainer:
         self.arena = arena or Arena(self.device, known.nbytes if known else 0)
         self.context = cuda.Context(self.device, self.arena)
         self.done, self.samples_seen = (state.step, state.samples_seen) if state else (0, 0)  # of steps that were seen
-        record: list[Any] = [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
+        # Rows of 16 bytes, which are copied at once, come first.
+        samples = (len(self.names), -(-config.train.batch // 4) * 4)
+        record: list[Any] = [("samples", "f4", samples)] if self.memory else []
+        record += [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
         record += [("terms", "f4", len(self.names)), ("bad", "i4")]
-        if self.memory:
-            record.append(("samples", "f4", (len(self.names), config.train.batch)))
         given = {name: (leaf.shape, leaf.dtype) for name, leaf in self._remembered().items()}
         self.captured = CapturedStep(self.context, self.entries | given, record, self.done)
         with cuda.use(self.context):
@@ -261,7 +262,7 @@ class CUDATrainer:
             raise TrainingError(f"step {number}: nothing is trained any more since step {bad}, which was not finite")
         self.done, self.samples_seen = number, self.samples_seen + self.config.train.batch
         if self.memory:
-            samples = dict(zip(self.names, record["samples"], strict=True))
+            samples = dict(zip(self.names, record["samples"][:, : self.config.train.batch], strict=True))
             self.memory = remembered(self.objective, self.memory, samples)
         return Step(number, terms, norms, rates)
 
