@@ -75,8 +75,8 @@ def test_the_cpu_engine_does_what_the_reference_does():
 
 @emulated
 def test_the_cuda_engine_does_what_the_reference_does_and_goes_on_where_it_stopped():
-    """Its memory goes to the device with each batch, and what each sample cost comes back: the step is captured all the same,
-    and none is left unseen, whether one waits or not."""
+    """Its memory goes to the device with each batch, and what each sample cost comes back: the step is captured all the
+    same, and none is left unseen, whether one waits or not."""
     cuda = config("cuda")
     expected = trainer(config("reference"), State.first(config("reference")))
     actual = CUDATrainer(cuda, State.first(cuda), Emulator())
