@@ -92,10 +92,11 @@ class Config:
         if "schedule" in names:
             changes["schedule"] = self.schedule
         classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
+        null = classes and getattr(self.model, "null_label", True)
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if null else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
@@ -111,7 +112,19 @@ class Config:
                 "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
                 f"with {setting('objective.variance', 'learned')}"
             )
+<<<<<<< HEAD
         self._check_low_res(objective)
+=======
+        if (
+            self.sample.guidance != 1
+            and getattr(self.model, "classes", 0)
+            and not getattr(self.model, "null_label", True)
+        ):
+            raise ValueError(
+                f"sample.guidance: expected 1 for a model that knows no null class, got {self.sample.guidance:g}; train one "
+                f"with {setting('networks.denoiser.null_label', 'true')}"
+            )
+>>>>>>> unet
         if self.sample.guidance != 1 and not objective.null:
             raise ValueError(
                 "sample.guidance: expected 1, since no condition is left out in this training, got "

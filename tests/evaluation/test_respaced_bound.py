@@ -97,7 +97,7 @@ def test_of_a_gaussian_and_its_perfect_denoiser_every_variance_gives_what_the_mo
     for kind, suffix in (("learned", ""), ("posterior", "_posterior"), ("beta", "_beta")):
         actual, error = found[f"bits_per_dim{suffix}"], found[f"bits_per_dim{suffix}_error"]
         assert abs(actual - exact(spacing, 7, kind)) <= 5 * error, kind
-        assert error <= 0.02 * (1 + abs(actual)), kind
+        assert error <= 0.04 * (1 + abs(actual)), kind
 
 
 def test_all_steps_are_the_full_chain_to_the_bit():
