@@ -112,9 +112,7 @@ class Config:
                 "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
                 f"with {setting('objective.variance', 'learned')}"
             )
-<<<<<<< HEAD
         self._check_low_res(objective)
-=======
         if (
             self.sample.guidance != 1
             and getattr(self.model, "classes", 0)
@@ -124,7 +122,6 @@ class Config:
                 f"sample.guidance: expected 1 for a model that knows no null class, got {self.sample.guidance:g}; train one "
                 f"with {setting('networks.denoiser.null_label', 'true')}"
             )
->>>>>>> unet
         if self.sample.guidance != 1 and not objective.null:
             raise ValueError(
                 "sample.guidance: expected 1, since no condition is left out in this training, got "
