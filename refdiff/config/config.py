@@ -16,8 +16,8 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS, MODELS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
+from ..models import KINDS, MODELS, ClassifierConfig
+from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
@@ -135,7 +135,7 @@ class Config:
         size, low_res = getattr(self.model, "size", 0), getattr(self.model, "low_res", 0)
         if objective.downscale and objective.downscale != downscale_of(size, low_res):
             raise ValueError(
-                f"objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
+                "objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
                 f"low_res, got {objective.downscale} with size {size} and low_res {low_res}; leave it out"
             )
 
@@ -284,9 +284,20 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
     return {"denoiser": NetworkConfig(MODELS[name])}
 
 
+def _classifier(objective: Classification, seed: int = 0) -> Config:
+    """Of the bundled digits: weights decay, and inputs are dropped, since there are few."""
+    model = ClassifierConfig(
+        size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.1, classes=10
+    )
+    train = TrainConfig(weight_decay=0.05, grid_every=0)
+    return Config(networks={"classifier": NetworkConfig(model)}, objective=objective, train=train, seed=seed)
+
+
 PRESETS: dict[str, Config] = {
     "digits": Config(),
     "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
+    "digits-classifier": _classifier(Classification()),
+    "digits-judge": _classifier(Classification(noised=False), seed=1),
     "mnist": Config(
         DataConfig("mnist"),
         _denoiser("mnist"),
