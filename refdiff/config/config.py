@@ -233,6 +233,7 @@ class Config:
             given |= keys(each)
         networks = table.get("networks")
         if isinstance(networks, dict):
+            self._leave_out_denoiser(table, given)
             if follow and isinstance(table.get("data"), dict):
                 follow_data(table, given)
             follow_low_res(table, given)
@@ -243,6 +244,16 @@ class Config:
             if "objective.variance" in given and isinstance(model := networks.get("denoiser"), dict):
                 self._follow_variance(table, model, given)
         return Config.from_dict(table)
+
+    def _leave_out_denoiser(self, table: dict[str, Any], given: set[str]) -> None:
+        """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
+        objective = table.get("objective")
+        kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
+        if kind is None or isinstance(self.objective, kind) or any(key.startswith("networks.denoiser") for key in given):
+            return
+        trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
+        if isinstance(trains, list | tuple) and "denoiser" not in trains:
+            table["networks"].pop("denoiser", None)
 
     @staticmethod
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
