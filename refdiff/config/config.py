@@ -19,6 +19,7 @@ from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS
 from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
+from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
 from .fitting import attention_fits, follow_data
@@ -90,7 +91,8 @@ class Config:
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
+            told = classes and getattr(self.model, "null_label", True)
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
@@ -101,16 +103,7 @@ class Config:
                 f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
                 f"{outputs}; leave it out"
             )
-        if self.sample.variance == "learned" and not objective.learned:
-            raise ValueError(
-                "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
-                f"with {setting('objective.variance', 'learned')}"
-            )
-        if self.sample.guidance != 1 and not objective.null:
-            raise ValueError(
-                "sample.guidance: expected 1, since no condition is left out in this training, got "
-                f"{self.sample.guidance:g}; train a network with classes"
-            )
+        check_settings(self.sample, objective)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 
