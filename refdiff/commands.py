@@ -23,15 +23,13 @@ def train(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes draws one row a class, or the class of --label, guided by --guidance."""
+    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label."""
     from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
-    from .training import load_state, trained
     from .training.demo import save_trajectory
 
-    config, state = load_state(options.checkpoint)
-    conditions, n, columns = _conditions(options, getattr(config.model, "classes", 0))
-    model = trained(_changed(config, options), state)
+    _, _, model = _loaded(options)
+    conditions, n, columns = _conditions(options, model.classes)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
     if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
@@ -62,9 +60,6 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
     """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
     n = 64 if options.n is None else options.n
     if not classes:
-        for name in ("label", "guidance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name}: expected a model with classes, got one without; leave it out")
         return {}, n, None
     if options.label is None:
         n = 8 * classes if options.n is None else options.n
@@ -85,11 +80,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from .evaluation import evaluate as measure
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
-    from .training import every_class, load_state, trained
+    from .training import every_class
 
-    config, state = load_state(options.checkpoint)
-    config = _changed(config, options)
-    model = trained(config, state)
+    config, state, model = _loaded(options)
     data = load(options.data or config.data.source)
     if not isinstance(data, Dataset):
         raise ValueError(
@@ -226,6 +219,27 @@ def bench(options: argparse.Namespace) -> int:
     return int(not measured(found))
 
 
+def _loaded(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The configuration of a run as the options change it, its state, and its model, guided by the classifier that they
+    name. ValueError for options of a guidance that the model cannot have."""
+    from .training import check_drawable, load_state, trained
+
+    config, state = load_state(options.checkpoint)
+    check_drawable(config)
+    classes, guide = getattr(config.model, "classes", 0), options.classifier is not None
+    names = ("guidance",) if guide else ("label", "guidance", "guidance_interval", "guidance_rescale")
+    for name in names:
+        if not classes and getattr(options, name, None) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: expected a model with classes, got one without; leave it out")
+    if options.classifier_scale is not None and not guide:
+        raise ValueError("--classifier-scale: expected with --classifier, got it alone; add --classifier RUN")
+    config = _changed(config, options)
+    if guide and options.classifier_scale is None and not config.sample.classifier_scale:
+        raise ValueError("--classifier: expected with --classifier-scale, got it alone; add --classifier-scale 1")
+    return config, state, trained(config, state, load_state(options.classifier) if guide else None)
+
+
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
     from .config import Config
@@ -252,8 +266,8 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
-    if getattr(options, "guidance", None) is not None:
-        changes.append(f"sample.guidance={options.guidance}")
+    guidance = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")
+    changes += [f"sample.{key}={v}" for key in guidance if (v := getattr(options, key, None)) is not None]
     return config.changed(changes)
 
 
