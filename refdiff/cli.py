@@ -137,9 +137,14 @@ def make_parser() -> argparse.ArgumentParser:
             "--guidance", type=float, metavar="W",
             help="1 is the conditional model (default), more exaggerates the condition, 0 leaves it out",
         )  # fmt: skip
-        sub.add_argument("--classifier", metavar="RUN", help="the run of a classifier that guides, of the same data and schedule")
         sub.add_argument(
-            "--classifier-scale", type=float, metavar="S", help="how strongly it guides: of the gradient of log p(y | x_t)"
+            "--classifier", metavar="RUN", help="the run of a classifier that guides, of the same data and schedule"
+        )
+        sub.add_argument(
+            "--classifier-scale",
+            type=float,
+            metavar="S",
+            help="how strongly it guides: of the gradient of log p(y | x_t)",
         )
         sub.add_argument(
             "--guidance-interval", type=int, nargs=2, metavar=("FROM", "TO"),
@@ -160,7 +165,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, help="how many (default: 64, or eight of each class)")
     sub.add_argument(
-        "--label", type=int, help="the class to draw, of a model with classes or with a classifier (default: one row a class)"
+        "--label",
+        type=int,
+        help="the class to draw, of a model with classes or a classifier (default: one row a class)",
     )
     guidance(sub)
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")

@@ -125,28 +125,42 @@ def test_eval_measures_the_guided_samples(runs, capsys):
 
 def test_options_that_do_not_belong_together_are_refused(runs, tmp_path, capsys):
     plain, classes, guide, out = runs / "plain", runs / "classes", runs / "classifier", tmp_path / "x.npz"
+    guided = "--classifier", guide, "--classifier-scale", 2
     for arguments, message in (
-        ([plain, "--classifier-scale", 2], "--classifier-scale: expected with --classifier, got it alone; add --classifier"),
-        ([plain, "--set", "sample.classifier_scale=2"], "sample.classifier_scale: expected 0 without a classifier, got 2"),
+        (
+            [plain, "--classifier-scale", 2],
+            "--classifier-scale: expected with --classifier, got it alone; add --classifier",
+        ),
+        (
+            [plain, "--set", "sample.classifier_scale=2"],
+            "sample.classifier_scale: expected 0 without a classifier, got 2",
+        ),
         ([plain, "--classifier", guide], "--classifier: expected with --classifier-scale, got it alone; add"),
-        ([plain, "--classifier", guide, "--classifier-scale", 2, "--guidance", 3], "--guidance: expected a model with classes"),
+        ([plain, *guided, "--guidance", 3], "--guidance: expected a model with classes, got one without; leave it out"),
         ([plain, "--guidance-interval", 1, 5], "--guidance-interval: expected a model with classes, got one without"),
         ([plain, "--guidance-rescale", 0.5], "--guidance-rescale: expected a model with classes, got one without"),
         ([classes, "--guidance-interval", 5, 1], "sample.guidance_interval: expected a first and a last t, from 1 on"),
         ([classes, "--guidance-interval", 0, 5], "sample.guidance_interval: expected a first and a last t, from 1 on"),
-        ([classes, "--guidance-interval", 5, 31], "sample.guidance_interval: expected steps from 1 to schedule.T = 30, got"),
+        (
+            [classes, "--guidance-interval", 5, 31],
+            "sample.guidance_interval: expected steps from 1 to schedule.T = 30, got",
+        ),
         ([classes, "--guidance-rescale", 1.5], "sample.guidance_rescale: expected a number from 0 to 1, got 1.5"),
-        ([plain, "--classifier", guide, "--classifier-scale", 2, "--label", 10], "--label: expected a class from 0 to 9, got 10"),
-        ([plain, "--classifier", guide, "--classifier-scale", "nan"], "sample.classifier_scale: expected a finite number, got"),
+        ([plain, *guided, "--label", 10], "--label: expected a class from 0 to 9, got 10"),
+        ([plain, *guided[:3], "nan"], "sample.classifier_scale: expected a finite number, got nan"),
         ([plain, "--classifier", tmp_path / "no", "--classifier-scale", 2], f"{tmp_path / 'no'}"),
-        ([guide], "objective.kind: expected denoising, from which samples are drawn, got ToyClassification; sample from a denoiser"),
+        (
+            [guide],
+            "objective.kind: expected denoising, from which samples are drawn, got ToyClassification; sample from a",
+        ),
     ):
         assert message in fails(capsys, "sample", *arguments, "--out", out, "--quiet")
     assert not out.exists()
 
 
+SHAPE = "expected one of samples of (8, 8, 1), the model's shape"
 OTHERS = {
-    "of a denoiser": (lambda: of_denoiser(), "expected a run that trains a network 'classifier', got one that trains denoiser"),
+    "of a denoiser": (of_denoiser, "expected a run that trains a network 'classifier', got one that trains denoiser"),
     "of clean images": (lambda: of_classifier(noised=False), "expected a classifier of images in noise, got one of clean"),
     "of fewer classes": (
         lambda: of_classifier(DataConfig(), classes=5), "expected one of 10 classes, the model's, got 5"
@@ -159,8 +173,8 @@ OTHERS = {
         lambda: of_classifier(DataConfig(classes=tuple("abcdefghij"))),
         "expected classes that are the model's, '0' as number 0, got 'a'",
     ),
-    "of another size": (lambda: of_classifier(size=16), r"expected one of samples of (8, 8, 1), the model's shape, got (16, 16, 1)"),
-    "of colours": (lambda: of_classifier(channels=3), r"expected one of samples of (8, 8, 1), the model's shape, got (8, 8, 3)"),
+    "of another size": (lambda: of_classifier(size=16), f"{SHAPE}, got (16, 16, 1)"),
+    "of colours": (lambda: of_classifier(channels=3), f"{SHAPE}, got (8, 8, 3)"),
     "of another T": (
         lambda: of_classifier(schedule=ScheduleConfig(T=40, options={"beta_end": 0.5})),
         "expected one trained with schedule.T = 30, the model's, got 40",
@@ -191,7 +205,8 @@ def test_a_classifier_of_something_else_is_refused_by_what_differs(runs, tmp_pat
 def test_names_are_compared_where_both_runs_know_them_and_equal_schedules_may_be_written_in_two_ways(runs, tmp_path):
     unnamed = saved(tmp_path / "unnamed", of_classifier(DataConfig()))
     longhand = saved(
-        tmp_path / "longhand", of_classifier(schedule=ScheduleConfig(T=30, options={"beta_start": 1e-4, "beta_end": 0.5}))
+        tmp_path / "longhand",
+        of_classifier(schedule=ScheduleConfig(T=30, options={"beta_start": 1e-4, "beta_end": 0.5})),
     )
     for other in (unnamed, longhand):
         assert trained(*load_state(runs / "plain"), load_state(other)).classes == 10
@@ -212,7 +227,9 @@ def test_a_run_keeps_the_names_of_its_classes_and_goes_on_with_them(tmp_path):
     save_state(tmp_path / "long" / "checkpoint.safetensors", longer, state)  # as before names were kept
     assert load_state(tmp_path / "long")[0].data.classes == ()
     assert train(longer.changed(["train.steps=5"]), tmp_path / "long", resume=True, progress=False).step == 5
-    with pytest.raises(ValueError, match=line("data.classes: expected 0, 1, 2, .* as digits calls its classes, got cat, dog;")):
+    with pytest.raises(
+        ValueError, match=line("data.classes: expected 0, 1, .* as digits calls its classes, got cat, dog;")
+    ):
         train(config.changed(["data.classes=['cat', 'dog']"]), progress=False)
 
 

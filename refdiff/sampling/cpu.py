@@ -46,13 +46,18 @@ class ParallelNetwork:
     """
 
     def __init__(
-        self, network: Network, shards: int = 2, function: Function = models.predict, more: dict[str, Input] | None = None
+        self,
+        network: Network,
+        shards: int = 2,
+        function: Function = models.predict,
+        more: dict[str, Input] | None = None,
     ) -> None:
         self.entries = models.inputs(network.config) | (more or {})
         packing = Packing.of(models.layout(network.config))
         buffers = SharedMemory(("p",), packing.size)
         packing.pack(network.p, buffers["p"])
-        self.parallel = DataParallel(PredictionWorker, (function, self.entries, network.config, buffers), packing.size, shards)
+        args = function, self.entries, network.config, buffers
+        self.parallel = DataParallel(PredictionWorker, args, packing.size, shards)
 
     def __call__(self, batch: Batch) -> np.ndarray:
         arrays = (cpu.array(batch[n]) if e.kind == "float" else np.asarray(batch[n]) for n, e in self.entries.items())

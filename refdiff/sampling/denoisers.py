@@ -40,15 +40,15 @@ def guided(
     empty: Model | None,
     scale: float,
     classifier: Guide | None = None,
-    settings: SampleConfig = SampleConfig(),  # noqa: B008 - frozen
+    settings: SampleConfig = SampleConfig(),
 ) -> Model:
     """Guidance: predictions are combined, before anything holds x0_hat within a range.
 
-    First classifier-free [CFG] eq. 6: `full`'s for scale 1, `empty` then not asked, and `empty`'s for 0; then by a classifier
-    [ADM] algorithm 2; then the result is scaled back, sample by sample, as settings.guidance_rescale says [Lin24] section 3.4.
-    At a t outside of settings.guidance_interval it is `full`'s, and nobody else is asked; so it is where nothing guides. v is
-    `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to go further in.
-    t is one integer for all samples where there is an interval.
+    First classifier-free [CFG] eq. 6: `full`'s for scale 1, `empty` then not asked, and `empty`'s for 0; then by a
+    classifier [ADM] algorithm 2; then the result is scaled back, sample by sample, as settings.guidance_rescale says [Lin24]
+    section 3.4. At a t outside of settings.guidance_interval it is `full`'s, and nobody else is asked; so it is where
+    nothing guides. v is `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to
+    go further in. t is one integer for all samples where there is an interval.
     """
     if scale == 1 and classifier is None:
         return full

@@ -49,7 +49,8 @@ def conditioned(
 
 def _score_form(trained: Trained, gradient: Gradient, label: np.ndarray) -> Guide:
     """What a classifier adds to a prediction, for all methods but `ancestral`."""
-    schedule, scale, kind = trained.objective.schedule.build(), trained.settings.classifier_scale, trained.objective.prediction
+    schedule, kind = trained.objective.schedule.build(), trained.objective.prediction
+    scale = trained.settings.classifier_scale
     return lambda x, t, y: classifier_guidance(schedule, x, t, y, gradient(x, t, label), scale, kind)
 
 

@@ -6,33 +6,34 @@ import numpy as np
 
 from ..config import Config
 from ..config.classifiers import check_classifier
+from ..errors import option
 from ..models import Batch, Network
 from ..objectives import Denoising
 from ..sampling import Trained
-from ..errors import option
 from .frozen import frozen_trees
 from .state import State
 
 __all__ = ["check_drawable", "every_class", "trained"]
 
 
-def check_drawable(config: Config) -> None:
-    """ValueError unless samples can be drawn from a run of this configuration."""
+def check_drawable(config: Config) -> Denoising:
+    """The objective of a run from which samples can be drawn. ValueError for any other."""
     if not isinstance(config.objective, Denoising):
         remedy = ""
         if "classifier" in config.objective.trains:
             remedy = f"; sample from a denoiser and give it {option('classifier', 'RUN')}, to be guided by it"
         raise ValueError(
-            f"objective.kind: expected denoising, from which samples are drawn, got {type(config.objective).__name__}{remedy}"
+            f"objective.kind: expected denoising, from which samples are drawn, got {type(config.objective).__name__}"
+            + remedy
         )
+    return config.objective
 
 
 def trained(config: Config, state: State, classifier: tuple[Config, State] | None = None) -> Trained:
     """The networks of a run with the moving averages of their weights; with the configuration and the state of another run,
     as of `load_state`, guided by its classifier. ValueError unless its objective is `Denoising`, and for a classifier of
     other classes, in another order, of other samples or with another schedule."""
-    check_drawable(config)
-    guide = None
+    objective, guide = check_drawable(config), None
     if classifier is not None:
         other, weights = classifier
         check_classifier(config, other)
@@ -40,7 +41,7 @@ def trained(config: Config, state: State, classifier: tuple[Config, State] | Non
     networks = state.networks(config) | {
         name: Network(config.networks[name].model, p) for name, p in frozen_trees(config, state).items()
     }
-    return Trained(networks, config.objective, config.sample, config.engine, config.dtype, classifier=guide)
+    return Trained(networks, objective, config.sample, config.engine, config.dtype, classifier=guide)
 
 
 def every_class(model: Trained, n: int) -> Batch:

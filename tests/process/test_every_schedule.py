@@ -496,7 +496,8 @@ def posteriors_of_mixtures(schedule, e, name):
             logs.append(mpmath.log(mp(w)) - (away**2 / spread + mpmath.log(2 * mpmath.pi * spread)) / 2)
             slopes.append(-away / spread)
         ratio = mpmath.exp(logs[1] - logs[0])
-        expected = -mpmath.log(1 + ratio) if name.endswith(".log_posterior") else (slopes[0] - slopes[1]) * ratio / (1 + ratio)
+        slope = (slopes[0] - slopes[1]) * ratio / (1 + ratio)
+        expected = -mpmath.log(1 + ratio) if name.endswith(".log_posterior") else slope
         actual = getattr(EXACT, name.split(".")[1])(schedule, np.array([[x]]), t, 0)
         worst = max(worst, off(actual, [expected], 1e-2))
     return worst

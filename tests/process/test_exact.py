@@ -428,6 +428,9 @@ def test_what_a_sure_classifier_still_says_keeps_its_digits():
 @pytest.mark.parametrize("y", [-1, 2, (), (0, 0), (0, 2)])
 def test_a_class_of_no_components_is_refused(y):
     data = mixture(np.random.default_rng(12), 2, 2)
-    for call in (data.only, *(partial(f, linear(5), np.ones((3, 2)), 1) for f in (data.log_posterior, data.dlog_posterior))):
+    for call in (
+        data.only,
+        *(partial(f, linear(5), np.ones((3, 2)), 1) for f in (data.log_posterior, data.dlog_posterior)),
+    ):
         with pytest.raises(ValueError, match="y: expected components from 0 to 1, each once, got"):
             call(y)

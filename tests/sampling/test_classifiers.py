@@ -56,9 +56,7 @@ def made(*changes, engine="reference", guide=True, classes=0):
     """Digits of 20 steps, unconditional unless classes are given, guided unless told otherwise."""
     config = Config.resolve("digits", changes=[*SMALL, f"model.classes={classes}", *changes])
     networks = {"denoiser": Network(config.model, weights(config.model, scale=0.2))}
-    return Trained(
-        networks, config.objective, config.sample, engine, classifier=classifier() if guide else None
-    )
+    return Trained(networks, config.objective, config.sample, engine, classifier=classifier() if guide else None)
 
 
 def images(n, seed=3):
@@ -132,7 +130,11 @@ def step_of(trained, i, label, seed=0):
 def plain_prediction(trained, threshold=(-1, 1)):
     objective, network = trained.objective, trained.networks["denoiser"]
     model = denoiser(network_function("reference", network), {"label": LABEL}, objective.learned)
-    return objective.schedule.build(), model, predictor(objective.schedule.build(), model, objective.prediction, threshold)
+    return (
+        objective.schedule.build(),
+        model,
+        predictor(objective.schedule.build(), model, objective.prediction, threshold),
+    )
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0", "mu"])
@@ -301,7 +303,9 @@ def test_rescaling_comes_after_all_guidance_of_the_prediction_for_each_sample():
 
 
 def test_the_settings_rescale_the_samples():
-    by = {phi: made("sample.guidance=6", f"sample.guidance_rescale={phi}", classes=3, guide=False) for phi in (0.0, 0.7)}
+    by = {
+        phi: made("sample.guidance=6", f"sample.guidance_rescale={phi}", classes=3, guide=False) for phi in (0.0, 0.7)
+    }
     one, other = (sample(trained, 3, conditions={"label": LABEL}, progress=False) for trained in by.values())
     assert np.abs(one - other).max() > 1e-3
 
@@ -313,7 +317,11 @@ def refused(trained, label, *words):
     """Both of the functions that draw say it, before a network is asked."""
     network = trained.networks["denoiser"]
     broken = trained._replace(networks={"denoiser": network._replace(p={})})
-    for call in (lambda m: sample(m, 3, conditions=label, progress=False), lambda m: next(trajectory(m, np.arange(3), 0, label))):
+
+    def drawn(trained):
+        return sample(trained, 3, conditions=label, progress=False)
+
+    for call in (drawn, lambda trained: next(trajectory(trained, np.arange(3), 0, label))):
         with pytest.raises(ValueError, match="^" + ".*".join(words)) as error:
             call(broken)
         assert "\n" not in str(error.value)
@@ -321,12 +329,15 @@ def refused(trained, label, *words):
 
 def test_a_classifier_and_a_model_that_do_not_fit_are_refused_by_what_differs():
     label, guide = {"label": LABEL}, made("sample.classifier_scale=2")
-    shape = r"\(8, 8, 1\), the model's shape, got"
-    refused(guide._replace(classifier=classifier(size=6)), label, "classifier: expected one of samples of " + shape, r"\(6, 6, 1\)")
-    refused(guide._replace(classifier=classifier(channels=3)), label, "classifier: expected one of", r"got \(8, 8, 3\)$")
+    shape = r"classifier: expected one of samples of \(8, 8, 1\), the model's shape, got"
+    refused(guide._replace(classifier=classifier(size=6)), label, shape, r"\(6, 6, 1\)")
+    refused(
+        guide._replace(classifier=classifier(channels=3)), label, "classifier: expected one of", r"got \(8, 8, 3\)$"
+    )
     five = made("sample.classifier_scale=2", classes=5)
     refused(five, label, "classifier: expected one of 5 classes, as the model has, got 3$")
-    refused(guide._replace(classifier=guide.networks["denoiser"]), label, "classifier: expected a network with classes", "has 0")
+    denoises = guide._replace(classifier=guide.networks["denoiser"])
+    refused(denoises, label, "classifier: expected a network with classes", "has 0")
     refused(guide._replace(classifier=None), {}, r"sample.classifier_scale: expected 0 without a classifier, got 2;")
 
 
@@ -342,7 +353,11 @@ def test_settings_that_cannot_be_are_refused():
     trained = made("sample.guidance=1", guide=False)
     for changes, *words in (
         ({"guidance": 2.0}, "sample.guidance: expected 1, since no condition is left out in this training, got 2"),
-        ({"guidance_interval": (1, 21)}, r"sample.guidance_interval: expected steps from 1 to schedule.T = 20, got \[1, 21\]"),
+        (
+            {"guidance_interval": (1, 21)},
+            "sample.guidance_interval: expected steps from 1 to",
+            r"T = 20, got \[1, 21\]",
+        ),
         ({"variance": "learned", "method": "ancestral"}, "sample.variance: expected posterior or beta, since"),
     ):
         settings = SampleConfig(**{"steps": 5, **changes})
@@ -350,17 +365,20 @@ def test_settings_that_cannot_be_are_refused():
     shifted = made("sample.classifier_scale=2", "sample.method=ancestral", "sample.guidance_rescale=0.5")
     refused(shifted, {"label": LABEL}, "sample.guidance_rescale: expected 0 with ancestral steps", "got 0.5; take")
     null = trained.objective.__class__(schedule=trained.objective.schedule, null=(("label", 3, 0.0),))
-    refused(trained._replace(objective=null, settings=SampleConfig(guidance=2.0, steps=5)), {}, "sample.guidance: expected 1")
+    untold = trained._replace(objective=null, settings=SampleConfig(guidance=2.0, steps=5))
+    refused(untold, {}, "sample.guidance: expected 1")
 
 
 @pytest.mark.parametrize("interval", [(3, 2), (0, 4), (5,), (1, 2, 3)])
 def test_an_interval_that_is_none_is_refused(interval):
-    with pytest.raises(ValueError, match="guidance_interval: expected a first and a last t, from 1 on, .* got"):
+    with pytest.raises(ValueError, match=r"guidance_interval: expected a first and a last t, from 1 on, .* got"):
         SampleConfig(guidance_interval=interval)
 
 
-@pytest.mark.parametrize(("name", "value"), [("guidance_rescale", -0.1), ("guidance_rescale", 1.5), ("guidance_rescale", np.nan),
-                                             ("classifier_scale", np.inf), ("classifier_scale", np.nan)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*(("guidance_rescale", v) for v in (-0.1, 1.5, np.nan)), *(("classifier_scale", v) for v in (np.inf, np.nan))],
+)
 def test_numbers_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"sample.{name}: expected a"):
         SampleConfig(**{name: value})
@@ -373,7 +391,11 @@ def test_where_x_t_says_nothing_the_score_form_needs_an_interval_and_the_shift_n
     network = Network(config.model, weights(config.model, scale=0.2))
     trained = Trained({"denoiser": network}, config.objective, config.sample, "reference", classifier=classifier())
     assert config.schedule.build().alpha_bar[-1] == 0
-    words = "sample.guidance_interval: expected one that ends before T with this schedule", "got all t; take", r"\[1,19\]$"
+    words = (
+        "sample.guidance_interval: expected one that ends before T with this schedule",
+        "got all t; take",
+        r"\[1,19\]$",
+    )
     refused(trained, {"label": LABEL}, *words)
     for changed in ("sample.guidance_interval=[1,19]", "sample.method=ancestral"):
         settings = config.changed([changed]).sample

@@ -127,8 +127,12 @@ def test_what_is_not_captured_is_sampled_by_the_host_with_the_networks_passes_on
     "changes",
     [
         ["sample.classifier_scale=3"],
-        ["sample.classifier_scale=3", "sample.method=ancestral", "sample.variance=beta",
-         "sample.guidance_interval=[600,1000]"],
+        [
+            "sample.classifier_scale=3",
+            "sample.method=ancestral",
+            "sample.variance=beta",
+            "sample.guidance_interval=[600,1000]",
+        ],
         [*GUIDED, "sample.guidance_interval=[1,600]", "sample.guidance_rescale=0.7"],
     ],
     ids=str,

@@ -182,14 +182,15 @@ def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
 
 
 @claim(
-    r"\sigma_c = \mathrm{sd}(x_c),\ \sigma_g = \mathrm{sd}(x_g), \qquad x = \phi\, x_g\, \frac{\sigma_c}{\sigma_g} + (1 - \phi)\, x_g",
+    r"\sigma_c = \mathrm{sd}(x_c),\ \sigma_g = \mathrm{sd}(x_g), \qquad x ="
+    r" \phi\, x_g\, \frac{\sigma_c}{\sigma_g} + (1 - \phi)\, x_g",
     source="[Lin24] eqs. 14 to 16", of=rescaled_guidance, against="the formula in 50-digit arithmetic", bound=1e-14,
     seed=seeds(), phi=st.floats(0, 1), scale=st.floats(-2, 9), n=st.integers(2, 12), offset=st.floats(-3, 3),
 )  # fmt: skip
 def rescaled_guidance_has_the_contrast_of_the_conditional_prediction(
     seed: int, phi: float, scale: float, n: int, offset: float
 ) -> float:
-    """Each sample by its own deviation over all elements; with phi = 1 it is the conditional one's, phi = 0 is no rescaling."""
+    """Each sample by its own deviation over all elements; with phi = 1 it is the conditional one's, phi = 0 leaves it."""
     conditional, empty = np.random.default_rng(seed).standard_normal((2, 2, n, 3)) + offset
     guided = classifier_free_guidance(conditional, empty, scale)
     actual, size = rescaled_guidance(conditional, guided, phi), (1 + abs(offset)) * (1 + abs(scale))
