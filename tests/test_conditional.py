@@ -178,7 +178,8 @@ def test_a_key_of_the_objective_or_the_data_changes_what_is_learned(tmp_path, ch
     out = tmp_path / "run"
     assert main(["train", "--out", str(out), *settings(change)]) == 0
     found, config, _ = losses(change)
-    assert load_state(out)[0] == config.changed([f"train.shards={config.shards}"])
+    named = f"data.classes={list(load('digits').names)}"
+    assert load_state(out)[0] == config.changed([f"train.shards={config.shards}", named])
     log = [json.loads(row)["loss"] for row in (out / "log.jsonl").read_text().splitlines()]
     assert log == found[-1:]
     assert np.isfinite(found).all()
