@@ -18,7 +18,7 @@ from .errors import DeviceError, DoubtWarning, at_the_command_line
 from .version import __version__
 
 EPILOG = """examples:
-  refdiff demo                                             the main job: digits, about three minutes
+  refdiff demo                                             the main job: digits by class, about two minutes
   refdiff train --out runs/a --set train.steps=500         train with one setting changed
   refdiff train --preset mixture --out runs/b              points in the plane instead of images
   refdiff train --out runs/a --resume                      go on where it stopped
@@ -154,6 +154,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
     sub.add_argument("--data", help="other data to compare with, a name or a path")
+    sub.add_argument(
+        "--judge", metavar="RUN", help="of a classifier: the share of samples in which it sees their class"
+    )
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--plot", metavar="NAME.png", help="with --nll: draw its terms over t")
     sub.add_argument(
@@ -198,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("demo", commands.demo, ())
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
-    sub.set_defaults(preset="digits", config=None)
+    sub.set_defaults(preset="digits-classes", config=None)
     run(sub, "runs/demo")
     return parser
 

@@ -79,13 +79,16 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
+    distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term."""
     from .data import Dataset, load
     from .evaluation import evaluate as measure
+    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
     from .training import every_class, load_state, trained
+    from .training.judge import load_judge
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
@@ -100,8 +103,12 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
     check_evaluable(data, options.n)
     bins = _checked_likelihood(options, data.held_out)
-    x = draw(model, options.n, options.seed, every_class(model, options.n), progress=not options.quiet)
-    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
+    judge = load_judge(options.judge, model) if options.judge else None
+    asked = every_class(model, options.n)
+    x = draw(model, options.n, options.seed, asked, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if judge:
+        metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
         from .evaluation import nll, plot_nll
 
@@ -167,7 +174,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    """Train on the handwritten digits, draw each class and evaluate, about two minutes: pictures and numbers in a folder."""
     from .training.demo import demo as run
 
     config = _config(options)

@@ -260,7 +260,11 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
-    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
+    "digits-classes": Config(
+        networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))},
+        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
+        sample=SampleConfig(steps=100, spacing="quadratic"),
+    ),
     "mnist": Config(
         DataConfig("mnist"),
         _denoiser("mnist"),
