@@ -88,7 +88,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from .evaluation.metrics import check_evaluable
     from .sampling import sample as draw
     from .training import every_class, load_state, trained
-    from .training.judge import load_judge
+    from .training.judge import judge_of
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
@@ -103,7 +103,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
     check_evaluable(data, options.n)
     bins = _checked_likelihood(options, data.held_out)
-    judge = load_judge(options.judge, model) if options.judge else None
+    judge = judge_of(*load_state(options.judge), model) if options.judge else None
     asked = every_class(model, options.n)
     x = draw(model, options.n, options.seed, asked, progress=not options.quiet)
     metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}

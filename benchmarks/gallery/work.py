@@ -45,8 +45,8 @@ class Work:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def train(self, preset: str, *changes: str, called: str = "") -> tuple[Config, State]:
-        """The run of a preset, changed by these lines, with its finished state; in the record under `called`, or the name of
-        the preset."""
+        """The configuration and the finished state of a preset's run, changed by these lines; in the record under `called`,
+        or the name of the preset."""
         config = configuration(preset, (*changes, *self.changes))
         folder = self.runs / f"{preset}-{digest(config.to_dict())[:12]}"
         made = folder / "made.json"
@@ -54,16 +54,15 @@ class Work:
         if what.get("commit") != self.commit or self.commit.endswith("+"):
             print(f"{self.name}: training {preset}, {config.train.steps} steps", flush=True)
             started = time.perf_counter()
-            state = train(config, folder, force=True, progress=self.progress)
+            train(config, folder, force=True, progress=self.progress)
             what = {"commit": self.commit, "seconds": round(time.perf_counter() - started, 1)}
             made.write_text(json.dumps(what))
-        else:
-            config, state = load_state(folder)
+        run, state = load_state(folder)
         self.record["runs"][called or preset] = {
             "preset": preset, "changes": [*changes, *self.changes], "seed": config.seed, "steps": state.step, **what,
             "digest": digest(config.to_dict()), "configuration": config.to_dict(),
         }  # fmt: skip
-        return config, state
+        return run, state
 
     def note(self, **values: Any) -> None:
         """Values for the record: numbers, dictionaries of them, or what `spread` made."""

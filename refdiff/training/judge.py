@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from ..config import Config
 from ..errors import argument
 from ..evaluation.judging import Judge, judge_function
 from ..models import inputs
 from ..sampling import Trained
-from .state import load_state
+from .state import State
 
-__all__ = ["load_judge"]
+__all__ = ["judge_of"]
 
 
-def load_judge(run: str | Path, model: Trained) -> Judge:
-    """judge(x) -> logits (N, classes), by the classifier of this run with the moving average of its weights.
+def judge_of(config: Config, state: State, model: Trained) -> Judge:
+    """judge(x) -> logits (N, classes), by the classifier of a run, as `load_state` gives it, with the moving average of its
+    weights.
 
     ValueError unless the run has a network `classifier` of samples of the model's shape and of as many classes.
     """
     name = argument("judge")
     if not model.classes:
         raise ValueError(f"{name}: expected a model with classes, got one without; leave it out")
-    config, state = load_state(run)
     network = state.networks(config).get("classifier")
-    classes = getattr(network.config, "classes", 0) if network else 0
-    if network is None or not classes:
+    if network is None:
         raise ValueError(
-            f"{name}: expected a run with a network `classifier`, got {run}, whose networks are "
-            f"{', '.join(config.networks)}; train one with the preset digits-judge, or on other data"
+            f"{name}: expected a run with a network `classifier`, got one of {', '.join(config.networks)}; train one with "
+            "the preset digits-judge, or on other data"
         )
     for what, expected, actual in (
-        ("samples of", model.shape, inputs(network.config)["x"].shape),
-        ("as many classes as the model,", model.classes, classes),
+        ("samples of shape", model.shape, inputs(network.config)["x"].shape),
+        ("as many classes as the model,", model.classes, getattr(network.config, "classes", 0)),
     ):
         if expected != actual:
-            raise ValueError(f"{name}: expected a classifier of {what} {expected}, got {actual} in {run}")
+            raise ValueError(f"{name}: expected a classifier of {what} {expected}, got {actual}")
     return judge_function(model.engine, network, model.dtype)
