@@ -75,14 +75,17 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term. Of a classifier:
-    its accuracy on held-out images in noise, for ten values of t, beside chance."""
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
+    distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term. Of a
+    classifier: its accuracy on held-out images in noise, for ten values of t, beside chance."""
     from .evaluation import evaluate as measure
+    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .objectives import Classification
     from .sampling import sample as draw
     from .training import every_class, load_state
+    from .training.judge import judge_of
 
     run = load_state(options.checkpoint)
     if isinstance(run[0].objective, Classification):
@@ -93,8 +96,12 @@ def evaluate(options: argparse.Namespace) -> None:
     data = _held_out(options, config, model.shape)
     check_evaluable(data, n)
     bins = _checked_likelihood(options, data.held_out, config.schedule.T)
-    x = draw(model, n, options.seed, every_class(model, n), progress=not options.quiet)
-    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
+    judge = judge_of(*load_state(options.judge), model) if options.judge else None
+    asked = every_class(model, n)
+    x = draw(model, n, options.seed, asked, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if judge:
+        metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
         from .evaluation import nll, plot_nll
 
@@ -114,7 +121,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
     from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
     from .models import inputs
 
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance"):
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", "guidance"):
         if getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
@@ -210,7 +217,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    """Train on the handwritten digits, draw each class and evaluate, about two minutes: pictures and numbers in a folder."""
     from .training.demo import demo as run
 
     config = _config(options)
