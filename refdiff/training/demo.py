@@ -14,6 +14,7 @@ from ..config import Config
 from ..data import load
 from ..evaluation.metrics import check_evaluable, evaluate
 from ..models import Batch
+from ..objectives import Denoising, kind_of_objective
 from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train
@@ -29,6 +30,11 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     Returns what metrics.json holds. ValueError, before anything is trained, for fewer than 2 samples or data that cannot be
     measured. Without matplotlib loss.png is left out, and said to be.
     """
+    if not isinstance(config.objective, Denoising):
+        raise ValueError(
+            f"objective.kind: expected denoising, of which samples are drawn, got {kind_of_objective(config.objective)}; "
+            "train it, and look at it with refdiff eval"
+        )
     out, data = Path(out), load(config.data.source)
     check_evaluable(data, n)
     if len(data.shape) != 3:
