@@ -18,7 +18,7 @@ from .errors import DeviceError, DoubtWarning, at_the_command_line
 from .version import __version__
 
 EPILOG = """examples:
-  refdiff demo                                             the main job: digits, about three minutes
+  refdiff demo                                             the main job: digits by class, about two minutes
   refdiff train --out runs/a --set train.steps=500         train with one setting changed
   refdiff train --preset mixture --out runs/b              points in the plane instead of images
   refdiff train --out runs/a --resume                      go on where it stopped
@@ -181,6 +181,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--n", type=int, help="how many samples (default: 512)")
     guidance(sub)
     sub.add_argument("--data", help="other data to compare with, a name or a path")
+    sub.add_argument(
+        "--judge", metavar="RUN", help="of a classifier: the share of samples in which it sees their class"
+    )
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--nll-steps", type=int, metavar="N", help="with --nll: of the chain of N steps (default: all T)")
     sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of --nll, or a classifier's accuracy, over t")
@@ -226,7 +229,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("demo", commands.demo, ())
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
-    sub.set_defaults(preset="digits", config=None)
+    sub.set_defaults(preset="digits-classes", config=None)
     run(sub, "runs/demo")
     return parser
 

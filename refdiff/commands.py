@@ -31,7 +31,7 @@ def sample(options: argparse.Namespace) -> None:
     from .training import load_state
     from .training.demo import save_trajectory
 
-    _, model = _guided(options, *load_state(options.checkpoint))
+    _, _, model = _loaded(options, *load_state(options.checkpoint))
     conditions, n, columns = _conditions(options, model.classes)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
@@ -77,26 +77,33 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term. Of a classifier:
-    its accuracy on held-out images in noise, for ten values of t, beside chance."""
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
+    distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term. Of a
+    classifier: its accuracy on held-out images in noise, for ten values of t, beside chance."""
     from .evaluation import evaluate as measure
+    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .objectives import Classification
     from .sampling import sample as draw
     from .training import every_class, load_state
+    from .training.judge import judge_of
 
-    config, state = load_state(options.checkpoint)
-    if isinstance(config.objective, Classification):
-        _evaluate_classifier(options, _changed(config, options), state)
+    run = load_state(options.checkpoint)
+    if isinstance(run[0].objective, Classification):
+        _evaluate_classifier(options, *run)
         return
-    config, model = _guided(options, config, state)
+    config, state, model = _loaded(options, *run)
     n = 512 if options.n is None else options.n
     data = _held_out(options, config, model.shape)
     check_evaluable(data, n)
     bins = _checked_likelihood(options, data.held_out, config.schedule.T)
-    x = draw(model, n, options.seed, every_class(model, n), progress=not options.quiet)
-    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
+    judge = judge_of(*load_state(options.judge), model) if options.judge else None
+    asked = every_class(model, n)
+    x = draw(model, n, options.seed, asked, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if judge:
+        metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
         from .evaluation import nll, plot_nll
 
@@ -116,7 +123,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
     from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
     from .models import inputs
 
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "classifier", *GUIDANCE):
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE):
         if getattr(options, name) not in (None, False):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
@@ -212,7 +219,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    """Train on the handwritten digits, draw each class and evaluate, about two minutes: pictures and numbers in a folder."""
     from .training.demo import demo as run
 
     config = _config(options)
@@ -271,11 +278,9 @@ def bench(options: argparse.Namespace) -> int:
     return int(not measured(found))
 
 
-def _guided(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, Any]:
-    """The configuration of a run as the options change it, and its model, guided by the classifier that they name.
-
-    ValueError for options of a guidance that the model cannot have.
-    """
+def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, Any, Any]:
+    """The configuration of a run as the options change it, its state, and its model, guided by the classifier that they
+    name. ValueError for options of a guidance that the model cannot have."""
     from .training import check_drawable, load_state, trained
 
     check_drawable(config)
@@ -289,7 +294,7 @@ def _guided(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, 
     config = _changed(config, options)
     if guide and options.classifier_scale is None and not config.sample.classifier_scale:
         raise ValueError("--classifier: expected with --classifier-scale, got it alone; add --classifier-scale 1")
-    return config, trained(config, state, load_state(options.classifier) if guide else None)
+    return config, state, trained(config, state, load_state(options.classifier) if guide else None)
 
 
 def _config(options: argparse.Namespace) -> Any:

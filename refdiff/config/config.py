@@ -293,7 +293,11 @@ def _classifier(objective: Classification, seed: int = 0) -> Config:
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
-    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
+    "digits-classes": Config(
+        networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))},
+        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
+        sample=SampleConfig(steps=100, spacing="quadratic"),
+    ),
     "digits-classifier": _classifier(Classification()),
     "digits-judge": _classifier(Classification(noised=False), seed=1),
     "mnist": Config(
