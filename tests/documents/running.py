@@ -10,6 +10,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ SMALLER = {
     "refdiff bench": "--batch 2 --seconds 1",
 }
 SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
+
+CLASSIFIER = "--preset digits-classifier"  # of such a run, where a command is guided by it
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -111,8 +114,9 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
     read = [w for w in words if w.startswith("runs/")]
     if words[1] in ("sample", "eval", "info") or "--resume" in words:
         options = "--set networks.denoiser.classes=10" if {"--label", "--guidance"} & set(words) else ""
+        guides = {word for option, word in pairwise(words) if option == "--classifier"}
         for name in read:
-            shutil.copytree(run(options), folder / name)
+            shutil.copytree(run(CLASSIFIER if name in guides else options), folder / name)
 
 
 def smaller(text: str) -> str:
