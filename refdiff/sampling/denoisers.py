@@ -101,7 +101,7 @@ def check_conditions(
     whole = {}
     for name in takes:
         if name not in conditions and name not in null:
-            raise ValueError(f"{name}: expected this condition, which the network takes, got none")
+            raise ValueError(f"{name}: expected this condition, which the network takes, got none; give {name}")
         value = np.asarray(conditions[name]) if name in conditions else np.full(takes[name].shape, null[name])
         whole[name] = _for_each(name, value, takes[name], n)
     if classifier is not None:
