@@ -23,15 +23,14 @@ def train(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes draws one row a class, or the class of --label, guided by --guidance."""
+    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label."""
     from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
-    from .training import load_state, trained
+    from .training import load_state
     from .training.demo import save_trajectory
 
-    config, state = load_state(options.checkpoint)
-    conditions, n, columns = _conditions(options, getattr(config.model, "classes", 0))
-    model = trained(_changed(config, options), state)
+    _, _, model = _loaded(options, *load_state(options.checkpoint))
+    conditions, n, columns = _conditions(options, model.classes)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
     if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
@@ -62,9 +61,6 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
     """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
     n = 64 if options.n is None else options.n
     if not classes:
-        for name in ("label", "guidance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name}: expected a model with classes, got one without; leave it out")
         return {}, n, None
     if options.label is None:
         n = 8 * classes if options.n is None else options.n
@@ -79,34 +75,38 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
-    from .data import Dataset, load
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
+    distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term. Of a
+    classifier: its accuracy on held-out images in noise, for ten values of t, beside chance."""
     from .evaluation import evaluate as measure
+    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
+    from .objectives import Classification
     from .sampling import sample as draw
-    from .training import every_class, load_state, trained
+    from .training import every_class, load_state
+    from .training.judge import judge_of
 
-    config, state = load_state(options.checkpoint)
-    config = _changed(config, options)
-    model = trained(config, state)
-    data = load(options.data or config.data.source)
-    if not isinstance(data, Dataset):
-        raise ValueError(
-            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
-            "folder or a set of ours"
-        )
-    if data.shape != model.shape:
-        raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
-    check_evaluable(data, options.n)
-    bins = _checked_likelihood(options, data.held_out)
-    x = draw(model, options.n, options.seed, every_class(model, options.n), progress=not options.quiet)
-    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
+    run = load_state(options.checkpoint)
+    if isinstance(run[0].objective, Classification):
+        _evaluate_classifier(options, *run)
+        return
+    config, state, model = _loaded(options, *run)
+    n = 512 if options.n is None else options.n
+    data = _held_out(options, config, model.shape)
+    check_evaluable(data, n)
+    bins = _checked_likelihood(options, data.held_out, config.schedule.T)
+    judge = judge_of(*load_state(options.judge), model) if options.judge else None
+    asked = every_class(model, n)
+    x = draw(model, n, options.seed, asked, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if judge:
+        metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
         from .evaluation import nll, plot_nll
 
         bound = nll(
-            model, data.held_out, options.seed, bins=bins,
+            model, data.held_out, options.seed, bins=bins, steps=options.nll_steps,
             first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet,
         )  # fmt: skip
         metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
@@ -116,20 +116,70 @@ def evaluate(options: argparse.Namespace) -> None:
     _print(options, metrics)
 
 
-def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
-    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
-    if not options.nll:
-        for name in ("plot", "bins", "first_variance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
-        return None
-    from .evaluation.likelihood import levels
+def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:
+    """The accuracy of a classifier, as lines or JSON, and drawn with --plot."""
+    from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
+    from .models import inputs
+
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", "guidance"):
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
+    network = state.networks(config)["classifier"]
+    data = _held_out(options, config, inputs(network.config)["x"].shape)
+    if data.labels is None or not len(data.held_out):
+        lacks = "none held out" if data.labels is not None else "none with labels"
+        raise ValueError(
+            f"--data: expected labelled images, some of them held out, got {lacks} in {data.name}; give others"
+        )
+    _check_plot(options)
+    found = accuracy(
+        network, config.objective, data.held_out, data.held_out_labels, (data.x, data.labels), options.seed,
+        engine=config.engine, dtype=config.dtype, progress=not options.quiet,
+    )  # fmt: skip
+    if options.plot:
+        Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
+        plot_accuracy(found, options.plot)
+    _print(options, {"step": state.step, **(found if options.json else accuracy_lines(found))})
+
+
+def _held_out(options: argparse.Namespace, config: Any, shape: tuple[int, ...]) -> Any:
+    """The data to measure with. ValueError unless they have a split that is held out, and samples of this shape."""
+    from .data import Dataset, load
+
+    data = load(options.data or config.data.source)
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
+            "folder or a set of ours"
+        )
+    if data.shape != shape:
+        raise ValueError(f"--data: expected samples of {shape}, the model's shape, got {data.shape}")
+    return data
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    """Whether --plot can be drawn: said before the work."""
     from .plotting import new_figure
     from .storage import check_file
 
     if options.plot:
         check_file("--plot", options.plot, [".png", ".pdf", ".svg"])
         new_figure(1, 1)  # says at once if matplotlib is missing
+
+
+def _checked_likelihood(options: argparse.Namespace, x: Any, T: int) -> int | None:
+    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
+    if not options.nll:
+        for name in ("plot", "bins", "first_variance", "nll_steps"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
+        return None
+    from .evaluation.likelihood import levels
+
+    if options.nll_steps is not None and not 1 <= options.nll_steps <= T:
+        raise ValueError(f"--nll-steps: expected from 1 to schedule.T = {T} steps, got {options.nll_steps}")
+    _check_plot(options)
     if options.bins is None or options.bins == "density":
         return None if options.bins else levels(x)
     if not options.bins.isdecimal() or int(options.bins) < 2 or x.ndim == 2:
@@ -167,7 +217,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    """Train on the handwritten digits, draw each class and evaluate, about two minutes: pictures and numbers in a folder."""
     from .training.demo import demo as run
 
     config = _config(options)
@@ -226,6 +276,26 @@ def bench(options: argparse.Namespace) -> int:
     return int(not measured(found))
 
 
+def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, Any, Any]:
+    """The configuration of a run as the options change it, its state, and its model, guided by the classifier that they
+    name. ValueError for options of a guidance that the model cannot have."""
+    from .training import check_drawable, load_state, trained
+
+    check_drawable(config)
+    classes, guide = getattr(config.model, "classes", 0), options.classifier is not None
+    names = ("guidance",) if guide else ("label", "guidance", "guidance_interval", "guidance_rescale")
+    for name in names:
+        if not classes and getattr(options, name, None) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: expected a model with classes, got one without; leave it out")
+    if options.classifier_scale is not None and not guide:
+        raise ValueError("--classifier-scale: expected with --classifier, got it alone; add --classifier RUN")
+    config = _changed(config, options)
+    if guide and options.classifier_scale is None and not config.sample.classifier_scale:
+        raise ValueError("--classifier: expected with --classifier-scale, got it alone; add --classifier-scale 1")
+    return config, state, trained(config, state, load_state(options.classifier) if guide else None)
+
+
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
     from .config import Config
@@ -252,8 +322,8 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
-    if getattr(options, "guidance", None) is not None:
-        changes.append(f"sample.guidance={options.guidance}")
+    guidance = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")
+    changes += [f"sample.{key}={v}" for key in guidance if (v := getattr(options, key, None)) is not None]
     return config.changed(changes)
 
 

@@ -16,12 +16,13 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS, MODELS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
+from ..models import KINDS, MODELS, ClassifierConfig
+from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
+from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
-from .fitting import attention_fits, follow_data
+from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
 from .networks import NetworkConfig
 from .renamed import modern
 from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
@@ -72,7 +73,12 @@ class Config:
 
     @property
     def model(self) -> Any:
-        """The network that samples are made with: that of networks.denoiser."""
+        """The network that samples are made with: that of networks.denoiser. ValueError if there is none."""
+        if "denoiser" not in self.networks:
+            raise ValueError(
+                f"networks: expected 'denoiser', from which samples are drawn, got {', '.join(self.networks) or 'none'}; "
+                "choose a run of denoising"
+            )
         return self.networks["denoiser"].model
 
     @property
@@ -87,10 +93,11 @@ class Config:
         if "schedule" in names:
             changes["schedule"] = self.schedule
         classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
+        null = classes and getattr(self.model, "null_label", True)
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if null else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
@@ -101,18 +108,19 @@ class Config:
                 f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
                 f"{outputs}; leave it out"
             )
-        if self.sample.variance == "learned" and not objective.learned:
-            raise ValueError(
-                "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
-                f"with {setting('objective.variance', 'learned')}"
-            )
-        if self.sample.guidance != 1 and not objective.null:
-            raise ValueError(
-                "sample.guidance: expected 1, since no condition is left out in this training, got "
-                f"{self.sample.guidance:g}; train a network with classes"
-            )
+        self._check_low_res(objective)
+        check_settings(self.sample, objective)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
+
+    def _check_low_res(self, objective: Denoising) -> None:
+        """ValueError unless what is made of x has the size that the denoiser reads."""
+        size, low_res = getattr(self.model, "size", 0), getattr(self.model, "low_res", 0)
+        if objective.downscale and objective.downscale != downscale_of(size, low_res):
+            raise ValueError(
+                "objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
+                f"low_res, got {objective.downscale} with size {size} and low_res {low_res}; leave it out"
+            )
 
     def _check_without_signal(self, objective: Denoising) -> None:
         """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
@@ -207,16 +215,28 @@ class Config:
             merge(table, each)
             given |= keys(each)
         networks = table.get("networks")
-        model = networks.get("denoiser") if isinstance(networks, dict) else None
-        if isinstance(model, dict):
-            if model.get("kind", "unet") == "unet":
-                if follow and isinstance(table.get("data"), dict):
-                    follow_data(table, given)
-                if "networks.denoiser.attention" not in given and not attention_fits(model):
+        if isinstance(networks, dict):
+            self._leave_out_denoiser(table, given)
+            if follow and isinstance(table.get("data"), dict):
+                follow_data(table, given)
+            follow_low_res(table, given)
+            for name in FOLLOWERS:
+                model = networks.get(name)
+                if isinstance(model, dict) and f"networks.{name}.attention" not in given and not attention_fits(model):
                     del model["attention"]
-            if "objective.variance" in given:
+            if "objective.variance" in given and isinstance(model := networks.get("denoiser"), dict):
                 self._follow_variance(table, model, given)
         return Config.from_dict(table)
+
+    def _leave_out_denoiser(self, table: dict[str, Any], given: set[str]) -> None:
+        """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
+        objective = table.get("objective")
+        kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
+        if kind is None or isinstance(self.objective, kind) or any(key.startswith("networks.denoiser") for key in given):
+            return
+        trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
+        if isinstance(trains, list | tuple) and "denoiser" not in trains:
+            table["networks"].pop("denoiser", None)
 
     @staticmethod
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
@@ -258,9 +278,24 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
     return {"denoiser": NetworkConfig(MODELS[name])}
 
 
+def _classifier(objective: Classification, seed: int = 0) -> Config:
+    """Of the bundled digits: weights decay, and inputs are dropped, since there are few."""
+    model = ClassifierConfig(
+        size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.1, classes=10
+    )
+    train = TrainConfig(weight_decay=0.05, grid_every=0)
+    return Config(networks={"classifier": NetworkConfig(model)}, objective=objective, train=train, seed=seed)
+
+
 PRESETS: dict[str, Config] = {
     "digits": Config(),
-    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
+    "digits-classes": Config(
+        networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))},
+        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
+        sample=SampleConfig(steps=100, spacing="quadratic"),
+    ),
+    "digits-classifier": _classifier(Classification()),
+    "digits-judge": _classifier(Classification(noised=False), seed=1),
     "mnist": Config(
         DataConfig("mnist"),
         _denoiser("mnist"),
