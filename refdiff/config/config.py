@@ -249,7 +249,11 @@ class Config:
         """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
         objective = table.get("objective")
         kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
-        if kind is None or isinstance(self.objective, kind) or any(key.startswith("networks.denoiser") for key in given):
+        if (
+            kind is None
+            or isinstance(self.objective, kind)
+            or any(key.startswith("networks.denoiser") for key in given)
+        ):
             return
         trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
         if isinstance(trains, list | tuple) and "denoiser" not in trains:

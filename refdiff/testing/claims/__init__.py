@@ -15,6 +15,7 @@ from . import (
     randomness,
     optimisers,
     training,
+    classifiers,
     metrics,
     spacings,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "activations",
     "attention",
     "bound",
+    "classifiers",
     "exact",
     "flows",
     "forward",
