@@ -286,6 +286,7 @@ def test_the_place_of_a_result_is_looked_at_before_the_work(run, tmp_path, capsy
         ([*sample, tmp_path / "file" / "a.npz"], "--out: expected a place in a folder, got"),
         ([*sample, tmp_path / "others", "--force"], "expected no other images in"),
         ([*sample, tmp_path / "samples_0.5"], f"a slash says that it is a folder: {tmp_path / 'samples_0.5'}/"),
+        ([*evaluate, "--judge", run], "--judge: expected a model with classes, got one without; leave it out"),
         ([*evaluate, "--n", "1"], "n: expected at least 2 samples to measure, got 1"),
         ([*evaluate, "--plot", tmp_path / "p.png"], "--plot: expected with --nll, got it alone; add --nll"),
         ([*evaluate, "--bins", "17"], "--bins: expected with --nll"),

@@ -19,6 +19,7 @@ from ..errors import argument, one_of, option, setting
 from ..models import KINDS, MODELS, ClassifierConfig
 from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
+from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
 from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
@@ -107,26 +108,8 @@ class Config:
                 f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
                 f"{outputs}; leave it out"
             )
-        if self.sample.variance == "learned" and not objective.learned:
-            raise ValueError(
-                "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
-                f"with {setting('objective.variance', 'learned')}"
-            )
         self._check_low_res(objective)
-        if (
-            self.sample.guidance != 1
-            and getattr(self.model, "classes", 0)
-            and not getattr(self.model, "null_label", True)
-        ):
-            raise ValueError(
-                f"sample.guidance: expected 1 for a model that knows no null class, got {self.sample.guidance:g}; train one "
-                f"with {setting('networks.denoiser.null_label', 'true')}"
-            )
-        if self.sample.guidance != 1 and not objective.null:
-            raise ValueError(
-                "sample.guidance: expected 1, since no condition is left out in this training, got "
-                f"{self.sample.guidance:g}; train a network with classes"
-            )
+        check_settings(self.sample, objective)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 
@@ -310,7 +293,11 @@ def _classifier(objective: Classification, seed: int = 0) -> Config:
 
 PRESETS: dict[str, Config] = {
     "digits": Config(),
-    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
+    "digits-classes": Config(
+        networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))},
+        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
+        sample=SampleConfig(steps=100, spacing="quadratic"),
+    ),
     "digits-classifier": _classifier(Classification()),
     "digits-judge": _classifier(Classification(noised=False), seed=1),
     "mnist": Config(
