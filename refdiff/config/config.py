@@ -298,6 +298,11 @@ PRESETS: dict[str, Config] = {
         train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
         sample=SampleConfig(steps=100, spacing="quadratic"),
     ),
+    "digits-adm": Config(
+        networks=_denoiser("digits-adm"),
+        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
+        sample=SampleConfig(steps=100, spacing="quadratic"),
+    ),
     "digits-classifier": _classifier(Classification()),
     "digits-judge": _classifier(Classification(noised=False), seed=1),
     "mnist": Config(

@@ -170,7 +170,7 @@ def test_spatial_pooling_is_given_the_states_after_every_layer(drawn, pooling):
     assert "norm_out" not in p
     p, x, t = case(drawn, config, 0)
     p["pool"]["hidden"]["weight"][:4] = 0  # the first convolution is no longer read, but through what follows
-    y, saved = networks.forward(engine, config, p, x, t)
+    _, saved = networks.forward(engine, config, p, x, t)
     first, _ = engine.global_average_pool(engine.conv2d(x, **p["conv_in"])[0])
     assert np.array_equal(saved["pool"]["hidden"][0][:, :4], first)
 

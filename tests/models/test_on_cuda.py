@@ -22,7 +22,8 @@ CONFIGS = {
         8, 2, 16, (0.5, 1), 1, stem=0.5, resampling="residual", classes=3, null_label=False, outputs=2, low_res=4, **ADM
     ),
     "the others": UNetConfig(
-        8, 1, 16, (1, 1), (1, 2), resampling="residual_projected", rescale="residual", embedding_silu="time", classes=2, **ADM
+        8, 1, 16, (1, 1), (1, 2), resampling="residual_projected", rescale="residual", embedding_silu="time", classes=2,
+        **ADM,
     ),
     "skips": UNetConfig(8, 1, 8, (1, 1), 1, (), groups=4, rescale="skips", resampling="centred"),
     "classifier": ClassifierConfig(8, 1, 16, (0.5, 1), 1, resampling="residual", classes=5, **ADM),

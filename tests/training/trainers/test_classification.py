@@ -23,7 +23,7 @@ NOISED = pytest.mark.parametrize("noised", [True, False])
 
 def config(engine, noised=True, batch=8):
     return Config(
-        networks={"classifier": NetworkConfig(toy_networks.ToyClassifier())},
+        networks={"classifier": NetworkConfig(toy_networks.ToyClassifier(classes=10, width=16))},
         schedule=ScheduleConfig("cosine", 50),
         objective=Classification(noised=noised),
         train=TrainConfig(steps=60, batch=batch, learning_rate=1e-2, warmup=2, shards=2),
