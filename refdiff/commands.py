@@ -120,7 +120,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:
     """The accuracy of a classifier, as lines or JSON, and drawn with --plot."""
-    from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
+    from .evaluation.accuracy import accuracy_lines, classifier_accuracy, plot_accuracy
     from .models import inputs
 
     for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE):
@@ -135,7 +135,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
             f"--data: expected labelled images, some of them held out, got {lacks} in {data.name}; give others"
         )
     _check_plot(options)
-    found = accuracy(
+    found = classifier_accuracy(
         network, config.objective, data.held_out, data.held_out_labels, (data.x, data.labels), options.seed,
         engine=config.engine, dtype=config.dtype, progress=not options.quiet,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from . import (
     randomness,
     optimisers,
     training,
+    classifiers,
     metrics,
     spacings,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "attention",
     "bound",
     "classification",
+    "classifiers",
     "exact",
     "flows",
     "forward",
