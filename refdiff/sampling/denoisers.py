@@ -107,7 +107,7 @@ def check_conditions(
     if classifier is not None:
         _check_label(whole["label"], classifier.config.classes, ", the classifier's classes")
     elif told and hasattr(network.config, "classes"):
-        _check_label(whole["label"], network.config.classes, null="label" in null)
+        _check_label(whole["label"], network.config.classes, null=getattr(network.config, "null_label", True))
     return whole
 
 
