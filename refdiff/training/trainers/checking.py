@@ -82,7 +82,11 @@ def _check_labels(config: Config, data: Batch) -> None:
         classes, reads = getattr(network.model, "classes", 0), "label" in inputs(network.model)
         if not classes or "label" not in data or not (reads or name == "classifier"):
             continue
-        low, high, null = np.min(data["label"]), np.max(data["label"]), reads and getattr(network.model, "null_label", True)
+        low, high, null = (
+            np.min(data["label"]),
+            np.max(data["label"]),
+            reads and getattr(network.model, "null_label", True),
+        )
         if low < 0 or high >= classes + null:
             none = f", or {classes} for none" if null else ""
             raise ValueError(
