@@ -10,7 +10,6 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
