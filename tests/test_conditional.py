@@ -158,9 +158,7 @@ def test_without_a_null_label_every_sample_has_a_class():
     assert config.objective.null == ()
     assert config.changed(["networks.denoiser.null_label=true"]) == with_null
     assert Config.from_dict(config.to_dict()) == config
-    with pytest.raises(
-        ValueError, match=line("sample.guidance: expected 1, since this is a model that knows no null class")
-    ):
+    with pytest.raises(ValueError, match=line("sample.guidance: expected 1 for a model that knows no null class")):
         config.changed(["sample.guidance=2"])
     state = State.first(config)
     assert state.trees["p"]["denoiser"]["label"]["weight"].shape[0] == 10

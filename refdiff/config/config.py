@@ -102,12 +102,6 @@ class Config:
 
     def _check_denoising(self, objective: Denoising) -> None:
         """ValueError where prediction, variance, sampler and network do not fit together."""
-        classes, null_label = (getattr(self.model, name, None) for name in ("classes", "null_label"))
-        if self.sample.guidance != 1 and classes and null_label is False:
-            raise ValueError(
-                f"sample.guidance: expected 1, since this is a model that knows no null class, got "
-                f"{self.sample.guidance:g}; train one with {setting('networks.denoiser.null_label', 'true')}"
-            )
         outputs, expected = getattr(self.model, "outputs", None), 2 if objective.learned else 1
         if outputs is not None and outputs != expected:
             raise ValueError(
