@@ -1,4 +1,4 @@
-"""Claims about the training of [ADM] and of the improved DDPM before it: t by importance, and a classifier of noisy images."""
+"""Claims about the training of [ADM] and of the improved DDPM before it: t by importance, a classifier of noisy images."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def weighted_losses_of_the_drawn_t_are_unbiased(T: int, seed: int) -> float:
     r"p_t \propto \sqrt{\mathbb E[L_t^2]}:\quad \mathbb E_{t \sim p}\Big[\Big(\frac{L_t}{T p_t}\Big)^2\Big]"
     r" = \min_{p'}\, \mathbb E_{t \sim p'}\Big[\Big(\frac{L_t}{T p'_t}\Big)^2\Big]"
     r" = \Big(\frac1T \sum_t \sqrt{\mathbb E[L_t^2]}\Big)^2",
-    source="[IDDPM] eq. 18", of=step_probability, against="the least by the inequality of Cauchy and Schwarz", bound=1.002e-3,
-    T=lengths, seed=seeds(),
+    source="[IDDPM] eq. 18", of=step_probability, against="the least by the inequality of Cauchy and Schwarz",
+    bound=1.002e-3, T=lengths, seed=seeds(),
 )  # fmt: skip
 def no_other_way_to_draw_t_has_a_smaller_second_moment(T: int, seed: int) -> float:
     """But for the thousandth of p that is uniform, which costs a thousandth at most. Uniform t cost more."""
