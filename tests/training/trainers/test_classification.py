@@ -10,7 +10,7 @@ from emulator import Emulator
 from helpers import emulated
 
 from refdiff.config import Config, NetworkConfig, TrainConfig
-from refdiff.models import flatten
+from refdiff.models import ClassifierConfig, flatten
 from refdiff.objectives import Classification, ScheduleConfig
 from refdiff.sampling import SampleConfig
 from refdiff.testing.measures import relative_error
@@ -76,10 +76,12 @@ def test_one_and_two_processes_have_the_same_bits(some_processes):
 
 
 def test_it_learns():
-    clean = config("reference", False, batch=32)
+    clean = config("cpu", False, batch=32)
+    model = ClassifierConfig(size=8, channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4)
+    clean = replace(clean, networks={"classifier": NetworkConfig(model)})
     worker = trainer(clean, State.first(clean))
-    losses = [worker.step(batch(i, 32)).loss for i in range(60)]
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+    losses = [worker.step(batch(i, 32)).loss for i in range(40)]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
 @pytest.mark.parametrize(("label", "got"), [(-1, "-1 to 7"), (10, "1 to 10")])
@@ -101,4 +103,3 @@ def test_images_without_labels_are_refused():
         ValueError, match="Classification: expected data with 'label', which it reads, got x from the batch"
     ):
         worker.step({"x": batch(0)["x"]})
-    assert replace(config("cpu"), seed=3).objective.trains == ("classifier",)
