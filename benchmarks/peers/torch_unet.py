@@ -58,7 +58,7 @@ class UNet(nn.Module):
         for layer in self.encoder:
             if layer.kind == "block":
                 h = self._block(layer.name, h, emb)
-            elif self.config.downsampling == "strided":
+            elif self.config.resampling == "strided":
                 h = self._conv(F.pad(h, (0, 1, 0, 1)), f"{layer.name}__conv", stride=2, padding=0)
             else:
                 h = F.avg_pool2d(h, 2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import Data, shape_of
 from ..errors import DoubtWarning, setting
 from ..models import inputs
-from ..models.unet import level_sizes
+from ..models.encoder_config import level_sizes
 from ..objectives import Denoising, ScheduleConfig, lost_in_noise, signal_left_at_end
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..data.loading import NAMED
 from ..engines import ENGINES
 from ..models import KINDS
 from ..models.blocks import TIMES
-from ..models.unet import DOWNSAMPLINGS
+from ..models.encoder_config import RESAMPLINGS
 from ..objectives import OBJECTIVES, PREDICTIONS, VARIANCES, WEIGHTINGS
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
@@ -28,7 +28,7 @@ def choices() -> dict[str, tuple[str, ...]]:
     return {
         "engine": ("auto", *ENGINES), "dtype": ("float32", "bfloat16"), "data.source": (*NAMED, "a path"),
         "networks.denoiser.kind": tuple(KINDS), "networks.denoiser.rule": tuple(RULES),
-        "networks.denoiser.downsampling": DOWNSAMPLINGS, "networks.denoiser.time": TIMES,
+        "networks.denoiser.resampling": RESAMPLINGS, "networks.denoiser.time": TIMES,
         "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
         "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "train.decay": DECAYS,
         "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS), "sample.variance": settings.VARIANCES,

@@ -32,7 +32,17 @@ def modern(table: dict[str, Any]) -> dict[str, Any]:
         if isinstance(networks, dict):
             own = networks.get("denoiser", {})
             networks["denoiser"] = model | own if isinstance(model, dict) and isinstance(own, dict) else model
+    networks = table.get("networks")
+    if isinstance(networks, dict):
+        table["networks"] = {name: _of_network(network) for name, network in networks.items()}
     return table
+
+
+def _of_network(network: Any) -> Any:
+    """The table of a network with the names of today: `downsampling` is `resampling`."""
+    if not isinstance(network, dict) or "downsampling" not in network:
+        return network
+    return {"resampling": network["downsampling"]} | {k: v for k, v in network.items() if k != "downsampling"}
 
 
 def _put(table: dict[str, Any], home: str, key: str, value: Any) -> None:

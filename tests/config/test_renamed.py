@@ -84,9 +84,10 @@ def test_every_key_of_an_old_file_has_its_place():
         if key == "sample.clip":
             assert now["sample.threshold"] == "none"
             continue
-        key = RENAMED.get(key, key).replace("model.", "networks.denoiser.")
+        key = RENAMED.get(key, key).replace("model.", "networks.denoiser.").replace(".downsampling", ".resampling")
         assert now[key] == value, key
     assert not [key for key in now if key in RENAMED or key.startswith("model.") or key == "sample.clip"]
+    assert not [key for key in now if key.endswith("downsampling")]
 
 
 @pytest.mark.parametrize("clip", ["true", "false"])
@@ -126,7 +127,9 @@ def test_the_preset_of_then_is_that_of_now(tmp_path):
     [("schedule.law=cosine", "schedule.kind=cosine"), ("train.clip=0", "train.max_grad_norm=0"),
      ("train.average=0.5", "train.ema_decay=0.5"), ("train.prediction=x0", "objective.prediction=x0"),
      ("sample.clip=false", "sample.threshold=none"), ("sample.clip=true", "sample.threshold=static"),
-     ("model.width=16", "networks.denoiser.width=16"), ("model.kind=mlp", "networks.denoiser.kind=mlp")],
+     ("model.width=16", "networks.denoiser.width=16"), ("model.kind=mlp", "networks.denoiser.kind=mlp"),
+     ("model.downsampling=pooled", "networks.denoiser.resampling=pooled"),
+     ("networks.denoiser.downsampling=pooled", "networks.denoiser.resampling=pooled")],
 )  # fmt: skip
 def test_an_old_key_at_the_command_line_is_the_new_one(old, new):
     assert Config().changed([old]) == Config().changed([new]) != Config(seed=1)
@@ -136,11 +139,13 @@ def test_where_both_names_stand_the_new_one_counts():
     table = {
         "train": {"clip": 3.0, "max_grad_norm": 2.0},
         "model": {"width": 16},
-        "networks": {"denoiser": {"width": 8}},
+        "networks": {"denoiser": {"width": 8, "downsampling": "strided", "resampling": "pooled"}},
     }
     config = Config.from_dict(table | {"sample": {"clip": True, "threshold": "none"}})
     assert (config.train.max_grad_norm, config.model.width, config.sample.threshold) == (2.0, 8, "none")
+    assert config.model.resampling == "pooled"
     assert table["train"] == {"clip": 3.0, "max_grad_norm": 2.0}  # unchanged
+    assert "downsampling" in table["networks"]["denoiser"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from refdiff.models.inference import InferenceEngine, consume
 
 CONFIGS = {
     "digits": MODELS["digits"],
-    "adm": UNetConfig(8, 3, 16, (1, 2), 1, (4,), time="adm", downsampling="pooled", dropout=0.5),
+    "adm": UNetConfig(8, 3, 16, (1, 2), 1, (4,), time="adm", resampling="pooled", dropout=0.5),
     "mlp": MLPConfig(),
 }
 

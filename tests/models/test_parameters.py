@@ -13,7 +13,7 @@ from refdiff.models.parameters import conv_layout, linear_layout, norm_layout
 seeds = st.integers(0, 2**64 - 1)
 SMALL = [
     UNetConfig(8, 1, 8, (1, 2), 1, (4,), groups=4),
-    UNetConfig(8, 3, 8, (2, 1), 2, (8, 4), heads=2, groups=2, downsampling="pooled", time="adm"),
+    UNetConfig(8, 3, 8, (2, 1), 2, (8, 4), heads=2, groups=2, resampling="pooled", time="adm"),
     MODELS["digits"],
     MODELS["points"],
     MLPConfig(3, 16, 1, "adm"),
@@ -40,7 +40,7 @@ def test_presets_of_ddpm_have_its_options(name, dropout):
     """What the count does not tell: attention at 16x16 and in the middle, one head, dropout for CIFAR-10 alone."""
     config = MODELS[name]
     assert (config.attention, config.heads, config.groups, config.dropout) == ((16,), 1, 32, dropout)
-    assert (config.downsampling, config.time) == ("strided", "ddpm")
+    assert (config.resampling, config.time) == ("strided", "ddpm")
 
 
 @pytest.mark.parametrize("config", SMALL)

@@ -27,7 +27,7 @@ OPTIONS = {
     "two blocks": replace(TINY, blocks=2, attention=(4,)),
     "narrower": replace(TINY, multipliers=(2, 1), attention=(8, 4), heads=2),
     "three channels": replace(TINY, channels=3, groups=1, width=5),
-    "pooled": replace(TINY, downsampling="pooled", channels=3),
+    "pooled": replace(TINY, resampling="pooled", channels=3),
     "adm": replace(TINY, time="adm", attention=(8,)),
     "dropout": replace(TINY, dropout=0.4, attention=(4,)),
     "labels, twice as much": replace(TINY, classes=1, outputs=2),
@@ -50,7 +50,7 @@ def configs(draw):
         heads=draw(st.sampled_from([1, 2, 4])),
         groups=draw(st.sampled_from([1, 2, 4])),
         dropout=draw(st.sampled_from([0.0, 0.3])),
-        downsampling=draw(st.sampled_from(["strided", "pooled"])),
+        resampling=draw(st.sampled_from(["strided", "pooled"])),
         time=draw(st.sampled_from(["ddpm", "adm"])),
     )
 
@@ -247,7 +247,7 @@ def test_presets_have_two_channels_or_more_a_group(name):
         ({"dropout": 1.0}, r"dropout: expected a rate in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, "dropout: expected a rate"),
         ({"dropout": float("nan")}, "dropout: expected a rate"),
-        ({"downsampling": "max"}, "downsampling: expected one of strided, pooled, got 'max'"),
+        ({"resampling": "max"}, "resampling: expected one of strided, pooled, got 'max'"),
         ({"time": "edm"}, "time: expected one of ddpm, adm, got 'edm'"),
     ],
 )

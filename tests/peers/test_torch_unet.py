@@ -12,7 +12,7 @@ from refdiff.benchmark.host import HostPeer
 from refdiff.benchmark.protocol import sketch
 
 TINY = {"size": 8, "channels": 2, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
-CHANGES = [{}, {"heads": 2, "time": "adm"}, {"downsampling": "pooled", "width": 10}]
+CHANGES = [{}, {"heads": 2, "time": "adm"}, {"resampling": "pooled", "width": 10}]
 
 
 def same(case, variant):

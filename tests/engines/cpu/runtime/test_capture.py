@@ -167,7 +167,7 @@ def test_the_times_of_both_engines_agree():
 
 
 CONFIGS = {
-    "every option": UNetConfig(8, 3, 16, (1, 2), 1, (4,), heads=2, time="adm", downsampling="pooled", dropout=0.3),
+    "every option": UNetConfig(8, 3, 16, (1, 2), 1, (4,), heads=2, time="adm", resampling="pooled", dropout=0.3),
     "strided": UNetConfig(16, 1, 32, (1, 2, 2), 1, (8, 4)),
     "mlp": MLPConfig(),
 }
