@@ -14,6 +14,7 @@ from ...engines.cpu.runtime import flat_optimiser
 from ...engines.cpu.runtime.context import using
 from ...engines.cpu.runtime.data_parallel import ShardWorker
 from ...engines.cpu.runtime.shared_memory import SharedMemory
+from ...engines.cpu.runtime.traced_array import CaptureError
 from ...models import Batch, Network, Tree, flatten
 from ...models.packing import Packing
 from ...objectives import Objective, objective_name
@@ -97,6 +98,8 @@ class DataParallelWorker(ShardWorker):
     def step_memory(self, objective: Objective, shards: int, data: Batch, key: Key) -> int:
         """Bytes that a pass over these samples takes beside the buffers: results, working space, and the batch, of which a
         capture has a copy. Nothing is computed but what is drawn. CaptureError for what cannot be captured."""
+        if type(objective).gather is not Objective.gather:
+            raise CaptureError(f"{objective_name(objective)} gathers over the batch")
         batch = drawn(objective, cpu, data, key, objective.remember())
         f = partial(self._loss_and_gradients, objective, tuple(batch), key)
         arrays = [np.ascontiguousarray(a) for a in batch.values()]
