@@ -1,7 +1,7 @@
 // One number a sample: the squared error of each, coefficients looked up by t, sums of two arrays, a choice of one.
 //
 //   sample_squares    loss_n = w_n sum (x_n - t_n)^2 / count       dx_n = dloss_n w_n 2 (x_n - t_n) / count
-//   columns           y[k, n] = table[index_n, k]
+//   columns           y[k, n] = table[index_n, k], and with K = 1 a lookup in one row of numbers
 //   affine            y_n = a_n u_n + b_n v_n, each product and the sum rounded by itself, as on the other engines
 //   choose            y_n = a_n where condition_n is not 0, else b_n
 //

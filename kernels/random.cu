@@ -2,6 +2,7 @@
 //
 //   normal      y[n, e] ~ N(0, 1)                     uniform     y[n, e] uniform on (0, 1)
 //   integers    y[n] on low .. low + range - 1        bernoulli   y[n] = 1 where the word of n is below `threshold`, else 0
+//   categorical y[n] = how many of the K cumulative probabilities, which do not decrease, the uniform number of n reaches
 //   advance     counter += 1
 //
 // The numbers of refdiff/random.py: Philox [Philox], Box and Muller [BoxMuller] in float64. Step and first sample may lie
@@ -45,6 +46,23 @@ extern "C" __global__ void __launch_bounds__(256)
     if (i >= samples) return;
     uint4 w = philox(key_of(sequence), 0, number_of(sample_ids, i));
     y[i] = w.x < threshold;
+}
+
+// K at least 1. Compared in float64, as everywhere.
+extern "C" __global__ void __launch_bounds__(256)
+    categorical(const int* sample_ids, int* y, int samples, const float* cumulative, int K, PARAM Sequence sequence) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= samples) return;
+    double u = unit(philox(key_of(sequence), 0, number_of(sample_ids, i)).x);
+    int low = 0, high = K - 1;  // the number lies between, both included
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (cumulative[middle] <= u)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    y[i] = low;
 }
 
 // The number of the step that a captured graph is at.

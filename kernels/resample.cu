@@ -1,4 +1,4 @@
-// Twice the size by repetition, half the size by averaging. With x small (rows, W, C), rows = N H, and y of twice its
+// Twice the size by repetition, half the size by averaging, any size by bilinear interpolation. With x small (rows, W, C), rows = N H, and y of twice its
 // size:
 //
 //   upsample_nearest  y[2h+i, 2w+j] = x[h, w]                      backward: dx = the sum of the four dy
@@ -7,6 +7,13 @@
 // So there are two motions, one to four and four to one, each with a factor. A thread takes one place of the small
 // image and PACK neighbours in C (16 bytes), or one channel where PACK does not divide C. Bytes: 5 sizeof(Real) for
 // each element of the small image. Floor: bytes over the copy bandwidth.
+//
+//   resize_bilinear   y[i, j] = sum_hw A[i, h] B[j, w] x[h, w]    backward: dx[h, w] = sum_ij A[i, h] B[j, w] dy[i, j]
+//
+// Place i of L along an axis of S pixels lies at u = (i + 1/2) S / L - 1/2, held within 0 .. S - 1, and
+// A[i, h] = max(0, 1 - |u - h|): two taps an axis forward, of integers, exact but for one rounding. Backward a thread
+// gathers from the places that read its pixel, in their order. A thread an element of the result, PACK neighbours as
+// above. Bytes: (x + y) sizeof(Real) where the taps find the cache. Floor: bytes over the copy bandwidth.
 #include <device.cuh>
 
 constexpr int N = PACK<Real>;
@@ -57,4 +64,87 @@ extern "C" __global__ void __launch_bounds__(256)
         gather<N>(large, small, factor, W, C, n);
     else
         gather<1>(large, small, factor, W, C, n);
+}
+
+// x (N, H, W, C), y (N, rows, columns, C); n: the elements of the result, which is y forward and x backward.
+struct Resize {
+    int H, W, rows, columns, C, n;
+};
+
+// u of place i, times 2 L.
+__device__ __forceinline__ int place(int i, int S, int L) {
+    return min(max((2 * i + 1) * S - L, 0), 2 * L * (S - 1));
+}
+__device__ __forceinline__ float weight_of(int i, int h, int S, int L) {
+    int away = abs(place(i, S, L) - 2 * L * h);
+    return away >= 2 * L ? 0 : (float)(2 * L - away) / (2 * L);
+}
+
+// The places whose u may lie within (h - 1, h + 1).
+struct Range {
+    int first, last;
+};
+__device__ __forceinline__ Range readers(int h, int S, int L) {
+    int first = h == 0 ? 0 : max(0, (L * (2 * h - 1) - S) / (2 * S));
+    int last = h == S - 1 ? L - 1 : min(L - 1, (L * (2 * h + 3) - S) / (2 * S) + 1);
+    return {first, last};
+}
+
+template <int V>
+__device__ __forceinline__ void resize(const Real* x, Real* y, const Resize& of) {
+    long long index = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (index >= of.n) return;
+    int e = (int)index, c = e % of.C, j = e / of.C % of.columns, row = e / of.C / of.columns;
+    int i = row % of.rows, top = place(i, of.H, of.rows) / (2 * of.rows);
+    int left = place(j, of.W, of.columns) / (2 * of.columns);
+    x += (size_t)(row / of.rows) * of.H * of.W * of.C + c;
+    float sum[V] = {};
+#pragma unroll
+    for (int h = top; h < top + 2; h++) {
+        float a = weight_of(i, h, of.H, of.rows);
+        if (a == 0) continue;  // below the last row too
+#pragma unroll
+        for (int w = left; w < left + 2; w++) {
+            float each = a * weight_of(j, w, of.W, of.columns), v[V];
+            if (each == 0) continue;
+            load_pack(x + ((size_t)h * of.W + w) * of.C, v);
+#pragma unroll
+            for (int k = 0; k < V; k++) sum[k] += each * v[k];
+        }
+    }
+    store_pack(y + e, sum);
+}
+
+template <int V>
+__device__ __forceinline__ void resize_back(const Real* dy, Real* dx, const Resize& of) {
+    long long index = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    if (index >= of.n) return;
+    int e = (int)index, c = e % of.C, w = e / of.C % of.W, row = e / of.C / of.W, h = row % of.H;
+    Range is = readers(h, of.H, of.rows), js = readers(w, of.W, of.columns);
+    dy += (size_t)(row / of.H) * of.rows * of.columns * of.C + c;
+    float sum[V] = {};
+    for (int i = is.first; i <= is.last; i++) {
+        float a = weight_of(i, h, of.H, of.rows);
+        for (int j = js.first; j <= js.last; j++) {
+            float each = a * weight_of(j, w, of.W, of.columns), v[V];
+            if (each == 0) continue;
+            load_pack(dy + ((size_t)i * of.columns + j) * of.C, v);
+#pragma unroll
+            for (int k = 0; k < V; k++) sum[k] += each * v[k];
+        }
+    }
+    store_pack(dx + e, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) resize_bilinear(const Real* x, Real* y, PARAM Resize of) {
+    if (of.C % N == 0)
+        resize<N>(x, y, of);
+    else
+        resize<1>(x, y, of);
+}
+extern "C" __global__ void __launch_bounds__(256) resize_bilinear_backward(const Real* dy, Real* dx, PARAM Resize of) {
+    if (of.C % N == 0)
+        resize_back<N>(dy, dx, of);
+    else
+        resize_back<1>(dy, dx, of);
 }

@@ -10,8 +10,8 @@ from typing import Any
 from ..data.loading import NAMED
 from ..engines import ENGINES
 from ..models import KINDS
-from ..models.blocks import TIMES
-from ..models.encoder_config import RESAMPLINGS
+from ..models.blocks import CONDITIONINGS, EMBEDDING_SILUS, QKVS, RESAMPLINGS, TIMES
+from ..models.unet import RESCALES
 from ..objectives import OBJECTIVES, PREDICTIONS, VARIANCES, WEIGHTINGS
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
@@ -29,6 +29,8 @@ def choices() -> dict[str, tuple[str, ...]]:
         "engine": ("auto", *ENGINES), "dtype": ("float32", "bfloat16"), "data.source": (*NAMED, "a path"),
         "networks.denoiser.kind": tuple(KINDS), "networks.denoiser.rule": tuple(RULES),
         "networks.denoiser.resampling": RESAMPLINGS, "networks.denoiser.time": TIMES,
+        "networks.denoiser.qkv": QKVS, "networks.denoiser.conditioning": CONDITIONINGS,
+        "networks.denoiser.rescale": RESCALES, "networks.denoiser.embedding_silu": EMBEDDING_SILUS,
         "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
         "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "train.decay": DECAYS,
         "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS), "sample.variance": settings.VARIANCES,

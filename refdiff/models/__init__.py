@@ -11,6 +11,7 @@ y          = predict(engine, net, {"x": x, "t": t})             where no gradien
 
 from __future__ import annotations
 
+from .classifier import ClassifierConfig as ClassifierConfig
 from .inference import *
 from .mlp import MLPConfig as MLPConfig
 from .network import *

@@ -20,6 +20,8 @@ __all__ = [
     "Layer", "apply", "apply_backward", "backward", "encoder", "forward", "layer_layout", "layout", "middle",
 ]  # fmt: skip
 
+RESIDUAL = ("residual", "residual_projected")  # the ways of resampling that are a residual block's
+
 
 class Layer(NamedTuple):
     """name: its place in the parameters; kind: "block", "down" or "up"; channels in and out; attention after a block."""
@@ -33,13 +35,12 @@ class Layer(NamedTuple):
 
 def encoder(config: EncoderConfig) -> list[Layer]:
     """The layers on the way down. The output of each, and of the first convolution, goes to the decoder too."""
-    layers, c, size = [], config.width, min(config.sides)
-    for level, multiplier in enumerate(config.multipliers):
-        c_out = config.width * multiplier
-        for i in range(config.blocks):
+    layers, c, size = [], config.stem_width, min(config.sides)
+    for level, (c_out, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+        for i in range(depth):
             layers.append(Layer(f"down{level}_block{i}", "block", c, c_out, size in config.attention))
             c = c_out
-        if level < len(config.multipliers) - 1:
+        if level < len(config.widths) - 1:
             layers.append(Layer(f"down{level}_halve", "down", c, c))
             size //= 2
     return layers
@@ -47,17 +48,22 @@ def encoder(config: EncoderConfig) -> list[Layer]:
 
 def middle(config: EncoderConfig) -> list[Layer]:
     """Two blocks at the smallest size, attention between them."""
-    c = config.width * config.multipliers[-1]
+    c = config.widths[-1]
     return [Layer("middle_block0", "block", c, c, attention=True), Layer("middle_block1", "block", c, c)]
 
 
 def layer_layout(config: EncoderConfig, layer: Layer) -> Tree:
     """The parameters of one layer, of which a mean has none."""
-    if layer.kind == "down":
-        return blocks.downsample_layout(layer.c_in, config.resampling)
-    if layer.kind == "up":
-        return blocks.upsample_layout(layer.c_in)
-    p = {"residual": blocks.residual_layout(layer.c_in, layer.c_out, 4 * config.width)}
+    if layer.kind != "block" and config.resampling not in RESIDUAL:
+        if layer.kind == "down":
+            return blocks.downsample_layout(layer.c_in, config.resampling)
+        return blocks.upsample_layout(layer.c_in, config.resampling)
+    projected = layer.kind != "block" and config.resampling == "residual_projected"
+    p = {
+        "residual": blocks.residual_layout(
+            layer.c_in, layer.c_out, 4 * config.width, config.conditioning, projected
+        )
+    }  # fmt: skip
     if layer.attention:
         p["attention"] = blocks.attention_layout(layer.c_out)
     return p
@@ -65,7 +71,7 @@ def layer_layout(config: EncoderConfig, layer: Layer) -> Tree:
 
 def layout(config: EncoderConfig, c_in: int) -> Tree:
     """The parameters of the first convolution, which takes c_in channels, of the encoder and of the middle."""
-    p: Tree = {"conv_in": conv_layout(3, c_in, config.width)}
+    p: Tree = {"conv_in": conv_layout(3, c_in, config.stem_width)}
     return p | {layer.name: own for layer in encoder(config) + middle(config) if (own := layer_layout(config, layer))}
 
 
@@ -77,23 +83,30 @@ def apply(
     key: switches dropout on; the mask of a block is named after it.
     """
     config, p = net.config, net.p.get(layer.name, {})
-    if layer.kind == "down":
-        return blocks.downsample(engine, p, h)
-    if layer.kind == "up":
+    if layer.kind != "block" and config.resampling not in RESIDUAL:
+        if layer.kind == "down":
+            return blocks.downsample(engine, p, h, config.resampling)
         return blocks.upsample(engine, p, h)
     saved: Saved = {}
     dropout = key(f"{layer.name}/dropout") if key else None
-    h, saved["residual"] = blocks.residual(engine, p["residual"], h, emb, config.groups, config.dropout, dropout)
+    shared = {"epsilon": config.epsilon, "factor": config.branch_factor}
+    h, saved["residual"] = blocks.residual(
+        engine, p["residual"], h, emb, config.groups, config.dropout, dropout, conditioning=config.conditioning,
+        resample="" if layer.kind == "block" else layer.kind, **shared,
+    )  # fmt: skip
     if layer.attention:
-        h, saved["attention"] = blocks.attention(engine, p["attention"], h, config.groups, config.heads)
+        heads = config.heads_of(layer.c_out)
+        h, saved["attention"] = blocks.attention(
+            engine, p["attention"], h, config.groups, heads, qkv=config.qkv, **shared
+        )  # fmt: skip
     return h, saved
 
 
 def apply_backward(engine: ModuleType, layer: Layer, dh: Any, saved: Saved, dembs: list[Any]) -> tuple[Any, Tree]:
     """-> dh of what went in, and gradients; what goes to emb is appended to dembs."""
-    if layer.kind == "down":
-        return blocks.downsample_backward(engine, dh, saved)
-    if layer.kind == "up":
+    if "residual" not in saved:
+        if layer.kind == "down":
+            return blocks.downsample_backward(engine, dh, saved)
         return blocks.upsample_backward(engine, dh, saved)
     g: Tree = {}
     if layer.attention:
@@ -127,14 +140,15 @@ def backward(
     dembs: list[Any],
     needs_dx: bool,
 ) -> tuple[Any, Tree]:
-    """-> dx, None unless needs_dx, and gradients. dskips: of the states beside dh; used up. dembs: as `apply_backward`."""
+    """-> dx, None unless needs_dx, and gradients. dskips: of the states beside dh, used up; none where nobody else has read
+    them. dembs: as for `apply_backward`."""
     g: Tree = {}
     for layer in reversed(middle(config)):
         dh, g[layer.name] = apply_backward(engine, layer, dh, saved[layer.name], dembs)
     for layer in reversed(encoder(config)):
-        dh = engine.accumulate(dh, dskips.pop())
+        dh = engine.accumulate(dh, dskips.pop()) if dskips else dh
         dh, own = apply_backward(engine, layer, dh, saved[layer.name], dembs)
         g |= {layer.name: own} if own else {}
-    dh = engine.accumulate(dh, dskips.pop())
+    dh = engine.accumulate(dh, dskips.pop()) if dskips else dh
     dx, g["conv_in"] = engine.conv2d_backward(dh, saved["conv_in"], needs_dx=needs_dx)
     return dx, g

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from math import gcd
+from dataclasses import dataclass, field
+from math import gcd, isfinite
+from typing import Any
 
 from ..errors import one_of
-from . import blocks
+from .blocks import CONDITIONINGS, QKVS, RESAMPLINGS, TIMES
 
-__all__ = ["RESAMPLINGS", "EncoderConfig", "level_sizes"]
-
-RESAMPLINGS = ("strided", "pooled")
+__all__ = ["EncoderConfig", "level_sizes"]
 
 
 @dataclass(frozen=True)
@@ -19,37 +18,84 @@ class EncoderConfig:
     """size: height and width of the images, one number or (height, width); channels: theirs; width: the feature channels of
     the first level.
 
-    multipliers: the width of each level as a multiple of `width`; each level but the last halves the size.
-    blocks: residual blocks a level (a decoder has one more). attention: sizes at which attention follows each block; left
-    out, the largest of at most 16 below the images' own, if there is one (the middle has attention always); the size of a
-    level that is not square is its smaller side.
-    heads: of the attention. groups: most groups of a group norm. dropout: rate in [0, 1). resampling: "strided" or
-    "pooled". time: "ddpm" or "adm" sinusoids. ValueError when something does not fit.
+    multipliers: the width of each level as a multiple of `width`, which need be no integer; each level but the last halves
+    the size. stem: the channels of the first convolution, likewise. blocks: residual blocks a level, one number or one for
+    each (a decoder has one more). attention: sizes at which attention follows each block; left out, the largest of at most
+    16 below the images' own, if there is one (the middle has attention always); the size of a level that is not square is
+    its smaller side.
+    heads: of the attention, or head_channels: the channels of each, 0 to go by heads. qkv: the order of a projection,
+    "split" or "interleaved", see `blocks.attention`. groups: most groups of a group norm; epsilon: in its root. dropout: rate
+    in [0, 1). conditioning: what the embedding does in a residual block, "add" or "scale_shift". resampling: "strided",
+    "centred", "pooled", "plain", "residual" or "residual_projected", see `blocks/resample.py`. time: "ddpm" or "adm"
+    sinusoids. ValueError when something does not fit.
     """
 
     size: int | tuple[int, int] = 32
     channels: int = 3
     width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
+    multipliers: tuple[float, ...] = (1, 2, 2, 2)
+    blocks: int | tuple[int, ...] = 2
     attention: tuple[int, ...] = None  # type: ignore[assignment]  # until __post_init__ has seen the sizes
     heads: int = 1
     groups: int = 32
     dropout: float = 0.0
     resampling: str = "strided"
     time: str = "ddpm"
+    stem: float = field(default=1.0, kw_only=True)
+    head_channels: int = field(default=0, kw_only=True)
+    qkv: str = field(default="split", kw_only=True)
+    conditioning: str = field(default="add", kw_only=True)
+    epsilon: float = field(default=1e-6, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, tuple) and (
-            len(self.size) != 2 or not all(type(s) is int and s >= 1 for s in self.size)
-        ):
-            raise ValueError(f"size: expected a side, or height and width, of at least 1 each, got {self.size}")
+        check_sides("size", self.size)
         sides = () if isinstance(self.size, tuple) else ("size",)
-        self._check_integers(*sides, "channels", "width", "blocks", "heads", "groups")
-        if not self.multipliers or not all(isinstance(m, int) and m >= 1 for m in self.multipliers):
-            raise ValueError(f"multipliers: expected at least one integer of at least 1, got {self.multipliers}")
+        levels = () if isinstance(self.blocks, tuple) else ("blocks",)
+        self._check_integers(*sides, "channels", "width", *levels, "heads", "groups")
+        self._check_integers("head_channels", least=0)
         if self.width < 4:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
+        if not self.multipliers:
+            raise ValueError(f"multipliers: expected at least one number above 0, got {self.multipliers}")
+        for name, factors in (("multipliers", self.multipliers), ("stem", (self.stem,))):
+            for factor in factors:
+                self._check_factor(name, factor)
+        whole = tuple(int(m) if m == int(m) else m for m in self.multipliers)
+        object.__setattr__(self, "multipliers", whole)  # as they are written, whatever type they came with
+        if isinstance(self.blocks, tuple) and (
+            len(self.blocks) != len(self.multipliers) or not all(type(b) is int and b >= 1 for b in self.blocks)
+        ):
+            raise ValueError(
+                f"blocks: expected one number, or one for each of {len(self.multipliers)} levels, of at least 1, got "
+                f"{list(self.blocks)}"
+            )
+        self._check_sizes()
+        self._check_heads()
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected a rate in [0, 1), got {self.dropout}")
+        if not 0 < self.epsilon < float("inf"):
+            raise ValueError(f"epsilon: expected a finite number above 0, got {self.epsilon}")
+        one_of("resampling", self.resampling, RESAMPLINGS)
+        one_of("time", self.time, TIMES)
+        one_of("qkv", self.qkv, QKVS)
+        one_of("conditioning", self.conditioning, CONDITIONINGS)
+
+    def _check_integers(self, *names: str, least: int = 1) -> None:
+        for name in names:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
+
+    def _check_factor(self, name: str, factor: Any) -> None:
+        if not isinstance(factor, int | float) or not isfinite(factor) or factor <= 0:
+            raise ValueError(f"{name}: expected at least one number above 0, got {getattr(self, name)}")
+        channels = self.width * factor
+        if abs(channels - round(channels)) > 1e-9 * channels or round(channels) < 1:
+            raise ValueError(
+                f"{name}: expected multiples of width = {self.width} that are whole, got {factor}, which makes {channels:g} "
+                "channels"
+            )
+
+    def _check_sizes(self) -> None:
         halvings = len(self.multipliers) - 1
         if any(side % 2**halvings for side in self.sides):
             padded = "x".join(str(-(-side // 2**halvings) * 2**halvings) for side in self.sides)
@@ -67,21 +113,15 @@ class EncoderConfig:
             raise ValueError(
                 f"attention: expected sizes among {sizes}, got {list(self.attention)}; give attention={fits}"
             )
-        widths = {self.width * self.multipliers[-1], *(self.width * m for m, s in zip(self.multipliers, sizes, strict=True)
-                                                      if s in self.attention)}  # fmt: skip
-        if any(c % self.heads for c in widths):
-            raise ValueError(
-                f"heads: expected a divisor of {gcd(*widths)}, the channels with attention, got {self.heads}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected a rate in [0, 1), got {self.dropout}")
-        one_of("resampling", self.resampling, RESAMPLINGS)
-        one_of("time", self.time, blocks.TIMES)
 
-    def _check_integers(self, *names: str) -> None:
-        for name in names:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
+    def _check_heads(self) -> None:
+        sizes = level_sizes(min(self.sides), self.multipliers)
+        own = {c for c, size in zip(self.widths, sizes, strict=True) if size in self.attention} | {self.widths[-1]}
+        name = "head_channels" if self.head_channels else "heads"
+        if any(c % getattr(self, name) for c in own):
+            raise ValueError(
+                f"{name}: expected a divisor of {gcd(*own)}, the channels with attention, got {getattr(self, name)}"
+            )
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -92,6 +132,36 @@ class EncoderConfig:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return *self.sides, self.channels
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels of each level."""
+        return tuple(round(self.width * m) for m in self.multipliers)
+
+    @property
+    def stem_width(self) -> int:
+        """The channels of the first convolution."""
+        return round(self.width * self.stem)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The blocks of each level."""
+        return self.blocks if isinstance(self.blocks, tuple) else (self.blocks,) * len(self.multipliers)
+
+    @property
+    def branch_factor(self) -> float:
+        """What the sum of a block's two paths is multiplied by."""
+        return 1.0
+
+    def heads_of(self, channels: int) -> int:
+        """The heads of an attention of so many channels."""
+        return channels // self.head_channels if self.head_channels else self.heads
+
+
+def check_sides(name: str, size: Any) -> None:
+    """ValueError for a pair that is none of sides."""
+    if isinstance(size, tuple) and (len(size) != 2 or not all(type(s) is int and s >= 1 for s in size)):
+        raise ValueError(f"{name}: expected a side, or height and width, of at least 1 each, got {size}")
 
 
 def level_sizes(size: int, multipliers: Collection[float]) -> list[int]:

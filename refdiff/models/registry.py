@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import new_name
 from ..random import Key
-from . import mlp, unet
+from . import classifier, mlp, unet
 from .inference import InferenceEngine
 from .network import Batch, Input, Network, Saved
 from .trees import Tree
@@ -111,3 +111,4 @@ def _module(config: Any) -> Any:
 
 register("unet", unet.UNetConfig, unet)
 register("mlp", mlp.MLPConfig, mlp)
+register("classifier", classifier.ClassifierConfig, classifier)

@@ -14,6 +14,7 @@ graph_input(a)      inside such an f: an array whose values may change between i
 
 from .activation import *
 from .attention_ops import *
+from .classification_ops import *
 from .convolution import *
 from .dropout_ops import *
 from .embedding_ops import *

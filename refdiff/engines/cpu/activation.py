@@ -1,4 +1,4 @@
-"""SiLU by the tanh of half its argument; GELU as the reference has it."""
+"""SiLU by the tanh of half its argument; ReLU; GELU as the reference has it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from .. import reference
 from .elementwise import by_rows
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
+from .runtime.traced_array import call
 
-__all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
+__all__ = [
+    "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward", "silu", "silu_backward",
+]  # fmt: skip
 
 gelu, gelu_backward = operation(reference.gelu), operation(reference.gelu_backward)
 gelu_tanh, gelu_tanh_backward = operation(reference.gelu_tanh), operation(reference.gelu_tanh_backward)
@@ -48,6 +51,27 @@ def silu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
     by_rows(task, dy, x, dx)
     return dx
+
+
+@operation
+def relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = x where x > 0, else 0. NaN stays NaN."""
+    y = empty(x.shape)
+    by_rows(lambda x, y: np.maximum(x, np.float32(0), out=y), x, y)
+    return y, y
+
+
+@operation
+def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = dy where y > 0, else 0."""
+    y, dx = saved, empty(dy.shape)
+    by_rows(lambda dy, y, dx: call(_where_positive, dy, y, dx), dy, y, dx)
+    return dx
+
+
+def _where_positive(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
+    np.copyto(dx, dy)
+    np.copyto(dx, np.float32(0), where=y <= 0)
 
 
 def times_slope(dy: np.ndarray, u: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import reference
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
 from .runtime.traced_array import call, graph_input
 
-__all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 @operation
@@ -61,6 +62,18 @@ def columns(table: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, ...]:
 def _look_up(table: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     assert np.all((index >= 0) & (index < len(table))), f"columns: expected rows from 0 to {len(table) - 1}"
     out[...] = table[index].T
+
+
+@operation
+def gather(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """values[index].   values (K,) floats, index (N,) integers from 0 to K - 1 -> (N,)."""
+    y = empty((len(index),))
+    call(_gather, values, index, y)
+    return y
+
+
+def _gather(values: np.ndarray, index: np.ndarray, y: np.ndarray) -> None:
+    y[...] = reference.gather(values, index)
 
 
 @operation

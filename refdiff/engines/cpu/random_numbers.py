@@ -8,7 +8,7 @@ from ...random import Sequence
 from .. import reference
 from .runtime.traced_array import is_capturing
 
-__all__ = ["bernoulli", "integers", "normal", "uniform"]
+__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
 
 
 def normal(sequence: Sequence, n: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -33,6 +33,13 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> np.ndarray:
     """1 where a uniform number does not exceed rate in [0, 1], else 0.   -> (n,) integers. TypeError inside a capture."""
     _outside("bernoulli")
     return reference.bernoulli(sequence, n, rate)
+
+
+def categorical(sequence: Sequence, n: int, cumulative: np.ndarray) -> np.ndarray:
+    """How many entries of cumulative (K,) a uniform number reaches, at most K - 1.   -> (n,) integers. TypeError inside a
+    capture."""
+    _outside("categorical")
+    return reference.categorical(sequence, n, cumulative)
 
 
 def _outside(name: str) -> None:

@@ -1,16 +1,21 @@
-"""Twice the size by repetition, half the size by averaging."""
+"""Twice the size by repetition, half the size by averaging, any size by two products, and the mean of all positions."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..reference.resample import interpolation
 from .elementwise import over_rows
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
 
-__all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsample_nearest_backward"]
+__all__ = [
+    "average_pool", "average_pool_backward", "global_average_pool", "global_average_pool_backward", "resize_bilinear",
+    "resize_bilinear_backward", "upsample_nearest", "upsample_nearest_backward",
+]  # fmt: skip
 
 
 def _blocks(x: np.ndarray) -> np.ndarray:
@@ -75,3 +80,55 @@ def average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
 def average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx spreads a quarter of dy over each block."""
     return _repeat(dy, 0.25)
+
+
+@operation
+def global_average_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The mean over all positions, a product with 1 / positions.   x (N, ..., C) -> y (N, C)."""
+    rows, y = x.reshape(len(x), -1, x.shape[-1]), empty((len(x), x.shape[-1]))
+    np.matmul(_average(rows.shape[1]), rows, out=y[:, None])
+    return y, x.shape
+
+
+@operation
+def global_average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = dy / positions at each of them."""
+    dx = empty(saved)
+    rows = dx.reshape(len(dy), -1, dy.shape[-1])
+    np.multiply(dy[:, None], np.float32(1 / rows.shape[1]), out=rows)
+    return dx
+
+
+@operation
+def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """y = A x B^T, of `interpolation` in the reference: x's rows first, each a product, then all columns of an image in one.
+
+    x (N, H, W, C) -> y (N, *size, C).
+    """
+    (n, h, w, c), (rows, columns) = x.shape, size
+    a, b = _interpolation(h, rows), _interpolation(w, columns)
+    wide, y = empty((n, h, columns, c)), empty((n, rows, columns, c))
+    np.matmul(b, x, out=wide)
+    np.matmul(a, wide.reshape(n, h, columns * c), out=y.reshape(n, rows, columns * c))
+    return y, (a, b)
+
+
+@operation
+def resize_bilinear_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = A^T dy B."""
+    (a, b), (n, rows, columns, c) = saved, dy.shape
+    h, w = a.shape[1], b.shape[1]
+    wide, dx = empty((n, h, columns, c)), empty((n, h, w, c))
+    np.matmul(a.T, dy.reshape(n, rows, columns * c), out=wide.reshape(n, h, columns * c))
+    np.matmul(b.T, wide, out=dx)
+    return dx
+
+
+@lru_cache(maxsize=64)
+def _average(count: int) -> np.ndarray:
+    return np.full((1, count), 1 / count, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(small: int, large: int) -> np.ndarray:
+    return interpolation(small, large).astype(np.float32)

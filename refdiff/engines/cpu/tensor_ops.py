@@ -1,4 +1,4 @@
-"""Sums, joins, splits and shapes. Where a gradient is only passed on, it is the same array: nobody writes to one."""
+"""Sums, multiples, joins, splits and shapes. A gradient that is only passed on is the same array: none is written to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .runtime.memory import empty
+from ..reference import Gradients
+from .runtime.memory import empty, gradient_out
 from .runtime.profiler import operation
+from .runtime.shards import shards, tree_sum
 
 __all__ = [
-    "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "concat", "concat_backward",
-    "host", "reshape", "reshape_backward", "split", "split_backward",
+    "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
+    "broadcast_add_backward", "concat", "concat_backward", "host", "reshape", "reshape_backward", "scale", "scale_backward",
+    "split", "split_backward",
 ]  # fmt: skip
 
 host = reference.host
@@ -58,6 +61,38 @@ def broadcast_add_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.n
     de = empty((len(dy), dy.shape[-1]))
     np.matmul(np.ones((1, rows.shape[1]), np.float32), rows, out=de[:, None])
     return dy, de
+
+
+@operation
+def add_positions(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y[n] = x[n] + weight, what is learned of each position.   x (N, ...), weight (...) -> y (N, ...)."""
+    assert weight.shape == x.shape[1:], f"add_positions: {x.shape} and {weight.shape}"
+    y = empty(x.shape)
+    return np.add(x, weight, out=y), weight
+
+
+@operation
+def add_positions_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Gradients]:
+    """dx = dy,  dweight = the sum of dy over the samples."""
+    weight, parts = saved, shards(len(dy))
+    sums = [gradient_out(weight), *(empty(weight.shape) for _ in parts[1:])]
+    for shard, out in zip(parts, sums, strict=True):
+        np.add.reduce(dy[shard], axis=0, out=out)
+    return dy, {"weight": tree_sum(sums)}
+
+
+@operation
+def scale(x: np.ndarray, factor: float) -> tuple[np.ndarray, Any]:
+    """y = factor x, the factor a number of Python."""
+    y = empty(x.shape)
+    return np.multiply(x, np.float32(factor), out=y), factor
+
+
+@operation
+def scale_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx = factor dy."""
+    dx = empty(dy.shape)
+    return np.multiply(dy, np.float32(saved), out=dx)
 
 
 @operation

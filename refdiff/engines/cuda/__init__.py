@@ -9,6 +9,7 @@ from inspect import isfunction
 from .. import reference
 from .activation import *
 from .attention_ops import *
+from .classification_ops import *
 from .convolution import *
 from .embedding_ops import *
 from .linear_ops import *

@@ -1,4 +1,4 @@
-"""SiLU and GELU: kernels/activation.cu. What is saved is x alone; the backward works out the rest again."""
+"""SiLU, GELU and ReLU: kernels/activation.cu. What is saved is x alone, of ReLU y; the backward works out the rest again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Any
 
 from .runtime.context import Array
 
-__all__ = ["gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "silu", "silu_backward"]
+__all__ = [
+    "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward", "silu", "silu_backward",
+]  # fmt: skip
 
 
 def silu(x: Array) -> tuple[Array, Any]:
@@ -37,6 +39,17 @@ def gelu_tanh(x: Array) -> tuple[Array, Any]:
 def gelu_tanh_backward(dy: Array, saved: Any) -> Array:
     """dy/dx = (1 + tanh u) / 2 + x / 2 (1 - tanh^2 u) du/dx."""
     return _backward("gelu_tanh", dy, saved)
+
+
+def relu(x: Array) -> tuple[Array, Any]:
+    """y = x where x > 0, else 0. NaN stays NaN."""
+    y = _forward("relu", x)
+    return y, y
+
+
+def relu_backward(dy: Array, saved: Any) -> Array:
+    """dx = dy where y > 0, else 0."""
+    return _backward("relu", dy, saved)
 
 
 def _forward(name: str, x: Array) -> Array:

@@ -16,7 +16,7 @@ from .runtime.device import Device
 from .runtime.memory import PerArrayAllocator
 from .tensor_ops import cast, dense
 
-__all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 def squared_error(x: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
@@ -67,6 +67,19 @@ def columns(table: np.ndarray, index: Any) -> tuple[Array, ...]:
     copy, y = _copy_of(table, context), context.empty((k, n))
     context.launch("per_sample.cu", "columns", blocks(k * n, THREADS), THREADS, copy, index, y, k, n)
     return tuple(Array(y.buffer, (n,), y.dtype, y.offset + i * n) for i in range(k))
+
+
+def gather(values: Array, index: Any) -> Array:
+    """values[index].   values (K,) float32, index (N,) integers from 0 to K - 1 -> (N,).
+
+    An index on the device is int32, and nothing looks whether it lies there.
+    """
+    assert (values.ndim, values.dtype) == (1, "float32"), f"gather: expected values (K,) of float32, got {values}"
+    index = integers_of(index, values.context, 0, len(values) - 1)
+    assert index.ndim == 1, f"gather: expected index (N,), got {index}"
+    y = values.context.empty(index.shape)
+    values.context.launch("per_sample.cu", "columns", blocks(len(y), THREADS), THREADS, values, index, y, 1, len(y))
+    return y
 
 
 def affine(a: Array, x: Array, b: Array, y: Array) -> Array:

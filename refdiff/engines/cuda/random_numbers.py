@@ -15,7 +15,7 @@ from ...random import Sequence, uniform_threshold
 from .runtime.context import THREADS, Array, Context, blocks, current
 from .structs import Struct, struct
 
-__all__ = ["bernoulli", "integers", "normal", "uniform"]
+__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
 
 SequenceStruct = struct("philox.cuh", "Sequence")
 
@@ -45,6 +45,18 @@ def bernoulli(sequence: Sequence, n: int | Array, rate: float) -> Array:
     return _one_a_sample("bernoulli", sequence, n, ctypes.c_ulonglong(uniform_threshold(rate)))
 
 
+def categorical(sequence: Sequence, n: int | Array, cumulative: Array) -> Array:
+    """How many entries of `cumulative` a uniform number reaches, at most K - 1; both in float64.
+
+    cumulative (K,) float32, which do not decrease -> (n,) int32.
+    """
+    assert (cumulative.ndim, cumulative.dtype) == (1, "float32"), (
+        f"categorical: expected float32 (K,), got {cumulative}"
+    )
+    assert len(cumulative), f"categorical: expected cumulative (K,), got {cumulative}"
+    return _one_a_sample("categorical", sequence, n, cumulative, len(cumulative), context=cumulative.context)
+
+
 def advance(counter: Array) -> None:
     """counter += 1, in place, on the device: the number of the step that a captured graph is at. int32, shape ()."""
     assert (counter.shape, counter.dtype) == ((), "int32"), f"advance: expected an int32 scalar, got {counter}"
@@ -72,8 +84,11 @@ def _elements(name: str, sequence: Sequence, n: int | Array, shape: tuple[int, .
     return y
 
 
-def _one_a_sample(name: str, sequence: Sequence, n: int | Array, *arguments: Any) -> Array:
-    sample_ids, samples, context = _samples(sequence, n)
+def _one_a_sample(
+    name: str, sequence: Sequence, n: int | Array, *arguments: Any, context: Context | None = None
+) -> Array:
+    sample_ids, samples, found = _samples(sequence, n)
+    context = context or found
     y, given = context.empty((samples,), "int32"), sequence_struct(sequence)
     context.launch(
         "random.cu", name, blocks(samples, THREADS), THREADS, sample_ids, y, samples, *arguments, given

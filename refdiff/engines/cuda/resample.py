@@ -1,12 +1,21 @@
-"""Twice the size by repetition, half the size by averaging: kernels/resample.cu, one launch each way."""
+"""Twice the size by repetition, half the size by averaging, any size by bilinear interpolation: kernels/resample.cu, one
+launch each way. And the mean of all positions."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks
+from .structs import struct
+from .tensor_ops import dense, spread_over_positions, sum_over_positions
 
-__all__ = ["average_pool", "average_pool_backward", "upsample_nearest", "upsample_nearest_backward"]
+__all__ = [
+    "average_pool", "average_pool_backward", "global_average_pool", "global_average_pool_backward", "resize_bilinear",
+    "resize_bilinear_backward", "upsample_nearest", "upsample_nearest_backward",
+]  # fmt: skip
+
+Resize = struct("resample.cu", "Resize")
 
 
 def upsample_nearest(x: Array) -> tuple[Array, Any]:
@@ -27,6 +36,42 @@ def average_pool(x: Array) -> tuple[Array, Any]:
 def average_pool_backward(dy: Array, saved: Any) -> Array:
     """dx spreads a quarter of dy over each block."""
     return _spread(dy, 0.25)
+
+
+def global_average_pool(x: Array) -> tuple[Array, Any]:
+    """The mean over all positions.   x (N, ..., C) -> y (N, C)."""
+    return sum_over_positions(x, 1 / prod(x.shape[1:-1])), x.shape
+
+
+def global_average_pool_backward(dy: Array, saved: Any) -> Array:
+    """dx = dy / positions at each of them."""
+    return spread_over_positions(dy, saved, 1 / prod(saved[1:-1]))
+
+
+def resize_bilinear(x: Array, size: tuple[int, int]) -> tuple[Array, Any]:
+    """Pixels are squares whose centres are compared, linear between neighbours, held within the first and the last.
+
+    x (N, H, W, C) -> y (N, *size, C).
+    """
+    y = x.context.empty((len(x), *size, x.shape[-1]), x.dtype)
+    _resize("resize_bilinear", x, y, x, y)
+    return y, x.shape
+
+
+def resize_bilinear_backward(dy: Array, saved: Any) -> Array:
+    """dx gathers each dy from where it was read, with the same weights."""
+    dx = dy.context.empty(saved, dy.dtype)
+    _resize("resize_bilinear_backward", dy, dx, dx, dy)
+    return dx
+
+
+def _resize(name: str, given: Array, out: Array, x: Array, y: Array) -> None:
+    (_, h, w, c), (_, rows, columns, _), pack = x.shape, y.shape, 16 // ITEMSIZE[x.dtype]
+    sizes = max(h, w), max(rows, columns)
+    assert 4 * sizes[0] * sizes[1] < 1 << 31, f"resize_bilinear: {h}x{w} to {rows}x{columns} does not fit 32 bits"
+    of = Resize(H=h, W=w, rows=rows, columns=columns, C=c, n=out.size)
+    grid = blocks(out.size, THREADS * (pack if c % pack == 0 else 1))
+    out.context.launch("resample.cu", name, grid, THREADS, dense(given), out, of, dtype=out.dtype)
 
 
 def _spread(small: Array, factor: float) -> Array:

@@ -1,5 +1,6 @@
-"""Sums, joins, splits, shapes, fan-out and dropout: kernels/tensor_ops.cu. Where values are only passed on, nothing is
-launched: the result is the same array or a view of it. Where data in float32 meet a network's bfloat16, they are rounded."""
+"""Sums, multiples, joins, splits, shapes, fan-out and dropout: kernels/tensor_ops.cu. Where values are only passed on,
+nothing is launched: the result is the same array or a view of it. Where data in float32 meet a network's bfloat16, they
+are rounded."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ from .structs import constant
 from .transfer import host
 
 __all__ = [
-    "Gradients", "accumulate", "add", "add_backward", "array", "broadcast_add", "broadcast_add_backward", "cast", "concat",
-    "concat_backward", "dense", "dropout", "dropout_backward", "host", "reshape", "reshape_backward", "split",
-    "split_backward", "zeros",
+    "Gradients", "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
+    "broadcast_add_backward", "cast", "concat", "concat_backward", "dense", "dropout", "dropout_backward", "host", "reshape",
+    "reshape_backward", "scale", "scale_backward", "split", "split_backward", "spread_over_positions", "sum_over_positions",
+    "zeros",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, Array]
@@ -85,17 +87,77 @@ def broadcast_add(x: Array, e: Array) -> tuple[Array, Any]:
 
 def broadcast_add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
     """dx = dy,  de = the sum of dy over all positions."""
-    n, c = dy.shape[0], dy.shape[-1]
-    dy, positions = dense(dy), prod(dy.shape[1:-1])
-    if positions == 1:
-        return dy, dy.view((n, c))
-    de = dy.context.empty((n, c), dy.dtype)
-    pack = _pack(dy, c)
+    dy = dense(dy)
+    return dy, sum_over_positions(dy)
+
+
+def sum_over_positions(x: Array, factor: float = 1.0) -> Array:
+    """factor times the sum over all positions, x itself in another shape where there is nothing to do.
+
+    x (N, ..., C) -> (N, C).
+    """
+    n, c = x.shape[0], x.shape[-1]
+    x, positions = dense(x), prod(x.shape[1:-1])
+    if positions == factor == 1:
+        return x.view((n, c))
+    y, pack = x.context.empty((n, c), x.dtype), _pack(x, c)
     grid = (blocks(c, 8 * pack if pack > 1 else 32), n)
-    dy.context.launch(
-        "tensor_ops.cu", "broadcast_add_backward", grid, SUM_THREADS, dy, de, positions, c, dtype=dy.dtype
+    x.context.launch(
+        "tensor_ops.cu", "sum_positions", grid, SUM_THREADS, x, y, float(factor), positions, c, dtype=x.dtype
     )
-    return dy, de
+    return y
+
+
+def spread_over_positions(x: Array, shape: tuple[int, ...], factor: float) -> Array:
+    """factor x at all positions.   x (N, C), shape (N, ..., C) -> shape."""
+    x, y, c = dense(x), x.context.empty(shape, x.dtype), shape[-1]
+    grid = blocks(y.size, THREADS * _pack(y, c))
+    x.context.launch(
+        "tensor_ops.cu",
+        "spread_positions",
+        grid,
+        THREADS,
+        x,
+        y,
+        float(factor),
+        y.size // len(y),
+        c,
+        y.size,
+        dtype=x.dtype,
+    )
+    return y
+
+
+def add_positions(x: Array, weight: Array) -> tuple[Array, Any]:
+    """y[n] = x[n] + weight, what is learned of each position.   x (N, ...), weight (...) -> y (N, ...)."""
+    assert weight.shape == x.shape[1:], f"add_positions: {x} and {weight}"
+    x, weight = _one_type(x, weight)
+    x, weight = dense(x), dense(weight)
+    y = x.context.empty(x.shape, x.dtype)
+    grid = blocks(x.size, THREADS * _pack(x, weight.size))
+    x.context.launch("tensor_ops.cu", "add_positions", grid, THREADS, x, weight, y, weight.size, x.size, dtype=x.dtype)
+    return y, None
+
+
+def add_positions_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
+    """dx = dy,  dweight = the sum of dy over the samples, in float32."""
+    dy, n, threads = dense(dy), dy.shape[0], 128
+    dweight = dy.context.empty(dy.shape[1:])
+    grid = blocks(dweight.size, threads * _pack(dy, dweight.size))
+    dy.context.launch(
+        "tensor_ops.cu", "add_positions_backward", grid, threads, dy, dweight, n, dweight.size, dtype=dy.dtype
+    )
+    return dy, {"weight": dweight}
+
+
+def scale(x: Array, factor: float) -> tuple[Array, Any]:
+    """y = factor x, the factor a number of Python."""
+    return _times(x, factor), factor
+
+
+def scale_backward(dy: Array, saved: Any) -> Array:
+    """dx = factor dy."""
+    return _times(dy, saved)
 
 
 def concat(a: Array, b: Array) -> tuple[Array, Any]:
@@ -177,6 +239,12 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
 def _one_type(a: Array, b: Array) -> tuple[Array, Array]:
     """Both as they are, or in bfloat16 if one of them is."""
     return (a, b) if a.dtype == b.dtype else (cast(a, "bfloat16"), cast(b, "bfloat16"))
+
+
+def _times(x: Array, factor: float) -> Array:
+    x, y = dense(x), x.context.empty(x.shape, x.dtype)
+    x.context.map("tensor_ops.cu", "scale", x.size, x, y, float(factor), dtype=x.dtype)
+    return y
 
 
 def _dropout(x: Array, rate: float, key: Sequence) -> Array:

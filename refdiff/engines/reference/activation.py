@@ -52,15 +52,15 @@ def gelu_tanh_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
 
 def relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """y = x where x > 0, else 0."""
-    y = np.where(x.real > 0, x, np.zeros_like(x))
+    """y = x where x > 0, else 0. NaN stays NaN."""
+    y = np.where(x.real <= 0, np.zeros_like(x), x)
     return y, y
 
 
 def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = dy where y > 0, else 0."""
     y = saved
-    return np.where(y.real > 0, dy, np.zeros_like(dy))
+    return np.where(y.real <= 0, np.zeros_like(dy), dy)
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

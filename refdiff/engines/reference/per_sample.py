@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["affine", "columns", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 def squared_error(x: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
@@ -47,6 +47,18 @@ def columns(table: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, ...]:
     )
     assert np.all((index >= 0) & (index < len(table))), f"columns: expected rows from 0 to {len(table) - 1}"
     return tuple(column.copy() for column in table[index].T)
+
+
+def gather(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """values[index], such as the probability of each sample's t.
+
+    values (K,) floats, index (N,) integers from 0 to K - 1 -> (N,).
+    """
+    assert values.ndim == index.ndim == 1, (
+        f"gather: expected values (K,) and index (N,), got {values.shape}, {index.shape}"
+    )
+    assert np.all((index >= 0) & (index < len(values))), f"gather: expected places from 0 to {len(values) - 1}"
+    return values[index]
 
 
 def affine(a: np.ndarray, x: np.ndarray, b: np.ndarray, y: np.ndarray) -> np.ndarray:

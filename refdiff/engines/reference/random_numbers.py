@@ -10,7 +10,7 @@ import numpy as np
 from ... import random
 from ...random import Sequence, uniform_threshold
 
-__all__ = ["bernoulli", "integers", "normal", "uniform"]
+__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
 
 
 def normal(sequence: Sequence, n: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -36,3 +36,13 @@ def bernoulli(sequence: Sequence, n: int, rate: float) -> np.ndarray:
     assert 0 <= rate <= 1, f"bernoulli: expected a rate in [0, 1], got {rate}"
     words = random.bits(sequence, np.arange(n), 1)[:, 0]
     return (words < np.uint64(uniform_threshold(rate))).astype(np.int64)
+
+
+def categorical(sequence: Sequence, n: int, cumulative: np.ndarray) -> np.ndarray:
+    """k with probability cumulative[k] - cumulative[k - 1]: how many of its entries a uniform number reaches, at most K - 1.
+
+    cumulative (K,) floats that do not decrease, the last about 1, compared with numbers in float64 -> (n,) integers.
+    """
+    assert cumulative.ndim == 1 and len(cumulative), f"categorical: expected cumulative (K,), got {cumulative.shape}"
+    u = random.uniform(sequence, np.arange(n))
+    return np.minimum((cumulative <= u[:, None]).sum(axis=1), len(cumulative) - 1)

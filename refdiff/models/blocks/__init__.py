@@ -1,4 +1,5 @@
-"""The blocks of the U-Net, [DDPM] appendix B: residual block, attention block, down- and up-sampling, conditioning.
+"""The blocks of the networks: conditioning, residual block, attention block, down- and upsampling, pooling. [DDPM] appendix B
+and what [ADM] section 3 makes of it.
 
 Each is three functions: `x_layout` says which parameters it has, `x` reads top to bottom forwards, `x_backward` bottom
 to top backwards. h is (N, H, W, C); emb, what conditions a block, is (N, E) and already through its SiLU.
@@ -6,5 +7,6 @@ to top backwards. h is (N, H, W, C); emb, what conditions a block, is (N, E) and
 
 from .attention_block import *
 from .embedding import *
+from .pooling import *
 from .resample import *
 from .residual_block import *
