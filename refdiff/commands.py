@@ -80,33 +80,30 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term."""
-    from .data import Dataset, load
+    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term. Of a classifier:
+    its accuracy on held-out images in noise, for ten values of t, beside chance."""
     from .evaluation import evaluate as measure
     from .evaluation.metrics import check_evaluable
+    from .objectives import Classification
     from .sampling import sample as draw
     from .training import every_class, load_state, trained
 
     config, state = load_state(options.checkpoint)
     config = _changed(config, options)
-    model = trained(config, state)
-    data = load(options.data or config.data.source)
-    if not isinstance(data, Dataset):
-        raise ValueError(
-            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
-            "folder or a set of ours"
-        )
-    if data.shape != model.shape:
-        raise ValueError(f"--data: expected samples of {model.shape}, the model's shape, got {data.shape}")
-    check_evaluable(data, options.n)
-    bins = _checked_likelihood(options, data.held_out)
-    x = draw(model, options.n, options.seed, every_class(model, options.n), progress=not options.quiet)
+    if isinstance(config.objective, Classification):
+        _evaluate_classifier(options, config, state)
+        return
+    model, n = trained(config, state), 512 if options.n is None else options.n
+    data = _held_out(options, config, model.shape)
+    check_evaluable(data, n)
+    bins = _checked_likelihood(options, data.held_out, config.schedule.T)
+    x = draw(model, n, options.seed, every_class(model, n), progress=not options.quiet)
     metrics = {"step": state.step, **measure(model, x, data, options.seed)}
     if options.nll:
         from .evaluation import nll, plot_nll
 
         bound = nll(
-            model, data.held_out, options.seed, bins=bins,
+            model, data.held_out, options.seed, bins=bins, steps=options.nll_steps,
             first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet,
         )  # fmt: skip
         metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
@@ -116,20 +113,70 @@ def evaluate(options: argparse.Namespace) -> None:
     _print(options, metrics)
 
 
-def _checked_likelihood(options: argparse.Namespace, x: Any) -> int | None:
-    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
-    if not options.nll:
-        for name in ("plot", "bins", "first_variance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
-        return None
-    from .evaluation.likelihood import levels
+def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:
+    """The accuracy of a classifier, as lines or JSON, and drawn with --plot."""
+    from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
+    from .models import inputs
+
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance"):
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
+    network = state.networks(config)["classifier"]
+    data = _held_out(options, config, inputs(network.config)["x"].shape)
+    if data.labels is None or not len(data.held_out):
+        lacks = "none held out" if data.labels is not None else "none with labels"
+        raise ValueError(
+            f"--data: expected labelled images, some of them held out, got {lacks} in {data.name}; give others"
+        )
+    _check_plot(options)
+    found = accuracy(
+        network, config.objective, data.held_out, data.held_out_labels, (data.x, data.labels), options.seed,
+        engine=config.engine, dtype=config.dtype, progress=not options.quiet,
+    )  # fmt: skip
+    if options.plot:
+        Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
+        plot_accuracy(found, options.plot)
+    _print(options, {"step": state.step, **(found if options.json else accuracy_lines(found))})
+
+
+def _held_out(options: argparse.Namespace, config: Any, shape: tuple[int, ...]) -> Any:
+    """The data to measure with. ValueError unless they have a split that is held out, and samples of this shape."""
+    from .data import Dataset, load
+
+    data = load(options.data or config.data.source)
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"--data: expected data with a split that is held out, got {options.data or config.data.source}; give a file, a "
+            "folder or a set of ours"
+        )
+    if data.shape != shape:
+        raise ValueError(f"--data: expected samples of {shape}, the model's shape, got {data.shape}")
+    return data
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    """Whether --plot can be drawn: said before the work."""
     from .plotting import new_figure
     from .storage import check_file
 
     if options.plot:
         check_file("--plot", options.plot, [".png", ".pdf", ".svg"])
         new_figure(1, 1)  # says at once if matplotlib is missing
+
+
+def _checked_likelihood(options: argparse.Namespace, x: Any, T: int) -> int | None:
+    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
+    if not options.nll:
+        for name in ("plot", "bins", "first_variance", "nll_steps"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
+        return None
+    from .evaluation.likelihood import levels
+
+    if options.nll_steps is not None and not 1 <= options.nll_steps <= T:
+        raise ValueError(f"--nll-steps: expected from 1 to schedule.T = {T} steps, got {options.nll_steps}")
+    _check_plot(options)
     if options.bins is None or options.bins == "density":
         return None if options.bins else levels(x)
     if not options.bins.isdecimal() or int(options.bins) < 2 or x.ndim == 2:

@@ -4,9 +4,16 @@ given weights."""
 from refdiff import models, training
 
 
-def _inputs(config, x, t):
-    """With a label that follows from t, none among them, where the network is told one."""
-    return {"x": x, "t": t} | ({"label": t % (config.classes + 1)} if config.classes else {})
+def inputs(config, x, t):
+    """With a label that follows from t, none among them, and a small image that follows from x, where it is told these."""
+    batch = {"x": x, "t": t}
+    told = models.inputs(config)
+    if "label" in told:
+        batch["label"] = t % (config.classes + getattr(config, "null_label", True))
+    if "low_res" in told:
+        height, width, _ = told["low_res"].shape
+        batch["low_res"] = x.real[:, -height:, -width:].astype(x.real.dtype)
+    return batch
 
 
 def trained(config, p=None):
@@ -15,11 +22,11 @@ def trained(config, p=None):
 
 
 def forward(engine, config, p, x, t, key=None):
-    return models.forward(engine, models.Network(config, p), _inputs(config, x, t), key)
+    return models.forward(engine, models.Network(config, p), inputs(config, x, t), key)
 
 
 def predict(engine, config, p, x, t):
-    return models.predict(engine, models.Network(config, p), _inputs(config, x, t))
+    return models.predict(engine, models.Network(config, p), inputs(config, x, t))
 
 
 def backward(engine, config, dy, saved, needs_dx=True):

@@ -89,3 +89,52 @@ register("toy_text", ToyText, _module(text_inputs, text_layout, text_forward, te
 register(
     "toy_denoiser", ToyDenoiser, _module(denoiser_inputs, denoiser_layout, denoiser_forward, denoiser_backward)
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ToyClassifier:
+    size: int = 8
+    channels: int = 1
+    classes: int = 10
+    width: int = 16
+
+
+def classifier_inputs(config):
+    return {"x": Input((config.size, config.size, config.channels)), "t": Input((), "int")}
+
+
+def classifier_layout(config):
+    return {
+        "in": linear_layout(config.size**2 * config.channels, config.width),
+        "time": linear_layout(config.width, config.width),
+        "out": linear_layout(config.width, config.classes),
+    }
+
+
+def classifier_forward(engine, net, inputs, key=None):
+    """W3 silu(W1 x + W2 e(t))."""
+    saved, x, t = {}, inputs["x"], inputs["t"]
+    h, saved["reshape"] = engine.reshape(x, (x.shape[0], net.config.size**2 * net.config.channels))
+    h, saved["in"] = engine.linear(h, **net.p["in"])
+    e, _ = engine.time_embedding(t, net.config.width, dtype=x.dtype)
+    e, saved["time"] = engine.linear(e, **net.p["time"])
+    h, saved["add"] = engine.add(h, e)
+    h, saved["silu"] = engine.silu(h)
+    y, saved["out"] = engine.linear(h, **net.p["out"])
+    return y, saved
+
+
+def classifier_backward(engine, net, dy, saved, wrt=()):
+    g = {}
+    dh, g["out"] = engine.linear_backward(dy, saved["out"])
+    dh, de = engine.add_backward(engine.silu_backward(dh, saved["silu"]), saved["add"])
+    _, g["time"] = engine.linear_backward(de, saved["time"])
+    dx, g["in"] = engine.linear_backward(dh, saved["in"])
+    d = {"x": engine.reshape_backward(dx, saved["reshape"])}
+    return {name: d[name] for name in wrt}, g
+
+
+register(
+    "toy_classifier", ToyClassifier,
+    _module(classifier_inputs, classifier_layout, classifier_forward, classifier_backward),
+)  # fmt: skip

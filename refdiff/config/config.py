@@ -21,7 +21,7 @@ from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
-from .fitting import attention_fits, follow_data
+from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
 from .networks import NetworkConfig
 from .renamed import modern
 from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
@@ -72,7 +72,12 @@ class Config:
 
     @property
     def model(self) -> Any:
-        """The network that samples are made with: that of networks.denoiser."""
+        """The network that samples are made with: that of networks.denoiser. ValueError if there is none."""
+        if "denoiser" not in self.networks:
+            raise ValueError(
+                f"networks: expected 'denoiser', from which samples are drawn, got {', '.join(self.networks) or 'none'}; "
+                "choose a run of denoising"
+            )
         return self.networks["denoiser"].model
 
     @property
@@ -87,10 +92,11 @@ class Config:
         if "schedule" in names:
             changes["schedule"] = self.schedule
         classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
+        null = classes and getattr(self.model, "null_label", True)
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if classes else others
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if null else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
@@ -106,6 +112,16 @@ class Config:
                 "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
                 f"with {setting('objective.variance', 'learned')}"
             )
+        self._check_low_res(objective)
+        if (
+            self.sample.guidance != 1
+            and getattr(self.model, "classes", 0)
+            and not getattr(self.model, "null_label", True)
+        ):
+            raise ValueError(
+                f"sample.guidance: expected 1 for a model that knows no null class, got {self.sample.guidance:g}; train one "
+                f"with {setting('networks.denoiser.null_label', 'true')}"
+            )
         if self.sample.guidance != 1 and not objective.null:
             raise ValueError(
                 "sample.guidance: expected 1, since no condition is left out in this training, got "
@@ -113,6 +129,15 @@ class Config:
             )
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
+
+    def _check_low_res(self, objective: Denoising) -> None:
+        """ValueError unless what is made of x has the size that the denoiser reads."""
+        size, low_res = getattr(self.model, "size", 0), getattr(self.model, "low_res", 0)
+        if objective.downscale and objective.downscale != downscale_of(size, low_res):
+            raise ValueError(
+                f"objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
+                f"low_res, got {objective.downscale} with size {size} and low_res {low_res}; leave it out"
+            )
 
     def _check_without_signal(self, objective: Denoising) -> None:
         """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
@@ -207,14 +232,15 @@ class Config:
             merge(table, each)
             given |= keys(each)
         networks = table.get("networks")
-        model = networks.get("denoiser") if isinstance(networks, dict) else None
-        if isinstance(model, dict):
-            if model.get("kind", "unet") == "unet":
-                if follow and isinstance(table.get("data"), dict):
-                    follow_data(table, given)
-                if "networks.denoiser.attention" not in given and not attention_fits(model):
+        if isinstance(networks, dict):
+            if follow and isinstance(table.get("data"), dict):
+                follow_data(table, given)
+            follow_low_res(table, given)
+            for name in FOLLOWERS:
+                model = networks.get(name)
+                if isinstance(model, dict) and f"networks.{name}.attention" not in given and not attention_fits(model):
                     del model["attention"]
-            if "objective.variance" in given:
+            if "objective.variance" in given and isinstance(model := networks.get("denoiser"), dict):
                 self._follow_variance(table, model, given)
         return Config.from_dict(table)
 

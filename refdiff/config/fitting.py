@@ -2,38 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ..data import Data, shape_of
+from ..data import Data, load, shape_of
 from ..errors import DoubtWarning, setting
-from ..models import inputs
+from ..models import KINDS, inputs
 from ..models.encoder_config import level_sizes
 from ..objectives import Denoising, ScheduleConfig, lost_in_noise, signal_left_at_end
 
 if TYPE_CHECKING:
     from .config import Config
 
-__all__ = ["attention_fits", "check_fit", "doubt_prediction", "doubt_schedule", "follow_data"]
+__all__ = [
+    "attention_fits",
+    "check_fit",
+    "doubt_prediction",
+    "doubt_schedule",
+    "downscale_of",
+    "follow_data",
+    "follow_low_res",
+]
 
 MOST_LEFT = 0.1  # of the data at T; latent diffusion's schedule leaves 0.068, and is used
 
 
+FOLLOWERS = ("denoiser", "classifier")  # networks that have the size and the channels of the images
+
+
 def follow_data(table: dict[str, Any], given: set[str]) -> None:
-    """Put size, channels and levels of the images at data.source into a table of a configuration, unless they are among the
-    keys `given`. ValueError as of `load` for what cannot be read."""
-    source, model = table["data"].get("source"), table["networks"]["denoiser"]
-    shape = shape_of(source) if isinstance(source, str) else None
+    """Put size, channels and levels of the images at data.source into a table of a configuration, and of a classifier also
+    the classes, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
+    followers = {name: model for name in FOLLOWERS if (model := _images(table["networks"].get(name)))}
+    source = table["data"].get("source")
+    shape = shape_of(source) if followers and isinstance(source, str) else None
     if shape is None or len(shape) != 3 or shape[2] not in (1, 3):
         return  # nothing there, points, or what `load` will refuse
     height, width, channels = shape
-    if "networks.denoiser.size" not in given:
-        model["size"] = height if height == width else [height, width]
-    if "networks.denoiser.channels" not in given:
-        model["channels"] = channels
+    for name, model in followers.items():
+        if f"networks.{name}.size" not in given:
+            model["size"] = height if height == width else [height, width]
+        if f"networks.{name}.channels" not in given:
+            model["channels"] = channels
+    if "classifier" in followers and "networks.classifier.classes" not in given:
+        labels = getattr(load(source), "labels", None)
+        if labels is not None:
+            followers["classifier"]["classes"] = int(labels.max()) + 1
     objective = table.get("objective")
     if "objective.bins" not in given and isinstance(objective, dict) and "bins" in objective:
         objective["bins"] = 17 if source == "digits" else 256  # of bytes
+
+
+def _images(model: Any) -> dict[str, Any]:
+    """The table of a network whose kind has a size and channels; empty for another."""
+    kind = KINDS.get(model.get("kind", "unet")) if isinstance(model, dict) else None
+    names = {f.name for f in dataclasses.fields(kind)} if kind else set()
+    return model if {"size", "channels"} <= names else {}
+
+
+def follow_low_res(table: dict[str, Any], given: set[str]) -> None:
+    """Where the denoiser reads a low-resolution image whose sides are 1/2, 1/4, 1/8, ... of its own, it is made from x:
+    objective.downscale says how many times smaller, unless it is among the keys `given`."""
+    model, objective = table["networks"].get("denoiser"), table.get("objective")
+    if not (isinstance(model, dict) and isinstance(objective, dict) and "downscale" in objective):
+        return
+    if "objective.downscale" not in given and {"networks.denoiser.low_res", "networks.denoiser.size"} & given:
+        objective["downscale"] = downscale_of(model.get("size"), model.get("low_res"))
+
+
+def downscale_of(size: Any, low_res: Any) -> int:
+    """size / low_res, a side or two each, if it is one power of two from 2 on, else 0."""
+    sides = [[value] * 2 if isinstance(value, int) else list(value or []) for value in (size, low_res)]
+    if not all(len(side) == 2 and all(isinstance(n, int) and n > 0 for n in side) for side in sides):
+        return 0
+    factor = sides[0][0] // sides[1][0]
+    whole = all(high == factor * low for high, low in zip(*sides, strict=True))
+    return factor if whole and factor > 1 and not factor & (factor - 1) else 0
 
 
 def attention_fits(model: dict[str, Any]) -> bool:
@@ -48,16 +93,27 @@ def attention_fits(model: dict[str, Any]) -> bool:
 
 
 def check_fit(config: Config, data: Data) -> None:
-    """ValueError unless the data and the denoiser, if there is one, speak of the same shape and of the same classes."""
-    if "denoiser" not in config.networks or "x" not in data.inputs:
-        return
-    classes, labels = getattr(config.model, "classes", 0), getattr(data, "labels", None)
+    """ValueError unless the data and the denoiser or the classifier, if there is one, speak of the same shape and of the same
+    classes; and where both the data and the objective would have a say in what low_res is."""
+    if getattr(config.objective, "downscale", 0) and "low_res" in data.inputs:
+        raise ValueError(
+            f"objective.downscale: expected 0, since {config.data.source} has 'low_res', got {config.objective.downscale}; "
+            f"give {setting('objective.downscale', 0)}"
+        )
+    for name in FOLLOWERS:
+        if name in config.networks and "x" in data.inputs:
+            _check_network(name, config, data)
+
+
+def _check_network(name: str, config: Config, data: Data) -> None:
+    model, labels = config.networks[name].model, getattr(data, "labels", None)
+    classes = getattr(model, "classes", 0)
     if classes and labels is not None and labels.max() >= classes:
         raise ValueError(
             f"data.source: expected labels from 0 to {classes - 1}, the network's classes, got {labels.max()}; give "
-            f"{setting('networks.denoiser.classes', labels.max() + 1)}"
+            f"{setting(f'networks.{name}.classes', labels.max() + 1)}"
         )
-    shape, expected = data.inputs["x"].shape, inputs(config.model)["x"].shape
+    shape, expected = data.inputs["x"].shape, inputs(model)["x"].shape
     if shape != expected:
         if len(shape) == 1:
             fix = "choose the mixture preset, whose model takes points"
@@ -66,7 +122,7 @@ def check_fit(config: Config, data: Data) -> None:
         else:
             height, width, channels = shape
             size = height if height == width else f"[{height},{width}]"
-            fix = f"give {setting('networks.denoiser.size', size)} {setting('networks.denoiser.channels', channels)}"
+            fix = f"give {setting(f'networks.{name}.size', size)} {setting(f'networks.{name}.channels', channels)}"
         raise ValueError(f"data.source: expected samples of {expected}, the model's shape, got {shape}; {fix}")
 
 

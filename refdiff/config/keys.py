@@ -12,7 +12,7 @@ from ..engines import ENGINES
 from ..models import KINDS
 from ..models.blocks import CONDITIONINGS, EMBEDDING_SILUS, QKVS, RESAMPLINGS, TIMES
 from ..models.unet import RESCALES
-from ..objectives import OBJECTIVES, PREDICTIONS, VARIANCES, WEIGHTINGS
+from ..objectives import OBJECTIVES, PREDICTIONS, TIMESTEPS, VARIANCES, WEIGHTINGS
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
 from .config import Config
@@ -32,9 +32,9 @@ def choices() -> dict[str, tuple[str, ...]]:
         "networks.denoiser.qkv": QKVS, "networks.denoiser.conditioning": CONDITIONINGS,
         "networks.denoiser.rescale": RESCALES, "networks.denoiser.embedding_silu": EMBEDDING_SILUS,
         "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
-        "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "train.decay": DECAYS,
-        "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS), "sample.variance": settings.VARIANCES,
-        "sample.threshold": settings.THRESHOLDS,
+        "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "objective.timesteps": TIMESTEPS,
+        "train.decay": DECAYS, "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS),
+        "sample.variance": settings.VARIANCES, "sample.threshold": settings.THRESHOLDS,
     }  # fmt: skip
 
 

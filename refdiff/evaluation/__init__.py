@@ -1,4 +1,5 @@
-"""How good a model is: Frechet distance, classes covered, the error of eps, and the variational bound."""
+"""How good a model is: Frechet distance, classes covered, the error of eps, the variational bound, and accuracy."""
 
+from .accuracy import *
 from .likelihood import *
 from .metrics import *

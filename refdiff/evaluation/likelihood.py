@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import argument, one_of, setting
 from ..plotting import new_figure
 from ..process import (
+    SPACINGS,
     Schedule,
     fixed_large_log_variance,
     fixed_reverse,
@@ -53,18 +54,23 @@ def nll(
     batch: int = 128,
     progress: bool = True,
     first_variance: str = "guided-diffusion",
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """The bound of a trained model on the data x, usually `held_out`.
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
+    steps: the bound of the chain of so many of the T steps [IDDPM] section 4, those that `sample.spacing` chooses, each as long
+    as the gap between two, with as many images in all; None for all T. t counts its steps, `timesteps` says which they are.
     variance: of the reverse steps, "posterior", "beta" or "learned" [IDDPM] eq. 15; None for that of the settings.
     first_variance: which "beta" is at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in
     published figures, or "refdiff", beta_1 itself; with "posterior" both are the same, and "learned" has its own.
     x0_hat is held as `sample.threshold` says. bins: levels of the data, None for a density; "data": see `levels`.
-    -> the dictionary of `estimate_bound`, with "variance" and "first_variance"; with "learned" also the same network's bound
+    -> the dictionary of `estimate_bound`, with "variance", "first_variance" and, where `steps` is given, "nll_steps" and
+    "timesteps"; with "learned" also the same network's bound
     with each of the fixed variances, of the same x_t: bits_per_dim_posterior, bits_per_dim_beta, and their _error.
-    ValueError for x of another shape or range than the model's, and for "learned" where the network learned no variance.
+    ValueError for x of another shape or range than the model's, for "learned" where the network learned no variance, and for
+    steps that are not from 1 to T.
     """
     objective, network = trained.objective, trained.networks["denoiser"]
     variance = trained.settings.variance if variance is None else variance
@@ -77,26 +83,31 @@ def nll(
     one_of("first_variance", first_variance, dict.fromkeys(name for _, name in FIXED_LOG_VARIANCES))
     if x.ndim < 2 or not len(x) or x.shape[1:] != trained.shape:
         raise ValueError(f"x: expected samples (N, {', '.join(map(str, trained.shape))}), got shape {x.shape}")
-    schedule, predict = objective.schedule.build(), network_function(trained.engine, network, trained.dtype)
+    full = objective.schedule.build()
+    timestep = np.arange(1, full.T + 1) if steps is None else SPACINGS[trained.settings.spacing](full, steps)
+    schedule = full if len(timestep) == full.T else full.respaced(timestep.tolist())
+    ask = network_function(trained.engine, network, trained.dtype)
     encode = encoder_function(trained)
 
     def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
         conditions = encode(check_conditions(trained.networks, objective, {}, len(x_t)))
-        prediction, v = denoiser(predict, conditions, objective.learned)(x_t.astype(np.float32), t)
+        prediction, v = denoiser(ask, conditions, objective.learned)(x_t.astype(np.float32), t)
         return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
 
     names = ("learned", "posterior", "beta") if variance == "learned" else (variance,)
 
-    def reverse(x_t: np.ndarray, t: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        said = model(x_t, t)  # once, for all that is made of it
-        how = schedule, lambda *_: said, objective.prediction, threshold_of(trained.settings)
+    def reverse(x_t: np.ndarray, i: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        predict = predictor(full, model, objective.prediction, threshold_of(trained.settings))
+        x0_hat, eps_hat, v = predict(x_t, timestep[i - 1])  # once, for all that is made of it
         steps = [
-            learned_reverse(*how) if name == "learned"
-            else fixed_reverse(schedule, predictor(*how), FIXED_LOG_VARIANCES[name, first_variance]) for name in names
+            learned_reverse(schedule, lambda *_: (x0_hat, v), "x0") if name == "learned"
+            else fixed_reverse(schedule, lambda *_: (x0_hat, eps_hat), FIXED_LOG_VARIANCES[name, first_variance])
+            for name in names
         ]  # fmt: skip
-        return [step(x_t, t) for step in steps]
+        return [step(x_t, i) for step in steps]
 
     bins = levels(x) if bins == "data" else bins
+    per_step = max(per_step, per_step * full.T // schedule.T)
     found, *others = _estimate_bounds(schedule, reverse, x, seed, per_step, bins, batch, progress)
     beside = {
         f"bits_per_dim_{name}{error}": other[f"bits_per_dim{error}"]
@@ -104,7 +115,8 @@ def nll(
         for error in ("", "_error")
     }
     head = {key: found[key] for key in ("bits_per_dim", "bits_per_dim_error")}
-    return {"variance": variance, "first_variance": first_variance, **head, **beside, **found}
+    chain = {} if steps is None else {"nll_steps": schedule.T, "timesteps": timestep.tolist()}
+    return {"variance": variance, "first_variance": first_variance, **chain, **head, **beside, **found}
 
 
 def estimate_bound(

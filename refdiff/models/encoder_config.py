@@ -24,10 +24,10 @@ class EncoderConfig:
     16 below the images' own, if there is one (the middle has attention always); the size of a level that is not square is
     its smaller side.
     heads: of the attention, or head_channels: the channels of each, 0 to go by heads. qkv: the order of a projection,
-    "split" or "interleaved", see `blocks.attention`. groups: most groups of a group norm; epsilon: in its root. dropout: rate
-    in [0, 1). conditioning: what the embedding does in a residual block, "add" or "scale_shift". resampling: "strided",
-    "centred", "pooled", "plain", "residual" or "residual_projected", see `blocks/resample.py`. time: "ddpm" or "adm"
-    sinusoids. ValueError when something does not fit.
+    "split" or "interleaved", see `blocks.attention`. groups: most groups of a group norm; epsilon: in its root.
+    dropout: rate in [0, 1). conditioning: what the embedding does in a residual block, "add" or "scale_shift". resampling:
+    "strided", "centred", "pooled", "plain", "residual" or "residual_projected", see `blocks/resample.py`. time: "ddpm" or
+    "adm" sinusoids. ValueError when something does not fit.
     """
 
     size: int | tuple[int, int] = 32
@@ -57,9 +57,9 @@ class EncoderConfig:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
         if not self.multipliers:
             raise ValueError(f"multipliers: expected at least one number above 0, got {self.multipliers}")
-        for name, factors in (("multipliers", self.multipliers), ("stem", (self.stem,))):
-            for factor in factors:
-                self._check_factor(name, factor)
+        for multiplier in self.multipliers:
+            self._check_factor("multipliers", multiplier)
+        self._check_factor("stem", self.stem)
         whole = tuple(int(m) if m == int(m) else m for m in self.multipliers)
         object.__setattr__(self, "multipliers", whole)  # as they are written, whatever type they came with
         if isinstance(self.blocks, tuple) and (
@@ -87,12 +87,12 @@ class EncoderConfig:
 
     def _check_factor(self, name: str, factor: Any) -> None:
         if not isinstance(factor, int | float) or not isfinite(factor) or factor <= 0:
-            raise ValueError(f"{name}: expected at least one number above 0, got {getattr(self, name)}")
+            words = "numbers" if name == "multipliers" else "a number"
+            raise ValueError(f"{name}: expected {words} above 0, got {getattr(self, name)}")
         channels = self.width * factor
         if abs(channels - round(channels)) > 1e-9 * channels or round(channels) < 1:
             raise ValueError(
-                f"{name}: expected multiples of width = {self.width} that are whole, got {factor}, which makes {channels:g} "
-                "channels"
+                f"{name}: expected whole channels, got {factor}, which times width = {self.width} makes {channels:g}"
             )
 
     def _check_sizes(self) -> None:

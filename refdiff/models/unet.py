@@ -31,12 +31,12 @@ class UNetConfig(EncoderConfig):
     """What `EncoderConfig` says, and beside it:
 
     classes: how many labels there are, 0 for none; null_label: whether one more row of the table stands for no label, which
-    guidance without a classifier asks for [CFG]; [ADM]'s networks have none. outputs: how many arrays of the images' shape it
-    says, side by side: 2 for a prediction and v, of which a learned variance is made.
-    rescale: "residual", the sum of a residual or attention block's two paths times 1/sqrt 2 [SDE] appendix H; "skips", the
-    encoder's states times 1/sqrt 2 [Imagen] appendix B; or "none". embedding_silu: "sum", silu(time + label), or "time",
-    silu(time) + label. low_res: the side, or height and width, of a small image (entry `low_res`) which is interpolated and
-    lies beside x [ADM] section 4.4; 0 for none. ValueError when something does not fit.
+    guidance without a classifier asks for [CFG]; [ADM]'s networks have none. outputs: how many arrays of the images' shape
+    it says, side by side: 2 for a prediction and v, of which a learned variance is made.
+    rescale: "residual", the sum of a residual or attention block's two paths times 1/sqrt 2 [SDE]; "skips", the encoder's
+    states times 1/sqrt 2 [Imagen]; or "none". embedding_silu: "sum", silu(time + label), or "time", silu(time) + label.
+    low_res: the side, or height and width, of a small image (entry `low_res`) which is interpolated and lies beside x, as in
+    the upsamplers of [ADM]; 0 for none. ValueError when something does not fit.
     """
 
     classes: int = 0
@@ -133,8 +133,8 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """x (N, height, width, channels), low_res (N, ...) and t (N,) where wrt names them, and the gradients, a tree with the keys
-    of the parameters."""
+    """x (N, height, width, channels), low_res (N, ...) and t (N,) where wrt names them, and the gradients, a tree with the
+    keys of the parameters."""
     config = net.config
     g: Tree = {}
     dembs: list[Any] = []

@@ -23,7 +23,7 @@ from ..process import (
 )
 from .schedule import ScheduleConfig
 
-__all__ = ["WEIGHTINGS", "noise_table", "variational_table"]
+__all__ = ["WEIGHTINGS", "noise_table", "step_table", "variational_table"]
 
 WEIGHTINGS = ("simple", "vlb", "min_snr", "p2")
 
@@ -82,5 +82,16 @@ def variational_table(schedule: ScheduleConfig, prediction: str, weight: float) 
     table[1:, 5] = learned_log_variance_backward(one, learned_log_variance(s, zero, t)[1])
     table[1, 6] = 1
     table[1:, 7], table[1:, 8] = one, weight * s.T
+    table.flags.writeable = False
+    return table
+
+
+@cache
+def step_table(T: int) -> np.ndarray:
+    """Rows (t, 1) of t = 0 .. T: the number of a step among floats, and what weights are multiples of.
+
+    -> (T + 1, 2) float64, read-only
+    """
+    table = np.stack([np.arange(T + 1), np.ones(T + 1)], axis=1).astype(np.float64)
     table.flags.writeable = False
     return table

@@ -76,10 +76,11 @@ def check_conditions(networks: dict[str, Network], objective: Denoising, conditi
         whole[name] = _for_each(name, value, takes[name], n)
     if "label" in whole and hasattr(network.config, "classes"):
         classes, label = network.config.classes, whole["label"]
-        if label.min() < 0 or label.max() > classes:
+        null_label = getattr(network.config, "null_label", True)
+        if label.min() < 0 or label.max() >= classes + null_label:
+            none = f", or {classes} for none" if null_label else ""
             raise ValueError(
-                f"label: expected integers from 0 to {classes - 1}, or {classes} for none, got {label.min()} to "
-                f"{label.max()}"
+                f"label: expected integers from 0 to {classes - 1}{none}, got {label.min()} to {label.max()}"
             )
     return whole
 

@@ -83,7 +83,7 @@ def test_another_kind_of_model_or_schedule_starts_from_its_own_defaults():
             "model.attention=[3]",
             r"denoiser.attention: expected sizes among \[8, 4\], got \[3\]; give networks.denoiser.attention=\[4\]$",
         ),
-        ("model.multipliers=3", r"networks.denoiser.multipliers: expected a list of integers, got 3"),
+        ("model.multipliers=3", r"networks.denoiser.multipliers: expected a list of numbers, got 3"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_was_expected(change, message):

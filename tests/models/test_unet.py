@@ -13,7 +13,7 @@ from models.cases import case
 from refdiff import models
 from refdiff.engines import reference as engine
 from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
-from refdiff.models.unet import decoder, encoder
+from refdiff.models.unet import RESCALES, decoder, encoder
 from refdiff.random import Key
 from refdiff.testing.derivatives import check_backward, complex_step
 from refdiff.testing.measures import relative_error
@@ -32,26 +32,54 @@ OPTIONS = {
     "dropout": replace(TINY, dropout=0.4, attention=(4,)),
     "labels, twice as much": replace(TINY, classes=1, outputs=2),
     "not square": replace(TINY, size=(4, 8), attention=(4,), heads=2),
-}
+    "scale and shift": replace(TINY, conditioning="scale_shift", dropout=0.4, epsilon=1e-5, attention=(4,)),
+    "centred": replace(TINY, resampling="centred", epsilon=0.1, attention=(8,)),
+    "plain": replace(TINY, resampling="plain", multipliers=(1, 1, 1)),
+    "residual": replace(TINY, resampling="residual", dropout=0.3),
+    "residual, projected": replace(TINY, resampling="residual_projected", rescale="residual", attention=(4,), time="adm"),
+    "heads by channels, interleaved": replace(TINY, head_channels=4, qkv="interleaved", attention=(8, 4)),
+    "blocks a level, broken multipliers": replace(TINY, blocks=(2, 1), multipliers=(0.5, 1.25), stem=0.75),
+    "skips": replace(TINY, rescale="skips", classes=2, null_label=False, embedding_silu="time"),
+    "low_res": replace(TINY, low_res=(3, 4), channels=2),
+    "all of ADM": replace(
+        TINY, channels=2, multipliers=(0.5, 1, 1.5), stem=0.5, blocks=(1, 2, 1), attention=(4, 2), head_channels=2,
+        qkv="interleaved", conditioning="scale_shift", resampling="residual", dropout=0.2, time="adm", classes=3,
+        null_label=False, outputs=2, epsilon=1e-5, low_res=4, groups=2,
+    ),
+    "all of the others": replace(
+        TINY, multipliers=(1, 2), blocks=(2, 1), attention=(8,), heads=2, qkv="interleaved", conditioning="scale_shift",
+        resampling="residual_projected", rescale="residual", embedding_silu="time", classes=2, low_res=(2, 3),
+    ),
+}  # fmt: skip
 seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
 def configs(draw):
-    multipliers = draw(st.sampled_from([(1,), (1, 2), (2, 1), (1, 2, 2)]))
+    multipliers = draw(st.sampled_from([(1,), (1, 2), (2, 1), (1, 2, 2), (0.5, 1.5)]))
     sizes = [8 // 2**level for level in range(len(multipliers))]
     return UNetConfig(
         size=8,
         channels=draw(st.sampled_from([1, 3])),
         width=8,
         multipliers=multipliers,
-        blocks=draw(st.sampled_from([1, 2])),
+        blocks=draw(st.sampled_from([1, 2, (2, 1, 1)[: len(multipliers)]])),
         attention=tuple(draw(st.lists(st.sampled_from(sizes), unique=True))),
         heads=draw(st.sampled_from([1, 2, 4])),
         groups=draw(st.sampled_from([1, 2, 4])),
         dropout=draw(st.sampled_from([0.0, 0.3])),
-        resampling=draw(st.sampled_from(["strided", "pooled"])),
+        resampling=draw(st.sampled_from(blocks.RESAMPLINGS)),
         time=draw(st.sampled_from(["ddpm", "adm"])),
+        stem=draw(st.sampled_from([1.0, 0.5])),
+        head_channels=draw(st.sampled_from([0, 2])),
+        qkv=draw(st.sampled_from(blocks.QKVS)),
+        conditioning=draw(st.sampled_from(blocks.CONDITIONINGS)),
+        epsilon=draw(st.sampled_from([1e-6, 1e-2])),
+        rescale=draw(st.sampled_from(RESCALES)),
+        embedding_silu=draw(st.sampled_from(blocks.EMBEDDING_SILUS)),
+        classes=draw(st.sampled_from([0, 2])),
+        null_label=draw(st.booleans()),
+        low_res=draw(st.sampled_from([0, 3, (4, 2)])),
     )
 
 
@@ -192,12 +220,12 @@ def test_encoder_and_decoder_fit_each_other(config):
     names = [layer.name for layer in down + up]
     assert len(set(names)) == len(names)
     levels = len(config.multipliers)
-    assert [layer.kind for layer in down].count("block") == levels * config.blocks
-    assert [layer.kind for layer in up].count("block") == levels * (config.blocks + 1)
+    assert [layer.kind for layer in down].count("block") == sum(config.depths)
+    assert [layer.kind for layer in up].count("block") == sum(config.depths) + levels
     assert [layer.kind for layer in down].count("down") == [layer.kind for layer in up].count("up") == levels - 1
 
     # Walk down and up: channels and sizes as the layers say, each state kept and used once, at the size it had.
-    size, c, kept = config.size, config.width, [(config.size, config.width)]
+    size, c, kept = config.size, config.stem_width, [(config.size, config.stem_width)]
     for layer in down:
         assert layer.c_in == c
         size, c = size // 2 if layer.kind == "down" else size, layer.c_out
@@ -212,15 +240,14 @@ def test_encoder_and_decoder_fit_each_other(config):
             assert layer.c_in == layer.c_out == c
             size *= 2
         c = layer.c_out
-    assert (size, c, kept) == (config.size, config.width * config.multipliers[0], [])
+    assert (size, c, kept) == (config.size, config.widths[0], [])
 
 
 @pytest.mark.parametrize("name", [name for name, config in MODELS.items() if isinstance(config, UNetConfig)])
 def test_presets_have_two_channels_or_more_a_group(name):
     """Else the norm after it would remove the time that was added (see test_blocks.py)."""
     config = MODELS[name]
-    for multiplier in config.multipliers:
-        channels = config.width * multiplier
+    for channels in config.widths:
         assert channels // blocks.groups_of(channels, config.groups) >= 2
 
 
@@ -236,9 +263,30 @@ def test_presets_have_two_channels_or_more_a_group(name):
         ({"blocks": 0}, "blocks: expected an integer"),
         ({"heads": 0}, "heads: expected an integer"),
         ({"groups": 0}, "groups: expected an integer"),
-        ({"multipliers": ()}, r"multipliers: expected at least one integer of at least 1, got \(\)"),
+        ({"multipliers": ()}, r"multipliers: expected at least one number above 0, got \(\)"),
         ({"multipliers": (1, 0)}, "multipliers: expected"),
-        ({"multipliers": (1, 1.5)}, "multipliers: expected"),
+        ({"multipliers": (1, -1)}, r"multipliers: expected numbers above 0, got \(1, -1\)"),
+        ({"multipliers": (1, float("nan"))}, "multipliers: expected numbers above 0"),
+        ({"multipliers": (1, "2")}, "multipliers: expected numbers above 0"),
+        ({"multipliers": (1, 1.3)}, "multipliers: expected whole channels, got 1.3, which times width = 16 makes 20.8"),
+        ({"stem": 0.0}, "stem: expected a number above 0, got 0.0"),
+        ({"stem": 0.03}, "stem: expected whole channels, got 0.03, which times width = 16 makes 0.48"),
+        ({"blocks": (1, 2)}, r"blocks: expected one number, or one for each of 3 levels, of at least 1, got \[1, 2\]"),
+        ({"blocks": (1, 2, 0)}, "blocks: expected one number, or one for each of 3 levels"),
+        ({"head_channels": 5}, "head_channels: expected a divisor of 32, the channels with attention, got 5"),
+        ({"head_channels": -1}, "head_channels: expected an integer of at least 0, got -1"),
+        ({"epsilon": 0.0}, "epsilon: expected a finite number above 0, got 0.0"),
+        ({"epsilon": float("nan")}, "epsilon: expected a finite number above 0"),
+        ({"qkv": "mixed"}, "qkv: expected one of split, interleaved, got 'mixed'"),
+        ({"conditioning": "film"}, "conditioning: expected one of add, scale_shift, got 'film'"),
+        ({"rescale": "all"}, "rescale: expected one of none, residual, skips, got 'all'"),
+        ({"embedding_silu": "none"}, "embedding_silu: expected one of sum, time, got 'none'"),
+        ({"low_res": 32}, "low_res: expected less than size = 32, or 0 for none, got 32"),
+        ({"low_res": (8, 40)}, r"low_res: expected less than size = 32, or 0 for none, got \(8, 40\)"),
+        ({"low_res": (8, 0)}, "low_res: expected a side, or height and width, of at least 1 each"),
+        ({"low_res": -1}, "low_res: expected an integer of at least 0, got -1"),
+        ({"classes": -1}, "classes: expected how many labels there are, 0 for none, got -1"),
+        ({"outputs": 0}, "outputs: expected an integer of at least 1, got 0"),
         ({"size": 30}, "size: expected a multiple of 4, since 3 multipliers halve it 2 times, got 30; pad the images"),
         ({"attention": (5,)}, r"attention: expected sizes among \[32, 16, 8\], got \[5\]"),
         ({"attention": (4,)}, "attention: expected sizes among"),
@@ -247,7 +295,7 @@ def test_presets_have_two_channels_or_more_a_group(name):
         ({"dropout": 1.0}, r"dropout: expected a rate in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, "dropout: expected a rate"),
         ({"dropout": float("nan")}, "dropout: expected a rate"),
-        ({"resampling": "max"}, "resampling: expected one of strided, pooled, got 'max'"),
+        ({"resampling": "max"}, "resampling: expected one of strided, centred, pooled, plain, residual, residual_p"),
         ({"time": "edm"}, "time: expected one of ddpm, adm, got 'edm'"),
     ],
 )

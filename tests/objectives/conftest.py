@@ -2,10 +2,11 @@
 
 import pytest
 
-from refdiff.objectives import noise_table, variational_table
+from refdiff.objectives import noise_table, step_table, variational_table
 
 
 @pytest.fixture(autouse=True)
 def fresh_tables():
     noise_table.cache_clear()
     variational_table.cache_clear()
+    step_table.cache_clear()

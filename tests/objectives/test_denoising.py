@@ -1,19 +1,19 @@
 """Denoising: what it draws, what it costs, and its gradients of every network by complex steps."""
 
 import sys
-import warnings
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gradients import gradient_error
 
 from refdiff import models, process
 from refdiff.engines import reference
 from refdiff.models import KINDS, Input, MLPConfig, Network, linear_layout, register, tree_map
 from refdiff.objectives import Denoising, ScheduleConfig, noise_table
 from refdiff.random import Key, normal
-from refdiff.testing.derivatives import complex_step
-from refdiff.testing.measures import quotient, relative_error
+from refdiff.testing.measures import relative_error
 
 SCHEDULE = ScheduleConfig("cosine", 6)
 KEY = Key(3, 5, 0, 8).under("Denoising")
@@ -68,26 +68,10 @@ def images(n=8, size=3):
 
 
 def errors(objective, networks, batch, key):
-    """|<g, v> - d mean(loss)/dv| / (|g| |v|) of each network for a random v."""
-    terms, g = objective.loss_and_gradient(reference, networks, batch, key)
+    """{network: error of its gradient}."""
+    terms, _ = objective.loss_and_gradient(reference, networks, batch, key)
     assert terms["loss"].shape == (len(batch["x"]),)
-    found, rng = {}, np.random.default_rng(1)
-    for name, (config, p) in networks.items():
-        v = tree_map(lambda a: rng.standard_normal(a.shape), p)
-
-        def loss(p, name=name, config=config):
-            other = networks | {name: Network(config, p)}
-            return objective.loss_and_gradient(reference, other, batch, key)[0]["loss"].sum() / key.total
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", np.exceptions.ComplexWarning)  # of the gradients there, which nobody uses
-            slope = complex_step(loss, p, v)
-        a, b = models.flatten(g[name]), models.flatten(v)
-        assert a.keys() == b.keys()
-        inner = sum(float(np.vdot(a[k], b[k])) for k in a)
-        size = sum(float(np.vdot(x, x)) for x in a.values()) * sum(float(np.vdot(x, x)) for x in b.values())
-        found[name] = quotient(abs(inner - slope), size**0.5)
-    return found
+    return {name: gradient_error(objective, networks, batch, key, name) for name in networks}
 
 
 # ---- what it draws
@@ -281,3 +265,52 @@ def test_what_it_is_by_default():
     assert (objective.vlb_weight, objective.bins) == (1e-3, 256)
     assert Denoising(bins=0, null=(("label", 1, 0.0), ("level", 1, 1.0))).null
     assert Denoising(variance="learned").learned
+
+
+# ---- a low-resolution image made from x
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_low_res_is_the_mean_of_blocks(factor):
+    x0 = np.random.default_rng(0).uniform(-1, 1, (3, 8, 4, 2))
+    objective = Denoising(schedule=SCHEDULE, downscale=factor)
+    batch = objective.draw(reference, {"x": x0}, KEY, {})
+    expected = x0.reshape(3, 8 // factor, factor, 4 // factor, factor, 2).mean(axis=(2, 4))
+    assert relative_error(batch["low_res"], expected) < 1e-15
+
+
+def test_what_is_made_of_x_is_not_read_of_the_data():
+    networks = {"denoiser": Linear((("x", 3), ("low_res", 2)), 3)}
+    assert set(Denoising().reads(networks)) == {"x", "low_res"}
+    assert set(Denoising(downscale=2).reads(networks)) == {"x"}
+
+
+def test_a_condition_reaches_both_terms_of_the_hybrid_loss():
+    """One forward serves both: the network is asked once, and each term changes with the condition alone."""
+    asked = []
+
+    def counting(engine, net, inputs, key=None):
+        asked.append(set(inputs))
+        return forward(engine, net, inputs, key)
+
+    module = SimpleNamespace(inputs=inputs, layout=layout, forward=counting, backward=backward)
+    KINDS.pop("linear")
+    register("linear", Linear, module)
+    denoiser = network(Linear((("x", 3), ("low_res", 2)), 6))
+    objective = Denoising(schedule=SCHEDULE, variance="learned")
+    batch = objective.draw(reference, {"x": images(), "low_res": np.ones((8, 2))}, KEY, {})
+    told, other = (
+        objective.loss_and_gradient(reference, {"denoiser": denoiser}, batch | {"low_res": value}, KEY)
+        for value in (np.ones((8, 2)), np.zeros((8, 2)))
+    )
+    assert len(asked) == 2
+    assert all("low_res" in entries for entries in asked)
+    for name in ("simple", "vlb"):
+        assert np.abs(told[0][name] - other[0][name]).min() > 1e-6, name
+    assert errors(objective, {"denoiser": denoiser}, batch, KEY)["denoiser"] < 1e-12
+
+
+@pytest.mark.parametrize("downscale", [1, 3, 6, -2])
+def test_a_factor_that_no_pooling_gives_is_refused(downscale):
+    with pytest.raises(ValueError, match=rf"objective.downscale: expected 2, 4, 8, ..., or 0 .*got {downscale}"):
+        Denoising(downscale=downscale)

@@ -8,6 +8,7 @@ import pytest
 
 from refdiff import models
 from refdiff.models import flatten, tree_map
+from refdiff.objectives import HISTORY, step_probability
 from refdiff.random import Key
 from refdiff.sampling import sample
 from refdiff.training import State, load_state, trained
@@ -101,17 +102,17 @@ def test_a_memory_changes_what_is_drawn():
     """t is uniform until each has its losses; then those with the larger losses come oftener, and the gradient stays what it
     is on average."""
     state, measured = run(importance)
-    objective = importance.config.objective
-    memory = state.memory["Importance"]
-    assert memory["count"].min() == objective.history
-    p = objective.probability(memory)
+    objective, memory = importance.config.objective, state.memory["Denoising"]
+    assert memory["count"].min() == HISTORY
+    p = step_probability(memory["losses"], memory["count"])
     assert p.sum() == pytest.approx(1)
-    order = np.argsort((memory["loss"].astype(np.float64) ** 2).mean(1))
+    order = np.argsort((memory["losses"].astype(np.float64) ** 2).mean(1))
     assert np.array_equal(np.argsort(p), order)
     assert p.max() > 2 * p.min()
-    assert np.array_equal(objective.probability(objective.remember()), np.full(20, 1 / 20))
+    first = objective.remember()
+    assert np.array_equal(step_probability(first["losses"], first["count"]), np.full(20, 1 / 20))
     key = Key(0, 1, 0, 20000)
-    t = objective.timesteps(checks.REFERENCE, 20000, key, memory)
+    t = objective.draw_t(checks.REFERENCE, 20000, key, memory)
     np.testing.assert_allclose(np.bincount(t, minlength=21)[1:] / 20000, p, atol=0.012)
     assert measured[0].terms["unweighted"] == pytest.approx(measured[0].terms["loss"], rel=1e-5)
 

@@ -15,7 +15,9 @@ from systems import checks
 from systems.runs import batch_at
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
-CAPTURED = pytest.mark.parametrize("system", ["hybrid", "autoencoder", "latent", "base", "upsampling"], indirect=True)
+CAPTURED = pytest.mark.parametrize(
+    "system", ["hybrid", "importance", "autoencoder", "latent", "base", "upsampling"], indirect=True
+)
 
 
 def on_cuda(system, steps):

@@ -138,7 +138,10 @@ def _join(*arrays: np.ndarray) -> np.ndarray:
 
 @operation
 def reshape(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
-    """The same values in another shape."""
+    """The same values in another shape: where they lie, or, of a part of a split, copied side by side first."""
+    if not x.flags.c_contiguous:
+        part, x = x, empty(x.shape)
+        np.copyto(x, part)
     return x.reshape(shape), x.shape
 
 

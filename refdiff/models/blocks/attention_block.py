@@ -38,7 +38,9 @@ def attention(
     qkv: str = "split",
     factor: float = 1.0,
 ) -> tuple[Any, Saved]:
-    """Each pixel attends to all pixels.   x (N, H, W, C) -> the same shape.   factor: of the sum with x, as in `residual`."""
+    """Each pixel attends to all pixels.   x (N, H, W, C) -> the same shape.
+
+    qkv: the order of the projection, "split" or "interleaved". factor: of the sum with x, as in `residual`."""
     saved: Saved = {}
     n, height, width, c = x.shape
     h, saved["norm"] = engine.group_norm(x, **p["norm"], groups=groups_of(c, groups), epsilon=epsilon)

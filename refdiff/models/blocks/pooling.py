@@ -1,6 +1,6 @@
 """What makes one row of logits of an image's states: the four poolings of [ADM]'s classifiers (section 4, and its code).
 
-attention   a token of the mean before the pixels asks them all: [CLIP] section 2.4
+attention   a token of the mean before the pixels asks them all: [CLIP]
 adaptive    the mean of the last state's pixels
 spatial     the means of every state on the way, through a hidden layer with ReLU, or, with a norm, SiLU ("spatial_v2")
 """

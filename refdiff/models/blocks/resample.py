@@ -7,7 +7,7 @@
 | pooled | the mean of each 2x2 | nearest, then a 3x3 convolution |
 | plain | the mean of each 2x2 | nearest |
 | residual | inside a residual block, the mean of both paths: [BigGAN], [ADM] section 3 | the same with nearest |
-| residual_projected | the same with a 1x1 convolution on the shortcut: [SDE] appendix H | the same with nearest |
+| residual_projected | the same with a 1x1 convolution on the shortcut: [SDE] | the same with nearest |
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The residual block, [DDPM] appendix B: x + conv(silu(norm(conv(silu(norm(x))) + emb))), and with what [ADM] section 3 gives
-it: emb as scale and shift of the second norm, and down- and upsampling inside [BigGAN].
+"""The residual block, [DDPM] appendix B: x + conv(silu(norm(conv(silu(norm(x))) + emb))).
+
+With what [ADM] section 3 gives it: emb as scale and shift of the second norm, and down- and upsampling inside [BigGAN].
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def groups_of(channels: int, most: int) -> int:
 
 
 def residual_layout(c_in: int, c_out: int, width: int, conditioning: str = "add", projected: bool = False) -> Tree:
-    """width: of emb. conditioning: "scale_shift" asks twice as much of it. projected: a 1x1 convolution on the shortcut, which
-    there always is where the channels change."""
+    """width: of emb. conditioning: "scale_shift" asks twice as much of it. projected: a 1x1 convolution on the shortcut,
+    which there always is where the channels change."""
     twice = conditioning == "scale_shift"
     p = {
         "norm1": norm_layout(c_in),
@@ -58,9 +59,9 @@ def residual(
 ) -> tuple[Any, Saved]:
     """x (N, H, W, C_in), emb (N, E) -> (N, H', W', C_out). Dropout when rate > 0 and a key is given.
 
-    conditioning: "add", norm(h + e), or "scale_shift", (1 + scale) norm(h) + shift with [scale, shift] = e, e = W emb: adaptive
-    group norm [ADM] section 3.1. resample: "down" or "up", mean or nearest of both paths, behind the first norm [BigGAN]
-    appendix B. factor: of the sum of both paths, 1/sqrt 2 in [SDE] section 4.1's networks.
+    conditioning: "add", norm(h + e), or "scale_shift", (1 + scale) norm(h) + shift with [scale, shift] = e, e = W emb, which
+    is adaptive group norm [ADM] section 3.1. resample: "down" or "up", mean or nearest of both paths, on the first behind
+    norm and SiLU [BigGAN]. factor: of the sum of both paths, 1/sqrt 2 in [SDE]'s networks.
     """
     saved: Saved = {}
     h, saved["norm1"] = engine.group_norm_silu(x, **p["norm1"], groups=groups_of(x.shape[-1], groups), epsilon=epsilon)

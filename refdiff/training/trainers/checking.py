@@ -76,16 +76,19 @@ def check_data(config: Config, data: Batch) -> int:
 
 
 def _check_labels(config: Config, data: Batch) -> None:
-    """ValueError for a label that a network does not know: a table is looked up, and what lies beyond it is anything."""
+    """ValueError for a label that a network does not know: a table is looked up, and what lies beyond it is anything. The
+    number after the last class stands for none where a network reads labels; a classifier is asked for one."""
     for name, network in config.networks.items():
-        classes = getattr(network.model, "classes", 0)
-        if classes and "label" in data and "label" in inputs(network.model):
-            low, high = np.min(data["label"]), np.max(data["label"])
-            if low < 0 or high > classes:
-                raise ValueError(
-                    f"networks.{name}: expected labels from 0 to {classes - 1}, or {classes} for none, got {low} to "
-                    f"{high} in the batch; give {setting(f'networks.{name}.classes', high + 1)}, or other labels"
-                )
+        classes, reads = getattr(network.model, "classes", 0), "label" in inputs(network.model)
+        if not classes or "label" not in data or not (reads or name == "classifier"):
+            continue
+        low, high = np.min(data["label"]), np.max(data["label"])
+        if low < 0 or high > classes - (not reads):
+            none = f", or {classes} for none" if reads else ""
+            raise ValueError(
+                f"networks.{name}: expected labels from 0 to {classes - 1}{none}, got {low} to {high} in the batch; give "
+                f"{setting(f'networks.{name}.classes', high + 1)}, or other labels"
+            )
 
 
 def remembered(objective: Objective, memory: Tree, terms: dict[str, Any]) -> Tree:
@@ -157,13 +160,20 @@ def check_batch(config: Config, entries: dict[str, Input], source: str) -> None:
             if entry not in entries:
                 raise ValueError(
                     f"{reader}: expected data with {entry!r}, which it reads, got {', '.join(entries)} from "
-                    f"{source}; choose data that have it, or a network without it"
+                    f"{source}; choose data that have it, or {_instead(objective, entry)}"
                 )
             if not _fits(entries[entry], expected):
                 raise ValueError(
                     f"{reader}: expected {expected.kind} {entry!r} of shape {expected.shape}, got "
                     f"{entries[entry].kind} of {entries[entry].shape} from {source}"
                 )
+
+
+def _instead(objective: Objective, entry: str) -> str:
+    """What helps where data have no such entry."""
+    if entry == "low_res" and hasattr(objective, "downscale"):
+        return f"{setting('objective.downscale', 2)} to make it from x, with low_res half of size"
+    return "a network without it"
 
 
 def check_inputs(name: str, entries: dict[str, Input]) -> None:

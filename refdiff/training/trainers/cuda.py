@@ -2,7 +2,8 @@
 
 Nothing of a step depends on the host but its batch: the number of the step, the rate, t and every random number are worked
 out on the device. All memory of a step comes from one arena, so each step finds the same addresses. The host need not wait
-for a step: the batch goes from pinned memory, and the small record comes back to it while the next step is queued.
+for a step: the batch goes from pinned memory, and the small record comes back to it while the next step is queued. Only where
+the objective has a memory does it wait: that goes with the batch, and comes of what every sample of the step before cost.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...random import Key
 from ...sampling.cuda import on_device
 from ..frozen import frozen_trees
 from ..state import TREES, State
-from .checking import both, check_data, check_gradients, check_terms
+from .checking import both, check_data, check_gradients, check_terms, remembered
 from .interface import Step, check_finite
 
 __all__ = ["CUDATrainer", "Plan", "check_memory", "check_supported", "plan"]
@@ -49,7 +50,7 @@ def check_supported(config: Config) -> None:
                 f"networks.{name}: expected a network that {objective_name(objective)} trains on engine cuda, got one that "
                 f"it does not; {rest}"
             )
-    for name in ("gather", "turns", "remember"):
+    for name in ("gather", "turns"):
         if getattr(type(objective), name) is not getattr(Objective, name):
             raise ValueError(
                 f"objective: expected one without `{name}` on engine cuda, got {objective_name(objective)}; {rest}"
@@ -129,12 +130,18 @@ class CUDATrainer:
         if arena is None:
             known = check_memory(config, inputs, self.device)
         self.names = (known or plan(config, inputs)).terms
+        name = objective_name(self.objective)
+        self.memory = (state.memory.get(name) if state else None) or self.objective.remember()
         self.arena = arena or Arena(self.device, known.nbytes if known else 0)
         self.context = cuda.Context(self.device, self.arena)
         self.done, self.samples_seen = (state.step, state.samples_seen) if state else (0, 0)  # of steps that were seen
-        record: list[Any] = [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
+        # Rows of 16 bytes, which are copied at once, come first.
+        samples = (len(self.names), -(-config.train.batch // 4) * 4)
+        record: list[Any] = [("samples", "f4", samples)] if self.memory else []
+        record += [(f"scalars {name}", "f4", len(SCALARS)) for name in self.objective.trains]
         record += [("terms", "f4", len(self.names)), ("bad", "i4")]
-        self.captured = CapturedStep(self.context, self.entries, record, self.done)
+        given = {name: (leaf.shape, leaf.dtype) for name, leaf in self._remembered().items()}
+        self.captured = CapturedStep(self.context, self.entries | given, record, self.done)
         with cuda.use(self.context):
             self.optimisers = {name: self._optimiser(name, state) for name in self.objective.trains}
             n = config.train.batch
@@ -152,8 +159,8 @@ class CUDATrainer:
     def step(self, data: Batch, wait: bool = True) -> Step | None:
         check_data(self.config, data)
         batch = {name: np.asarray(data[name], dtype) for name, (_, dtype) in self.entries.items()}
-        self._check(self.captured.step(self.body, batch))
-        return self._check(self.captured.settle()) if wait else None
+        self._check(self.captured.step(self.body, batch | self._remembered()))
+        return self._check(self.captured.settle()) if wait or self.memory else None
 
     def state(self) -> State:
         self._check(self.captured.settle())
@@ -163,6 +170,8 @@ class CUDATrainer:
             for tree in TREES:
                 trees[tree][name] = packing.unpack(cuda.host(getattr(optimiser.state, tree)))
         memory, numbers, digests = self._rest
+        if self.memory:
+            memory = memory | {objective_name(self.objective): self.memory}
         updates = dict.fromkeys(self.optimisers, self.done)
         return State(self.done, self.samples_seen, trees, updates, dict(memory), numbers, digests)
 
@@ -182,6 +191,9 @@ class CUDATrainer:
         means = [cuda.linear(cuda.reshape(term, (1, n))[0], *self._mean)[0] for term in terms.values()]
         field = self.captured.field("terms")
         extra = [(mean, rows_of(field, i, 1)) for i, mean in enumerate(means)]
+        if self.memory:
+            samples = self.captured.field("samples")
+            extra += [(term, rows_of(samples, i, 1)) for i, term in enumerate(terms.values())]
         for name, optimiser in self.optimisers.items():
             optimiser.collect(flatten(gradients[0][name]), extra)
             extra = []
@@ -201,13 +213,22 @@ class CUDATrainer:
         networks = {name: Network(network.model, self._weights(name)) for name, network in config.networks.items()}
         number: Any = self.captured.number
         key = Key(config.seed, number, first, config.train.batch).under(objective_name(objective))
-        data = {name: rows_of(entry, first, n) for name, entry in self.captured.inputs.items()}
+        inputs = self.captured.inputs
+        data = {name: rows_of(inputs[name], first, n) for name in self.entries}
+        memory = unflatten({path: inputs[f"memory/{path}"] for path in flatten(self.memory)})
         terms, g = both(
-            objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, {}), key)
+            objective, objective.loss_and_gradient(cuda, networks, objective.draw(cuda, data, key, memory), key)
         )
         check_terms(objective, terms, n)
         check_gradients(objective, g, networks)
         return terms, g
+
+    def _remembered(self) -> dict[str, np.ndarray]:
+        """The memory as entries of a step: floats as float32, integers as int32."""
+        return {
+            f"memory/{path}": np.asarray(leaf, DTYPES["float" if leaf.dtype.kind == "f" else "int"])
+            for path, leaf in flatten(self.memory).items()
+        }
 
     def _weights(self, name: str) -> Tree:
         return unflatten(self.optimisers[name].parameters) if name in self.optimisers else self.frozen[name]
@@ -240,6 +261,9 @@ class CUDATrainer:
             check_finite(number, terms, norms)
             raise TrainingError(f"step {number}: nothing is trained any more since step {bad}, which was not finite")
         self.done, self.samples_seen = number, self.samples_seen + self.config.train.batch
+        if self.memory:
+            samples = dict(zip(self.names, record["samples"][:, : self.config.train.batch], strict=True))
+            self.memory = remembered(self.objective, self.memory, samples)
         return Step(number, terms, norms, rates)
 
     def _optimiser(self, name: str, state: State | None) -> FlatOptimiser:
@@ -250,7 +274,8 @@ class CUDATrainer:
             *rule.betas,
         )  # fmt: skip
         values = {tree: packing.pack(state.trees[tree][name]) for tree in TREES} if state else None
-        extras = [1] * len(self.names) if name == self.objective.trains[0] else []
+        extras = [1] * len(self.names) + ([s.batch] * len(self.names) if self.memory else [])
+        extras = extras if name == self.objective.trains[0] else []
         return FlatOptimiser(
             self.context, packing.places, packing.size, values, self.config.dtype, settings,
             self.captured.field(f"scalars {name}"), self.captured.field("bad"), extras,

@@ -235,11 +235,6 @@ class Takes(Objective):
         return (self, self)
 
 
-class Remembers(Objective):
-    def remember(self):
-        return {"center": np.zeros(3, np.float32)}
-
-
 def update(rule, p, g, m, v, count, rate):
     return p - rate * g, m, v
 
@@ -249,7 +244,6 @@ def update(rule, p, g, m, v, count, rate):
     [
         (Gathers(), "objective: expected one without `gather` on engine cuda, got Gathers; take"),
         (Takes(), "objective: expected one without `turns` on engine cuda, got Takes; take"),
-        (Remembers(), "objective: expected one without `remember` on engine cuda, got Remembers; take"),
     ],
 )
 def test_an_objective_that_this_trainer_cannot_serve_is_refused(objective, match):
