@@ -16,7 +16,7 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS, MODELS
+from ..models import KINDS
 from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
@@ -27,7 +27,7 @@ from .renamed import modern
 from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
 from .train import TrainConfig
 
-__all__ = ["PRESETS", "Config"]
+__all__ = ["Config"]
 
 LABEL_DROPOUT = 0.1  # how often a label is left out in training, for guidance [CFG] section 3.2
 
@@ -208,6 +208,8 @@ class Config:
         Size and channels of the denoiser, and the levels of the data, are those of the images at data.source where neither
         file nor lines give them.
         """
+        from .presets import PRESETS  # which are configurations
+
         one_of("preset", preset, PRESETS)
         written: dict[str, Any] = {}
         if file is not None:
@@ -278,42 +280,3 @@ def _change(line: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return modern(value)
-
-
-def _denoiser(name: str) -> dict[str, NetworkConfig]:
-    return {"denoiser": NetworkConfig(MODELS[name])}
-
-
-PRESETS: dict[str, Config] = {
-    "digits": Config(),
-    "digits-classes": Config(networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))}),
-    "mnist": Config(
-        DataConfig("mnist"),
-        _denoiser("mnist"),
-        objective=Denoising(),
-        train=TrainConfig(20_000, 128, 2e-4, 1000, ema_decay=0.9995, grid_every=1000),
-    ),
-    "cifar10": Config(
-        DataConfig("cifar-10-batches-bin"),
-        _denoiser("cifar10"),
-        objective=Denoising(),
-        train=TrainConfig(
-            800_000, 128, 2e-4, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-        ),
-    ),
-    "celebahq256": Config(
-        DataConfig("celebahq256"),
-        _denoiser("celebahq256"),
-        objective=Denoising(),
-        train=TrainConfig(
-            500_000, 64, 2e-5, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-        ),
-    ),
-    "mixture": Config(
-        DataConfig("mixture"),
-        _denoiser("points"),
-        objective=Denoising(bins=0),
-        train=TrainConfig(4000, 512, 2e-3, grid_every=0, checkpoint_every=1000, log_every=100),
-        sample=SampleConfig(threshold="none"),
-    ),
-}

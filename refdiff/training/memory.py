@@ -77,7 +77,7 @@ def _of_cuda(config: Config) -> StepMemory:
         found = plan(dataclasses.replace(config, train=dataclasses.replace(config.train, batch=n)))
         return found.nbytes + found.tables
 
-    total = _at(of, config.train.batch, config.shards)
+    total = _of_largest(of, config.train.batch)
     return StepMemory(weights, 4 * trained, 8 * trained, 4 * trained, total - weights - 16 * trained, "cuda")
 
 
@@ -120,6 +120,20 @@ def _zeros(config: Config, objective: Objective, n: int) -> Batch:
         name: np.zeros((n, *entry.shape), np.float32 if entry.kind == "float" else np.int64)
         for name, entry in read.items()
     }
+
+
+def _of_largest(of: Callable[[int], int], n: int) -> int:
+    """of(n); where an array of so many samples would be too large for the engine, from the largest batch that is not."""
+    few = n
+    while True:
+        try:
+            larger = of(few)
+            break
+        except AssertionError:  # more elements than a kernel counts
+            if few == 1:
+                raise
+            few //= 2
+    return larger if few == n else larger + (larger - of(few // 2)) * (n - few) // (few - few // 2)
 
 
 def _at(of: Callable[[int], int], n: int, shards: int) -> int:

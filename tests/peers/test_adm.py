@@ -60,7 +60,12 @@ CLASSIFIERS = {
 CLASSIFIERS["classifier 512"] = CLASSIFIERS["attention"] | {
     "width": 32, "multipliers": (0.5, 1, 1), "stem": 0.5, "attention": (16, 8, 4), "blocks": 2
 }  # fmt: skip
-CLASSIFIERS["not square"] = CLASSIFIERS["attention"] | {"size": (8, 16), "attention": (4,), "head_channels": 0, "heads": 4}
+CLASSIFIERS["not square"] = CLASSIFIERS["attention"] | {
+    "size": (8, 16),
+    "attention": (4,),
+    "head_channels": 0,
+    "heads": 4,
+}
 EVERY = UNETS | CLASSIFIERS
 
 
@@ -209,7 +214,11 @@ def test_diffusers_has_this_network(name, engine):
     net, stand_in = public(config, options), UNet(config)
     state = copies.to_diffusers(config, copies.to_adm(stand_in, p))
     net.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in state.items()})
-    x, t, label = rng.standard_normal((N, *config.shape)).astype(np.float32), np.array([3, 700, 1000]), np.array([1, 7, 0])
+    x, t, label = (
+        rng.standard_normal((N, *config.shape)).astype(np.float32),
+        np.array([3, 700, 1000]),
+        np.array([1, 7, 0]),
+    )
     labels = {"class_labels": torch.from_numpy(label)} if config.classes else {}
     theirs = image(x).requires_grad_()
     expected = net(theirs, torch.from_numpy(t), **labels).sample
