@@ -4,6 +4,7 @@
 # make check   ruff, mypy, the slow tests, and every property once more on random cases
 # make bench   measures the cpu engine beside PyTorch: 25 minutes on a quiet machine, benchmarks/results/cpu.*
 # make gpu     checks and measures the CUDA engine on this machine's GPU: 25 minutes, benchmarks/results/gpu.*
+# make gallery NAME=digits   trains and measures an entry of docs/gallery anew, as benchmarks/gallery/entries.py says
 # make mutants breaks the mathematics, the objectives and the reference engine in every small way: the tests must notice
 #              (half an hour)
 #
@@ -13,6 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 CUDA ?= 13
+NAME ?= digits
 
 # The matrix library takes one thread: its products here are small, a second thread gains a tenth on a quiet machine and
 # loses a factor of four on a busy one. The tests use the other cores, one process each.
@@ -20,7 +22,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 
-.PHONY: demo test peers check bench gpu mutants clean
+.PHONY: demo test peers check bench gpu gallery mutants clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-plot
@@ -51,6 +53,9 @@ gpu:
 	else \
 	  $(MAKE) .venv/ready-cuda$(CUDA),test && $(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json; \
 	fi
+
+gallery: .venv/ready-plot
+	$(BIN)/python -m benchmarks.gallery $(NAME)
 
 mutants: .venv/ready-mutants
 	$(BIN)/mutmut run --max-children $(JOBS)

@@ -23,6 +23,11 @@ struct Pitched {
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;  // every lane of a warp
 
+// Of a thread in a grid of one dimension.
+__device__ __forceinline__ long long thread_index() {
+    return (long long)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
 __device__ __forceinline__ float to_float(float x) {
     return x;
 }

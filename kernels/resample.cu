@@ -26,7 +26,7 @@ __device__ __forceinline__ size_t corner(int i, int W, int C) {
 
 template <int V>
 __device__ __forceinline__ void spread(const Real* small, Real* large, float factor, int W, int C, int n) {
-    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    long long i = thread_index() * V;
     if (i >= n) return;
     float x[V];
     load_pack(small + i, x);
@@ -39,7 +39,7 @@ __device__ __forceinline__ void spread(const Real* small, Real* large, float fac
 
 template <int V>
 __device__ __forceinline__ void gather(const Real* large, Real* small, float factor, int W, int C, int n) {
-    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    long long i = thread_index() * V;
     if (i >= n) return;
     const Real *above = large + corner((int)i, W, C), *below = above + (size_t)2 * W * C;
     float a[V], b[V], c[V], d[V];
@@ -92,7 +92,7 @@ __device__ __forceinline__ Range readers(int h, int S, int L) {
 
 template <int V>
 __device__ __forceinline__ void resize(const Real* x, Real* y, const Resize& of) {
-    long long index = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    long long index = thread_index() * V;
     if (index >= of.n) return;
     int e = (int)index, c = e % of.C, j = e / of.C % of.columns, row = e / of.C / of.columns;
     int i = row % of.rows, top = place(i, of.H, of.rows) / (2 * of.rows);
@@ -117,7 +117,7 @@ __device__ __forceinline__ void resize(const Real* x, Real* y, const Resize& of)
 
 template <int V>
 __device__ __forceinline__ void resize_back(const Real* dy, Real* dx, const Resize& of) {
-    long long index = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    long long index = thread_index() * V;
     if (index >= of.n) return;
     int e = (int)index, c = e % of.C, w = e / of.C % of.W, row = e / of.C / of.W, h = row % of.H;
     Range is = readers(h, of.H, of.rows), js = readers(w, of.W, of.columns);

@@ -18,13 +18,14 @@ from .errors import DeviceError, DoubtWarning, at_the_command_line
 from .version import __version__
 
 EPILOG = """examples:
-  refdiff demo                                             the main job: digits, about three minutes
+  refdiff demo                                             the main job: digits by class, about two minutes
   refdiff train --out runs/a --set train.steps=500         train with one setting changed
   refdiff train --preset mixture --out runs/b              points in the plane instead of images
   refdiff train --out runs/a --resume                      go on where it stopped
   refdiff sample runs/a --n 64 --out samples.png --trajectory way.png
   refdiff train --preset digits-classes --out runs/c       digits that are told which digit they are
   refdiff sample runs/c --label 7 --guidance 2 --out sevens.png
+  refdiff sample runs/a --classifier runs/d --classifier-scale 2 --out guided.png
   refdiff eval runs/a --json
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
@@ -131,6 +132,29 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int, help="of every random number; same seed, same bits")
         configuration(sub)
 
+    def guidance(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--guidance", type=float, metavar="W",
+            help="1 is the conditional model (default), more exaggerates the condition, 0 leaves it out",
+        )  # fmt: skip
+        sub.add_argument(
+            "--classifier", metavar="RUN", help="the run of a classifier that guides, of the same data and schedule"
+        )
+        sub.add_argument(
+            "--classifier-scale",
+            type=float,
+            metavar="S",
+            help="how strongly it guides: of the gradient of log p(y | x_t)",
+        )
+        sub.add_argument(
+            "--guidance-interval", type=int, nargs=2, metavar=("FROM", "TO"),
+            help="the first and the last t at which guidance acts (default: all)",
+        )  # fmt: skip
+        sub.add_argument(
+            "--guidance-rescale", type=float, metavar="PHI",
+            help="from 0 (default) to 1: how far a guided prediction gets the contrast of the conditional one",
+        )  # fmt: skip
+
     sub = command("train", commands.train, ())
     sub.add_argument("--preset", help="where the configuration starts from (default: digits)")
     sub.add_argument("--config", metavar="FILE.toml", help="a TOML file over the preset")
@@ -140,10 +164,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command("sample", commands.sample, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, help="how many (default: 64, or eight of each class)")
-    sub.add_argument("--label", type=int, help="the class to draw, of a model with classes (default: one row a class)")
     sub.add_argument(
-        "--guidance", type=float, help="1 is the conditional model (default), more exaggerates the condition"
+        "--label",
+        type=int,
+        help="the class to draw, of a model with classes or a classifier (default: one row a class)",
     )
+    guidance(sub)
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")
     sub.add_argument("--trajectory", metavar="NAME.png", help="also the strip of a few samples from noise to image")
     sub.add_argument("--force", action="store_true", help="write over existing files")
@@ -153,7 +179,11 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command("eval", commands.evaluate, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
     sub.add_argument("--n", type=int, help="how many samples (default: 512)")
+    guidance(sub)
     sub.add_argument("--data", help="other data to compare with, a name or a path")
+    sub.add_argument(
+        "--judge", metavar="RUN", help="of a classifier: the share of samples in which it sees their class"
+    )
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--nll-steps", type=int, metavar="N", help="with --nll: of the chain of N steps (default: all T)")
     sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of --nll, or a classifier's accuracy, over t")
@@ -199,7 +229,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("demo", commands.demo, ())
     sub.add_argument("--n", type=int, default=512, help="how many samples (default: 512)")
-    sub.set_defaults(preset="digits", config=None)
+    sub.set_defaults(preset="digits-classes", config=None)
     run(sub, "runs/demo")
     return parser
 

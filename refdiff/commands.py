@@ -23,15 +23,14 @@ def train(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes draws one row a class, or the class of --label, guided by --guidance."""
+    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label."""
     from .sampling import sample as draw
     from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
-    from .training import load_state, trained
+    from .training import load_state
     from .training.demo import save_trajectory
 
-    config, state = load_state(options.checkpoint)
-    conditions, n, columns = _conditions(options, getattr(config.model, "classes", 0))
-    model = trained(_changed(config, options), state)
+    _, _, model = _loaded(options, *load_state(options.checkpoint))
+    conditions, n, columns = _conditions(options, model.classes)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
     if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
@@ -62,9 +61,6 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
     """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
     n = 64 if options.n is None else options.n
     if not classes:
-        for name in ("label", "guidance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name}: expected a model with classes, got one without; leave it out")
         return {}, n, None
     if options.label is None:
         n = 8 * classes if options.n is None else options.n
@@ -79,26 +75,33 @@ def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, An
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered; for the mixture the error of
-    eps beside the perfect denoiser's. With --nll the variational bound in bits per dimension, term by term. Of a classifier:
-    its accuracy on held-out images in noise, for ten values of t, beside chance."""
+    """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
+    distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term. Of a
+    classifier: its accuracy on held-out images in noise, for ten values of t, beside chance."""
     from .evaluation import evaluate as measure
+    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .objectives import Classification
     from .sampling import sample as draw
-    from .training import every_class, load_state, trained
+    from .training import every_class, load_state
+    from .training.judge import judge_of
 
-    config, state = load_state(options.checkpoint)
-    config = _changed(config, options)
-    if isinstance(config.objective, Classification):
-        _evaluate_classifier(options, config, state)
+    run = load_state(options.checkpoint)
+    if isinstance(run[0].objective, Classification):
+        _evaluate_classifier(options, *run)
         return
-    model, n = trained(config, state), 512 if options.n is None else options.n
+    config, state, model = _loaded(options, *run)
+    n = 512 if options.n is None else options.n
     data = _held_out(options, config, model.shape)
     check_evaluable(data, n)
     bins = _checked_likelihood(options, data.held_out, config.schedule.T)
-    x = draw(model, n, options.seed, every_class(model, n), progress=not options.quiet)
-    metrics = {"step": state.step, **measure(model, x, data, options.seed)}
+    judge = judge_of(*load_state(options.judge), model) if options.judge else None
+    asked = every_class(model, n)
+    x = draw(model, n, options.seed, asked, progress=not options.quiet)
+    metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if judge:
+        metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
         from .evaluation import nll, plot_nll
 
@@ -118,7 +121,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
     from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
     from .models import inputs
 
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance"):
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", "guidance"):
         if getattr(options, name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
@@ -216,7 +219,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Train on the handwritten digits, sample and evaluate, about three minutes: pictures and numbers in a folder."""
+    """Train on the handwritten digits, draw each class and evaluate, about two minutes: pictures and numbers in a folder."""
     from .training.demo import demo as run
 
     config = _config(options)
@@ -275,6 +278,26 @@ def bench(options: argparse.Namespace) -> int:
     return int(not measured(found))
 
 
+def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, Any, Any]:
+    """The configuration of a run as the options change it, its state, and its model, guided by the classifier that they
+    name. ValueError for options of a guidance that the model cannot have."""
+    from .training import check_drawable, load_state, trained
+
+    check_drawable(config)
+    classes, guide = getattr(config.model, "classes", 0), options.classifier is not None
+    names = ("guidance",) if guide else ("label", "guidance", "guidance_interval", "guidance_rescale")
+    for name in names:
+        if not classes and getattr(options, name, None) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}: expected a model with classes, got one without; leave it out")
+    if options.classifier_scale is not None and not guide:
+        raise ValueError("--classifier-scale: expected with --classifier, got it alone; add --classifier RUN")
+    config = _changed(config, options)
+    if guide and options.classifier_scale is None and not config.sample.classifier_scale:
+        raise ValueError("--classifier: expected with --classifier-scale, got it alone; add --classifier-scale 1")
+    return config, state, trained(config, state, load_state(options.classifier) if guide else None)
+
+
 def _config(options: argparse.Namespace) -> Any:
     """The configuration that the options describe; that of the run itself when it is only resumed."""
     from .config import Config
@@ -301,8 +324,8 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
-    if getattr(options, "guidance", None) is not None:
-        changes.append(f"sample.guidance={options.guidance}")
+    guidance = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")
+    changes += [f"sample.{key}={v}" for key in guidance if (v := getattr(options, key, None)) is not None]
     return config.changed(changes)
 
 

@@ -200,9 +200,7 @@ class CudaPeer:
         first = self.device.pinned(4 * len(index)).view(np.int32)
         zero[:], first[:] = 0, loop.tables.timesteps[0]
         with cuda.use(context):
-            told = {
-                name: cuda.array(a, "float32" if a.dtype == np.float32 else "int32") for name, a in given.items()
-            }
+            told = {name: cuda.array(a, "float32" if a.dtype == np.float32 else "int32") for name, a in given.items()}
         replay, launches = captured(context, [lambda: loop.body(state, told)])
 
         def run() -> None:

@@ -19,6 +19,7 @@ from ..errors import argument, one_of, option, setting
 from ..models import KINDS
 from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
+from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
 from .consistency import check_denoising_networks, check_networks
 from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
@@ -27,7 +28,7 @@ from .renamed import modern
 from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
 from .train import TrainConfig
 
-__all__ = ["Config"]
+__all__ = ["PRESETS", "Config"]
 
 LABEL_DROPOUT = 0.1  # how often a label is left out in training, for guidance [CFG] section 3.2
 
@@ -107,26 +108,8 @@ class Config:
                 f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
                 f"{outputs}; leave it out"
             )
-        if self.sample.variance == "learned" and not objective.learned:
-            raise ValueError(
-                "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
-                f"with {setting('objective.variance', 'learned')}"
-            )
         self._check_low_res(objective)
-        if (
-            self.sample.guidance != 1
-            and getattr(self.model, "classes", 0)
-            and not getattr(self.model, "null_label", True)
-        ):
-            raise ValueError(
-                f"sample.guidance: expected 1 for a model that knows no null class, got {self.sample.guidance:g}; train one "
-                f"with {setting('networks.denoiser.null_label', 'true')}"
-            )
-        if self.sample.guidance != 1 and not objective.null:
-            raise ValueError(
-                "sample.guidance: expected 1, since no condition is left out in this training, got "
-                f"{self.sample.guidance:g}; train a network with classes"
-            )
+        check_settings(self.sample, objective)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 
@@ -135,7 +118,7 @@ class Config:
         size, low_res = getattr(self.model, "size", 0), getattr(self.model, "low_res", 0)
         if objective.downscale and objective.downscale != downscale_of(size, low_res):
             raise ValueError(
-                f"objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
+                "objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
                 f"low_res, got {objective.downscale} with size {size} and low_res {low_res}; leave it out"
             )
 
@@ -208,8 +191,6 @@ class Config:
         Size and channels of the denoiser, and the levels of the data, are those of the images at data.source where neither
         file nor lines give them.
         """
-        from .presets import PRESETS  # which are configurations
-
         one_of("preset", preset, PRESETS)
         written: dict[str, Any] = {}
         if file is not None:
@@ -235,6 +216,7 @@ class Config:
             given |= keys(each)
         networks = table.get("networks")
         if isinstance(networks, dict):
+            self._leave_out_denoiser(table, given)
             if follow and isinstance(table.get("data"), dict):
                 follow_data(table, given)
             follow_low_res(table, given)
@@ -245,6 +227,20 @@ class Config:
             if "objective.variance" in given and isinstance(model := networks.get("denoiser"), dict):
                 self._follow_variance(table, model, given)
         return Config.from_dict(table)
+
+    def _leave_out_denoiser(self, table: dict[str, Any], given: set[str]) -> None:
+        """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
+        objective = table.get("objective")
+        kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
+        if (
+            kind is None
+            or isinstance(self.objective, kind)
+            or any(key.startswith("networks.denoiser") for key in given)
+        ):
+            return
+        trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
+        if isinstance(trains, list | tuple) and "denoiser" not in trains:
+            table["networks"].pop("denoiser", None)
 
     @staticmethod
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
@@ -280,3 +276,6 @@ def _change(line: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     return modern(value)
+
+
+PRESETS: dict[str, Config] = {}  # by name; `presets.py` has them

@@ -93,8 +93,8 @@ def attention_fits(model: dict[str, Any]) -> bool:
 
 
 def check_fit(config: Config, data: Data) -> None:
-    """ValueError unless the data and the denoiser or the classifier, if there is one, speak of the same shape and of the same
-    classes; and where both the data and the objective would have a say in what low_res is."""
+    """ValueError unless the data and the denoiser or the classifier, if there is one, speak of the same shape and of the
+    same classes; and where both the data and the objective would have a say in what low_res is."""
     if getattr(config.objective, "downscale", 0) and "low_res" in data.inputs:
         raise ValueError(
             f"objective.downscale: expected 0, since {config.data.source} has 'low_res', got {config.objective.downscale}; "

@@ -24,6 +24,7 @@ class Dataset:
     held_out          like x, (M, ...); M may be 0
     held_out_labels   int64 (M,), or None exactly when labels is None
     flip              whether `rows` mirrors half of the images, left to right
+    names             of the classes, in the order of their numbers; () where they are not known
 
     The fields are read-only views: nothing is copied, and the caller's own arrays stay as writable as they were.
     Raises ValueError for another shape or dtype, for NaN, for values out of range, and for labels that do not fit.
@@ -35,6 +36,7 @@ class Dataset:
     held_out: np.ndarray
     held_out_labels: np.ndarray | None
     flip: bool = False
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.flip and self.x.ndim != 4:
@@ -58,6 +60,7 @@ class Dataset:
             check_labels("labels", self.labels, len(self.x))
         if self.held_out_labels is not None:
             check_labels("held_out_labels", self.held_out_labels, len(self.held_out))
+        self._check_names()
         self._doubt(lowest)
         for field in ("x", "labels", "held_out", "held_out_labels"):
             array = getattr(self, field)
@@ -65,6 +68,14 @@ class Dataset:
                 array = array.view()
                 array.flags.writeable = False
                 object.__setattr__(self, field, array)
+
+    def _check_names(self) -> None:
+        """ValueError for names of classes that no sample can be of, that are too few, or of which two are the same."""
+        parts = [labels for labels in (self.labels, self.held_out_labels) if labels is not None and len(labels)]
+        most = max((int(labels.max()) + 1 for labels in parts), default=0)
+        if self.names and (self.labels is None or len(self.names) < most or len(set(self.names)) < len(self.names)):
+            expected = f"{most} or more, each once" if self.labels is not None else "none without labels"
+            raise ValueError(f"names: expected {expected}, got {', '.join(self.names)}")
 
     def _doubt(self, lowest: dict[str, np.floating]) -> None:
         """DoubtWarning for images that seem to be scaled to [0, 1]: nothing below 0, and not made of bytes."""
@@ -171,10 +182,10 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return x
 
 
-def hold_out_tenth(name: str, x: np.ndarray, labels: np.ndarray | None) -> Dataset:
+def hold_out_tenth(name: str, x: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...] = ()) -> Dataset:
     """Hold out every tenth sample, those at 9, 19, 29, ... counted from 0: always the same ones."""
     held = np.arange(len(x)) % 10 == 9
     if labels is None:
         return Dataset(name, x[~held], None, x[held], None)
     check_labels("labels", labels, len(x))  # before the mask is laid on them
-    return Dataset(name, x[~held], labels[~held], x[held], labels[held])
+    return Dataset(name, x[~held], labels[~held], x[held], labels[held], names=names)

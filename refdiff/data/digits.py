@@ -20,4 +20,4 @@ def load_digits() -> Dataset:
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         x, held_out = (file[key].astype(np.float32)[..., None] / 8 - 1 for key in ("train", "held_out"))
         labels, held_out_labels = (file[key].astype(np.int64) for key in ("train_labels", "held_out_labels"))
-    return Dataset("digits", x, labels, held_out, held_out_labels)
+    return Dataset("digits", x, labels, held_out, held_out_labels, names=tuple("0123456789"))

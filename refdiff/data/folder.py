@@ -21,7 +21,7 @@ def load_folder(folder: Path) -> Dataset:
     """Every image in the folder and below, sorted by path; names that start with a dot are left out.
 
     All grey gives x (N, H, W, 1), all RGB (palettes too) x (N, H, W, 3). Every tenth image is held out. If all images
-    lie exactly one level down, each sub-folder is a class, numbered in the order of the names.
+    lie exactly one level down, each sub-folder is a class, numbered in the order of the names and called so.
     Raises FormatError for a folder without images, images of two sizes or two modes, transparency, animation,
     16 bits a channel, a file that Pillow cannot decode, and decompression bombs.
     """
@@ -44,7 +44,7 @@ def load_folder(folder: Path) -> Dataset:
             )
         x[i] = from_uint8(pixels)
     assert x is not None
-    return hold_out_tenth(folder.name, x, _labels(folder, paths))
+    return hold_out_tenth(folder.name, x, *_labels(folder, paths))
 
 
 def shape_of_folder(folder: Path) -> tuple[int, ...]:
@@ -107,12 +107,13 @@ def _unsupported(image) -> str | None:  # type: ignore[no-untyped-def]
     return None
 
 
-def _labels(folder: Path, paths: list[Path]) -> np.ndarray | None:
+def _labels(folder: Path, paths: list[Path]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The class of each image, and the names of the classes."""
     if any(path.parent.parent != folder for path in paths):
-        return None
+        return None, ()
     classes = sorted({path.parent.name for path in paths})
     number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[path.parent.name] for path in paths], np.int64)
+    return np.array([number[path.parent.name] for path in paths], np.int64), tuple(classes)
 
 
 def _describe(pixels: np.ndarray) -> str:

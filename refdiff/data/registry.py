@@ -16,7 +16,8 @@ __all__ = ["Data", "register_data"]
 
 
 class Data(Protocol):
-    """Samples by number. `inputs`: the entries of one sample, such as {"x": Input((8, 8, 1)), "label": Input((), "int")}."""
+    """Samples by number. `inputs`: the entries of one sample, such as {"x": Input((8, 8, 1)), "label": Input((), "int")}. It
+    may have `names`, a tuple: what the classes are called, in order."""
 
     @property
     def inputs(self) -> dict[str, Input]: ...

@@ -1,8 +1,8 @@
 """How often a classifier is right about images in noise, as a function of t, beside chance.
 
 One number says little of a classifier on noisy images: at small t it should be about as good as one of clean images, near T
-nobody can be better than chance. Training images beside those that are held out show whether it learned or memorised: with few
-images a class, such as 20, it only memorises.
+nobody can be better than chance. Training images beside those that are held out show whether it learned or memorised: with
+few images a class, such as 20, it only memorises.
 """
 
 from __future__ import annotations
@@ -43,24 +43,23 @@ def accuracy(
 ) -> dict[str, Any]:
     """The share of images whose label has the largest logit, for ten values of t, each image in `draws` noises of its own.
 
-    x (N, ...), label (N,) integers, usually those held out; training: (x, label) of what was learned from, of which the first
-    N are asked too. A classifier that learned from clean images sees them, t = 0, and noisy ones, and is told t = 0 of all.
-    -> t, accuracy, accuracy_error (a list each), chance, classes, images, draws; and with `training` accuracy_training and
-    training_images_a_class, the fewest of a class. accuracy_error is the standard error sqrt(p (1 - p) / N) of N images: several
-    noises of an image are no further images, so it is, if anything, too large.
-    ValueError for images of another shape than the network's, or labels that it does not know. DoubtWarning where a class has
-    fewer than 50 training images.
+    x (N, ...), label (N,) integers, usually those held out; training: (x, label) of what was learned from, the first N of
+    which are asked too. A classifier that learned from clean images sees them, t = 0, and noisy ones, and is told t = 0 of
+    all.   -> t, accuracy, accuracy_error (a list each), chance, classes, images, draws; and with `training`
+    accuracy_training and training_images_a_class, the fewest of a class. accuracy_error is the standard error
+    sqrt(p (1 - p) / N) of N images: several noises of an image are no further images, so it is, if anything, too large.
+    ValueError for images of another shape than the network's, or labels that it does not know. DoubtWarning where a class
+    has fewer than 50 training images.
     """
     if draws < 1:
         raise ValueError(f"draws: expected at least 1 noise an image, got {draws}")
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
-    sets = [("x", x, label)]
-    if training is not None:
-        sets.append(("training", training[0][: len(x)], training[1][: len(x)]))
     predict, classes = network_function(engine, network, dtype), int(network.config.classes)
+    sets = [("x", x, label)] + ([("training", *training)] if training is not None else [])
     for name, images, labels in sets:
         _check(name, network, classes, images, labels)
+    sets = [(name, images[: len(x)], labels[: len(x)]) for name, images, labels in sets]
     t = accuracy_steps(objective)
     found: dict[str, list[float]] = {}
     total = sum(len(images) for _, images, _ in sets) * draws * len(t)

@@ -60,8 +60,8 @@ def nll(
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
-    steps: the bound of the chain of so many of the T steps [IDDPM] section 4, those that `sample.spacing` chooses, each as long
-    as the gap between two, with as many images in all; None for all T. t counts its steps, `timesteps` says which they are.
+    steps: the bound of the chain of so many of the T steps [IDDPM] section 4, those that `sample.spacing` chooses, each as
+    long as the gap between two, with as many images in all; None for all T. t counts its steps, `timesteps` says which.
     variance: of the reverse steps, "posterior", "beta" or "learned" [IDDPM] eq. 15; None for that of the settings.
     first_variance: which "beta" is at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in
     published figures, or "refdiff", beta_1 itself; with "posterior" both are the same, and "learned" has its own.

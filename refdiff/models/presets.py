@@ -37,10 +37,10 @@ def _iddpm(size: int, multipliers: tuple[float, ...], dropout: float) -> UNetCon
 
 def _adm(size: int, width: int = 256, **options: Any) -> UNetConfig:
     """[ADM]: resampling inside residual blocks, heads of 64 channels unless their number is given, a learned variance."""
-    options = {"multipliers": _LEVELS[size], "blocks": 2, "classes": 1000, "null_label": False} | options
     heads = {} if "heads" in options else {"head_channels": 64}
-    stem = options["multipliers"][0]
-    return UNetConfig(size, 3, width, resampling="residual", outputs=2, stem=stem, **_PUBLISHED | heads | options)
+    fields: dict[str, Any] = {"multipliers": _LEVELS[size], "blocks": 2, "classes": 1000, "null_label": False}
+    fields |= _PUBLISHED | heads | options
+    return UNetConfig(size, 3, width, resampling="residual", outputs=2, stem=fields["multipliers"][0], **fields)
 
 
 def _classifier(size: int) -> ClassifierConfig:
@@ -65,6 +65,9 @@ MODELS: dict[str, UNetConfig | ClassifierConfig | MLPConfig] = {
         head_channels=16,
         epsilon=1e-5,
         time="adm",
+    ),
+    "digits-classifier": ClassifierConfig(
+        size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.1, classes=10
     ),
     "mnist": UNetConfig(size=28, channels=1, width=64, multipliers=(1, 2, 2), blocks=2, attention=(7,), dropout=0.1),
     "cifar10": _CIFAR10,  # 35,746,307

@@ -155,7 +155,8 @@ def backward(
     dinputs["x"], of_encoder = shared.backward(engine, config, dh, dskips, saved, dembs, needs_dx)
     if "concat_low_res" in saved and needs_dx:
         dinputs["x"], dlow = engine.concat_backward(dinputs["x"], saved["concat_low_res"])
-        dinputs["low_res"] = engine.resize_bilinear_backward(dlow, saved["resize"])
+        if "low_res" in wrt:
+            dinputs["low_res"] = engine.resize_bilinear_backward(dlow, saved["resize"])
     demb = engine.accumulate(*dembs)
     dinputs["t"], of_conditioning = blocks.conditioning_backward(
         engine, demb, saved["conditioning"], needs_dt="t" in wrt

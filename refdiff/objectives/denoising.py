@@ -29,7 +29,7 @@ class Denoising(Objective):
 
     schedule: of the noise. prediction: "eps", "x0", "v" or "mu", what the network says. weighting: w_t, "simple" (1), "vlb",
     "min_snr" or "p2". variance: "fixed", or "learned": the network then says v too, and `vlb_weight` L_vlb is added, in
-    which the mean is held still [IDDPM] eq. 16; one drawn t stands for the sum over all, so a sample adds `vlb_weight` T L_t.
+    which the mean is held still [IDDPM] eq. 16; one drawn t stands for the sum over all: a sample adds `vlb_weight` T L_t.
     bins: levels of the data in its L_0, 0 for data that have a density.
     timesteps: t is drawn "uniform", or by "importance": by how large the loss at each t was of late, whatever the loss is,
     with weights that leave its expectation and the gradient's as they were [IDDPM] eq. 18; then the terms are the weighted

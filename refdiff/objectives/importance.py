@@ -49,8 +49,8 @@ def step_probability(losses: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def _with_probability(losses: np.ndarray, count: np.ndarray) -> dict[str, Any]:
-    """With cumulative[t] = p_1 + ... + p_t from cumulative[0] = 0 to 1, as `categorical` takes it, in float32, and ratio[t] =
-    1 / (T p_t) for the p that these rounded sums have, so that the weights are exact."""
+    """With cumulative[t] = p_1 + ... + p_t from cumulative[0] = 0 to 1, as `categorical` takes it, in float32, and ratio[t]
+    = 1 / (T p_t) for the p that these rounded sums have, so that the weights are exact."""
     T = len(losses)
     cumulative = np.zeros(T + 1, np.float32)
     cumulative[1:] = np.cumsum(step_probability(losses, count))

@@ -67,9 +67,7 @@ class GaussianMixture:
 
     def log_density(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
         """log q(x_t), t from 0.   x (N, D), t integer or (N,) -> (N,)."""
-        _, logs, *_ = self._components(schedule, x, t)
-        top = logs.max(axis=1)
-        return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
+        return _log_sum(self._components(schedule, x, t)[1])
 
     def score(self, schedule: Schedule, x: np.ndarray, t: Time) -> np.ndarray:
         """grad log q(x_t) = -sum_k r_k S_k^-1 (x - a m_k), t from 0.   (N, D), t integer or (N,) -> (N, D)."""
@@ -100,6 +98,33 @@ class GaussianMixture:
         r, mean, variance = self._given(schedule, x, t)
         away = mean - np.einsum("nk,nkd->nd", r, mean)[:, None]
         return (r * (variance + (away**2).sum(axis=-1))).sum(axis=-1)
+
+    def log_posterior(self, schedule: Schedule, x: np.ndarray, t: Time, y: int | tuple[int, ...]) -> np.ndarray:
+        """log p(y | x_t) = log sum_{k in y} r_k, what a perfect classifier says; y: the components of a class.
+
+        x (N, D), t integer or (N,), from 0 -> (N,). ValueError for y that are no components.
+        """
+        own, others = self._class(y)
+        logs = self._components(schedule, x, t)[1]
+        return -np.logaddexp(0.0, _log_sum(logs[:, others]) - _log_sum(logs[:, own]))
+
+    def dlog_posterior(self, schedule: Schedule, x: np.ndarray, t: Time, y: int | tuple[int, ...]) -> np.ndarray:
+        """grad log p(y | x_t) = sum_k (q_k - r_k) grad log N(x_t; a m_k, S_k), q_k: the share of k among y, 0 outside.
+
+        Of k in y the difference is q_k times the share of all others. x (N, D), t integer or (N,), from 0 -> (N, D).
+        ValueError for y that are no components.
+        """
+        own, others = self._class(y)
+        r, logs, projected, variances = self._components(schedule, x, t)
+        share = -r
+        share[:, own] = np.exp(logs[:, own] - _log_sum(logs[:, own])[:, None]) * r[:, others].sum(axis=1, keepdims=True)
+        return -np.einsum("nk,nke,kde->nd", share, projected / variances, self._vectors)
+
+    def only(self, y: int | tuple[int, ...]) -> GaussianMixture:
+        """The data of the class of these components, p(x_0 | y). ValueError for y that are no components."""
+        own, _ = self._class(y)
+        weights = self.weights[own]
+        return GaussianMixture(weights / weights.sum(), self.means[own], self.covariances[own])
 
     def bound(
         self,
@@ -134,6 +159,13 @@ class GaussianMixture:
         square = self.weights @ (self._values.sum(axis=1) + (self.means**2).sum(axis=1))  # E|x_0|^2
         return np.append(terms, 0.5 * (a2 * square - D * (a2 + (np.log1p(-a2) if a2 < 0.5 else np.log(s2)))))
 
+    def _class(self, y: int | tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """The components of a class, and the others."""
+        own = [y] if isinstance(y, int | np.integer) else list(y)
+        if not own or len(set(own)) < len(own) or not set(own) <= set(range(len(self.weights))):
+            raise ValueError(f"y: expected components from 0 to {len(self.weights) - 1}, each once, got {y}")
+        return own, [k for k in range(len(self.weights)) if k not in own]
+
     def _components(
         self, schedule: Schedule, x: np.ndarray, t: Time
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -160,3 +192,11 @@ class GaussianMixture:
         gain = self._values / variances
         mean = self.means + a * np.einsum("nke,kde->nkd", gain * projected, self._vectors)
         return r, mean, (s2 * gain).sum(axis=-1)
+
+
+def _log_sum(logs: np.ndarray) -> np.ndarray:
+    """log sum_k exp(logs_k), of none minus infinity.   (N, K) -> (N,)"""
+    if not logs.shape[1]:
+        return np.full(len(logs), -np.inf)
+    top = logs.max(axis=1)
+    return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))

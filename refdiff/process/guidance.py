@@ -8,16 +8,19 @@ All arrays are of one shape (N, ...), and a scale is one number; shapes that dif
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from .arrays import Array, Time, like, namespace, same_shape, shape_of, single, steps
+from .arrays import Array, Time, floating, like, namespace, narrow, same_shape, shape_of, single, steps, wide
 from .posterior import signal_left
 from .predictions import convert
 from .schedules import Schedule
 
-__all__ = ["classifier_free_guidance", "classifier_guidance", "classifier_shift", "dynamic_threshold"]
+__all__ = [
+    "classifier_free_guidance", "classifier_guidance", "classifier_shift", "dynamic_threshold", "rescaled_guidance",
+]  # fmt: skip
 
 
 def classifier_guidance(
@@ -69,6 +72,38 @@ def classifier_free_guidance(conditional: Array, unconditional: Array, scale: fl
     same_shape(unconditional=unconditional, conditional=conditional)
     single("scale", scale)
     return unconditional + scale * (conditional - unconditional)
+
+
+def rescaled_guidance(conditional: Array, guided: Array, phi: float) -> Array:
+    """phi guided sd(conditional) / sd(guided) + (1 - phi) guided.   [Lin24] eqs. 14 to 16
+
+    sd: over all elements of a sample. With phi = 1 a guided sample has as much contrast as the conditional one; phi = 0
+    leaves it as it is, and so does a guided sample without any contrast. All (N, ...), predictions of one kind.
+    ValueError for a phi outside 0 .. 1, or samples of a single number.
+    """
+    same_shape(conditional=conditional, guided=guided)
+    single("phi", phi)
+    if not 0 <= phi <= 1:
+        raise ValueError(f"phi: expected a number from 0 to 1, got {phi}")
+    for name, array in (("conditional", conditional), ("guided", guided)):
+        floating(name, array)
+        if math.prod(shape_of(name, array)[1:]) < 2:
+            raise ValueError(f"{name}: expected samples of several elements (N, ...), got shape {tuple(array.shape)}")
+    if phi == 0:
+        return guided
+    ours, theirs = _sd(wide(conditional)), _sd(wide(guided))
+    xp = namespace(theirs)
+    flat, one = theirs == 0, xp.ones_like(theirs)
+    ratio = xp.where(flat, one, ours / xp.where(flat, one, theirs))
+    return narrow((phi * ratio + (1 - phi)) * wide(guided), guided)
+
+
+def _sd(x: Array) -> Array:
+    """The standard deviation of each sample.   (N, ...) -> (N, 1, ...)"""
+    axes = tuple(range(1, x.ndim))
+    xp = namespace(x)
+    away = x - xp.mean(x, axis=axes, keepdims=True)
+    return xp.sqrt(xp.mean(away * away, axis=axes, keepdims=True))
 
 
 def dynamic_threshold(x0_hat: Array, quantile: float = 0.995) -> Array:

@@ -31,10 +31,13 @@ def on_device(p: Tree, dtype: str) -> Tree:
 
 def supports(trained: Trained) -> bool:
     """Whether the settings ask for a sampler that is captured: one prediction a step, a fixed variance, x0_hat held within
-    [-1, 1] or not at all; and the conditions come as they are, without encoders."""
+    [-1, 1] or not at all; the conditions come as they are, without encoders; and nobody guides but by two predictions, at
+    every t, as they are: no classifier, no interval, no rescaling."""
     s = trained.settings
     learned = s.method == "ancestral" and s.variance == "learned"
-    return s.method in METHODS and s.threshold != "dynamic" and not learned and not trained.objective.encoders
+    guided = s.classifier_scale or s.guidance_interval or s.guidance_rescale
+    plain = s.method in METHODS and s.threshold != "dynamic" and not learned and not trained.objective.encoders
+    return plain and not guided
 
 
 def tables(schedule: Schedule, settings: SampleConfig, prediction: str = "eps") -> SamplerTables:

@@ -1,20 +1,25 @@
-"""What a trained network says of x_t: a Model, `model(x_t, t) -> (prediction, v or None)`, and guidance, a Model of two."""
+"""What a trained network says of x_t: a Model, `model(x_t, t) -> (prediction, v or None)`, and guidance, a Model of two, or
+of one and a classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..models import Batch, Input, Network, inputs
 from ..objectives import Denoising
-from ..process import classifier_free_guidance
+from ..process import classifier_free_guidance, rescaled_guidance
+from .settings import SampleConfig
 
-__all__ = ["Model", "Predict", "check_conditions", "denoiser", "guided", "unconditional"]
+__all__ = ["Guide", "Model", "Predict", "check_conditions", "denoiser", "guided", "unconditional"]
 
 Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
+Function: TypeAlias = Callable[[ModuleType, Network, Batch], Any]  # of what is asked of a network, on an engine
 Predict: TypeAlias = Callable[[Batch], np.ndarray]
+Guide: TypeAlias = Callable[[Any, Any, Any], Any]  # (x_t, t, prediction) -> the prediction, guided
 
 
 def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Model:
@@ -30,19 +35,37 @@ def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Mode
     return model
 
 
-def guided(full: Model, empty: Model, scale: float) -> Model:
-    """Classifier-free guidance [CFG] eq. 6: predictions are combined, before anything holds x0_hat within a range.
+def guided(
+    full: Model,
+    empty: Model | None,
+    scale: float,
+    classifier: Guide | None = None,
+    settings: SampleConfig = SampleConfig(),
+) -> Model:
+    """Guidance: predictions are combined, before anything holds x0_hat within a range.
 
-    The prediction is `full`'s for scale 1, which is then not changed at all and `empty` not asked, and `empty`'s for 0. v is
-    `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to go further in.
+    First classifier-free [CFG] eq. 6: `full`'s for scale 1, `empty` then not asked, and `empty`'s for 0; then by a
+    classifier [ADM] algorithm 2; then the result is scaled back, sample by sample, as settings.guidance_rescale says [Lin24]
+    section 3.4. At a t outside of settings.guidance_interval it is `full`'s, and nobody else is asked; so it is where
+    nothing guides. v is `full`'s at any scale: it says how wide the conditional step is, and a variance is no direction to
+    go further in. t is one integer for all samples where there is an interval.
     """
-    if scale == 1:
+    if scale == 1 and classifier is None:
         return full
 
     def model(x_t: Any, t: Any) -> tuple[Any, Any]:
         conditional, v = full(x_t, t)
-        unconditional, _ = empty(x_t, t)
-        return classifier_free_guidance(conditional, unconditional, scale), v
+        if not settings.guides_at(t):
+            return conditional, v
+        prediction = conditional
+        if scale != 1:
+            assert empty is not None
+            prediction = classifier_free_guidance(conditional, empty(x_t, t)[0], scale)
+        if classifier is not None:
+            prediction = classifier(x_t, t, prediction)
+        if settings.guidance_rescale:
+            prediction = rescaled_guidance(conditional, prediction, settings.guidance_rescale)
+        return prediction, v
 
     return model
 
@@ -53,14 +76,21 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
     return {name: np.full_like(value, null[name]) if name in null else value for name, value in conditions.items()}
 
 
-def check_conditions(networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int) -> Batch:
+def check_conditions(
+    networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int, classifier: Network | None = None
+) -> Batch:
     """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder
-    makes, what the encoder takes. ValueError for one that nobody takes, one of another shape or kind, or a label that the
-    network does not know."""
+    makes, what the encoder takes; with a classifier also the label to which it guides. ValueError for one that nobody takes,
+    one of another shape or kind, or a label that a network does not know."""
     network, made = networks["denoiser"], dict(objective.encoders)
     takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t", *made)}
     for encoder in made.values():
         takes |= inputs(networks[encoder].config)
+    told = "label" in takes
+    if classifier is not None:
+        takes["label"] = Input((), "int")
+        if "label" not in conditions:
+            raise ValueError("label: expected the class to which the classifier guides, got none; give one")
     for name in conditions:
         if name not in takes:
             raise ValueError(
@@ -74,15 +104,20 @@ def check_conditions(networks: dict[str, Network], objective: Denoising, conditi
             raise ValueError(f"{name}: expected this condition, which the network takes, got none")
         value = np.asarray(conditions[name]) if name in conditions else np.full(takes[name].shape, null[name])
         whole[name] = _for_each(name, value, takes[name], n)
-    if "label" in whole and hasattr(network.config, "classes"):
-        classes, label = network.config.classes, whole["label"]
-        null_label = getattr(network.config, "null_label", True)
-        if label.min() < 0 or label.max() >= classes + null_label:
-            none = f", or {classes} for none" if null_label else ""
-            raise ValueError(
-                f"label: expected integers from 0 to {classes - 1}{none}, got {label.min()} to {label.max()}"
-            )
+    if classifier is not None:
+        _check_label(whole["label"], classifier.config.classes, ", the classifier's classes")
+    elif told and hasattr(network.config, "classes"):
+        _check_label(whole["label"], network.config.classes, null="label" in null)
     return whole
+
+
+def _check_label(label: np.ndarray, classes: int, whose: str = "", null: bool = False) -> None:
+    """ValueError unless all labels are classes, or stand for none where one does."""
+    if label.min() < 0 or label.max() >= classes + null:
+        none = f", or {classes} for none" if null else ""
+        raise ValueError(
+            f"label: expected integers from 0 to {classes - 1}{none}{whose}, got {label.min()} to {label.max()}"
+        )
 
 
 def _for_each(name: str, value: np.ndarray, entry: Input, n: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..process import (
     posterior_variance,
     step_variance,
 )  # fmt: skip
-from ..process.samplers import Predict, Trajectory, Variance
+from ..process.samplers import Predict, Shift, Trajectory, Variance
 from .settings import SampleConfig
 
 __all__ = ["choose_sampler", "threshold_of"]
@@ -33,17 +33,24 @@ def threshold_of(settings: SampleConfig) -> tuple[float, float] | Callable[[Any]
 
 
 def choose_sampler(
-    schedule: Schedule, settings: SampleConfig, predict: Predict, x: Any, timesteps: list[int], noise: Any
+    schedule: Schedule,
+    settings: SampleConfig,
+    predict: Predict,
+    x: Any,
+    timesteps: list[int],
+    noise: Any,
+    shift: Shift | None = None,
 ) -> Trajectory:
     """The sampler of `process` that these settings choose, from x at the last timestep on.
 
     predict: of `predictor`; the variance "learned" of `ancestral` is made of the v that it hands on, which no other method,
-    and no other variance, looks at.
+    and no other variance, looks at. shift: of its mean, by a classifier; no other method has a mean to be shifted.
     """
+    assert shift is None or settings.method == "ancestral", settings.method
     if settings.method in SOLVERS:
         return SOLVERS[settings.method](schedule, predict, x, timesteps)
     if settings.method == "ddim":
         return ddim(schedule, predict, x, timesteps, noise, settings.eta)
     if settings.method == "euler_ancestral":
         return euler_ancestral(schedule, predict, x, timesteps, noise)
-    return ancestral(schedule, predict, x, timesteps, noise, STEP_VARIANCES[settings.variance])
+    return ancestral(schedule, predict, x, timesteps, noise, STEP_VARIANCES[settings.variance], shift)

@@ -12,12 +12,14 @@ from ..divergence import Overflows
 from ..errors import NotFiniteError
 from ..models import Batch
 from ..objectives import lost_in_noise
-from ..process import SPACINGS, predictor
+from ..process import SPACINGS, classifier_guidance, classifier_shift, predictor
+from ..process.samplers import Shift
 from ..progress import Progress
 from ..random import Key, normal
-from .denoisers import Model, Predict, check_conditions, denoiser, guided, unconditional
+from .checking import check_guidance
+from .denoisers import Guide, Model, Predict, check_conditions, denoiser, guided, unconditional
 from .methods import choose_sampler, threshold_of
-from .networks import encoder_function, network_function
+from .networks import Gradient, encoder_function, gradient_function, network_function
 from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
@@ -25,42 +27,67 @@ __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
 Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
-def conditioned(trained: Trained, predict: Predict, encode: Callable[[Batch], Batch], conditions: Batch) -> Model:
-    """The Model of these conditions, guided as the settings say; a network without conditions has nothing to guide by.
+def conditioned(
+    trained: Trained,
+    predict: Predict,
+    encode: Callable[[Batch], Batch],
+    conditions: Batch,
+    gradient: Gradient | None = None,
+) -> Model:
+    """The Model of these conditions, guided as the settings say; without any guidance it is the network's own.
 
-    predict: of the denoiser; encode: as `encoder_function` makes it.
+    predict: of the denoiser; encode: as `encoder_function` makes it; gradient: of a classifier that guides predictions.
     """
-    objective = trained.objective
-    full = denoiser(predict, encode(conditions), objective.learned)
-    if not conditions:
-        return full
-    scale = trained.settings.guidance
-    if scale == 1:
-        return full
-    empty = denoiser(predict, encode(unconditional(objective, conditions)), objective.learned)
-    return guided(full, empty, scale)
+    objective, settings, scale = trained.objective, trained.settings, trained.settings.guidance
+    full, empty, guide = denoiser(predict, encode(conditions), objective.learned), None, None
+    if scale != 1:
+        empty = denoiser(predict, encode(unconditional(objective, conditions)), objective.learned)
+    if gradient is not None:
+        guide = _score_form(trained, gradient, conditions["label"])
+    return guided(full, empty, scale, guide, settings)
+
+
+def _score_form(trained: Trained, gradient: Gradient, label: np.ndarray) -> Guide:
+    """What a classifier adds to a prediction, for all methods but `ancestral`."""
+    schedule, kind = trained.objective.schedule.build(), trained.objective.prediction
+    scale = trained.settings.classifier_scale
+    return lambda x, t, y: classifier_guidance(schedule, x, t, y, gradient(x, t, label), scale, kind)
+
+
+def _mean_shift(trained: Trained, gradient: Gradient, label: np.ndarray) -> Shift:
+    """What a classifier adds to the mean of a step of `ancestral`, where guidance acts."""
+    settings = trained.settings
+    shift = classifier_shift(lambda x, t: gradient(x, t, label), settings.classifier_scale)
+    return lambda x, t, mean, variance: shift(x, t, mean, variance) if settings.guides_at(t) else np.zeros_like(x)
 
 
 def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
     """(ids, seed, conditions, every) -> (t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.
 
-    x_t (len(ids), ...) float32; without `every` the states on the way may be None.
+    x_t (len(ids), ...) float32; without `every` the states on the way may be None. ValueError where settings, denoiser and
+    classifier do not fit together.
     """
+    check_guidance(trained)
     if engines.resolve(trained.engine) == "cuda":
         from .cuda import CUDASampler, supports
 
         if supports(trained):
             return CUDASampler(trained)
     predict = network_function(trained.engine, trained.networks["denoiser"], trained.dtype)
-    encode = encoder_function(trained)
+    encode, gradient = encoder_function(trained), None
+    if trained.classifier is not None and trained.settings.classifier_scale:
+        gradient = gradient_function(trained.engine, trained.classifier, trained.dtype)
+    shifts = trained.settings.method == "ancestral"
 
     def walk(ids: np.ndarray, seed: int, conditions: Batch, every: bool = True) -> Trajectory:
-        return _trajectory(trained, conditioned(trained, predict, encode, conditions), ids, seed)
+        model = conditioned(trained, predict, encode, conditions, None if shifts else gradient)
+        shift = _mean_shift(trained, gradient, conditions["label"]) if gradient and shifts else None
+        return _trajectory(trained, model, ids, seed, shift)
 
     return walk
 
 
-def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> Trajectory:
+def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int, shift: Shift | None) -> Trajectory:
     objective, settings, key = trained.objective, trained.settings, Key(seed).under(trained.path)
     schedule = objective.schedule.build()
     x = normal(key("start"), ids, trained.shape)
@@ -71,16 +98,17 @@ def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int) -> T
         return normal(key._replace(step=t)("step"), ids, trained.shape)
 
     predict = predictor(schedule, model, objective.prediction, threshold_of(settings))
-    yield from choose_sampler(schedule, settings, predict, x, timesteps, noise)
+    yield from choose_sampler(schedule, settings, predict, x, timesteps, noise, shift)
 
 
 def trajectory(trained: Trained, sample_ids: np.ndarray, seed: int = 0, conditions: Batch | None = None) -> Trajectory:
     """(t, x_t) from (T, noise) to (0, samples), for the samples of these numbers.   x_t (len(sample_ids), ...) float32.
 
     The settings choose the sampler. Sample i is the same whatever the others are. conditions: one number, or one a sample,
-    by name, such as {"label": 7}.
+    by name, such as {"label": 7}; with a classifier the label is the class to which it guides.
     """
-    whole = check_conditions(trained.networks, trained.objective, conditions or {}, len(sample_ids))
+    check_guidance(trained)
+    whole = check_conditions(trained.networks, trained.objective, conditions or {}, len(sample_ids), trained.classifier)
     return make_trajectory(trained)(sample_ids, seed, whole)
 
 
@@ -89,13 +117,15 @@ def sample(
 ) -> np.ndarray:
     """n samples of a trained model.   -> (n, ...) float32.
 
-    conditions: one number, or one a sample, by name, such as {"label": 7}; a condition that is left out counts as none.
-    ValueError for n < 1, for conditions that the network does not take, and where a sample holds what is no number: no file
-    of NaN is made of a model that diverged.
+    conditions: one number, or one a sample, by name, such as {"label": 7}; a condition that is left out counts as none. With
+    a classifier the label is the class to which it guides, and a denoiser with classes is told it too. ValueError for n < 1,
+    for conditions that the network does not take, for settings and a classifier that do not fit, and where a sample holds
+    what is no number: no file of NaN is made of a model that diverged.
     """
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
-    whole = check_conditions(trained.networks, trained.objective, conditions or {}, n)
+    check_guidance(trained)
+    whole = check_conditions(trained.networks, trained.objective, conditions or {}, n, trained.classifier)
     done, way = [], make_trajectory(trained)
     total = -(-n // batch) * trained.settings.steps
     lost = lost_in_noise(trained.objective.schedule, trained.objective.prediction)

@@ -13,7 +13,8 @@ __all__ = ["Trained"]
 
 class Trained(NamedTuple):
     """networks: with their weights, "denoiser" among them; objective: what they learned; settings: how samples are drawn;
-    engine, dtype: what computes; stage: the name of a stage of a cascade, whose noise is its own."""
+    engine, dtype: what computes; stage: the name of a stage of a cascade, whose noise is its own; classifier: a network x, t
+    -> logits by which samples are guided, settings.classifier_scale times its gradient."""
 
     networks: dict[str, Network]
     objective: Denoising
@@ -21,6 +22,7 @@ class Trained(NamedTuple):
     engine: str = "auto"
     dtype: str = "float32"
     stage: str = ""
+    classifier: Network | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,5 +36,7 @@ class Trained(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """How many labels the denoiser knows; 0 if it is not told any."""
-        return getattr(self.networks["denoiser"].config, "classes", 0)
+        """How many labels samples can be asked for: those that the denoiser is told, or else the classifier tells apart; 0
+        for neither."""
+        networks = [self.networks["denoiser"], *([self.classifier] if self.classifier else [])]
+        return next((n for network in networks if (n := getattr(network.config, "classes", 0))), 0)

@@ -2,7 +2,7 @@
 
 from .atomic import replace_file
 from .checkpoint import load_checkpoint, save_checkpoint
-from .images import check_folder, grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from .images import check_folder, grid, save_blocks, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
 from .places import check_file, check_place
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "grid",
     "load_checkpoint",
     "replace_file",
+    "save_blocks",
     "save_checkpoint",
     "save_folder",
     "save_grid",

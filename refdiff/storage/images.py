@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -87,6 +88,45 @@ def save_strip(path: str | os.PathLike[str], states: np.ndarray, pad: int = 1, s
         raise ValueError(f"states: expected (K, N, H, W, C), got shape {states.shape}; stack the states of one batch")
     by_sample = states.swapaxes(0, 1)
     save_grid(path, by_sample.reshape(-1, *states.shape[2:]), columns=max(1, len(states)), pad=pad, scale=scale)
+
+
+def save_blocks(
+    path: str | os.PathLike[str],
+    blocks: np.ndarray,
+    titles: Sequence[str] = (),
+    pad: int = 1,
+    gap: int = 4,
+    scale: int | None = None,
+) -> None:
+    """Several grids of one shape side by side as a PNG, each under its title: the same samples under another setting each.
+
+    blocks (B, rows, columns, H, W, C): of each block its images row by row, so a class may have a row and a setting a block.
+    titles: one a block, or none; gap: pixels (before enlargement) between blocks, beside `pad`. ValueError as for `grid`.
+    """
+    blocks = _bytes(blocks)
+    if blocks.ndim != 6 or not blocks.shape[0]:
+        raise ValueError(f"blocks: expected (B, rows, columns, H, W, C), got shape {blocks.shape}; stack the grids")
+    if len(titles) not in (0, len(blocks)):
+        raise ValueError(f"titles: expected one for each of {len(blocks)} blocks, or none, got {len(titles)}")
+    images, columns = blocks.reshape(len(blocks), -1, *blocks.shape[3:]), blocks.shape[2]
+    scale = _positive("scale", scale, -(-_TILE // min(blocks.shape[3:5])))
+    pictures = [grid(each, columns, pad, scale) for each in images]
+    if titles:
+        pictures = [np.vstack([_title(text, p.shape), p]) for text, p in zip(titles, pictures, strict=True)]
+    between = np.zeros((len(pictures[0]), gap * scale, pictures[0].shape[2]), np.uint8)
+    joined = [part for picture in pictures for part in (between, picture)][1:]
+    save_png(path, np.hstack(joined))
+
+
+def _title(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A line of white text on black, as wide as a picture of this shape.   -> (height, width, C) uint8"""
+    from PIL import Image, ImageDraw, ImageFont
+
+    _, width, channels = shape
+    size = max(12, width // 16)
+    strip = Image.new("L", (width, 2 * size))
+    ImageDraw.Draw(strip).text((size // 2, size // 3), text, fill=255, font=ImageFont.load_default(size))
+    return np.asarray(strip)[..., None].repeat(channels, axis=2)
 
 
 def save_folder(folder: str | os.PathLike[str], images: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The demonstration: train on the handwritten digits, sample, evaluate; pictures and numbers in one folder."""
+"""The demonstration: train on the handwritten digits, sample each class, evaluate; pictures and numbers in one folder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from ..config import Config
 from ..data import load
 from ..evaluation.metrics import check_evaluable, evaluate
 from ..models import Batch
+from ..objectives import Denoising, kind_of_objective
 from ..sampling import Trained, sample, trajectory
 from ..storage import replace_file, save_grid, save_strip
 from .loop import train
 from .plots import plot_loss
 from .trained_model import every_class, trained
 
-__all__ = ["demo", "save_trajectory"]
+__all__ = ["demo", "save_classes", "save_trajectory"]
 
 
 def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, progress: bool = True) -> dict[str, Any]:
     """Run the main job and write samples.png, trajectory.png, loss.png, checkpoint.safetensors and metrics.json to `out`.
 
-    Returns what metrics.json holds. ValueError, before anything is trained, for fewer than 2 samples or data that cannot be
+    samples.png has a row of ten for each class, of a model with classes; else it has the first 100 samples. Returns what
+    metrics.json holds. ValueError, before anything is trained, for fewer than 2 samples or data that cannot be
     measured. Without matplotlib loss.png is left out, and said to be.
     """
+    if not isinstance(config.objective, Denoising):
+        raise ValueError(
+            f"objective.kind: expected denoising, of which samples are drawn, got {kind_of_objective(config.objective)}; "
+            "train it, and look at it with refdiff eval"
+        )
     out, data = Path(out), load(config.data.source)
     check_evaluable(data, n)
     if len(data.shape) != 3:
@@ -38,16 +45,17 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     state = train(config, out, force=force, progress=progress, data=data, on_step=lambda step: losses.append(step.loss))
     done = time.perf_counter()
     model = trained(config, state)
-    images = sample(model, n, config.seed, every_class(model, n), progress=progress)
+    asked = every_class(model, n)
+    images = sample(model, n, config.seed, asked, progress=progress)
     sampled = time.perf_counter()
 
-    save_grid(out / "samples.png", images[:100])
+    save_classes(out / "samples.png", images, asked.get("label"))
     save_trajectory(out / "trajectory.png", model, config.seed)
     try:
         plot_loss(out / "log.jsonl", out / "loss.png")
     except ImportError as error:
         print(f"loss.png not drawn: {error}", file=sys.stderr)
-    metrics = evaluate(model, images, data, config.seed) | {
+    metrics = evaluate(model, images, data, config.seed, asked.get("label")) | {
         "steps": state.step,
         "loss_last": float(np.mean(losses[-100:])),
         "seconds_train": round(done - started, 1),
@@ -56,6 +64,16 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     text = json.dumps(metrics, indent=2) + "\n"
     replace_file(out / "metrics.json", lambda file: file.write(text.encode()))
     return metrics
+
+
+def save_classes(path: str | Path, images: np.ndarray, labels: np.ndarray | None = None, columns: int = 10) -> None:
+    """The first `columns` images of each label, a row each, as many of all as the rarest has; without labels a square."""
+    if labels is None:
+        save_grid(path, images[: columns * columns])
+        return
+    rows = [images[labels == label] for label in np.unique(labels)]
+    columns = min(columns, *map(len, rows)) if len(rows) > 1 else columns
+    save_grid(path, np.concatenate([row[:columns] for row in rows]), columns)
 
 
 def save_trajectory(

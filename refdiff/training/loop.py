@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def train(
     if not len(data):
         raise ValueError(
             f"data.source: expected at least one sample, got none from {config.data.source}; choose other data"
+        )
+    config = replace(config, data=config.data.named(data))
+    if config.sample.classifier_scale:
+        raise ValueError(
+            "sample.classifier_scale: expected 0 in training, where no classifier guides, got "
+            f"{config.sample.classifier_scale:g}; leave it to sampling"
         )
     check_inputs(config.data.source, data.inputs)
     check_fit(config, data)

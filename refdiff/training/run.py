@@ -131,6 +131,8 @@ def _check_same(saved: Config, config: Config, path: Path) -> None:
     free = _FREE | places(saved) | ({"train.steps"} if saved.train.decay == config.train.decay == "constant" else set())
     if isinstance(config.objective, Denoising) and not config.objective.learned:
         free = free | {"objective.bins"}
+    if not (saved.data.classes and config.data.classes):  # of an earlier version, or of data that do not know them
+        free = free | {"data.classes"}
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())
     different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     different = [k for k in different if k not in free and not k.startswith("sample.")]

@@ -5,25 +5,43 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import Config
+from ..config.classifiers import check_classifier
+from ..errors import option
 from ..models import Batch, Network
 from ..objectives import Denoising
 from ..sampling import Trained
 from .frozen import frozen_trees
 from .state import State
 
-__all__ = ["every_class", "trained"]
+__all__ = ["check_drawable", "every_class", "trained"]
 
 
-def trained(config: Config, state: State) -> Trained:
-    """The networks of a run with the moving averages of their weights. ValueError unless its objective is `Denoising`."""
+def check_drawable(config: Config) -> Denoising:
+    """The objective of a run from which samples can be drawn. ValueError for any other."""
     if not isinstance(config.objective, Denoising):
+        remedy = ""
+        if "classifier" in config.objective.trains:
+            remedy = f"; sample from a denoiser and give it {option('classifier', 'RUN')}, to be guided by it"
         raise ValueError(
             f"objective.kind: expected denoising, from which samples are drawn, got {type(config.objective).__name__}"
+            + remedy
         )
+    return config.objective
+
+
+def trained(config: Config, state: State, classifier: tuple[Config, State] | None = None) -> Trained:
+    """The networks of a run with the moving averages of their weights; with the configuration and the state of another run,
+    as of `load_state`, guided by its classifier. ValueError unless its objective is `Denoising`, and for a classifier of
+    other classes, in another order, of other samples or with another schedule."""
+    objective, guide = check_drawable(config), None
+    if classifier is not None:
+        other, weights = classifier
+        check_classifier(config, other)
+        guide = weights.networks(other)["classifier"]
     networks = state.networks(config) | {
         name: Network(config.networks[name].model, p) for name, p in frozen_trees(config, state).items()
     }
-    return Trained(networks, config.objective, config.sample, config.engine, config.dtype)
+    return Trained(networks, objective, config.sample, config.engine, config.dtype, classifier=guide)
 
 
 def every_class(model: Trained, n: int) -> Batch:

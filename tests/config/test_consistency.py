@@ -87,3 +87,12 @@ def test_a_follower_of_the_same_layout_is_taken():
     config = Config().changed([*TEXT, *BOOK, "networks.text.rule=follow", "networks.text.of=book"])
     assert config.networks["text"].rule.of == "book"
     assert config.objective == Denoising(bins=17)
+
+
+def test_an_objective_of_another_kind_has_the_presets_denoiser_only_if_it_trains_it_or_is_told_so():
+    classifier = ["objective.kind=classification", "networks.classifier.kind=classifier", "networks.classifier.width=32"]
+    small = [*classifier, "networks.classifier.groups=8"]
+    assert set(Config.resolve("digits", changes=small).networks) == {"classifier"}
+    told = Config.resolve("digits", changes=[*small, "networks.denoiser.width=64"])
+    assert set(told.networks) == {"classifier", "denoiser"}
+    assert set(Config.resolve("digits", changes=["networks.teacher.kind=mlp"]).networks) == {"denoiser", "teacher"}

@@ -27,7 +27,11 @@ def test_each_is_read_back_from_its_tables(name):
 @pytest.mark.parametrize("name", [*IDDPM, *ADM])
 def test_the_published_models_learn_a_variance(name):
     config = PRESETS[name]
-    assert (config.objective.variance, config.objective.vlb_weight, config.objective.prediction) == ("learned", 1e-3, "eps")
+    assert (config.objective.variance, config.objective.vlb_weight, config.objective.prediction) == (
+        "learned",
+        1e-3,
+        "eps",
+    )
     assert (config.model.outputs, config.sample.variance) == (2, "learned")
     assert (config.sample.method, config.sample.steps, config.sample.threshold) == ("ancestral", 250, "static")
     train = config.train

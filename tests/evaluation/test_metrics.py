@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from refdiff.config import Config
 from refdiff.data import Dataset, load, mixture
-from refdiff.evaluation import class_counts, classes_covered, eps_error, evaluate, frechet_distance, metrics
+from refdiff.evaluation import (
+    class_counts,
+    class_distances,
+    classes_covered,
+    eps_error,
+    evaluate,
+    frechet_distance,
+    metrics,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -47,6 +55,70 @@ def test_the_trace_of_the_root_agrees_with_the_eigenvalues_of_the_plain_product(
 def test_one_sample_has_no_covariance():
     with pytest.raises(ValueError, match="at least 2 samples on each side, got 1 and 5"):
         frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
+
+
+@given(seeds, st.integers(2, 12), st.integers(2, 12), st.integers(1, 30))
+def test_sets_smaller_than_their_samples_have_the_distance_of_the_definition(seed, n, m, d):
+    """Against the eigenvalues of the product of the covariances, of which all but min(n, m) - 1 are 0."""
+    rng = np.random.default_rng(seed)
+    a, b = 2 * rng.standard_normal((n, d)), 1 + rng.standard_normal((m, d))
+    ca, cb = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
+    values = np.sort(np.linalg.eigvals(ca @ cb).real.clip(0))[max(0, d + 1 - min(n, m)) :]
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * np.sqrt(values).sum()
+    assert frechet_distance(a, b) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+
+
+def of_classes(rng, n, means, spread=0.1):
+    """n samples of two numbers about each class's mean, and their labels."""
+    x = np.concatenate([m + spread * rng.standard_normal((n, 2)) for m in means]).astype(np.float32)
+    return x, np.repeat(np.arange(len(means)), n)
+
+
+def test_the_distance_of_each_class_is_that_of_equal_numbers_of_samples():
+    rng, means = np.random.default_rng(0), [(0, 0), (3, 1), (-2, 4)]
+    (x, labels), (held, of_held) = of_classes(rng, 40, means), of_classes(rng, 10, means)
+    data = Dataset("three", x, labels, held, of_held)
+    samples, asked = of_classes(rng, 20, [(0, 0), (3, 3), (-2, 4)])
+    found = class_distances(samples, asked, data)
+    assert found["frechet_class_n"] == 10
+    for label in range(3):
+        part, own = held[of_held == label], samples[asked == label]
+        expected = np.mean([frechet_distance(own[k::2], part) for k in range(2)])
+        assert found["frechet_of_class"][label] == pytest.approx(expected)
+        real = x[labels == label]
+        floor = np.mean([frechet_distance(real[k::4], part) for k in range(4)])
+        assert found["frechet_floor_of_class"][label] == pytest.approx(floor)
+    assert found["frechet_of_class"][1] > 3.5  # moved by 2
+    assert max(found["frechet_of_class"][0], found["frechet_of_class"][2], found["frechet_class_floor"]) < 0.05
+    assert found["frechet_class"] == pytest.approx(np.mean(list(found["frechet_of_class"].values())))
+
+
+def test_fewer_samples_than_are_held_out_decide_and_a_class_with_one_is_left_out():
+    rng, means = np.random.default_rng(1), [(0, 0), (3, 1)]
+    (x, labels), (held, of_held) = of_classes(rng, 40, means), of_classes(rng, 12, means)
+    data = Dataset("two", x, labels, held, of_held)
+    samples, asked = of_classes(rng, 6, means)
+    asked[7:] = 0  # one of class 1
+    found = class_distances(samples, asked, data)
+    assert list(found["frechet_of_class"]) == [0]
+    assert found["frechet_class_n"] == 11
+    assert class_distances(samples[:1], asked[:1], data) == {}
+    with pytest.raises(ValueError, match=r"labels: expected \(12,\), one a sample, got \(3,\)"):
+        class_distances(samples, asked[:3], data)
+    with pytest.raises(ValueError, match="data: expected labels, got none with none"):
+        class_distances(samples, asked, Dataset("none", x, None, held, None))
+
+
+def test_the_floor_of_a_class_of_digits_is_far_above_0_for_real_and_drawn_alike():
+    """34 images do not span 64 pixels: real ones of one class, drawn as samples, stand at their floor."""
+    data = load("digits")
+    rows = np.concatenate([np.flatnonzero(data.labels == k)[::4] for k in range(10)])
+    found = class_distances(data.x[rows], data.labels[rows], data)
+    assert found["frechet_class_n"] in (34, 35)
+    assert found["frechet_class_floor"] > 1
+    assert found["frechet_class"] == pytest.approx(found["frechet_class_floor"], rel=0.2)
+    labels = np.roll(data.labels[rows], 1 + len(rows) // 10)  # of the next class
+    assert class_distances(data.x[rows], labels, data)["frechet_class"] > 4 * found["frechet_class_floor"]
 
 
 def test_real_digits_cover_all_classes_and_a_single_digit_covers_one():

@@ -34,7 +34,7 @@ OPTIONS = {
     "not square": replace(TINY, size=(4, 8), attention=(4,), heads=2),
     "scale and shift": replace(TINY, conditioning="scale_shift", dropout=0.4, epsilon=1e-5, attention=(4,)),
     "centred": replace(TINY, resampling="centred", epsilon=0.1, attention=(8,)),
-    "plain": replace(TINY, resampling="plain", multipliers=(1, 1, 1)),
+    "without convolutions": replace(TINY, resampling="plain", multipliers=(1, 1, 1)),
     "residual": replace(TINY, resampling="residual", dropout=0.3),
     "residual, projected": replace(TINY, resampling="residual_projected", rescale="residual", attention=(4,), time="adm"),
     "heads by channels, interleaved": replace(TINY, head_channels=4, qkv="interleaved", attention=(8, 4)),

@@ -484,6 +484,25 @@ def mixtures(schedule, e, name):
     return worst
 
 
+@check("GaussianMixture.log_posterior", "GaussianMixture.dlog_posterior")
+def posteriors_of_mixtures(schedule, e, name):
+    """Of the first of two components: log p = -log(1 + exp(d)), d the second's log density less the first's."""
+    worst, x = 0.0, 0.4
+    for t in [0, *ends_and_middle(schedule)]:
+        a, s = e.a_s(t)
+        logs, slopes = [], []
+        for w, m, c in zip(EXACT.weights, EXACT.means[:, 0], EXACT.covariances[:, 0, 0], strict=True):
+            spread, away = a**2 * mp(c) + s**2, mp(x) - a * mp(m)
+            logs.append(mpmath.log(mp(w)) - (away**2 / spread + mpmath.log(2 * mpmath.pi * spread)) / 2)
+            slopes.append(-away / spread)
+        ratio = mpmath.exp(logs[1] - logs[0])
+        slope = (slopes[0] - slopes[1]) * ratio / (1 + ratio)
+        expected = -mpmath.log(1 + ratio) if name.endswith(".log_posterior") else slope
+        actual = getattr(EXACT, name.split(".")[1])(schedule, np.array([[x]]), t, 0)
+        worst = max(worst, off(actual, [expected], 1e-2))
+    return worst
+
+
 @check("GaussianMixture.bound")
 def bound_of_mixture(schedule, e, name):
     """Of one Gaussian, where it is a sum of known terms."""

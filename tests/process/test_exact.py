@@ -1,5 +1,7 @@
 """Gaussian mixtures against direct formulas, quadrature and differences: density, score and the expected noise."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -392,3 +394,43 @@ def test_a_bound_averages_over_its_own_stream_of_noise_in_double_precision():
         ratio = before / now
         expected = schedule.alpha_bar[t - 1] * beta * error / (2 * now**2) + ratio - 1 - np.log(ratio)
         assert found[t - 1] == pytest.approx(expected, rel=1e-12)
+
+
+@given(cases())
+def test_a_class_is_told_by_its_share_of_the_density(case):
+    """Of one component and of two, by log densities apart; certain of all components together."""
+    data, schedule, t, x = case
+    K, D = data.means.shape
+    total = np.exp(data.log_density(schedule, x, t))
+    for y in ([0], list(range(1, K))) if K > 1 else ():
+        own = data.only(tuple(y))
+        assert own.weights.sum() == pytest.approx(1, abs=1e-15)
+        assert np.array_equal(own.means, data.means[y])
+        share = data.weights[y].sum() * np.exp(own.log_density(schedule, x, t)) / total
+        actual = np.exp(data.log_posterior(schedule, x, t, tuple(y)))
+        assert np.all(abs(actual - share) <= 1e-12)
+        slope = own.score(schedule, x, t) - data.score(schedule, x, t)
+        size = abs(own.score(schedule, x, t)) + abs(data.score(schedule, x, t)) + 1
+        assert np.all(abs(data.dlog_posterior(schedule, x, t, tuple(y)) - slope) <= 1e-11 * size)
+    assert np.array_equal(data.log_posterior(schedule, x, t, tuple(range(K))), np.zeros(5))
+    assert np.array_equal(data.dlog_posterior(schedule, x, t, tuple(range(K))), np.zeros((5, D)))
+
+
+def test_what_a_sure_classifier_still_says_keeps_its_digits():
+    """Where the other class has a share of e^-50, log p is minus that, and no difference of two numbers near 1."""
+    data = GaussianMixture(np.array([0.5, 0.5]), np.array([[-5.0], [5.0]]), np.ones((2, 1, 1)))
+    schedule, x = linear(10, 0.05, 0.3), np.array([[5.0]])
+    assert data.log_posterior(schedule, x, 0, 1) == pytest.approx([-np.exp(-50.0)], rel=1e-12)
+    assert data.dlog_posterior(schedule, x, 0, 1) == pytest.approx(np.array([[10 * np.exp(-50.0)]]), rel=1e-12)
+    assert data.log_posterior(schedule, x, 0, 0) == pytest.approx([-50.0], rel=1e-12)
+
+
+@pytest.mark.parametrize("y", [-1, 2, (), (0, 0), (0, 2)])
+def test_a_class_of_no_components_is_refused(y):
+    data = mixture(np.random.default_rng(12), 2, 2)
+    for call in (
+        data.only,
+        *(partial(f, linear(5), np.ones((3, 2)), 1) for f in (data.log_posterior, data.dlog_posterior)),
+    ):
+        with pytest.raises(ValueError, match="y: expected components from 0 to 1, each once, got"):
+            call(y)

@@ -24,6 +24,7 @@ from refdiff.process import (
     posterior_variance,
     predictor,
     rescale_zero_terminal_snr,
+    rescaled_guidance,
     rescaled_linear,
     step_variance,
 )
@@ -131,6 +132,33 @@ def test_classifier_free_guidance_exaggerates_the_difference():
     assert np.array_equal(classifier_free_guidance(one, other, 0.0), other)
 
 
+def test_rescaling_gives_a_guided_sample_the_contrast_of_the_conditional_one():
+    """The standard deviation over all elements of each sample, by the library's own; mixed with what it was."""
+    conditional, guided = draws(2, (3, 4, 5, 2)) * np.array([1.0, 2.0, 0.5])[:, None, None, None] + 7
+    guided = 3 * guided
+    own = [c.std() / g.std() for c, g in zip(conditional, guided, strict=True)]
+    for phi in (0.3, 1.0):
+        actual = rescaled_guidance(conditional, guided, phi)
+        for g, r, y in zip(guided, own, actual, strict=True):
+            assert norm(y - (phi * g * r + (1 - phi) * g)) <= 1e-14 * norm(g)
+    assert rescaled_guidance(conditional, guided, 0.0) is guided
+    np.testing.assert_allclose(rescaled_guidance(conditional, conditional, 0.8), conditional, rtol=1e-15)
+    flat = np.full((3, 4), 0.25)
+    assert np.array_equal(rescaled_guidance(draws(1, (3, 4))[0], flat, 0.9), flat)
+
+
+@pytest.mark.parametrize("phi", [-0.1, 1.1, np.nan])
+def test_a_rescaling_out_of_range_is_refused(phi):
+    with pytest.raises(ValueError, match="phi: expected a number from 0 to 1, got"):
+        rescaled_guidance(np.ones((2, 3)), np.ones((2, 3)), phi)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_the_contrast_of_a_single_number_is_refused(shape):
+    with pytest.raises(ValueError, match=r"conditional: expected samples of several elements \(N, ...\), got shape"):
+        rescaled_guidance(np.ones(shape), np.ones(shape), 0.5)
+
+
 def test_predictions_of_two_shapes_are_refused():
     with pytest.raises(ValueError, match=r"conditional: expected the shape \(1, 5\) of uncond.*, got \(4, 5\)"):
         classifier_free_guidance(np.ones((4, 5)), np.ones((1, 5)), 2.0)
@@ -177,6 +205,7 @@ def test_arrays_of_another_library_keep_library_dtype_and_values(library, dtype)
     for f in (
         lambda x, y, z: classifier_guidance(SCHEDULE, x, 3, y, z, 2.0, "v"),
         lambda x, y, z: classifier_free_guidance(x, y, 2.0),
+        lambda x, y, z: rescaled_guidance(x, 3 * y, 0.7),
         lambda x, y, z: dynamic_threshold(3 * x, 0.9),
         lambda x, y, z: predictor(SCHEDULE, lambda x, t: y, "x0", dynamic_threshold)(x, 4)[1],
     ):

@@ -40,6 +40,7 @@ from refdiff.process import (
     q_sample,
     q_step,
     rescale_zero_terminal_snr,
+    rescaled_guidance,
     target,
 )
 
@@ -275,6 +276,19 @@ def test_dynamic_thresholds_of_many_elements(dtype):
     got = host(dynamic_threshold(x, 0.995))
     assert np.abs(got).max() <= 1
     assert np.abs(got - exactly.clip(-limit, limit) / limit).max() <= 4 * info(dtype)[0]
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0])
+def test_rescaled_guidance_of_many_elements(dtype, size):
+    """Squares of 1e-4 are nothing in half precision, and the sum of those of 300 is beyond it."""
+    (x, x64), (y, y64) = (
+        made(size * s * np.random.default_rng(4).standard_normal((3, ELEMENTS)) + size, dtype) for s in (1, 5)
+    )
+    for phi in (0.7, 1.0):
+        ratio = (x64.std(axis=1) / y64.std(axis=1))[:, None]
+        got, expected = host(rescaled_guidance(x, y, phi)), phi * ratio * y64 + (1 - phi) * y64
+        eps, _, smallest = info(dtype)
+        assert np.all(np.abs(got - expected) <= 4 * eps * np.abs(expected) + smallest)
 
 
 def test_the_bound_asks_for_more_digits_than_half_precision_has(half):

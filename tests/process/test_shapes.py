@@ -106,6 +106,10 @@ CALLS = {
         ("unconditional", "conditional"),
         lambda unconditional, conditional: classifier_free_guidance(conditional, unconditional, 2.0),
     ),
+    "rescaled_guidance": (
+        ("conditional", "guided"),
+        lambda conditional, guided: process.rescaled_guidance(conditional, guided, 0.7),
+    ),
     "classifier_shift": (
         ("x_t", "gradient"),
         lambda x_t, gradient: classifier_shift(lambda x, t: gradient)(x_t, 3, x_t, 0.5),

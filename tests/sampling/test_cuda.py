@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from emulator import Emulator
+from toy_networks import ToyClassifier
 
 from refdiff import DeviceError, models
 from refdiff.engines import cuda
@@ -14,6 +15,7 @@ from refdiff.training import State, trained
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 IDS = np.array([3, 9])
+REMOVED = ["sample.classifier_scale=0", "sample.guidance=1"]
 GUIDED = ["model.classes=10", "sample.guidance=2", "sample.threshold=none"]
 
 
@@ -94,6 +96,9 @@ def test_a_guided_step_is_captured_with_its_conditions_as_buffers(tiny):
         (GUIDED, True),
         (["sample.threshold=dynamic"], False),
         (["sample.method=heun"], False),
+        ([*GUIDED, "sample.guidance_interval=[1,500]"], False),
+        ([*GUIDED, "sample.guidance_rescale=0.7"], False),
+        (["sample.classifier_scale=2"], False),
         (["objective.variance=learned", "sample.method=ancestral"], False),
         (["objective.variance=learned", "sample.method=ancestral", "sample.variance=beta"], True),
     ],
@@ -116,6 +121,37 @@ def test_what_is_not_captured_is_sampled_by_the_host_with_the_networks_passes_on
         assert len(context.device.launches) > 50
     for (_, a), (_, b) in zip(actual, expected, strict=True):
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b), "sigma_T = 157 magnifies the last digit of eps_hat"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["sample.classifier_scale=3"],
+        [
+            "sample.classifier_scale=3",
+            "sample.method=ancestral",
+            "sample.variance=beta",
+            "sample.guidance_interval=[600,1000]",
+        ],
+        [*GUIDED, "sample.guidance_interval=[1,600]", "sample.guidance_rescale=0.7"],
+    ],
+    ids=str,
+)
+def test_a_classifier_an_interval_and_rescaling_guide_on_the_device_as_on_the_host(tiny, changes):
+    config, conditions = tiny.changed([*changes, "sample.steps=2"]), {"label": np.array([2, 0])}
+    own = model(config)
+    if config.sample.classifier_scale:
+        guide, rng = ToyClassifier(), np.random.default_rng(1)
+        p = models.tree_map(lambda spec: 2 * rng.standard_normal(spec.shape).astype("f"), models.layout(guide))
+        own = own._replace(classifier=models.Network(guide, p))
+    expected = list(trajectory(own, IDS, 7, conditions))
+    plain = list(trajectory(model(tiny.changed([*changes[:1], *REMOVED, "sample.steps=2"])), IDS, 7, {}))
+    with cuda.use(cuda.Context(Emulator())) as context:
+        actual = list(trajectory(own._replace(engine="cuda"), IDS, 7, conditions))
+        assert bool(config.sample.classifier_scale) == any("cross" in kernel.name for kernel in context.device.launches)
+    for (_, a), (_, b) in zip(actual, expected, strict=True):
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
+    assert np.abs(expected[-1][1] - plain[-1][1]).max() > 1e-3
 
 
 def test_too_little_memory_is_refused_with_the_numbers(tiny):

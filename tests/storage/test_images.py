@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from refdiff.storage import grid, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from refdiff.storage import grid, save_blocks, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
 
 
 def read(path):
@@ -149,6 +149,40 @@ def test_wrong_strips(tmp_path):
         save_strip(tmp_path / "a.png", images())
     with pytest.raises(ValueError, match=line("got")):
         save_strip(tmp_path / "a.png", np.zeros((0, 2, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blocks_are_grids_side_by_side_under_their_titles(tmp_path, channels):
+    blocks = images(3 * 2 * 4, h=8, w=9, c=channels).reshape(3, 2, 4, 8, 9, channels)
+    save_blocks(tmp_path / "a.png", blocks, pad=1, gap=5, scale=2)
+    plain = read(tmp_path / "a.png").reshape(38, -1, channels)
+    own = [grid(block.reshape(8, 8, 9, channels), columns=4, scale=2) for block in blocks]
+    width = own[0].shape[1]
+    assert plain.shape[1] == 3 * width + 2 * 10
+    for k, each in enumerate(own):
+        first = k * (width + 10)
+        assert np.array_equal(plain[:, first : first + width], each)
+        assert not plain[:, first + width : first + width + 10].any()
+    save_blocks(tmp_path / "b.png", blocks, ["w = 0", "w = 1", "WWW"], pad=1, gap=5, scale=2)
+    titled = read(tmp_path / "b.png").reshape(-1, plain.shape[1], channels)
+    above = len(titled) - len(plain)
+    assert np.array_equal(titled[above:], plain)
+    strips = [titled[:above, k * (width + 10) :][:, :width] for k in range(3)]
+    assert all(strip.max() > 200 for strip in strips)
+    assert not np.array_equal(strips[0], strips[1])
+    assert np.array_equal(titled[:above].max(axis=2), titled[:above].min(axis=2))  # white on black
+
+
+def test_wrong_blocks(tmp_path):
+    one = images(4).reshape(1, 2, 2, 4, 5, 1)
+    for blocks, titles, words in (
+        (images(), (), ("blocks:", r"\(B, rows, columns, H, W, C\)", r"\(3, 4, 5, 1\)")),
+        (one[:0], (), ("blocks:", r"\(0, 2, 2, 4, 5, 1\)")),
+        (one, ["a", "b"], ("titles:", "1 blocks", "got 2")),
+    ):
+        with pytest.raises(ValueError, match=line(*words)):
+            save_blocks(tmp_path / "a.png", blocks, titles)
+    assert not os.listdir(tmp_path)
 
 
 def test_folder_of_single_images(tmp_path):

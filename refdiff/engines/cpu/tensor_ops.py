@@ -136,13 +136,19 @@ def _join(*arrays: np.ndarray) -> np.ndarray:
     return np.concatenate(arrays, axis=-1, out=y)
 
 
+def dense(x: np.ndarray) -> np.ndarray:
+    """x itself if its rows lie together, else a copy in which they do."""
+    if x.flags.c_contiguous:
+        return x
+    y = empty(x.shape)
+    np.copyto(y, x)
+    return y
+
+
 @operation
 def reshape(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
     """The same values in another shape: where they lie, or, of a part of a split, copied side by side first."""
-    if not x.flags.c_contiguous:
-        part, x = x, empty(x.shape)
-        np.copyto(x, part)
-    return x.reshape(shape), x.shape
+    return dense(x).reshape(shape), x.shape
 
 
 @operation

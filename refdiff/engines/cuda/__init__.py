@@ -15,6 +15,7 @@ from .embedding_ops import *
 from .linear_ops import *
 from .norm import *
 from .per_sample import *
+from .position_ops import *
 from .random_numbers import *
 from .resample import *
 from .runtime.context import Array as Array

@@ -6,9 +6,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from .position_ops import spread_over_positions, sum_over_positions
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks
 from .structs import struct
-from .tensor_ops import dense, spread_over_positions, sum_over_positions
+from .tensor_ops import dense
 
 __all__ = [
     "average_pool", "average_pool_backward", "global_average_pool", "global_average_pool_backward", "resize_bilinear",

@@ -5,7 +5,6 @@ are rounded."""
 from __future__ import annotations
 
 import ctypes
-from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,18 +12,15 @@ import numpy as np
 from ...random import Sequence, uniform_threshold
 from .random_numbers import sequence_struct
 from .runtime.context import ITEMSIZE, THREADS, Array, blocks, current, dtype_name
-from .structs import constant
 from .transfer import host
 
 __all__ = [
-    "Gradients", "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
-    "broadcast_add_backward", "cast", "concat", "concat_backward", "dense", "dropout", "dropout_backward", "host", "reshape",
-    "reshape_backward", "scale", "scale_backward", "split", "split_backward", "spread_over_positions", "sum_over_positions",
-    "zeros",
+    "Gradients", "accumulate", "add", "add_backward", "array", "cast", "concat", "concat_backward", "dense", "dropout",
+    "dropout_backward", "host", "one_type", "pack_of", "reshape", "reshape_backward", "scale", "scale_backward", "split",
+    "split_backward", "zeros",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, Array]
-SUM_THREADS = constant("tensor_ops.cu", "SUM_THREADS")
 
 
 def array(x: Any, dtype: Any = np.float32) -> Array:
@@ -64,90 +60,13 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
 def add(a: Array, b: Array) -> tuple[Array, Any]:
     """y = a + b, of one shape."""
     assert a.shape == b.shape, f"add: {a.shape} and {b.shape}"
-    a, b = _one_type(a, b)
+    a, b = one_type(a, b)
     return _sum(a, b), None
 
 
 def add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
     """da = dy,  db = dy."""
     return dy, dy
-
-
-def broadcast_add(x: Array, e: Array) -> tuple[Array, Any]:
-    """y[n, ..., c] = x[n, ..., c] + e[n, c].   x (N, ..., C), e (N, C) -> y (N, ..., C)."""
-    n, c = x.shape[0], x.shape[-1]
-    assert e.shape == (n, c), f"broadcast_add: {x} and {e}"
-    x, e = _one_type(x, e)
-    x, e = dense(x), dense(e)
-    y = x.context.empty(x.shape, x.dtype)
-    grid = blocks(x.size, THREADS * _pack(x, c))
-    x.context.launch("tensor_ops.cu", "broadcast_add", grid, THREADS, x, e, y, x.size // n, c, x.size, dtype=x.dtype)
-    return y, None
-
-
-def broadcast_add_backward(dy: Array, saved: Any) -> tuple[Array, Array]:
-    """dx = dy,  de = the sum of dy over all positions."""
-    dy = dense(dy)
-    return dy, sum_over_positions(dy)
-
-
-def sum_over_positions(x: Array, factor: float = 1.0) -> Array:
-    """factor times the sum over all positions, x itself in another shape where there is nothing to do.
-
-    x (N, ..., C) -> (N, C).
-    """
-    n, c = x.shape[0], x.shape[-1]
-    x, positions = dense(x), prod(x.shape[1:-1])
-    if positions == factor == 1:
-        return x.view((n, c))
-    y, pack = x.context.empty((n, c), x.dtype), _pack(x, c)
-    grid = (blocks(c, 8 * pack if pack > 1 else 32), n)
-    x.context.launch(
-        "tensor_ops.cu", "sum_positions", grid, SUM_THREADS, x, y, float(factor), positions, c, dtype=x.dtype
-    )
-    return y
-
-
-def spread_over_positions(x: Array, shape: tuple[int, ...], factor: float) -> Array:
-    """factor x at all positions.   x (N, C), shape (N, ..., C) -> shape."""
-    x, y, c = dense(x), x.context.empty(shape, x.dtype), shape[-1]
-    grid = blocks(y.size, THREADS * _pack(y, c))
-    x.context.launch(
-        "tensor_ops.cu",
-        "spread_positions",
-        grid,
-        THREADS,
-        x,
-        y,
-        float(factor),
-        y.size // len(y),
-        c,
-        y.size,
-        dtype=x.dtype,
-    )
-    return y
-
-
-def add_positions(x: Array, weight: Array) -> tuple[Array, Any]:
-    """y[n] = x[n] + weight, what is learned of each position.   x (N, ...), weight (...) -> y (N, ...)."""
-    assert weight.shape == x.shape[1:], f"add_positions: {x} and {weight}"
-    x, weight = _one_type(x, weight)
-    x, weight = dense(x), dense(weight)
-    y = x.context.empty(x.shape, x.dtype)
-    grid = blocks(x.size, THREADS * _pack(x, weight.size))
-    x.context.launch("tensor_ops.cu", "add_positions", grid, THREADS, x, weight, y, weight.size, x.size, dtype=x.dtype)
-    return y, None
-
-
-def add_positions_backward(dy: Array, saved: Any) -> tuple[Array, Gradients]:
-    """dx = dy,  dweight = the sum of dy over the samples, in float32."""
-    dy, n, threads = dense(dy), dy.shape[0], 128
-    dweight = dy.context.empty(dy.shape[1:])
-    grid = blocks(dweight.size, threads * _pack(dy, dweight.size))
-    dy.context.launch(
-        "tensor_ops.cu", "add_positions_backward", grid, threads, dy, dweight, n, dweight.size, dtype=dy.dtype
-    )
-    return dy, {"weight": dweight}
 
 
 def scale(x: Array, factor: float) -> tuple[Array, Any]:
@@ -163,7 +82,7 @@ def scale_backward(dy: Array, saved: Any) -> Array:
 def concat(a: Array, b: Array) -> tuple[Array, Any]:
     """y = [a, b] along the last axis.   a (..., A), b (..., B) -> y (..., A + B)."""
     assert a.shape[:-1] == b.shape[:-1], f"concat: {a} and {b}"
-    a, b = _one_type(a, b)
+    a, b = one_type(a, b)
     A, B = a.shape[-1], b.shape[-1]
     y = a.context.empty((*a.shape[:-1], A + B), a.dtype)
     _join("concat", (dense(a), dense(b), y), A, B, y.size)
@@ -236,7 +155,7 @@ def dropout_backward(dy: Array, saved: Any) -> Array:
     return _dropout(dy, rate, key)
 
 
-def _one_type(a: Array, b: Array) -> tuple[Array, Array]:
+def one_type(a: Array, b: Array) -> tuple[Array, Array]:
     """Both as they are, or in bfloat16 if one of them is."""
     return (a, b) if a.dtype == b.dtype else (cast(a, "bfloat16"), cast(b, "bfloat16"))
 
@@ -279,11 +198,11 @@ def _copy(x: Array, y: Array) -> None:
 
 def _join(name: str, arrays: tuple[Array, ...], A: int, B: int, n: int) -> None:
     x = arrays[0]
-    each = _pack(x, A) if _pack(x, B) > 1 else 1
+    each = pack_of(x, A) if pack_of(x, B) > 1 else 1
     x.context.launch("tensor_ops.cu", name, blocks(n, THREADS * each), THREADS, *arrays, A, B, n, dtype=x.dtype)
 
 
-def _pack(x: Array, c: int) -> int:
+def pack_of(x: Array, c: int) -> int:
     """How many channels a thread takes: 16 bytes where they divide c, else one."""
     pack = 16 // ITEMSIZE[x.dtype]
     return pack if c % pack == 0 else 1

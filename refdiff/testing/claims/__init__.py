@@ -3,8 +3,8 @@
 # isort: off
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, scheduler, steps
-from . import runs, misprints
+from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, guided
+from . import scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -30,6 +30,7 @@ __all__ = [
     "flows",
     "forward",
     "guidance",
+    "guided",
     "learned_variance",
     "metrics",
     "misprints",

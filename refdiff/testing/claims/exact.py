@@ -100,6 +100,31 @@ def the_score_of_a_mixture_is_the_gradient_of_its_log_density(case: tuple[Schedu
 
 
 @claim(
+    r"\nabla \log p(y \mid x_t) = \nabla \log \frac{\sum_{k \in y} w_k\, q_k(x_t)}{\sum_k w_k\, q_k(x_t)}",
+    source="[ADM] eq. 14", of=GaussianMixture.dlog_posterior,
+    against="central differences of log p(y | x_t) in 50-digit arithmetic", bound=1e-12, case=with_step, seed=seeds(),
+    examples=15,
+)  # fmt: skip
+def the_exact_classifier_of_a_mixture_has_this_gradient(case: tuple[Schedule, int], seed: int) -> float:
+    """Of a class of two components of three; and log p(y | x_t) itself, and the mixture of the class alone."""
+    (schedule, t), data, y = case, _mixture(seed, 2, 3), (0, 2)
+    x, h, own = 1.5 * np.random.default_rng(seed).standard_normal(2), mpmath.mpf("1e-15"), data.only(y)
+    prior = data.weights[0] + data.weights[2]
+    with mpmath.workdps(50):
+        exact = np.frompyfunc(mpmath.mpf, 1, 1)(x)
+        axes = [np.array([h, 0 * h]), np.array([0 * h, h])]
+
+        def log_p(x: np.ndarray) -> Any:
+            return mpmath.log(prior) + _log_q(own, schedule, t, x) - _log_q(data, schedule, t, x)
+
+        expected = np.array([float((log_p(exact + e) - log_p(exact - e)) / (2 * h)) for e in axes])
+        value = float(log_p(exact))
+    size = [1, *expected, *own.score(schedule, x[None], t)[0]]
+    gradient = relative_error(data.dlog_posterior(schedule, x[None], t, y)[0], expected, scale=size)
+    return max(gradient, relative_error(data.log_posterior(schedule, x[None], t, y), [value], scale=1 + abs(value)))
+
+
+@claim(
     r"\mathbb E[x_0 \mid x_t] = \frac{x_t + (1 - \bar\alpha_t)\, \nabla \log q(x_t)}{\sqrt{\bar\alpha_t}}",
     source="[Tweedie] eq. 1.4", of=GaussianMixture.x0, against="the mean of x_0 given x_t, component by component",
     bound=1e-12, case=with_step, seed=seeds(), D=st.integers(1, 4),

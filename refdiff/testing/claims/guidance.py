@@ -23,6 +23,7 @@ from ...process import (
     predictor,
     q_sample,
     rescale_zero_terminal_snr,
+    rescaled_guidance,
     step_variance,
 )  # fmt: skip
 from ..claim import claim
@@ -178,6 +179,38 @@ def classifier_free_guidance_is_the_same_in_every_kind_of_prediction(
         relative_error(classifier_free_guidance(turned(with_y), turned(without), scale), turned(guided), size_of),
         relative_error(ends, [without, with_y]),
     )
+
+
+@claim(
+    r"\sigma_c = \mathrm{sd}(x_c),\ \sigma_g = \mathrm{sd}(x_g), \qquad x ="
+    r" \phi\, x_g\, \frac{\sigma_c}{\sigma_g} + (1 - \phi)\, x_g",
+    source="[Lin24] eqs. 14 to 16", of=rescaled_guidance, against="the formula in 50-digit arithmetic", bound=1e-14,
+    seed=seeds(), phi=st.floats(0, 1), scale=st.floats(-2, 9), n=st.integers(2, 12), offset=st.floats(-3, 3),
+)  # fmt: skip
+def rescaled_guidance_has_the_contrast_of_the_conditional_prediction(
+    seed: int, phi: float, scale: float, n: int, offset: float
+) -> float:
+    """Each sample by its own deviation over all elements; with phi = 1 it is the conditional one's, phi = 0 leaves it."""
+    conditional, empty = np.random.default_rng(seed).standard_normal((2, 2, n, 3)) + offset
+    guided = classifier_free_guidance(conditional, empty, scale)
+    actual, size = rescaled_guidance(conditional, guided, phi), (1 + abs(offset)) * (1 + abs(scale))
+    worst = 0.0 if np.array_equal(rescaled_guidance(conditional, guided, 0.0), guided) else np.inf
+    for i in range(2):
+        with mpmath.workdps(50):
+            ours, theirs = (_deviation(x[i]) for x in (conditional, guided))
+            factor = float(phi * ours / theirs + 1 - mpmath.mpf(phi))
+        worst = max(worst, relative_error(actual[i], factor * guided[i], scale=size * (1 + factor)))
+        if phi > 0:
+            full = rescaled_guidance(conditional, guided, 1.0)[i]
+            worst = max(worst, relative_error(full.std(), float(ours), scale=size))
+    return worst
+
+
+def _deviation(x: np.ndarray) -> Any:
+    """The root of the mean square about the mean."""
+    values = [mpmath.mpf(v) for v in x.ravel().tolist()]
+    mean = mpmath.fsum(values) / len(values)
+    return mpmath.sqrt(mpmath.fsum((v - mean) ** 2 for v in values) / len(values))
 
 
 @claim(

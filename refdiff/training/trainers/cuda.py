@@ -2,8 +2,8 @@
 
 Nothing of a step depends on the host but its batch: the number of the step, the rate, t and every random number are worked
 out on the device. All memory of a step comes from one arena, so each step finds the same addresses. The host need not wait
-for a step: the batch goes from pinned memory, and the small record comes back to it while the next step is queued. Only where
-the objective has a memory does it wait: that goes with the batch, and comes of what every sample of the step before cost.
+for a step: the batch goes from pinned memory, and the small record comes back to it while the next step is queued. Only
+where the objective has a memory does it wait: that goes with the batch, and comes of what each sample cost the step before.
 """
 
 from __future__ import annotations

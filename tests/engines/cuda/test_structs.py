@@ -13,7 +13,7 @@ from emulator.build import COMPILER, INCLUDE
 from kernels.test_oldest_compiler import oldest
 
 import refdiff
-from refdiff.engines.cuda import norm, product, rows, structs, tensor_ops
+from refdiff.engines.cuda import norm, position_ops, product, rows, structs, tensor_ops
 from refdiff.engines.cuda.attention_ops import CHUNK, CUTS, ROWS, THREADS
 from refdiff.engines.cuda.random_numbers import sequence_struct
 from refdiff.engines.cuda.runtime import nvrtc
@@ -124,7 +124,7 @@ def test_no_kernel_takes_a_long_list_of_arguments():
 
 
 def test_constants_and_tables_are_those_of_the_kernels():
-    assert (rows.MAX_THREADS, rows.TOTAL_CHANNELS, product.STEP_BYTES, tensor_ops.SUM_THREADS) == (256, 8, 64, 512)
+    assert (rows.MAX_THREADS, rows.TOTAL_CHANNELS, product.STEP_BYTES, position_ops.SUM_THREADS) == (256, 8, 64, 512)
     assert (ROWS, CHUNK, THREADS) == (64, 32, 256)
     assert CUTS[2] == (256, 2, (4, 2, 16, 2), (4, 2, 16, 1), (4, 1, 16, 2))
 

@@ -111,7 +111,7 @@ class _Places:
         self.top = max(self.top, start + -(-size // PAGE) * PAGE)
         if self._memory.count < size // 4:
             self._memory = SharedMemory(("",), size // 4)
-        a = kind(shape, np.float32, self._memory[""].base)  # type: ignore[arg-type]
+        a = kind(shape, np.float32, self._memory[""].base)
         finalizer = BlockFinalizer(a, self._take_back)
         finalizer.block = start
         self._finalizers[id(finalizer)] = finalizer

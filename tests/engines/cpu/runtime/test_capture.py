@@ -19,7 +19,7 @@ from refdiff.engines.cpu.runtime.context import using
 from refdiff.engines.cpu.runtime.memory import empty, scratch
 from refdiff.engines.cpu.runtime.shards import shards
 from refdiff.engines.cpu.runtime.traced_array import TracedArray
-from refdiff.models import MLPConfig, UNetConfig, flatten, layout, tree_map
+from refdiff.models import ClassifierConfig, MLPConfig, UNetConfig, flatten, layout, tree_map
 from refdiff.random import Key
 
 
@@ -169,8 +169,17 @@ def test_the_times_of_both_engines_agree():
 CONFIGS = {
     "every option": UNetConfig(8, 3, 16, (1, 2), 1, (4,), heads=2, time="adm", resampling="pooled", dropout=0.3),
     "strided": UNetConfig(16, 1, 32, (1, 2, 2), 1, (8, 4)),
+    "as ADM": UNetConfig(
+        8, 3, 16, (0.5, 1), (1, 2), (4,), stem=0.5, head_channels=4, qkv="interleaved", conditioning="scale_shift",
+        resampling="residual", rescale="residual", low_res=4, epsilon=1e-5, dropout=0.3, outputs=1,
+    ),
+    "skips": UNetConfig(8, 1, 8, (1, 1), 1, (), groups=4, rescale="skips", resampling="centred", embedding_silu="time"),
+    "classifier": ClassifierConfig(8, 1, 8, (1, 2), 1, (4,), heads=2, groups=4, resampling="residual_projected"),
+    "spatial": ClassifierConfig(4, 1, 8, (1,), 1, (), groups=4, pooling="spatial"),
+    "spatial_v2": ClassifierConfig(4, 1, 8, (1,), 1, (), groups=4, pooling="spatial_v2"),
+    "adaptive": ClassifierConfig(8, 1, 8, (1, 1), 1, (), groups=4, pooling="adaptive", resampling="plain"),
     "mlp": MLPConfig(),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["whole", "half"])
@@ -180,21 +189,26 @@ def test_a_network_replayed_has_the_bits_of_one_called(use_threads, name, half):
     config = CONFIGS[name]
     rng = np.random.default_rng(2)
     p = tree_map(lambda spec: draw(rng, spec.shape) / 4, layout(config))
+    told = list(networks.inputs(config, draw(rng, (1, *config.shape)), np.ones(1, int)))
 
-    def f(x, t, wanted, step):
-        own = tree_map(graph_input, p)
-        y, saved = networks.forward(cpu, config, own, x, t, Key(0, step, 5))
+    def f(*arguments):
+        *values, wanted, step = arguments
+        net, batch = models.Network(config, tree_map(graph_input, p)), dict(zip(told, values, strict=True))
+        y, saved = models.forward(cpu, net, batch, Key(0, step, 5))
         loss, of_loss = cpu.squared_error(y, wanted)
-        dx, g = networks.backward(cpu, config, cpu.squared_error_backward(0.1, of_loss), models.consume(saved))
-        return joined(y, loss, dx, *flatten(g).values())
+        dy, wrt = cpu.squared_error_backward(0.1, of_loss), [name for name in ("x", "low_res") if name in told]
+        dinputs, g = models.backward(cpu, net, dy, models.consume(saved), tuple(wrt))
+        return joined(y, loss, *dinputs.values(), *flatten(g).values())
 
     graph = Captured(f)
     for step in range(5):
-        x, wanted = draw(rng, (2, 5, *config.shape))
+        x = draw(rng, (5, *config.shape))
         for leaf in flatten(p).values():
             leaf += 0.01 * draw(rng, leaf.shape)
         cpu.forget_weights()
-        arguments = x, rng.integers(1, 1000, 5), wanted, np.asarray(step)
+        batch = networks.inputs(config, x, rng.integers(1, 1000, 5))
+        wanted = draw(rng, (5, config.classes) if isinstance(config, ClassifierConfig) else x.shape)
+        arguments = *batch.values(), wanted, np.asarray(step)
         if half:
             with using(shards=1):
                 actual, called = graph(*arguments), f(*arguments)

@@ -1,0 +1,1 @@
+"""What trained models give: an entry of docs/gallery is a function of `entries`, made anew by `make gallery NAME=digits`."""

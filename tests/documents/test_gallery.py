@@ -1,0 +1,120 @@
+"""Figures of training runs that a document states are those of the JSON in docs/gallery, and each JSON holds together."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from documents.reading import documents
+
+from benchmarks.gallery.entries import ENTRIES
+from benchmarks.gallery.page import PAGE, page, records
+from benchmarks.gallery.work import GALLERY, SEEDS, configuration, digest
+from refdiff.config import Config
+
+RECORDS = records()
+TEXTS = {name: " ".join(text.split()) for name, text in documents().items() if name != "docs/gallery.md"}
+# (entry, value, (least, most)): what was promised of the mean over six sampling seeds, or of a single number.
+PROMISED = [("digits", "frechet", (0, 0.60))]
+# A sentence with one of these words and a decimal number, or a share of a hundred, quotes a training run.
+ABOUT = re.compile(r"Fr[eé]chet distance|\bjudge|bits per dimension on")
+FIGURE = re.compile(r"\d\.\d|\d ?%")
+
+
+def said():
+    """(document, sentence) with figures of the gallery."""
+    digits = RECORDS["digits"]["values"]
+    yield (
+        "README.md",
+        f"over six sampling seeds, the Frechet distance of {digits['samples']} samples to the held-out digits is "
+        f"{digits['frechet']['mean']:.2f} ± {digits['frechet']['deviation']:.2f}, where that of the training digits "
+        f"themselves is {digits['frechet_floor']:.2f}",
+    )
+    own, floor = digits["frechet_class"]["mean"], digits["frechet_class_floor"]
+    yield (
+        "docs/training.md",
+        f"Of `make gallery NAME=digits`, at n = {digits['frechet_class_n']}, the mean over the classes of this Frechet "
+        f"distance is {own:.2f} beside a floor of {floor:.2f}.",
+    )
+
+
+def every_number(value):
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from every_number(one)
+    elif isinstance(value, list):
+        yield from value
+    else:
+        yield value
+
+
+def spreads(value):
+    if isinstance(value, dict):
+        if "each" in value:
+            yield value
+        else:
+            for one in value.values():
+                yield from spreads(one)
+
+
+@pytest.mark.parametrize(("document", "sentence"), list(said()))
+def test_what_is_said_of_a_run_is_what_its_json_says(document, sentence):
+    assert sentence in TEXTS[document]
+
+
+@pytest.mark.parametrize("document", TEXTS)
+def test_no_figure_of_a_run_is_said_without_its_json(document):
+    known = [sentence for name, sentence in said() if name == document]
+    text = TEXTS[document]
+    for sentence in known:
+        text = text.replace(sentence, "")
+    loose = [s for s in re.split(r"(?<=[.:;|]) ", text) if ABOUT.search(s) and FIGURE.search(s)]
+    assert not loose, f"{document}: expected figures of docs/gallery in `said`, got others: {loose}"
+
+
+def test_every_entry_has_been_made():
+    assert set(RECORDS) == set(ENTRIES)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_configurations_of_an_entry_are_still_those_of_its_presets(name):
+    """As any old configuration is read: keys that came later have their defaults, renamed ones their new names."""
+    record = RECORDS[name]
+    for run in record["runs"].values():
+        assert digest(run["configuration"]) == run["digest"]
+        now = configuration(run["preset"], run["changes"])
+        assert Config.from_dict(run["configuration"]) == now, f"make gallery NAME={name}"
+        assert run["steps"] == now.train.steps
+        assert run["seed"] == now.seed
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_an_entry_says_how_it_came_about_and_its_spreads_are_of_six_seeds(name):
+    record = RECORDS[name]
+    assert (record["name"], record["title"]) == (name, ENTRIES[name][0])
+    assert record["command"] == f"make gallery NAME={name}"
+    assert re.fullmatch(r"[0-9a-f]{40}", record["commit"]), "made of a checkout with changes"
+    assert all(run["commit"] == record["commit"] for run in record["runs"].values())
+    assert record["seeds"]["sampling"] == list(SEEDS)
+    assert all(math.isfinite(number) for number in every_number(record["values"]))
+    for found in spreads(record["values"]):
+        assert len(found["each"]) == len(SEEDS) == 6
+        assert len(set(found["each"])) > 1 or found["deviation"] == 0
+        assert found["mean"] == pytest.approx(np.mean(found["each"]))
+        assert found["deviation"] == pytest.approx(np.std(found["each"], ddof=1))
+
+
+def test_each_picture_is_of_an_entry():
+    named = {picture for record in RECORDS.values() for picture in record["pictures"]}
+    assert all(record["pictures"] for record in RECORDS.values())
+    assert {path.name for path in GALLERY.iterdir()} == named | {f"{name}.json" for name in RECORDS}
+
+
+@pytest.mark.parametrize(("name", "key", "bounds"), PROMISED)
+def test_what_was_promised_is_kept(name, key, bounds):
+    value = RECORDS[name]["values"][key]
+    assert bounds[0] <= (value["mean"] if isinstance(value, dict) else value) <= bounds[1]
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text() == page(RECORDS), "run python -m benchmarks.gallery"
