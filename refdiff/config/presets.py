@@ -1,7 +1,8 @@
 """Configurations by name: the models of `refdiff.models.presets` with the training that their papers say.
 
-Rates, batches and schedules of [IDDPM] and [ADM] are those of the commands that their authors published; neither clips
-gradients, warms up or lets the rate fall. Their classifiers' rate falls in a straight line, here as a cosine.
+Rates, batches and schedules of [IDDPM] are those of the commands that its authors published, those of [ADM] and the numbers
+of steps are in its tables. Neither clips gradients, warms up or lets the rate of a denoiser fall; the classifiers' rate falls
+in a straight line, here as a cosine. [IDDPM]'s published code tells the network t 1000 / T, ours tells it t.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _classifier(size: int, steps: int, batch: int = 256, rate: float = 3e-4, wei
 
 
 def _schedule(size: int) -> ScheduleConfig:
-    """Cosine for 64x64, linear for larger images: [ADM] appendix I."""
+    """Cosine for 64x64, linear for larger images [ADM]."""
     return ScheduleConfig("cosine" if size == 64 else "linear")
 
 

@@ -1,7 +1,7 @@
 """Models by name. What a paper has published has its number of parameters, which is in the comment and in a test.
 
-`cifar10` and `celebahq256` are those of [DDPM] appendix B, `iddpm-*` those of [IDDPM], `adm*` those of [ADM] section 3 with
-their classifiers (section 4) and upsamplers (section 4.4).
+`cifar10` and `celebahq256` are those of [DDPM] appendix B, `iddpm-*` those of [IDDPM], `adm*` those of [ADM] with their
+classifiers and upsamplers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _adm(size: int, width: int = 256, **options: Any) -> UNetConfig:
 
 
 def _classifier(size: int) -> ClassifierConfig:
-    """[ADM] section 4: the encoder half, 128 channels wide, with attention pooling."""
+    """[ADM]: the encoder half, 128 channels wide, with attention pooling."""
     blocks = 4 if size == 64 else 2
     return ClassifierConfig(
         size, 3, 128, _LEVELS[size], blocks, resampling="residual", head_channels=64, classes=1000,
