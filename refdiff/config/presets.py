@@ -1,7 +1,7 @@
 """Configurations by name: the models of `refdiff.models.presets` with the training that their papers say.
 
 Rates, batches and schedules of [IDDPM] are those of the commands that its authors published, those of [ADM] and the numbers
-of steps are in its tables. Neither clips gradients, warms up or lets the rate of a denoiser fall; the classifiers' rate falls
+of steps are in its tables. Neither clips gradients, warms up or lets the rate of a denoiser fall; that of a classifier falls
 in a straight line, here as a cosine. [IDDPM]'s published code tells the network t 1000 / T, ours tells it t.
 """
 
