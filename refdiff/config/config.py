@@ -93,15 +93,21 @@ class Config:
         if "schedule" in names:
             changes["schedule"] = self.schedule
         classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
-        null = classes and getattr(self.model, "null_label", True)
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if null else others
+            told = classes and getattr(self.model, "null_label", True)
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
         """ValueError where prediction, variance, sampler and network do not fit together."""
+        classes, null_label = (getattr(self.model, name, None) for name in ("classes", "null_label"))
+        if self.sample.guidance != 1 and classes and null_label is False:
+            raise ValueError(
+                f"sample.guidance: expected 1, since this is a model that knows no null class, got "
+                f"{self.sample.guidance:g}; train one with {setting('networks.denoiser.null_label', 'true')}"
+            )
         outputs, expected = getattr(self.model, "outputs", None), 2 if objective.learned else 1
         if outputs is not None and outputs != expected:
             raise ValueError(
@@ -109,7 +115,7 @@ class Config:
                 f"{outputs}; leave it out"
             )
         self._check_low_res(objective)
-        check_settings(self.sample, objective)
+        check_settings(self.sample, objective, self.model)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 

@@ -32,8 +32,8 @@ FOLLOWERS = ("denoiser", "classifier")  # networks that have the size and the ch
 
 
 def follow_data(table: dict[str, Any], given: set[str]) -> None:
-    """Put size, channels and levels of the images at data.source into a table of a configuration, and of a classifier also
-    the classes, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
+    """Put size, channels and levels of the images at data.source into a table of a configuration, and the classes that a
+    classifier learns, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
     followers = {name: model for name in FOLLOWERS if (model := _images(table["networks"].get(name)))}
     source = table["data"].get("source")
     shape = shape_of(source) if followers and isinstance(source, str) else None
@@ -45,11 +45,12 @@ def follow_data(table: dict[str, Any], given: set[str]) -> None:
             model["size"] = height if height == width else [height, width]
         if f"networks.{name}.channels" not in given:
             model["channels"] = channels
-    if "classifier" in followers and "networks.classifier.classes" not in given:
+    objective = table.get("objective")
+    learns = isinstance(objective, dict) and objective.get("kind") == "classification"
+    if learns and "classifier" in followers and "networks.classifier.classes" not in given:
         labels = getattr(load(source), "labels", None)
         if labels is not None:
             followers["classifier"]["classes"] = int(labels.max()) + 1
-    objective = table.get("objective")
     if "objective.bins" not in given and isinstance(objective, dict) and "bins" in objective:
         objective["bins"] = 17 if source == "digits" else 256  # of bytes
 
@@ -95,9 +96,10 @@ def attention_fits(model: dict[str, Any]) -> bool:
 def check_fit(config: Config, data: Data) -> None:
     """ValueError unless the data and the denoiser or the classifier, if there is one, speak of the same shape and of the
     same classes; and where both the data and the objective would have a say in what low_res is."""
-    if getattr(config.objective, "downscale", 0) and "low_res" in data.inputs:
+    downscale = getattr(config.objective, "downscale", 0)
+    if downscale and "low_res" in data.inputs:
         raise ValueError(
-            f"objective.downscale: expected 0, since {config.data.source} has 'low_res', got {config.objective.downscale}; "
+            f"objective.downscale: expected 0, since {config.data.source} has 'low_res', got {downscale}; "
             f"give {setting('objective.downscale', 0)}"
         )
     for name in FOLLOWERS:

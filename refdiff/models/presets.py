@@ -23,8 +23,12 @@ _LEVELS = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
 }
 _PUBLISHED: dict[str, Any] = {
-    "attention": (32, 16, 8), "qkv": "interleaved", "conditioning": "scale_shift", "epsilon": 1e-5, "time": "adm",
-}  # fmt: skip
+    "attention": (32, 16, 8),
+    "qkv": "interleaved",
+    "conditioning": "scale_shift",
+    "epsilon": 1e-5,
+    "time": "adm",
+}
 
 
 def _iddpm(size: int, multipliers: tuple[float, ...], dropout: float) -> UNetConfig:
@@ -62,7 +66,7 @@ MODELS: dict[str, UNetConfig | ClassifierConfig | MLPConfig] = {
         classes=10,
         conditioning="scale_shift",
         resampling="residual",
-        head_channels=16,
+        head_channels=32,
         epsilon=1e-5,
         time="adm",
     ),

@@ -20,7 +20,13 @@ from refdiff.testing.measures import relative_error
 
 TINY = ClassifierConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, classes=3)
 KEY = Key(5, 2)
-ADM = {"conditioning": "scale_shift", "resampling": "residual", "head_channels": 4, "qkv": "interleaved", "epsilon": 1e-5}
+ADM = {
+    "conditioning": "scale_shift",
+    "resampling": "residual",
+    "head_channels": 4,
+    "qkv": "interleaved",
+    "epsilon": 1e-5,
+}
 OPTIONS = {
     "attention": TINY,
     "adaptive": replace(TINY, pooling="adaptive", resampling="pooled"),
@@ -170,7 +176,7 @@ def test_spatial_pooling_is_given_the_states_after_every_layer(drawn, pooling):
     assert "norm_out" not in p
     p, x, t = case(drawn, config, 0)
     p["pool"]["hidden"]["weight"][:4] = 0  # the first convolution is no longer read, but through what follows
-    y, saved = networks.forward(engine, config, p, x, t)
+    _, saved = networks.forward(engine, config, p, x, t)
     first, _ = engine.global_average_pool(engine.conv2d(x, **p["conv_in"])[0])
     assert np.array_equal(saved["pool"]["hidden"][0][:, :4], first)
 

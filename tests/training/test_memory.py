@@ -109,7 +109,7 @@ def test_many_samples_are_told_from_few(use_threads, monkeypatch, engine, limit,
 def test_a_conditional_run_and_a_classifier(use_threads):
     use_threads(1)
     for name in ("digits-adm", "digits-classes"):
-        assert step_memory(of(name, *TINY)).activations > 0
+        assert step_memory(of(name, *TINY, "model.head_channels=8")).activations > 0
     config = PRESETS["adm-classifier64"]
     small = dataclasses.replace(
         config.networks["classifier"].model, size=16, width=32, multipliers=(1, 2), attention=(8,), head_channels=16

@@ -21,6 +21,9 @@ from .memory import empty
 __all__ = ["CaptureError", "TracedArray", "call", "graph_input", "is_capturing"]
 
 
+_OUT_BY_NAME = (np.maximum, np.minimum)  # NumPy 2.4 warns of a third argument without a name
+
+
 def is_capturing() -> bool:
     """True if the calls of this thread are captured."""
     return current().capture is not None
@@ -63,7 +66,7 @@ class TracedArray(np.ndarray):
             result = out[0]
         else:
             result = _moved(f(*values, **kwargs))
-        if method == "__call__" and not kwargs:
+        if method == "__call__" and not kwargs and ufunc not in _OUT_BY_NAME:
             _capture().add(ufunc, *inputs, result)
         else:
             _capture().add(partial(_into_last, partial(f, **kwargs)), *inputs, result)
