@@ -196,6 +196,7 @@ def info(options: argparse.Namespace) -> None:
     from .config import PRESETS
     from .config.keys import choices
     from .training import load_state
+    from .training.memory import described
 
     def parameters(config: Any) -> int:
         return sum(models.count(models.layout(network.model)) for network in config.networks.values())
@@ -214,8 +215,9 @@ def info(options: argparse.Namespace) -> None:
             )
         config, state = load_state(options.name)
         run = {"step": state.step, "samples_seen": state.samples_seen}
-    table = config.to_dict()
-    _print(options, {"parameters": parameters(config), **run, **table})
+    memory = described(config)
+    need = {"memory": memory} if options.json else {f"memory of a step (batch {config.train.batch})": memory["text"]}
+    _print(options, {"parameters": parameters(config), **need, **run, **config.to_dict()})
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def is_capturing() -> bool:
 
 def graph_input(a: np.ndarray) -> np.ndarray:
     """An array whose values may change, in place, between replays; what a capture computes of others alone is constant."""
-    return a.view(TracedArray) if is_capturing() else a
+    return a.view(current().kind) if is_capturing() else a
 
 
 def call(f: Callable[..., Any], *args: Any) -> None:
@@ -40,6 +40,8 @@ def call(f: Callable[..., Any], *args: Any) -> None:
         f(*args)
         return
     capture = _capture()
+    if capture.dry:
+        return
     with using(allocator=Arena(), kind=np.ndarray, workspace=Workspace(), capture=None, gradients=None):
         f(*(_plain(a) for a in args))
     capture.add(f, *args)
