@@ -119,5 +119,7 @@ def test_a_classifier_is_a_network_that_tells_classes_apart_and_learns(changes, 
 def test_a_classification_trains_the_classifier_alone_and_a_denoiser_is_none():
     with pytest.raises(ValueError, match=r"^objective.trains: expected the classifier alone, got none; leave it out$"):
         Config.resolve("digits-classifier", changes=["objective.trains=[]"])
-    with pytest.raises(ValueError, match=r"^networks.denoiser.kind: expected a network that says an array .* got 'classif"):
+    with pytest.raises(
+        ValueError, match=r"^networks.denoiser.kind: expected a network that says an array .* got 'classif"
+    ):
         Config.resolve("digits", changes=["networks.denoiser.kind=classifier"])
