@@ -54,6 +54,11 @@ def test_labels_that_the_judge_does_not_know_are_refused(asked):
         judged_accuracy(sees([0, 1]), numbered(n), np.array(asked, int))
 
 
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(ValueError, match="labels: expected integers, got float64"):
+        judged_accuracy(sees([0, 1]), numbered(2), np.array([0.0, 1.0]))
+
+
 def test_a_judge_is_its_network_at_t_0():
     """Of any network that says an array; a classifier says logits."""
     from refdiff import engines

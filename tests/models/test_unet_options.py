@@ -255,6 +255,14 @@ def test_the_stem_is_the_first_convolution_alone():
     assert changed == {"conv_in", "down0_block0", "up0_block1"}, "and what reads it"
 
 
+def test_lists_are_as_good_as_tuples():
+    listed = UNetConfig([8, 12], 1, 8, [1, 2], [1, 2], [4], groups=4, low_res=[4, 6])
+    assert listed == UNetConfig((8, 12), 1, 8, (1, 2), (1, 2), (4,), groups=4, low_res=(4, 6))
+    assert hash(listed) == hash(replace(listed, blocks=(1, 2)))
+    with pytest.raises(ValueError, match=r"^blocks: expected one number, or one for each of 2 levels, .* got \[1\]$"):
+        replace(listed, blocks=[1])
+
+
 def test_a_multiplier_is_written_as_it_is_meant():
     """A float that is whole is an integer, so that a run read back from its file is the run that was written."""
     config = UNetConfig(8, 1, 8, (1.0, 2.0), 1, (), groups=4)
