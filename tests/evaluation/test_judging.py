@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.evaluation import judge_function, judged_accuracy
-from refdiff.models import MODELS, Network, initialise, layout, predict
+from refdiff.models import MODELS, Network, initialise, layout, predict, tree_map
 
 
 def sees(answers, classes=10):
@@ -64,7 +64,9 @@ def test_a_judge_is_its_network_at_t_0():
     from refdiff import engines
 
     config, reference = MODELS["points"], engines.get("reference")
-    network = Network(config, initialise(layout(config), 3))
-    x = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
-    expected = predict(reference, network, {"x": x, "t": np.zeros(5, np.int64)})
+    rng = np.random.default_rng(0)
+    p = tree_map(lambda a: a + 0.3 * rng.standard_normal(a.shape).astype("f"), initialise(layout(config), 3))
+    network, x = Network(config, p), rng.standard_normal((5, 2)).astype(np.float32)
+    expected, other = (predict(reference, network, {"x": x, "t": np.full(5, t)}) for t in (0, 1))
     np.testing.assert_array_equal(judge_function("reference", network)(x), expected)
+    assert np.abs(expected - other).max() > 1e-4

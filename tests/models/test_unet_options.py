@@ -255,6 +255,14 @@ def test_the_stem_is_the_first_convolution_alone():
     assert changed == {"conv_in", "down0_block0", "up0_block1"}, "and what reads it"
 
 
+def test_the_first_number_of_blocks_is_that_of_the_images_own_size():
+    names = set(layout(replace(TINY, blocks=(1, 3))))
+    assert {name for name in names if "_block" in name} == {
+        "down0_block0", *(f"down1_block{i}" for i in range(3)), "middle_block0", "middle_block1",
+        *(f"up1_block{i}" for i in range(4)), "up0_block0", "up0_block1",
+    }  # fmt: skip
+
+
 def test_lists_are_as_good_as_tuples():
     listed = UNetConfig([8, 12], 1, 8, [1, 2], [1, 2], [4], groups=4, low_res=[4, 6])
     assert listed == UNetConfig((8, 12), 1, 8, (1, 2), (1, 2), (4,), groups=4, low_res=(4, 6))
