@@ -151,15 +151,18 @@ def test_epsilon_stands_under_the_root(drawn, seed, size):
     assert relative_error(large - size * x, small - x) <= 1e-11
 
 
-def test_epsilon_is_that_of_every_norm(drawn):
+@pytest.mark.parametrize("conditioning", blocks.CONDITIONINGS)
+def test_epsilon_is_that_of_every_norm(drawn, conditioning):
     """Where it is huge every norm gives its bias: nothing of x is left but through what no norm sees."""
-    config = replace(TINY, attention=(8, 4), epsilon=1e300, conditioning="scale_shift", resampling="residual")
+    config = replace(TINY, attention=(8, 4), epsilon=1e300, conditioning=conditioning, resampling="residual")
     p, x, t = case(drawn, config, 0)
     y, saved = networks.forward(engine, config, p, x, t)
     assert np.ptp(y[:, 2:-2, 2:-2], axis=(1, 2)).max() <= 1e-12, "the network's last norm"
     for name in conditioned(p):
         own = flatten(networks.backward(engine, config, np.ones_like(y), saved)[1][name])
-        assert all(np.abs(g).max() <= 1e-100 for path, g in own.items() if path.endswith("norm1/weight")), name
+        assert all(
+            np.abs(g).max() <= 1e-100 for path, g in own.items() if path.endswith(("norm1/weight", "norm2/weight"))
+        ), name
 
 
 # ---- resampling
@@ -210,6 +213,7 @@ def test_which_layers_have_parameters_to_resample():
         found[kind] = [tuple(p.get(name, {})) for name in ("down0_halve", "up1_double")]
         if "residual" in kind:
             found[kind] = ["shortcut" in p[name]["residual"] for name in ("down0_halve", "up1_double")]
+            assert not any("shortcut" in p[name]["residual"] for name in ("down0_block0", "middle_block0")), kind
     assert found == {
         "strided": [("conv",), ("conv",)], "centred": [("conv",), ("conv",)], "pooled": [(), ("conv",)], "plain": [(), ()],
         "residual": [False, False], "residual_projected": [True, True],
