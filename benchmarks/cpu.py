@@ -20,7 +20,7 @@ from refdiff.benchmark.counting import operations_of
 SUBJECT = "cpu"
 TORCH = "benchmarks.peers.torch_peer"
 TOLERANCE = 1e-4  # in norm, against the first that answers
-STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16)]
+STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16), ("digits-adm", 64)]
 BATCHES, SIZES = (1, 2, 4, 8, 16, 32, 64), (8, 16, 32, 64)
 
 

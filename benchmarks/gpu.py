@@ -64,9 +64,9 @@ class Plan:
             # kind, network, batch, dtype, steps of one repeat: those that matter most first
             self.steps = [
                 ("train", "cifar10", 128, "bfloat16", 3), ("train", "digits", 64, "bfloat16", 20),
-                ("train", "adm64", 32, "bfloat16", 3), ("train", "cifar10", 128, "float32", 2),
+                ("train", "unet64", 32, "bfloat16", 3), ("train", "cifar10", 128, "float32", 2),
                 ("train", "digits", 64, "float32", 20), ("sample", "cifar10", 128, "bfloat16", 1),
-                ("sample", "digits", 64, "bfloat16", 2), ("sample", "adm64", 32, "bfloat16", 1),
+                ("sample", "digits", 64, "bfloat16", 2), ("sample", "unet64", 32, "bfloat16", 1),
                 ("forward", "cifar10", 128, "bfloat16", 5),
             ]  # fmt: skip
             self.operations = sorted(operations("cifar10", 128, "bfloat16"), key=work, reverse=True)

@@ -39,7 +39,8 @@ struct GroupNorm {
     const Real *x, *dy;
     const float *weight, *bias;
     Pitched<const Real> scale, shift;
-    Real *y, *dx, *dscale, *dshift;
+    Real *y, *dx;
+    Pitched<Real> dscale, dshift;
     float *mean, *rsd, *dweight, *dbias;
     float2 *channel, *partial;
     int N, P, C, G, chunks, rows;
@@ -307,8 +308,8 @@ extern "C" __global__ void __launch_bounds__(256)
                 float2 v = of.channel[((size_t)n * chunks + k) * C + c];
                 A += v.x, B += v.y;
             }
-            store(of.dscale + i, of.weight[c] * B + of.bias[c] * A);
-            store(of.dshift + i, A);
+            store(of.dscale.data + (size_t)n * of.dscale.pitch + c, of.weight[c] * B + of.bias[c] * A);
+            store(of.dshift.data + (size_t)n * of.dshift.pitch + c, A);
             return;
         }
         block -= blocks;

@@ -119,16 +119,18 @@ template <int V>
 __device__ __forceinline__ void resize_back(const Real* dy, Real* dx, const Resize& of) {
     long long index = thread_index() * V;
     if (index >= of.n) return;
-    int e = (int)index, c = e % of.C, w = e / of.C % of.W, row = e / of.C / of.W, h = row % of.H;
-    Range is = readers(h, of.H, of.rows), js = readers(w, of.W, of.columns);
-    dy += (size_t)(row / of.H) * of.rows * of.columns * of.C + c;
+    int H = of.H, W = of.W, rows = of.rows, columns = of.columns, C = of.C;
+    int e = (int)index, c = e % C, w = e / C % W, row = e / C / W, h = row % H;
+    Range is = readers(h, H, rows), js = readers(w, W, columns);
+    dy += (size_t)(row / H) * rows * columns * C + c;
     float sum[V] = {};
     for (int i = is.first; i <= is.last; i++) {
-        float a = weight_of(i, h, of.H, of.rows);
+        float a = weight_of(i, h, H, rows);
+#pragma unroll 1
         for (int j = js.first; j <= js.last; j++) {
-            float each = a * weight_of(j, w, of.W, of.columns), v[V];
+            float each = a * weight_of(j, w, W, columns), v[V];
             if (each == 0) continue;
-            load_pack(dy + ((size_t)i * of.columns + j) * of.C, v);
+            load_pack(dy + ((size_t)i * columns + j) * C, v);
 #pragma unroll
             for (int k = 0; k < V; k++) sum[k] += each * v[k];
         }

@@ -25,6 +25,7 @@ EPILOG = """examples:
   refdiff sample runs/a --n 64 --out samples.png --trajectory way.png
   refdiff train --preset digits-classes --out runs/c       digits that are told which digit they are
   refdiff sample runs/c --label 7 --guidance 2 --out sevens.png
+  refdiff train --preset digits-classifier --out runs/d    a classifier of digits in noise, and digits guided by it
   refdiff sample runs/a --classifier runs/d --classifier-scale 2 --out guided.png
   refdiff eval runs/a --json
   refdiff verify                                           check every equation, one line each

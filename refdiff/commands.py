@@ -11,6 +11,8 @@ from .version import __version__
 
 __all__ = ["audit", "bench", "demo", "evaluate", "info", "sample", "train", "verify"]
 
+GUIDANCE = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")  # options that are keys of sample
+
 
 def train(options: argparse.Namespace) -> None:
     """Train a model and keep the run in a folder."""
@@ -118,11 +120,11 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:
     """The accuracy of a classifier, as lines or JSON, and drawn with --plot."""
-    from .evaluation.accuracy import accuracy, accuracy_lines, plot_accuracy
+    from .evaluation.accuracy import accuracy_lines, classifier_accuracy, plot_accuracy
     from .models import inputs
 
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", "guidance"):
-        if getattr(options, name):
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE):
+        if getattr(options, name) not in (None, False):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
     network = state.networks(config)["classifier"]
@@ -133,7 +135,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
             f"--data: expected labelled images, some of them held out, got {lacks} in {data.name}; give others"
         )
     _check_plot(options)
-    found = accuracy(
+    found = classifier_accuracy(
         network, config.objective, data.held_out, data.held_out_labels, (data.x, data.labels), options.seed,
         engine=config.engine, dtype=config.dtype, progress=not options.quiet,
     )  # fmt: skip
@@ -194,6 +196,7 @@ def info(options: argparse.Namespace) -> None:
     from .config import PRESETS
     from .config.keys import choices
     from .training import load_state
+    from .training.memory import described
 
     def parameters(config: Any) -> int:
         return sum(models.count(models.layout(network.model)) for network in config.networks.values())
@@ -212,8 +215,9 @@ def info(options: argparse.Namespace) -> None:
             )
         config, state = load_state(options.name)
         run = {"step": state.step, "samples_seen": state.samples_seen}
-    table = config.to_dict()
-    _print(options, {"parameters": parameters(config), **run, **table})
+    memory = described(config)
+    need = {"memory": memory} if options.json else {f"memory of a step (batch {config.train.batch})": memory["text"]}
+    _print(options, {"parameters": parameters(config), **need, **run, **config.to_dict()})
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -283,8 +287,7 @@ def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, 
 
     check_drawable(config)
     classes, guide = getattr(config.model, "classes", 0), options.classifier is not None
-    names = ("guidance",) if guide else ("label", "guidance", "guidance_interval", "guidance_rescale")
-    for name in names:
+    for name in ("guidance",) if guide else ("label", "guidance", "guidance_interval", "guidance_rescale"):
         if not classes and getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option}: expected a model with classes, got one without; leave it out")
@@ -322,8 +325,7 @@ def _changed(config: Any, options: argparse.Namespace) -> Any:
             )
     changes = list(options.set)
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
-    guidance = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")
-    changes += [f"sample.{key}={v}" for key in guidance if (v := getattr(options, key, None)) is not None]
+    changes += [f"sample.{key}={v}" for key in GUIDANCE if (v := getattr(options, key, None)) is not None]
     return config.changed(changes)
 
 

@@ -6,7 +6,7 @@ from refdiff.data import load
 from refdiff.models import flatten
 from refdiff.training import TREES
 
-DIGITS = load("digits").x
+DIGITS, LABELS = load("digits").x, load("digits").labels
 
 
 def batches(sizes):

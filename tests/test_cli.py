@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,21 @@ def test_info_names_the_exact_sizes_of_the_presets(run, capsys):
     assert main(["info", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 6
     assert main(["info", "mnist"]) == 0
-    assert "parameters" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "parameters" in text
+    assert re.search(r"memory of a step \(batch 128\) +\d+\.\d\d GiB on engine \w+: weights \d", text)
+
+
+def test_info_tells_what_a_step_needs_in_memory(run, capsys):
+    assert main(["info", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    memory, size = found["memory"], 4 * found["parameters"]
+    parts = [memory[part] for part in ("weights", "gradient", "moments", "average", "activations")]
+    assert memory["total"] == sum(parts)
+    assert size <= memory["weights"] < 1.2 * size  # small arrays, each from an address of its own on
+    assert memory["batch"] == found["train"]["batch"]
+    assert main(["info", str(run)]) == 0
+    assert f"memory of a step (batch {memory['batch']})" in capsys.readouterr().out
 
 
 def test_the_demo_writes_everything_it_promises(tmp_path, capsys):

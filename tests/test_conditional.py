@@ -151,6 +151,32 @@ def test_the_preset_is_the_digits_with_classes(capsys):
     assert presets["digits-classes"] - presets["digits"] == 11 * 128  # a row a class, and one for none
 
 
+def test_without_a_null_label_every_sample_has_a_class():
+    """None is left out in training, none may be left out in sampling, and there is nothing to guide away from."""
+    with_null = Config.resolve("digits-classes", changes=[*TINY, "engine=reference"])
+    config = with_null.changed(["networks.denoiser.null_label=false"])
+    assert config.objective.null == ()
+    assert config.changed(["networks.denoiser.null_label=true"]) == with_null
+    assert Config.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match=line("sample.guidance: expected 1 for a model that knows no null class")):
+        config.changed(["sample.guidance=2"])
+    state = State.first(config)
+    assert state.trees["p"]["denoiser"]["label"]["weight"].shape[0] == 10
+    batch = {"x": np.zeros((8, 8, 8, 1), np.float32), "label": np.full(8, 10)}
+    with pytest.raises(
+        ValueError, match=line("networks.denoiser: expected labels from 0 to 9, got 10 to 10 in the batch")
+    ):
+        trainer(config, state).step(batch)
+    model = trained(config, state)
+    with pytest.raises(ValueError, match=line("label: expected integers from 0 to 9, got 10 to 10")):
+        sample(model, 2, conditions={"label": 10}, progress=False)
+    with pytest.raises(
+        ValueError, match=line("label: expected this condition, which the network takes, got none; give label")
+    ):
+        sample(model, 2, progress=False)
+    assert sample(model, 2, conditions={"label": [0, 9]}, progress=False).shape == (2, 8, 8, 1)
+
+
 def test_the_label_that_stands_for_none_follows_the_number_of_classes():
     config = Config.resolve("digits-classes", changes=['objective.null=[["label", 10, 0.25]]'])
     assert config.objective.null == (("label", 10, 0.25),)

@@ -519,7 +519,8 @@ def test_an_objective_that_is_no_denoising_trains_and_draws_no_grid(known, tmp_p
     state = train(config, tmp_path / "run", progress=False, on_step=lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0]
     assert not (tmp_path / "run" / "samples").exists()
-    assert load_state(tmp_path / "run")[0] == config.changed([f"train.shards={config.shards}"])
+    names = f"data.classes={list('0123456789')}"
+    assert load_state(tmp_path / "run")[0] == config.changed([f"train.shards={config.shards}", names])
     with pytest.raises(
         ValueError, match=line("objective.kind: expected denoising, from which samples are drawn, got Copy")
     ):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from helpers import line
 from PIL import Image
-from toy_networks import ToyClassification, ToyClassifier
+from toy_networks import ToyClassifier
 
 from refdiff import models
 from refdiff.cli import main
 from refdiff.config import Config, NetworkConfig
 from refdiff.data import DataConfig, Dataset, load
-from refdiff.objectives import ScheduleConfig
+from refdiff.objectives import Classification, ScheduleConfig
 from refdiff.sampling import SampleConfig
 from refdiff.training import State, load_state, save_state, train, trained
 
@@ -34,7 +34,7 @@ def saved(folder, config):
 
 def of_classifier(data=DIGITS, schedule=SCHEDULE, noised=True, **model):
     networks = {"classifier": NetworkConfig(ToyClassifier(**{"classes": 10, **model}))}
-    objective, settings = ToyClassification(noised=noised), SampleConfig(steps=3)
+    objective, settings = Classification(noised=noised), SampleConfig(steps=3)
     return Config(data=data, networks=networks, schedule=schedule, objective=objective, sample=settings)
 
 
@@ -151,7 +151,7 @@ def test_options_that_do_not_belong_together_are_refused(runs, tmp_path, capsys)
         ([plain, "--classifier", tmp_path / "no", "--classifier-scale", 2], f"{tmp_path / 'no'}"),
         (
             [guide],
-            "objective.kind: expected denoising, from which samples are drawn, got ToyClassification; sample from a",
+            "objective.kind: expected denoising, from which samples are drawn, got Classification; sample from a",
         ),
     ):
         assert message in fails(capsys, "sample", *arguments, "--out", out, "--quiet")

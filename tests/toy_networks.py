@@ -1,12 +1,10 @@
-"""Networks of a few operations, made known as a user's are: one says what labels mean, one denoises with it, and one tells
-classes of images in noise apart; with what that learns."""
+"""Two networks of a few operations, made known as a user's are: one says what labels mean, the other denoises with it."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 from refdiff.models import Input, register
-from refdiff.models.parameters import Parameter, conv_layout, linear_layout
-from refdiff.objectives import Objective, ScheduleConfig, register_objective
+from refdiff.models.parameters import Parameter, linear_layout
 
 
 @dataclass(frozen=True)
@@ -83,63 +81,6 @@ def denoiser_backward(engine, net, dy, saved, wrt=()):
     return {name: d[name] for name in wrt}, g
 
 
-@dataclass(frozen=True)
-class ToyClassifier:
-    size: int = 8
-    channels: int = 1
-    classes: int = 3
-    width: int = 8
-
-
-def classifier_inputs(config):
-    return {"x": Input((config.size, config.size, config.channels)), "t": Input((), "int")}
-
-
-def classifier_layout(config):
-    w = config.width
-    return {
-        "conv": conv_layout(3, config.channels, w),
-        "time": linear_layout(w, w),
-        "out": linear_layout(w, config.classes),
-    }
-
-
-def classifier_forward(engine, net, inputs, key=None):
-    """W silu(mean of silu(conv(x)) + V sinusoids(t))."""
-    saved = {}
-    h, saved["conv"] = engine.conv2d(inputs["x"], **net.p["conv"])
-    h, saved["silu"] = engine.silu(h)
-    h, saved["pool"] = engine.global_average_pool(h)
-    dtype = net.p["time"]["weight"].dtype
-    e, saved["sinusoids"] = engine.time_embedding(inputs["t"], net.config.width, "adm", dtype)
-    e, saved["time"] = engine.linear(e, **net.p["time"])
-    h, saved["add"] = engine.add(h, e)
-    h, saved["silu2"] = engine.silu(h)
-    y, saved["out"] = engine.linear(h, **net.p["out"])
-    return y, saved
-
-
-def classifier_backward(engine, net, dy, saved, wrt=()):
-    g = {}
-    dh, g["out"] = engine.linear_backward(dy, saved["out"])
-    dh = engine.silu_backward(dh, saved["silu2"])
-    dh, de = engine.add_backward(dh, saved["add"])
-    _, g["time"] = engine.linear_backward(de, saved["time"])
-    dh = engine.global_average_pool_backward(dh, saved["pool"])
-    dh = engine.silu_backward(dh, saved["silu"])
-    dx, g["conv"] = engine.conv2d_backward(dh, saved["conv"])
-    return {name: {"x": dx}[name] for name in wrt}, g
-
-
-@dataclass(frozen=True)
-class ToyClassification(Objective):
-    """What a run of a classifier is told by; nothing is learned of it in these tests."""
-
-    trains: tuple[str, ...] = ("classifier",)
-    schedule: ScheduleConfig = ScheduleConfig()
-    noised: bool = True
-
-
 def _module(inputs, layout, forward, backward):
     return SimpleNamespace(inputs=inputs, layout=layout, forward=forward, backward=backward)
 
@@ -148,7 +89,52 @@ register("toy_text", ToyText, _module(text_inputs, text_layout, text_forward, te
 register(
     "toy_denoiser", ToyDenoiser, _module(denoiser_inputs, denoiser_layout, denoiser_forward, denoiser_backward)
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ToyClassifier:
+    size: int = 8
+    channels: int = 1
+    classes: int = 10
+    width: int = 16
+
+
+def classifier_inputs(config):
+    return {"x": Input((config.size, config.size, config.channels)), "t": Input((), "int")}
+
+
+def classifier_layout(config):
+    return {
+        "in": linear_layout(config.size**2 * config.channels, config.width),
+        "time": linear_layout(config.width, config.width),
+        "out": linear_layout(config.width, config.classes),
+    }
+
+
+def classifier_forward(engine, net, inputs, key=None):
+    """W3 silu(W1 x + W2 e(t))."""
+    saved, x, t = {}, inputs["x"], inputs["t"]
+    h, saved["reshape"] = engine.reshape(x, (x.shape[0], net.config.size**2 * net.config.channels))
+    h, saved["in"] = engine.linear(h, **net.p["in"])
+    e, _ = engine.time_embedding(t, net.config.width, dtype=x.dtype)
+    e, saved["time"] = engine.linear(e, **net.p["time"])
+    h, saved["add"] = engine.add(h, e)
+    h, saved["silu"] = engine.silu(h)
+    y, saved["out"] = engine.linear(h, **net.p["out"])
+    return y, saved
+
+
+def classifier_backward(engine, net, dy, saved, wrt=()):
+    g = {}
+    dh, g["out"] = engine.linear_backward(dy, saved["out"])
+    dh, de = engine.add_backward(engine.silu_backward(dh, saved["silu"]), saved["add"])
+    _, g["time"] = engine.linear_backward(de, saved["time"])
+    dx, g["in"] = engine.linear_backward(dh, saved["in"])
+    d = {"x": engine.reshape_backward(dx, saved["reshape"])}
+    return {name: d[name] for name in wrt}, g
+
+
 register(
-    "toy_classifier", ToyClassifier, _module(classifier_inputs, classifier_layout, classifier_forward, classifier_backward)
+    "toy_classifier", ToyClassifier,
+    _module(classifier_inputs, classifier_layout, classifier_forward, classifier_backward),
 )  # fmt: skip
-register_objective("toy_classification", ToyClassification)

@@ -16,7 +16,7 @@ import numpy as np
 
 from refdiff import models
 from refdiff.benchmark import serve
-from refdiff.benchmark.cases import config_of, draw, network, operands, weights
+from refdiff.benchmark.cases import conditions, config_of, draw, network, operands, weights
 from refdiff.benchmark.counting import operations_of
 from refdiff.benchmark.device import Stopwatch, captured
 from refdiff.benchmark.host import named
@@ -163,7 +163,11 @@ class CudaPeer:
             net = models.Network(config, on_device(weights(config, case["seed"]), case["dtype"]))
             x = cuda.array(draw((case["batch"], *config.shape), case["seed"]), case["dtype"])
             t = cuda.array(np.arange(case["batch"]) * 37 % 1000 + 1, "int32")
-            run = lambda: models.forward(cuda, net, {"x": x, "t": t})[0]  # noqa: E731
+            given = {
+                name: cuda.array(a, case["dtype"] if a.dtype == np.float32 else "int32")
+                for name, a in conditions(config, case["batch"], case["seed"]).items()
+            }
+            run = lambda: models.forward(cuda, net, {"x": x, "t": t} | given)[0]  # noqa: E731
             y = cuda.host(run())
         replay, launches = captured(context, [run])
         self.timer = lambda repeats: self._clock(replay, repeats, case.get("inner", 1))
@@ -174,6 +178,7 @@ class CudaPeer:
         worker = CUDATrainer(config, state_of(case, config), self.device)
         self.arena = worker.arena
         data = {"x": draw((case["batch"], *config.model.shape), case["seed"], 0.5)}
+        data |= conditions(config.model, case["batch"], case["seed"])
         step = worker.step(data)
         assert step is not None
         leaves = flatten(worker.state().trees["p"]["denoiser"])
@@ -187,13 +192,16 @@ class CudaPeer:
     def _sample(self, case: dict[str, Any]) -> dict[str, Any]:
         config, index = config_of(case, "cuda"), np.arange(case["batch"])
         sampler = CUDASampler(trained(config, state_of(case, config)), self.device)
-        *_, (_, x) = sampler(index, case["seed"], {}, every=False)
+        given = conditions(config.model, case["batch"], case["seed"])
+        *_, (_, x) = sampler(index, case["seed"], given, every=False)
         loop, context = sampler.captured, self._context()
         state = loop.state(context, index, case["seed"])
         zero = self.device.pinned(4).view(np.int32)
         first = self.device.pinned(4 * len(index)).view(np.int32)
         zero[:], first[:] = 0, loop.tables.timesteps[0]
-        replay, launches = captured(context, [lambda: loop.body(state, {})])
+        with cuda.use(context):
+            told = {name: cuda.array(a, "float32" if a.dtype == np.float32 else "int32") for name, a in given.items()}
+        replay, launches = captured(context, [lambda: loop.body(state, told)])
 
         def run() -> None:
             self.device.send(state.step.pointer, zero)

@@ -38,6 +38,11 @@ def group_norm_silu(x, weight, bias, groups, epsilon=1e-6):
     return F.silu(F.group_norm(x, groups, weight, bias, epsilon))
 
 
+def adaptive_group_norm_silu(x, scale, shift, weight, bias, groups, epsilon=1e-6):
+    scale, shift = (a[:, :, *[None] * (x.ndim - 2)] for a in (scale, shift))
+    return F.silu((1 + scale) * F.group_norm(x, groups, weight, bias, epsilon) + shift)
+
+
 def layer_norm(x, weight, bias, epsilon=1e-5):
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
@@ -81,6 +86,22 @@ def upsample_nearest(x):
 
 def average_pool(x):
     return F.avg_pool2d(x, 2)
+
+
+def global_average_pool(x):
+    return x.mean((2, 3))
+
+
+def resize_bilinear(x, size):
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def scale(x, factor):
+    return x * factor
+
+
+def relu(x):
+    return F.relu(x)
 
 
 def accumulate(*dys):

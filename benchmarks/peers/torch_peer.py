@@ -18,7 +18,8 @@ from benchmarks.peers import torch_operations
 from benchmarks.peers.torch_operations import back, image
 from benchmarks.peers.torch_unet import UNet, to_torch
 from refdiff.benchmark import serve
-from refdiff.benchmark.cases import config_of, draw, network, operands, weights
+from refdiff.benchmark.cases import conditions, config_of, draw, network, operands, weights
+from refdiff.engines.reference import bernoulli
 from refdiff.models import flatten
 from refdiff.process import SPACINGS
 from refdiff.random import Key, integers, normal
@@ -172,6 +173,11 @@ class TorchPeer:
     def _images(self, x):
         return image(torch.from_numpy(x).to(self.device), self.last)
 
+    def _conditions(self, config, case):
+        given = conditions(config, case["batch"], case["seed"])
+        return {k: self._images(a) if a.dtype == np.float32 else torch.from_numpy(a).to(self.device)
+                for k, a in given.items()}  # fmt: skip
+
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
@@ -179,11 +185,12 @@ class TorchPeer:
         net, call = self._network(case)
         x = self._images(draw((case["batch"], *net.config.shape), case["seed"]))
         t = (torch.arange(case["batch"]) * 37 % 1000 + 1).to(self.device)
+        given = self._conditions(net.config, case)
 
         @torch.inference_mode()
         def run():
             with self._autocast():
-                return call(x, t)
+                return call(x, t, **given)
 
         self.run = run
         return {"y": back(run()).float().cpu().numpy()}
@@ -198,15 +205,19 @@ class TorchPeer:
         host = host.pin_memory() if self.cuda else host
         a, s = (torch.tensor(np.sqrt(v), dtype=torch.float32, device=self.device)[:, None, None, None]
                 for v in (schedule.alpha_bar, schedule.one_minus_alpha_bar))  # fmt: skip
-        number = 0
+        assert net.config.outputs == 1, "the peers train with a fixed variance"
+        given, number = self._conditions(net.config, case), 0
+        null = {entry: (value, rate) for entry, value, rate in config.objective.null}
 
-        def step(t, eps):
+        def step(t, eps, dropped):
+            """dropped: of each entry that is left out now and then, the samples in which it is."""
             nonlocal number
             number += 1
             x0 = host.to(self.device, non_blocking=True)
             adam.zero_grad(set_to_none=True)
             with self._autocast():
-                loss = torch.nn.functional.mse_loss(call(a[t] * x0 + s[t] * eps, t).float(), eps)
+                told = {k: torch.where(dropped[k], null[k][0], c) if k in null else c for k, c in given.items()}
+                loss = torch.nn.functional.mse_loss(call(a[t] * x0 + s[t] * eps, t, **told).float(), eps)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(p, config.train.max_grad_norm)
             adam.step()
@@ -226,14 +237,17 @@ class TorchPeer:
 
         def run():
             t = torch.randint(1, schedule.T + 1, (n,), device=self.device)
-            measured = step(t, torch.randn_like(host, device=self.device))
+            dropped = {k: torch.rand(n, device=self.device) <= rate for k, (_, rate) in null.items()}
+            measured = step(t, torch.randn_like(host, device=self.device), dropped)
             if self.cuda:
                 late(measured)
 
         self.run, place, key = run, np.arange(n), Key(case["seed"], 1, 0, n).under("Denoising")
         t = torch.from_numpy(integers(key("t"), place, 1, schedule.T)).to(self.device)
         eps = self._images(normal(key("eps"), place, net.config.shape))
-        loss, norm = step(t, eps)
+        dropped = {k: torch.from_numpy(bernoulli(key(f"null/{k}"), n, rate) == 1).to(self.device)
+                   for k, (_, rate) in null.items()}  # fmt: skip
+        loss, norm = step(t, eps, dropped)
         if case.get("alone"):
             return {"loss": loss.item(), "gradient_norm": norm.item()}
         leaves = flatten(net.tree())
@@ -246,6 +260,7 @@ class TorchPeer:
         schedule, n = config.schedule.build(), case["batch"]
         start = self._images(normal(Key(case["seed"]).under("sample")("start"), np.arange(n), net.config.shape))
         a, s = np.sqrt(schedule.alpha_bar), np.sqrt(schedule.one_minus_alpha_bar)
+        given = self._conditions(net.config, case)
         steps = [0, *SPACINGS[config.sample.spacing](schedule, config.sample.steps).tolist()]
 
         @torch.inference_mode()
@@ -253,7 +268,7 @@ class TorchPeer:
             x = start
             for t, t_prev in zip(steps[:0:-1], steps[-2::-1], strict=True):
                 with self._autocast():
-                    eps = call(x, torch.full((n,), t, device=self.device)).float()
+                    eps = call(x, torch.full((n,), t, device=self.device), **given).float()
                 x = float(a[t_prev] / a[t]) * (x - float(s[t]) * eps) + float(s[t_prev]) * eps
             return x
 

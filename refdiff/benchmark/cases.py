@@ -23,16 +23,17 @@ from .. import models
 from ..config import Config, NetworkConfig, SampleConfig, TrainConfig
 from ..engines import reference
 from ..models import MODELS, Tree, UNetConfig, flatten, unflatten
+from ..objectives import Denoising
 
-__all__ = ["NETWORKS", "config_of", "draw", "label", "network", "operands", "operations", "weights"]
+__all__ = ["NETWORKS", "conditions", "config_of", "draw", "label", "network", "operands", "operations", "weights"]
 
 Case = dict[str, Any]
 
-# Without dropout, whose masks no two libraries share. adm64 is near unet.cu's: ADM's 64x64 model at 64 channels, with the
-# blocks of [DDPM] (ADM's scale-and-shift norm and its resampling inside residual blocks are not in it).
+# Without dropout, whose masks no two libraries share. unet64 is near unet.cu's: ADM's 64x64 model at 64 channels, with the
+# blocks of [DDPM] (ADM's scale-and-shift norm and its resampling inside residual blocks are not in it, but in digits-adm).
 NETWORKS: dict[str, UNetConfig] = {
     **{name: dataclasses.replace(m, dropout=0.0) for name, m in MODELS.items() if isinstance(m, UNetConfig)},
-    "adm64": UNetConfig(size=64, channels=3, width=64, multipliers=(1, 2, 3, 4), blocks=2, attention=(16, 8), heads=4),
+    "unet64": UNetConfig(size=64, channels=3, width=64, multipliers=(1, 2, 3, 4), blocks=2, attention=(16, 8), heads=4),
 }  # fmt: skip
 _POOL = 1048583  # a prime, so that no axis of an array repeats it
 
@@ -59,11 +60,23 @@ def network(model: str | Mapping[str, Any]) -> UNetConfig:
     return UNetConfig(**fields)
 
 
+def conditions(config: UNetConfig, n: int, seed: int) -> dict[str, np.ndarray]:
+    """What the network reads of n samples beside x and t: each class in turn, and a small image of drawn numbers."""
+    found: dict[str, np.ndarray] = {}
+    for name, entry in models.inputs(config).items():
+        if name == "label":
+            found[name] = np.arange(n) % config.classes
+        elif name not in ("x", "t"):
+            found[name] = draw((n, *entry.shape), seed + 7)
+    return found
+
+
 def config_of(case: Mapping[str, Any], engine: str) -> Config:
     """The run that a model's case is a step of: DDIM without noise, a constant rate, clipping and average as presets do."""
-    steps = int(case.get("steps", 4))
+    steps, model = int(case.get("steps", 4)), network(case["model"])
     return Config(
-        networks={"denoiser": NetworkConfig(network(case["model"]))},
+        networks={"denoiser": NetworkConfig(model)},
+        objective=Denoising(bins=17, variance="learned" if model.outputs == 2 else "fixed"),
         train=TrainConfig(steps=1000, batch=case["batch"], learning_rate=2e-4, warmup=0, decay="constant"),
         sample=SampleConfig("ddim", steps, eta=0.0, threshold="none"),
         engine=engine,
@@ -170,9 +183,12 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
         p = models.tree_map(
             lambda a: context.empty(a.shape, dtype if len(a.shape) > 1 else "float32"), models.layout(config)
         )
-        x, t = context.empty((batch, *config.shape), dtype), context.empty((batch,), "int32")
+        inputs = {
+            name: context.empty((batch, *entry.shape), dtype if entry.kind == "float" else "int32")
+            for name, entry in models.inputs(config).items()
+        }
         net = models.Network(config, p)
-        y, saved = models.forward(recording, net, {"x": x, "t": t})  # type: ignore[arg-type]
+        y, saved = models.forward(recording, net, inputs)  # type: ignore[arg-type]
         models.backward(recording, net, y, saved, wrt=("x",))  # type: ignore[arg-type]
     cases = []
     for key, case in recording.cases.items():

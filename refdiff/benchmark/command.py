@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engines.cuda.runtime.device import DeviceError
 from ..errors import one_of
-from .cases import config_of, draw, network, operations
+from .cases import conditions, config_of, draw, network, operations
 from .harness import Budget, measure
 from .host import trainer_of
 from .kernel import check_and_time, compile_alone, no_gpu, parse
@@ -81,7 +81,8 @@ def profiled(model: str, batch: int) -> tuple[dict[str, Any], str]:
 
     case = {"kind": "train", "model": model, "batch": batch, "dtype": "float32", "seed": 0}
     worker = trainer_of(case, "cpu")
-    data = {"x": draw((batch, *config_of(case, "cpu").model.shape), 0, 0.5)}
+    config = config_of(case, "cpu").model
+    data = {"x": draw((batch, *config.shape), 0, 0.5)} | conditions(config, batch, 0)
     for _ in range(2):  # the second is captured
         worker.step(data)
     with profile() as record:

@@ -14,7 +14,7 @@ from .. import engines
 from ..models import Network, flatten
 from ..sampling import make_trajectory, network_function
 from ..training import State, trained, trainer
-from .cases import config_of, draw, network, operands, weights
+from .cases import conditions, config_of, draw, network, operands, weights
 from .machine import versions
 from .protocol import serve
 
@@ -61,14 +61,17 @@ class HostPeer:
         config = network(case["model"])
         p, x = weights(config, case["seed"]), draw((case["batch"], *config.shape), case["seed"])
         t = np.arange(case["batch"]) * 37 % 1000 + 1
+        batch = {"x": x, "t": t} | conditions(config, case["batch"], case["seed"])
         predict = network_function(self.name, Network(config, p))
-        self.run = lambda: predict({"x": x, "t": t})
+        self.run = lambda: predict(batch)
         return {"y": self.run()}
 
     def _train(self, case: dict[str, Any]) -> dict[str, Any]:
         worker = trainer_of(case, self.name)
-        x0 = draw((case["batch"], *worker.config.model.shape), case["seed"], 0.5)
-        self.run = lambda: worker.step({"x": x0})
+        config = worker.config.model
+        data = {"x": draw((case["batch"], *config.shape), case["seed"], 0.5)}
+        data |= conditions(config, case["batch"], case["seed"])
+        self.run = lambda: worker.step(data)
         step = self.run()
         found = {"loss": step.loss, "gradient_norm": step.gradient_norm}
         return found if case.get("alone") else {**found, "p": _flat(worker.state().trees["p"]["denoiser"])}
@@ -77,7 +80,8 @@ class HostPeer:
         config, index = config_of(case, self.name), np.arange(case["batch"])
         state = State.first(config, {"denoiser": weights(network(case["model"]), case["seed"])})
         walk = make_trajectory(trained(config, state))
-        self.run = lambda: deque(walk(index, case["seed"], {}, every=False), maxlen=1).pop()[1]
+        given = conditions(network(case["model"]), case["batch"], case["seed"])
+        self.run = lambda: deque(walk(index, case["seed"], given, every=False), maxlen=1).pop()[1]
         return {"x": self.run()}
 
 

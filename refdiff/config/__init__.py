@@ -5,5 +5,6 @@ from ..objectives.schedule import ScheduleConfig as ScheduleConfig
 from ..sampling.settings import SampleConfig as SampleConfig
 from .config import *
 from .networks import *
+from .presets import *
 from .rules import *
 from .train import *

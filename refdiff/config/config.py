@@ -16,8 +16,8 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS, MODELS, ClassifierConfig
-from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
+from ..models import KINDS
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
 from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
@@ -93,11 +93,11 @@ class Config:
         if "schedule" in names:
             changes["schedule"] = self.schedule
         classes = getattr(self.model, "classes", None) if "denoiser" in self.networks else None
-        null = classes and getattr(self.model, "null_label", True)
         if isinstance(self.objective, Denoising) and classes is not None:
             rates = {entry: rate for entry, _, rate in self.objective.null}
             others = tuple(one for one in self.objective.null if one[0] != "label")
-            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if null else others
+            told = classes and getattr(self.model, "null_label", True)
+            changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def _check_denoising(self, objective: Denoising) -> None:
@@ -109,7 +109,7 @@ class Config:
                 f"{outputs}; leave it out"
             )
         self._check_low_res(objective)
-        check_settings(self.sample, objective)
+        check_settings(self.sample, objective, self.model)
         if self.schedule.build().alpha_bar[-1] == 0:
             self._check_without_signal(objective)
 
@@ -232,7 +232,11 @@ class Config:
         """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
         objective = table.get("objective")
         kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
-        if kind is None or isinstance(self.objective, kind) or any(key.startswith("networks.denoiser") for key in given):
+        if (
+            kind is None
+            or isinstance(self.objective, kind)
+            or any(key.startswith("networks.denoiser") for key in given)
+        ):
             return
         trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
         if isinstance(trains, list | tuple) and "denoiser" not in trains:
@@ -274,60 +278,4 @@ def _change(line: str) -> dict[str, Any]:
     return modern(value)
 
 
-def _denoiser(name: str) -> dict[str, NetworkConfig]:
-    return {"denoiser": NetworkConfig(MODELS[name])}
-
-
-def _classifier(objective: Classification, seed: int = 0) -> Config:
-    """Of the bundled digits: weights decay, and inputs are dropped, since there are few."""
-    model = ClassifierConfig(
-        size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.1, classes=10
-    )
-    train = TrainConfig(weight_decay=0.05, grid_every=0)
-    return Config(networks={"classifier": NetworkConfig(model)}, objective=objective, train=train, seed=seed)
-
-
-PRESETS: dict[str, Config] = {
-    "digits": Config(),
-    "digits-classes": Config(
-        networks={"denoiser": NetworkConfig(dataclasses.replace(MODELS["digits"], classes=10))},
-        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
-        sample=SampleConfig(steps=100, spacing="quadratic"),
-    ),
-    "digits-adm": Config(
-        networks=_denoiser("digits-adm"),
-        train=TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998),
-        sample=SampleConfig(steps=100, spacing="quadratic"),
-    ),
-    "digits-classifier": _classifier(Classification()),
-    "digits-judge": _classifier(Classification(noised=False), seed=1),
-    "mnist": Config(
-        DataConfig("mnist"),
-        _denoiser("mnist"),
-        objective=Denoising(),
-        train=TrainConfig(20_000, 128, 2e-4, 1000, ema_decay=0.9995, grid_every=1000),
-    ),
-    "cifar10": Config(
-        DataConfig("cifar-10-batches-bin"),
-        _denoiser("cifar10"),
-        objective=Denoising(),
-        train=TrainConfig(
-            800_000, 128, 2e-4, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-        ),
-    ),
-    "celebahq256": Config(
-        DataConfig("celebahq256"),
-        _denoiser("celebahq256"),
-        objective=Denoising(),
-        train=TrainConfig(
-            500_000, 64, 2e-5, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-        ),
-    ),
-    "mixture": Config(
-        DataConfig("mixture"),
-        _denoiser("points"),
-        objective=Denoising(bins=0),
-        train=TrainConfig(4000, 512, 2e-3, grid_every=0, checkpoint_every=1000, log_every=100),
-        sample=SampleConfig(threshold="none"),
-    ),
-}
+PRESETS: dict[str, Config] = {}  # by name; `presets.py` has them

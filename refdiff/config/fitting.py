@@ -32,8 +32,8 @@ FOLLOWERS = ("denoiser", "classifier")  # networks that have the size and the ch
 
 
 def follow_data(table: dict[str, Any], given: set[str]) -> None:
-    """Put size, channels and levels of the images at data.source into a table of a configuration, and of a classifier also
-    the classes, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
+    """Put size, channels and levels of the images at data.source into a table of a configuration, and the classes that a
+    classifier learns, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
     followers = {name: model for name in FOLLOWERS if (model := _images(table["networks"].get(name)))}
     source = table["data"].get("source")
     shape = shape_of(source) if followers and isinstance(source, str) else None
@@ -45,11 +45,12 @@ def follow_data(table: dict[str, Any], given: set[str]) -> None:
             model["size"] = height if height == width else [height, width]
         if f"networks.{name}.channels" not in given:
             model["channels"] = channels
-    if "classifier" in followers and "networks.classifier.classes" not in given:
+    objective = table.get("objective")
+    learns = isinstance(objective, dict) and objective.get("kind") == "classification"
+    if learns and "classifier" in followers and "networks.classifier.classes" not in given:
         labels = getattr(load(source), "labels", None)
         if labels is not None:
             followers["classifier"]["classes"] = int(labels.max()) + 1
-    objective = table.get("objective")
     if "objective.bins" not in given and isinstance(objective, dict) and "bins" in objective:
         objective["bins"] = 17 if source == "digits" else 256  # of bytes
 

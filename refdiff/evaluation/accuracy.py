@@ -22,13 +22,13 @@ from ..progress import Progress
 from ..random import Key, normal
 from ..sampling import network_function
 
-__all__ = ["FEW", "accuracy", "accuracy_lines", "accuracy_steps", "plot_accuracy"]
+__all__ = ["FEW", "accuracy_lines", "accuracy_steps", "classifier_accuracy", "plot_accuracy"]
 
 STEPS = 10  # values of t
 FEW = 50  # images a class, below which what is seen is mostly memory
 
 
-def accuracy(
+def classifier_accuracy(
     network: Network,
     objective: Classification,
     x: np.ndarray,
@@ -100,7 +100,7 @@ def accuracy_steps(objective: Classification) -> np.ndarray:
 
 
 def accuracy_lines(measured: dict[str, Any]) -> dict[str, str]:
-    """What `accuracy` found as a line a t, for people."""
+    """What `classifier_accuracy` found as a line a t, for people."""
     seen = measured.get("accuracy_training", [None] * len(measured["t"]))
     lines = {
         f"accuracy at t = {t}": f"{share:.4f} ± {error:.4f}" + ("" if own is None else f"   training {own:.4f}")
@@ -116,7 +116,7 @@ def accuracy_lines(measured: dict[str, Any]) -> dict[str, str]:
 
 
 def plot_accuracy(measured: dict[str, Any], path: str | Path) -> None:
-    """Draw what `accuracy` found, over t.   ImportError without matplotlib."""
+    """Draw what `classifier_accuracy` found, over t.   ImportError without matplotlib."""
     t, share, error = (np.array(measured[name]) for name in ("t", "accuracy", "accuracy_error"))
     figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()

@@ -153,10 +153,12 @@ def backward(
     dinputs: dict[str, Any] = {}
     needs_dx = "x" in wrt or "low_res" in wrt
     dinputs["x"], of_encoder = shared.backward(engine, config, dh, dskips, saved, dembs, needs_dx)
-    if "concat_low_res" in saved and needs_dx:
-        dinputs["x"], dlow = engine.concat_backward(dinputs["x"], saved["concat_low_res"])
+    if config.low_res:
+        of_concat, of_resize = saved["concat_low_res"], saved["resize"]
+        if needs_dx:
+            dinputs["x"], dlow = engine.concat_backward(dinputs["x"], of_concat)
         if "low_res" in wrt:
-            dinputs["low_res"] = engine.resize_bilinear_backward(dlow, saved["resize"])
+            dinputs["low_res"] = engine.resize_bilinear_backward(dlow, of_resize)
     demb = engine.accumulate(*dembs)
     dinputs["t"], of_conditioning = blocks.conditioning_backward(
         engine, demb, saved["conditioning"], needs_dt="t" in wrt

@@ -18,7 +18,7 @@ __all__ = ["Classification"]
 
 @dataclass(frozen=True)
 class Classification(Objective):
-    """E over t and eps of -log p(label | x_t, t), the softmax of what the network `classifier` says.   [ADM] section 4.1
+    """E over t and eps of -log p(label | x_t, t), the softmax of what the network `classifier` says.   [ADM] section 4
 
     schedule: of the noise, that of the model which is to be guided. noised: False for clean images, x_0 at t = 0: such a
     classifier judges samples and cannot guide, for it never saw noise.

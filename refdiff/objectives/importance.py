@@ -1,8 +1,8 @@
 """The t of a sample drawn by how large its loss was of late, and weighed so that expectations stay what they were.
 
-    E_{t ~ U} [L_t] = E_{t ~ p} [L_t / (T p_t)],  p_t in proportion to sqrt(E[L_t^2])     [IDDPM] eq. 18
+    E L_t for t ~ U = E L_t / (T p_t) for t ~ p,  p_t in proportion to sqrt(E L_t^2)     [IDDPM] eq. 18
 
-E[L_t^2] is the mean over the last ten losses of each t, in the memory of an objective; until every t has ten, p is uniform,
+E L_t^2 is the mean over the last ten losses of each t, in the memory of an objective; until every t has ten, p is uniform,
 and ever after a thousandth of it is, so that no t is forgotten [IDDPM] section 3.3.
 """
 

@@ -3,7 +3,7 @@ computed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import setting
 from ..models import inputs
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["check_guidance", "check_settings"]
 
 
-def check_settings(settings: SampleConfig, objective: Denoising) -> None:
-    """ValueError for a variance that was not learned, guidance without a null class, and an interval beyond T."""
+def check_settings(settings: SampleConfig, objective: Denoising, denoiser: Any) -> None:
+    """ValueError for a variance that was not learned, guidance without a null class, and an interval beyond T; denoiser: its
+    configuration."""
     if settings.variance == "learned" and not objective.learned:
         raise ValueError(
             "sample.variance: expected posterior or beta, since this network learns no variance, got 'learned'; train "
             f"with {setting('objective.variance', 'learned')}"
+        )
+    if settings.guidance != 1 and getattr(denoiser, "classes", 0) > 0 and not getattr(denoiser, "null_label", True):
+        raise ValueError(
+            f"sample.guidance: expected 1 for a model that knows no null class, got {settings.guidance:g}; train one "
+            f"with {setting('networks.denoiser.null_label', 'true')}"
         )
     if settings.guidance != 1 and not any(rate > 0 for _, _, rate in objective.null):
         raise ValueError(
@@ -38,7 +44,7 @@ def check_settings(settings: SampleConfig, objective: Denoising) -> None:
 def check_guidance(trained: Trained) -> None:
     """ValueError where the settings, the denoiser and the classifier of a model do not fit together."""
     settings, objective, classifier = trained.settings, trained.objective, trained.classifier
-    check_settings(settings, objective)
+    check_settings(settings, objective, trained.networks["denoiser"].config)
     if classifier is None:
         if settings.classifier_scale:
             raise ValueError(

@@ -101,13 +101,13 @@ def check_conditions(
     whole = {}
     for name in takes:
         if name not in conditions and name not in null:
-            raise ValueError(f"{name}: expected this condition, which the network takes, got none")
+            raise ValueError(f"{name}: expected this condition, which the network takes, got none; give {name}")
         value = np.asarray(conditions[name]) if name in conditions else np.full(takes[name].shape, null[name])
         whole[name] = _for_each(name, value, takes[name], n)
     if classifier is not None:
         _check_label(whole["label"], classifier.config.classes, ", the classifier's classes")
     elif told and hasattr(network.config, "classes"):
-        _check_label(whole["label"], network.config.classes, null="label" in null)
+        _check_label(whole["label"], network.config.classes, null=getattr(network.config, "null_label", True))
     return whole
 
 

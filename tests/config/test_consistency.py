@@ -90,7 +90,11 @@ def test_a_follower_of_the_same_layout_is_taken():
 
 
 def test_an_objective_of_another_kind_has_the_presets_denoiser_only_if_it_trains_it_or_is_told_so():
-    classifier = ["objective.kind=classification", "networks.classifier.kind=classifier", "networks.classifier.width=32"]
+    classifier = [
+        "objective.kind=classification",
+        "networks.classifier.kind=classifier",
+        "networks.classifier.width=32",
+    ]
     small = [*classifier, "networks.classifier.groups=8"]
     assert set(Config.resolve("digits", changes=small).networks) == {"classifier"}
     told = Config.resolve("digits", changes=[*small, "networks.denoiser.width=64"])

@@ -4,6 +4,7 @@ import gzip
 import re
 import struct
 import warnings
+from types import SimpleNamespace
 
 import networks
 import numpy as np
@@ -14,13 +15,14 @@ from PIL import Image
 
 from refdiff import DoubtWarning, engines, models
 from refdiff.config import PRESETS, Config, SampleConfig, ScheduleConfig
-from refdiff.config.fitting import doubt_prediction, doubt_schedule
+from refdiff.config.fitting import check_fit, doubt_prediction, doubt_schedule, downscale_of
 from refdiff.data import Dataset, load, shape_of
-from refdiff.models import UNetConfig
+from refdiff.models import Input, UNetConfig
 from refdiff.process import SCHEDULES
 from refdiff.sampling import sample
 from refdiff.sampling.settings import METHODS
 from refdiff.training import train, trained
+from refdiff.training.trainers.checking import check_batch
 
 
 def folder_of(path, size, channels, n=3):
@@ -319,3 +321,59 @@ def test_samples_that_are_lost_there_blame_the_schedule():
         ValueError, match=r"that are not; expected a schedule .* got sqrt\(alpha_bar_T\).* objective.prediction=v"
     ):
         sample(networks.trained(config, p), 2, progress=False)
+
+
+# ---- super-resolution
+
+
+UPSAMPLER = ["networks.denoiser.low_res=4", "networks.denoiser.attention=[4]"]
+
+
+def test_low_res_is_made_from_x_where_sizes_say_how():
+    config = Config.resolve("digits", changes=UPSAMPLER)
+    assert config.objective.downscale == 2
+    assert Config.from_dict(config.to_dict()) == config
+    assert config.changed(["networks.denoiser.low_res=2"]).objective.downscale == 4
+    assert Config.resolve("digits", changes=[*UPSAMPLER, "objective.downscale=0"]).objective.downscale == 0
+    assert (
+        Config.resolve("digits", changes=["networks.denoiser.low_res=3"]).objective.downscale == 0
+    )  # of the data, then
+    check_batch(config, load("digits").inputs, "digits")
+
+
+@pytest.mark.parametrize(
+    ("size", "low_res", "factor"),
+    [(64, 16, 4), ((64, 32), (16, 8), 4), (64, (32, 32), 2), ((64, 32), (16, 16), 0), (48, 16, 0), (64, 64, 0), (64, 0, 0),
+     (60, 8, 0), (None, 8, 0), ("a", 8, 0), (64, None, 0)],
+)  # fmt: skip
+def test_how_many_times_smaller_low_res_is(size, low_res, factor):
+    assert downscale_of(size, low_res) == factor
+
+
+def test_a_factor_that_does_not_fit_the_sizes_is_refused():
+    with pytest.raises(
+        ValueError, match=r"objective.downscale: expected .*size over low_res.* got 4 with size 8 and low_res 4"
+    ):
+        Config.resolve("digits", changes=[*UPSAMPLER, "objective.downscale=4"])
+    with pytest.raises(ValueError, match=r"objective.downscale: .* got 2 with size 8 and low_res 0; leave it out"):
+        Config.resolve("digits", changes=["objective.downscale=2"])
+
+
+def test_data_without_low_res_or_label_are_one_clear_line():
+    config = Config.resolve("digits", changes=[*UPSAMPLER, "objective.downscale=0"])
+    with pytest.raises(
+        ValueError,
+        match=r"networks.denoiser: expected data with 'low_res', which it reads, got x, label .*downscale=2 to make",
+    ) as refusal:
+        check_batch(config, load("digits").inputs, "digits")
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(
+        ValueError, match=r"networks.denoiser: expected data with 'label', which it reads, got x from there"
+    ):
+        check_batch(Config.resolve("digits-classes"), {"x": Input((8, 8, 1))}, "there")
+
+
+def test_data_that_have_low_res_and_an_objective_that_makes_it_are_refused():
+    data = SimpleNamespace(inputs={"x": Input((8, 8, 1)), "low_res": Input((4, 4, 1))})
+    with pytest.raises(ValueError, match=r"objective.downscale: expected 0, since digits has 'low_res', got 2; give"):
+        check_fit(Config.resolve("digits", changes=UPSAMPLER), data)

@@ -28,7 +28,11 @@ from refdiff.storage import save_folder
 SMALL_MODEL = (
     "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
 )
+SMALL_CLASSIFIER = "--set networks.classifier.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2"
 SMALLER = {
+    "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
+    "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
+    "refdiff eval runs/classifier": "",
     "refdiff train": SMALL_MODEL,
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
     "refdiff sample": "--set sample.steps=3",
@@ -39,6 +43,8 @@ SMALLER = {
     "refdiff bench": "--batch 2 --seconds 1",
 }
 SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
+CLASSIFIER = "--preset digits-classifier"
+SHORT_CLASSIFIER = f"refdiff train --quiet {CLASSIFIER} --set schedule.T=20 --set sample.steps=3 {SMALL_CLASSIFIER}"
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -58,11 +64,12 @@ def pictures(folder: Path) -> None:
 
 
 def short_run(folder: Path, options: str = "") -> Path:
-    """`runs/...` of a command that reads it: four steps on a hundred of the digits."""
+    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier."""
     digits = load("digits")
     few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
     np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
-    status, _, err = refdiff(f"{SHORT_RUN} {options} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
+    train = SHORT_CLASSIFIER if options == CLASSIFIER else f"{SHORT_RUN} {options}"
+    status, _, err = refdiff(f"{train} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
 
@@ -111,8 +118,10 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
     read = [w for w in words if w.startswith("runs/")]
     if words[1] in ("sample", "eval", "info") or "--resume" in words:
         options = "--set networks.denoiser.classes=10" if {"--label", "--guidance"} & set(words) else ""
-        for name in read:
-            shutil.copytree(run(options), folder / name)
+        for name, before in zip(words[1:], words, strict=False):
+            if name in read:
+                classifies = before in ("--classifier", "--judge") or name in ("runs/classifier", "runs/judge")
+                shutil.copytree(run(CLASSIFIER if classifies else options), folder / name)
 
 
 def smaller(text: str) -> str:

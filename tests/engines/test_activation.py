@@ -1,4 +1,4 @@
-"""SiLU and the two forms of GELU."""
+"""SiLU, the two forms of GELU, and ReLU."""
 
 import mpmath
 import numpy as np
@@ -11,7 +11,8 @@ from refdiff.engines import reference as engine
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.lists(st.integers(1, 4), max_size=3).map(lambda shape: (*shape, 8))
 scales = st.sampled_from([0.01, 1.0, 4.0])
-names = st.sampled_from(["silu", "gelu", "gelu_tanh"])
+SMOOTH = ["silu", "gelu", "gelu_tanh"]
+names = st.sampled_from(SMOOTH)
 
 mpmath.mp.dps = 50
 
@@ -31,7 +32,7 @@ def gelu_tanh(x):
 EXACT = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 
-@given(names, shapes, scales, seeds)
+@given(st.sampled_from([*SMOOTH, "relu"]), shapes, scales, seeds)
 def test_activation(check_contract, name, shape, scale, seed):
     check_contract(name, (scale * np.random.default_rng(seed).standard_normal(shape),), seed=seed)
 
@@ -59,7 +60,7 @@ def test_erf_is_right_and_smooth_where_it_is_cut_off():
     assert np.max(np.abs(y - exact) / np.maximum(1, np.abs(x))) <= 2e-15
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("name", [*SMOOTH, "relu"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_numbers_neither_overflow_nor_warn(name, dtype):
     """x for x far above 0, 0 far below; derivatives 1 and 0. (A warning is an error in these tests.)"""
@@ -72,9 +73,9 @@ def test_large_numbers_neither_overflow_nor_warn(name, dtype):
 
 @given(seeds)
 def test_they_are_x_less_their_mirror_image(seed):
-    """f(x) - f(-x) = x, since the factor of x is a distribution function symmetric about 0."""
+    """f(x) - f(-x) = x, since the factor of x is a distribution function symmetric about 0, ReLU's a step."""
     x = 3 * np.random.default_rng(seed).standard_normal(50)
-    for name in EXACT:
+    for name in [*EXACT, "relu"]:
         f = getattr(engine, name)
         np.testing.assert_allclose(f(x)[0] - f(-x)[0], x, rtol=1e-14, atol=1e-14)
 
@@ -86,5 +87,15 @@ def test_the_two_forms_of_gelu_are_near_but_not_the_same():
 
 
 def test_nan_stays_nan():
-    for name in EXACT:
+    for name in [*EXACT, "relu"]:
         assert np.isnan(getattr(engine, name)(np.array([np.nan, 1.0]))[0]).tolist() == [True, False]
+
+
+def test_relu_is_what_it_says_and_a_second_one_changes_nothing():
+    """At 0 the derivative is 0, as is that of what is already 0; no gradient is multiplied by what it does not pass."""
+    x = np.array([-np.inf, -2.0, -1e-300, -0.0, 0.0, 1e-300, 0.5, np.inf])
+    y, saved = engine.relu(x)
+    assert y.tolist() == [0, 0, 0, 0, 0, 1e-300, 0.5, np.inf]
+    assert not np.signbit(y).any()
+    assert np.array_equal(engine.relu(y)[0], y)
+    assert engine.relu_backward(np.full(8, np.inf), saved).tolist() == [0] * 5 + [np.inf] * 3

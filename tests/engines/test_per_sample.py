@@ -76,6 +76,26 @@ def test_columns_refuses_what_is_no_table_and_no_row():
             engine.columns(table_of(3, 2, 0), np.array([0, row]))
 
 
+@given(st.integers(1, 6), st.integers(1, 6), dtypes, seeds)
+def test_gather(n, k, dtype, seed):
+    rng = np.random.default_rng(seed)
+    values, index = rng.standard_normal(k).astype(dtype), rng.integers(0, k, n)
+    found = engine.gather(values, index)
+    assert found.dtype == dtype
+    assert found.tolist() == [values[i] for i in index]
+    assert not np.shares_memory(found, values)
+
+
+def test_gather_refuses_what_is_no_row_of_numbers_and_no_place():
+    values = np.ones(3)
+    for index in ([-1], [3]):
+        with pytest.raises(AssertionError, match="gather: expected places from 0 to 2"):
+            engine.gather(values, np.array(index))
+    for given_values, index in ((np.ones((3, 1)), [0]), (values, [[0]])):
+        with pytest.raises(AssertionError, match=r"expected values \(K,\) and index \(N,\)"):
+            engine.gather(given_values, np.array(index))
+
+
 @given(shapes, dtypes, seeds)
 def test_affine(shape, dtype, seed):
     """Coefficients are cast first: the numbers are those of a sum in the data's own dtype, to the bit."""

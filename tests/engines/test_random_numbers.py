@@ -42,6 +42,7 @@ def test_a_part_of_a_batch_has_the_numbers_of_its_place(sequence, first, n):
         lambda key, n: engine.uniform(key, n),
         lambda key, n: engine.integers(key, n, 1, 1000),
         lambda key, n: engine.bernoulli(key, n, 0.5),
+        lambda key, n: engine.categorical(key, n, np.array([0.2, 0.7, 1.0])),
     ):
         assert np.array_equal(draw(later, n), draw(sequence, first + n)[first:])
 
@@ -68,3 +69,34 @@ def test_bernoulli_refuses_what_is_no_rate():
     for rate in (-0.1, 1.1, float("nan")):
         with pytest.raises(AssertionError, match="a rate in"):
             engine.bernoulli(Sequence(0, 1), 3, rate)
+
+
+@given(sequences, st.integers(0, 30), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_categorical_counts_what_the_uniform_number_reaches(sequence, n, k, seed):
+    """Decided exactly, in float32 entries too; also where an entry is itself a number that the generator gives."""
+    words = random.bits(sequence, np.arange(n), 1)[:, 0].tolist()
+    u = [Fraction(2 * word + 1, 1 << 33) for word in words]
+    weight = np.random.default_rng(seed).exponential(size=k) * (np.arange(k) % 3 != 1)  # some have no chance
+    even, drawn = np.arange(1, k + 1) / k, np.sort(np.array([*map(float, u), *[1.0] * k])[:k])
+    for cumulative in (np.cumsum(weight) / max(weight.sum(), 1e-9), even.astype(np.float32), drawn):
+        found = engine.categorical(sequence, n, cumulative)
+        assert found.dtype.kind == "i"
+        reached = [sum(Fraction(c) <= each for c in cumulative.tolist()) for each in u]
+        assert found.tolist() == [min(count, k - 1) for count in reached]
+
+
+def test_categorical_draws_as_often_as_it_is_told():
+    """20,000 draws of each of five, in standard errors; what has no chance is never drawn."""
+    p = np.array([0.1, 0.0, 0.55, 0.05, 0.3])
+    found = engine.categorical(Sequence(3, 1), 20_000, np.cumsum(p))
+    counts = np.bincount(found, minlength=5)
+    assert counts[1] == 0
+    assert np.abs((counts - 20_000 * p) / np.sqrt(20_000 * p * (1 - p) + 1)).max() <= 4
+
+
+def test_categorical_stays_below_k_where_the_last_entry_falls_short():
+    assert set(engine.categorical(Sequence(0, 1), 50, np.array([0.1, 0.2]))) == {0, 1}
+    assert not engine.categorical(Sequence(0, 1), 50, np.array([1.0])).any()
+    for cumulative in (np.ones((2, 1)), np.ones(0)):
+        with pytest.raises(AssertionError, match=r"expected cumulative \(K,\)"):
+            engine.categorical(Sequence(0, 1), 3, cumulative)

@@ -1,4 +1,7 @@
-"""Up-sampling by repetition and down-sampling by averaging."""
+"""Up-sampling by repetition, down-sampling by averaging, bilinear interpolation, and the mean of all positions."""
+
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -48,3 +51,60 @@ def test_each_is_the_adjoint_of_the_other_up_to_4(n, h, w, seed):
 def test_average_pool_refuses_an_odd_size(shape):
     with pytest.raises(AssertionError, match="even sizes"):
         engine.average_pool(np.ones(shape))
+
+
+@given(small, st.lists(small, max_size=2), small, seeds)
+def test_global_average_pool(check_contract, n, positions, c, seed):
+    x = np.random.default_rng(seed).standard_normal((n, *positions, c))
+    check_contract("global_average_pool", (x,), seed=seed, linear=True)
+    y, _ = engine.global_average_pool(x)
+    assert y.shape == (n, c)
+    for i, j in np.ndindex(n, c):
+        values = np.ravel(x[i, ..., j])
+        assert abs(y[i, j] - math.fsum(values) / values.size) <= 1e-15 * np.abs(values).sum()
+
+
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(small, sizes, sizes, small, seeds)
+def test_resize_bilinear(check_contract, n, before, after, c, seed):
+    """Any size to any other. Each place between two pixel centres, in rational numbers."""
+    x = np.random.default_rng(seed).standard_normal((n, *before, c))
+    check_contract("resize_bilinear", (x,), seed=seed, linear=True, size=after)
+    y, _ = engine.resize_bilinear(x, after)
+    assert y.shape == (n, *after, c)
+
+    def taps(i, small, large):
+        place = min(max(Fraction(2 * i + 1, 2) * Fraction(small, large) - Fraction(1, 2), 0), small - 1)
+        low = math.floor(place)
+        return [(low, float(1 - place + low)), (min(low + 1, small - 1), float(place - low))]
+
+    for i, j in np.ndindex(*after):
+        expected = sum(
+            a * b * x[:, h, w] for h, a in taps(i, before[0], after[0]) for w, b in taps(j, before[1], after[1])
+        )
+        np.testing.assert_allclose(y[:, i, j], expected, rtol=1e-13, atol=1e-14)
+
+
+def test_two_pixels_become_four():
+    """As PyTorch's interpolate has it with align_corners=False: the edges are held, in between 3/4 and 1/4."""
+    x = np.array([10.0, 20.0]).reshape(1, 1, 2, 1)
+    assert engine.resize_bilinear(x, (1, 4))[0].ravel().tolist() == [10, 12.5, 17.5, 20]
+    assert engine.resize_bilinear(x.reshape(1, 2, 1, 1), (4, 1))[0].ravel().tolist() == [10, 12.5, 17.5, 20]
+    both = engine.resize_bilinear(np.array([[0.0, 16.0], [32.0, 48.0]]).reshape(1, 2, 2, 1), (4, 4))[0][0, ..., 0]
+    assert both.tolist() == [[0, 4, 12, 16], [8, 12, 20, 24], [24, 28, 36, 40], [32, 36, 44, 48]]
+
+
+@given(sizes, sizes, seeds)
+def test_bilinear_keeps_constants_its_own_size_and_what_lies_between(before, after, seed):
+    x = np.random.default_rng(seed).standard_normal((1, *before, 2))
+    assert np.array_equal(engine.resize_bilinear(x, before)[0], x)
+    y, _ = engine.resize_bilinear(x, after)
+    assert x.min() - 1e-15 <= y.min() <= y.max() <= x.max() + 1e-15
+    np.testing.assert_allclose(engine.resize_bilinear(np.full((1, *before, 2), 0.7), after)[0], 0.7, rtol=4e-16)
+
+
+def test_half_the_size_by_bilinear_is_the_mean_of_blocks():
+    x = np.random.default_rng(0).standard_normal((2, 6, 4, 3))
+    np.testing.assert_allclose(engine.resize_bilinear(x, (3, 2))[0], engine.average_pool(x)[0], rtol=1e-14, atol=1e-15)

@@ -1,4 +1,4 @@
-"""Sums, joins, splits, shapes, fan-out and dropout."""
+"""Sums, multiples, joins, splits, shapes, fan-out and dropout."""
 
 import numpy as np
 import pytest
@@ -41,6 +41,33 @@ def test_broadcast_add(check_contract, n, positions, c, seed):
 def test_broadcast_add_wants_a_number_for_each_sample_and_channel(shape):
     with pytest.raises(AssertionError, match="broadcast_add"):
         engine.broadcast_add(normal(0, 3, 2, 2, 4), normal(1, *shape))
+
+
+@given(small, st.lists(small, min_size=1, max_size=3), seeds)
+def test_add_positions(check_contract, n, shape, seed):
+    x, weight = normal(seed, n, *shape), normal(seed + 1, *shape)
+    check_contract("add_positions", (x,), {"weight": weight}, seed=seed, linear=True)
+    y, saved = engine.add_positions(x, weight)
+    assert all(np.array_equal(y[i], x[i] + weight) for i in range(n))
+    dx, g = engine.add_positions_backward(np.ones_like(x), saved)
+    assert (dx == 1).all()
+    assert (g["weight"] == n).all()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (3, 2, 4), (1,)])
+def test_add_positions_wants_a_number_for_each_place_of_a_sample(shape):
+    with pytest.raises(AssertionError, match="add_positions"):
+        engine.add_positions(normal(0, 3, 2, 4), normal(1, *shape))
+
+
+@given(shapes, st.sampled_from([0.0, 1.0, -2.5, 2**-0.5]), seeds)
+def test_scale(check_contract, shape, factor, seed):
+    """A number of Python does not change a dtype, whatever it is; a power of two loses nothing."""
+    x = normal(seed, *shape)
+    if factor:
+        check_contract("scale", (x,), seed=seed, linear=True, factor=factor)
+    assert np.array_equal(engine.scale(x, factor)[0], factor * x)
+    assert np.array_equal(engine.scale(engine.scale(x, 0.25)[0], 4)[0], x)
 
 
 @given(shapes, small, seeds)

@@ -10,7 +10,7 @@ import toy_networks
 
 from refdiff import models
 from refdiff.errors import DoubtWarning
-from refdiff.evaluation.accuracy import accuracy, accuracy_lines, accuracy_steps, plot_accuracy
+from refdiff.evaluation.accuracy import accuracy_lines, accuracy_steps, classifier_accuracy, plot_accuracy
 from refdiff.models import KINDS, Input, Network, linear_layout, register
 from refdiff.objectives import Classification, ScheduleConfig
 
@@ -49,7 +49,7 @@ def sign_is_known():
 def measured(objective=OBJECTIVE, n=2000, **how):
     label = np.arange(n) % 2
     x = ENDS[label].reshape(n, 1, 1, 1)
-    return accuracy(Network(Sign(), {}), objective, x, label, engine="reference", **how)
+    return classifier_accuracy(Network(Sign(), {}), objective, x, label, engine="reference", **how)
 
 
 def test_it_is_that_of_the_best_classifier_where_that_is_known():
@@ -104,7 +104,7 @@ def test_a_network_on_an_engine(engine):
     config = toy_networks.ToyClassifier(size=4, classes=3)
     network = Network(config, models.initialise(models.layout(config), 0))
     x = np.random.default_rng(0).uniform(-1, 1, (30, 4, 4, 1)).astype(np.float32)
-    found = accuracy(network, OBJECTIVE, x, np.arange(30) % 3, engine=engine, draws=2)
+    found = classifier_accuracy(network, OBJECTIVE, x, np.arange(30) % 3, engine=engine, draws=2)
     assert len(found["accuracy"]) == 10
     assert all(0 <= share <= 1 for share in found["accuracy"])
 
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused():
         (x, np.arange(4), r"x: expected labels from 0 to 1, the classes of this classifier, got 0 to 3"),
     ):
         with pytest.raises(ValueError, match=said):
-            accuracy(network, OBJECTIVE, bad, label, engine="reference")
+            classifier_accuracy(network, OBJECTIVE, bad, label, engine="reference")
     with pytest.raises(ValueError, match="draws: expected at least 1 noise an image, got 0"):
         measured(draws=0)
     with pytest.raises(ValueError, match="batch: expected at least 1, got 0"):

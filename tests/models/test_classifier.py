@@ -20,7 +20,13 @@ from refdiff.testing.measures import relative_error
 
 TINY = ClassifierConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, classes=3)
 KEY = Key(5, 2)
-ADM = {"conditioning": "scale_shift", "resampling": "residual", "head_channels": 4, "qkv": "interleaved", "epsilon": 1e-5}
+ADM = {
+    "conditioning": "scale_shift",
+    "resampling": "residual",
+    "head_channels": 4,
+    "qkv": "interleaved",
+    "epsilon": 1e-5,
+}
 OPTIONS = {
     "attention": TINY,
     "adaptive": replace(TINY, pooling="adaptive", resampling="pooled"),

@@ -12,14 +12,20 @@ from refdiff import models
 from refdiff.engines import cpu, reference
 from refdiff.engines.cpu.runtime.blocks import pool
 from refdiff.engines.cpu.runtime.memory import release
-from refdiff.models import MODELS, MLPConfig, UNetConfig, layout, tree_map
+from refdiff.models import MODELS, ClassifierConfig, MLPConfig, UNetConfig, layout, tree_map
 from refdiff.models.inference import InferenceEngine, consume
 
 CONFIGS = {
     "digits": MODELS["digits"],
     "adm": UNetConfig(8, 3, 16, (1, 2), 1, (4,), time="adm", resampling="pooled", dropout=0.5),
+    "options": UNetConfig(
+        8, 1, 16, (0.5, 1), 1, (4,), conditioning="scale_shift", resampling="residual", rescale="skips", head_channels=4,
+        qkv="interleaved", classes=2, low_res=4,
+    ),
+    "classifier": ClassifierConfig(8, 1, 16, (1, 1), 1, (4,), resampling="residual"),
+    "spatial": ClassifierConfig(4, 1, 8, (1,), 1, (), pooling="spatial_v2"),
     "mlp": MLPConfig(),
-}
+}  # fmt: skip
 
 
 def drawn(config, dtype):

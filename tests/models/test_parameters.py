@@ -28,10 +28,24 @@ SMALL = [
         ("mnist", 6_469_889),
         ("digits", 701_345),
         ("points", 182_274),
+        ("digits-adm", 827_745),
+        ("iddpm-cifar10", 52_546_438),
+        ("iddpm-imagenet64", 121_063_942),
+        ("adm64", 295_904_454),
+        ("adm128", 421_529_606),
+        ("adm256", 553_838_086),
+        ("adm256-unconditional", 552_814_086),
+        ("adm512", 558_997_638),
+        ("adm-upsampler256", 311_795_910),
+        ("adm-upsampler512", 308_835_270),
+        ("adm-classifier64", 65_438_568),
+        ("adm-classifier128", 42_568_040),
+        ("adm-classifier256", 54_096_360),
+        ("adm-classifier512", 54_448_360),
     ],
 )
 def test_presets_have_exactly_their_parameters(name, expected):
-    """The first two are the numbers of [DDPM]'s own networks. Nothing is allocated to count them."""
+    """Those of [DDPM], [IDDPM] and [ADM] are the numbers of the published networks. Nothing is allocated to count them."""
     assert count(layout(MODELS[name])) == expected
 
 

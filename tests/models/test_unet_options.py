@@ -84,7 +84,11 @@ def blocks_time(drawn, channels, seed):
 @given(seeds)
 def test_the_first_half_of_the_projection_is_the_scale(drawn, seed):
     """Weight and bias of the second norm times 1 + scale do what the scale does."""
-    p, x, emb = drawn(blocks.residual_layout(4, 8, 6, "scale_shift"), seed), normal(seed, 2, 4, 4, 4), normal(seed, 2, 6)
+    p, x, emb = (
+        drawn(blocks.residual_layout(4, 8, 6, "scale_shift"), seed),
+        normal(seed, 2, 4, 4, 4),
+        normal(seed, 2, 6),
+    )
     p["time"] = zeros(p["time"])
     scale = normal(seed + 1, 8)
     times = p | {"norm2": tree_map(lambda a: a * (1 + scale), p["norm2"])}

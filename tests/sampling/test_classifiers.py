@@ -48,8 +48,8 @@ def weights(config, seed=0, dtype="f", scale=0.3):
 
 
 def classifier(dtype="f", **options):
-    config = ToyClassifier(**options)
-    return Network(config, weights(config, 1, dtype, 2.0))
+    config = ToyClassifier(**{"classes": 3, **options})
+    return Network(config, weights(config, 1, dtype, 0.4))
 
 
 def made(*changes, engine="reference", guide=True, classes=0):
@@ -192,7 +192,8 @@ def test_guidance_makes_the_class_that_is_asked_for_likelier(method):
         trained = made(f"sample.method={method}", "sample.steps=20", f"sample.classifier_scale={scale}")
         x = sample(trained, 30, conditions={"label": np.arange(30) % 3}, progress=False)
         logits = models.predict(reference, trained.classifier, {"x": x, "t": np.ones(30, int)})
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
         means.append(p[np.arange(30), np.arange(30) % 3].mean())
     assert means[1] > means[0] + 0.02
 

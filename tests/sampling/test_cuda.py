@@ -141,7 +141,7 @@ def test_a_classifier_an_interval_and_rescaling_guide_on_the_device_as_on_the_ho
     config, conditions = tiny.changed([*changes, "sample.steps=2"]), {"label": np.array([2, 0])}
     own = model(config)
     if config.sample.classifier_scale:
-        guide, rng = ToyClassifier(), np.random.default_rng(1)
+        guide, rng = ToyClassifier(classes=3), np.random.default_rng(1)
         p = models.tree_map(lambda spec: 2 * rng.standard_normal(spec.shape).astype("f"), models.layout(guide))
         own = own._replace(classifier=models.Network(guide, p))
     expected = list(trajectory(own, IDS, 7, conditions))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.resample import interpolation
+from .. import reference
 from .elementwise import over_rows
 from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
@@ -102,12 +102,12 @@ def global_average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
 @operation
 def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-    """y = A x B^T, of `interpolation` in the reference: x's rows first, each a product, then all columns of an image in one.
+    """y = A x B^T, the matrices those of the reference: x's rows first, each a product, then all columns of an image in one.
 
     x (N, H, W, C) -> y (N, *size, C).
     """
     (n, h, w, c), (rows, columns) = x.shape, size
-    a, b = _interpolation(h, rows), _interpolation(w, columns)
+    a, b = _interpolation((h, w), (rows, columns))
     wide, y = empty((n, h, columns, c)), empty((n, rows, columns, c))
     np.matmul(b, x, out=wide)
     np.matmul(a, wide.reshape(n, h, columns * c), out=y.reshape(n, rows, columns * c))
@@ -131,5 +131,7 @@ def _average(count: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _interpolation(small: int, large: int) -> np.ndarray:
-    return interpolation(small, large).astype(np.float32)
+def _interpolation(before: tuple[int, int], after: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A and B: what the reference keeps of an image of this size."""
+    _, (a, b) = reference.resize_bilinear(np.zeros((1, *before, 1), np.float32), after)
+    return a, b

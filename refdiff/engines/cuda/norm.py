@@ -10,6 +10,7 @@ from typing import Any
 from .rows import FILL_BLOCKS, MAX_THREADS, TOTAL_CHANNELS, Tiling, expect, tiling
 from .runtime.context import Array, blocks
 from .structs import struct
+from .tensor_ops import split
 
 __all__ = [
     "adaptive_group_norm_silu", "adaptive_group_norm_silu_backward", "group_norm", "group_norm_backward",
@@ -66,7 +67,7 @@ def adaptive_group_norm_silu(
 def adaptive_group_norm_silu_backward(dy: Array, saved: Any) -> tuple[Array, Array, Array, Gradients]:
     """With z = (1 + scale) h + shift:  dscale = sum dz h,  dshift = sum dz over positions,  dh = dz (1 + scale).
 
-    -> dx, dscale, dshift, gradients of weight and bias.
+    -> dx, dscale, dshift, gradients of weight and bias. dscale and dshift lie side by side, as parts of a split do.
     """
     return _backward(dy, saved)
 
@@ -108,7 +109,7 @@ def _backward(dy: Array, saved: Any) -> tuple[Array, Any, Any, Gradients]:
     expect("group_norm_backward", x.dtype, dy)
     context, n, c, groups = x.context, len(x), x.shape[-1], mean.shape[1]
     dx, dweight, dbias = context.empty(x.shape, x.dtype), context.empty(weight.shape), context.empty(bias.shape)
-    dscale, dshift = (None if a is None else context.empty(a.shape, a.dtype) for a in (scale, shift))
+    dscale, dshift = (None, None) if scale is None else split(context.empty((n, 2 * c), x.dtype), 2)[0]
     t = tiling(x, dy, scale, shift, weight, bias)
     chunks, rows = _chunks(x, t)
     channel, partial = context.empty((n, chunks, c, 2)), context.empty((n, groups, chunks, 2))

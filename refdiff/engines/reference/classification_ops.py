@@ -19,9 +19,9 @@ def cross_entropy(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, An
     n, k = logits.shape
     assert label.shape == (n,), f"cross_entropy: {logits.shape} and labels {label.shape}"
     assert np.all((label >= 0) & (label < k)), f"cross_entropy: expected labels from 0 to {k - 1}"
-    rows, shifted = np.arange(n), logits - logits.real.max(axis=-1, keepdims=True)
+    rows, shifted = np.arange(n), logits - logits.real.max(axis=1, keepdims=True)
     p, _ = softmax(logits)
-    return np.log(np.exp(shifted).sum(axis=-1)) - shifted[rows, label], (p, label)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, label], (p, label)
 
 
 def cross_entropy_backward(dloss: Any, saved: Any) -> np.ndarray:

@@ -46,19 +46,20 @@ def global_average_pool_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 
 
 def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-    """y = A x B^T, the columns by A, the rows by B, of `interpolation`: pixels are squares whose centres are compared
+    """y = A x B^T, the columns by A, the rows by B, of `_interpolation`: pixels are squares whose centres are compared
     (align_corners=False).   x (N, H, W, C) -> y (N, *size, C)."""
-    a, b = (interpolation(small, large).astype(x.real.dtype) for small, large in zip(x.shape[1:3], size, strict=True))
-    return np.einsum("ih,nhwc,jw->nijc", a, x, b, optimize=True), (a, b)
+    (_, h, w, _), (rows, columns) = x.shape, size
+    a, b = _interpolation(h, rows).astype(x.real.dtype), _interpolation(w, columns).astype(x.real.dtype)
+    return b @ (a @ x.swapaxes(1, 2)).swapaxes(1, 2), (a, b)
 
 
 def resize_bilinear_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = A^T dy B."""
     a, b = saved
-    return np.einsum("ih,nijc,jw->nhwc", a, dy, b, optimize=True)
+    return b.T @ (a.T @ dy.swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def interpolation(small: int, large: int) -> np.ndarray:
+def _interpolation(small: int, large: int) -> np.ndarray:
     """Rows that interpolate linearly between neighbours: place i of `large` lies at (i + 1/2) small / large - 1/2, held
     within the first and the last.   -> (large, small) float64"""
     place = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)

@@ -211,25 +211,54 @@ def layers_joins_and_resampling_are_what_they_say(seed: int, size: tuple[int, in
     return max(errors) if all(same) else np.inf
 
 
+@claim(
+    r"y_i = (1 - a)\, x_{\lfloor u \rfloor} + a\, x_{\lfloor u \rfloor + 1},\quad u = \mathrm{clip}\big((i + \tfrac12)"
+    r" \tfrac{S}{L} - \tfrac12,\ 0,\ S - 1\big),\ a = u - \lfloor u \rfloor",
+    source="[ADM]", of=reference.resize_bilinear, against="rational arithmetic, pixel by pixel", bound=1e-14, seed=seeds(),
+    before=st.tuples(st.integers(1, 6), st.integers(1, 6)), after=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)  # fmt: skip
+def a_resized_image_is_linear_between_the_centres_of_its_pixels(
+    seed: int, before: tuple[int, int], after: tuple[int, int]
+) -> float:
+    """From S to L pixels along both axes, larger or smaller; relative to the largest pixel."""
+    x, errors = np.random.default_rng(seed).standard_normal((1, *before, 1)), [0.0]
+    exact = [[Fraction(a) for a in row] for row in x[0, ..., 0].tolist()]
+    y, taps = reference.resize_bilinear(x, after)[0][0, ..., 0], []
+    for small, large in zip(before, after, strict=True):
+        zero, last = Fraction(0), Fraction(small - 1)
+        u = [min(max(Fraction((2 * i + 1) * small, 2 * large) - Fraction(1, 2), zero), last) for i in range(large)]
+        taps.append([[(math.floor(v), 1 - v % 1), (min(math.floor(v) + 1, small - 1), v % 1)] for v in u])
+    for i, j in np.ndindex(*after):
+        value = sum(a * b * exact[h][w] for h, a in taps[0][i] for w, b in taps[1][j])
+        errors.append(abs(float(y[i, j]) - float(value)) / float(np.abs(x).max()))
+    return max(errors)
+
+
 # --- backwards ---
 
 P = {"weight": (6,), "bias": (6,)}
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of parameters, and what gets no gradient
     "adaptive_group_norm_silu": ([(2, 3, 2, 6), (2, 6), (2, 6)], P, {"groups": 3}),
     "add": ([(2, 3), (2, 3)], {}, {}),
+    "add_positions": ([(4, 3, 2)], {"weight": (3, 2)}, {}),
     "attention": ([(2, 3, 6), (2, 4, 6), (2, 4, 6)], {}, {"heads": 2}),
     "average_pool": ([(2, 4, 6, 3)], {}, {}),
     "broadcast_add": ([(2, 3, 2, 4), (2, 4)], {}, {}),
     "concat": ([(2, 3, 4), (2, 3, 1)], {}, {}),
     "conv2d": ([(2, 5, 6, 3)], {"weight": (3, 2, 3, 4), "bias": (4,)}, {"stride": 2, "padding": (0, 1)}),
+    "cross_entropy": ([(3, 5)], {}, {"label": np.array([4, 0, 2])}),
     "dropout": ([(3, 5)], {}, {"rate": 0.3, "key": Sequence(3, 1 << 16)}),
     "gelu": ([(3, 7)], {}, {}),
     "gelu_tanh": ([(3, 7)], {}, {}),
+    "global_average_pool": ([(2, 3, 2, 4)], {}, {}),
     "group_norm": ([(2, 3, 2, 6)], P, {"groups": 3}),
     "group_norm_silu": ([(2, 3, 2, 6)], P, {"groups": 2}),
     "layer_norm": ([(2, 3, 6)], P, {}),
     "linear": ([(2, 3, 5)], {"weight": (5, 4), "bias": (4,)}, {}),
+    "relu": ([(3, 7)], {}, {}),
     "reshape": ([(2, 6)], {}, {"shape": (3, 4)}),
+    "resize_bilinear": ([(2, 3, 4, 2)], {}, {"size": (7, 2)}),
+    "scale": ([(2, 3)], {}, {"factor": -0.7}),
     "silu": ([(3, 7)], {}, {}),
     "softmax": ([(2, 3, 5)], {}, {}),
     "split": ([(2, 3, 6)], {}, {"parts": 3}),

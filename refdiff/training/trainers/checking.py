@@ -82,9 +82,13 @@ def _check_labels(config: Config, data: Batch) -> None:
         classes, reads = getattr(network.model, "classes", 0), "label" in inputs(network.model)
         if not classes or "label" not in data or not (reads or name == "classifier"):
             continue
-        low, high = np.min(data["label"]), np.max(data["label"])
-        if low < 0 or high > classes - (not reads):
-            none = f", or {classes} for none" if reads else ""
+        low, high, null = (
+            np.min(data["label"]),
+            np.max(data["label"]),
+            reads and getattr(network.model, "null_label", True),
+        )
+        if low < 0 or high >= classes + null:
+            none = f", or {classes} for none" if null else ""
             raise ValueError(
                 f"networks.{name}: expected labels from 0 to {classes - 1}{none}, got {low} to {high} in the batch; give "
                 f"{setting(f'networks.{name}.classes', high + 1)}, or other labels"

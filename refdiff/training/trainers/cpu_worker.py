@@ -14,6 +14,7 @@ from ...engines.cpu.runtime import flat_optimiser
 from ...engines.cpu.runtime.context import using
 from ...engines.cpu.runtime.data_parallel import ShardWorker
 from ...engines.cpu.runtime.shared_memory import SharedMemory
+from ...engines.cpu.runtime.traced_array import CaptureError
 from ...models import Batch, Network, Tree, flatten
 from ...models.packing import Packing
 from ...objectives import Objective, objective_name
@@ -93,6 +94,17 @@ class DataParallelWorker(ShardWorker):
         f = partial(self._loss_and_gradients, objective, tuple(batch), key)
         terms = self.differentiate(i, shards, place, f, *batch.values(), np.asarray(key.step))
         return terms.reshape(len(self._terms[name]), -1), place in self.used_twice
+
+    def step_memory(self, objective: Objective, shards: int, data: Batch, key: Key) -> int:
+        """Bytes that a pass over these samples takes beside the buffers: results, working space, and the batch, of which a
+        capture has a copy. Nothing is computed but what is drawn. CaptureError for what cannot be captured."""
+        if type(objective).gather is not Objective.gather:
+            raise CaptureError(f"{objective_name(objective)} gathers over the batch")
+        batch = drawn(objective, cpu, data, key, objective.remember())
+        f = partial(self._loss_and_gradients, objective, tuple(batch), key)
+        arrays = [np.ascontiguousarray(a) for a in batch.values()]
+        memory = self.memory(shards, f, *arrays, np.asarray(key.step))
+        return sum(memory) + sum(a.nbytes for a in data.values()) + 2 * sum(a.nbytes for a in arrays)
 
     def _loss_and_gradients(
         self, objective: Objective, names: tuple[str, ...], key: Key, p: np.ndarray, *arrays: np.ndarray

@@ -154,7 +154,10 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda shape: (
 
 
 @given(
-    st.sampled_from(["silu", "gelu", "gelu_tanh", "softmax", "dropout"]), SHAPES, st.sampled_from([0.1, 1, 4]), seeds
+    st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "softmax", "dropout"]),
+    SHAPES,
+    st.sampled_from([0.1, 1, 4]),
+    seeds,
 )
 def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
     options = {"rate": 0.3, "key": Sequence(seed, 1 << 16, 7)} if name == "dropout" else {}
@@ -163,7 +166,7 @@ def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
     agree(name, (scale * normal(seed, shape)[0],), seed=seed, terms=64, **options)
 
 
-@pytest.mark.parametrize("name", ["silu", "softmax", "dropout"])
+@pytest.mark.parametrize("name", ["silu", "relu", "softmax", "dropout"])
 def test_activations_softmax_and_dropout_in_parts(agree, name):
     options = {"rate": 0.3, "key": Sequence(1, 1 << 16, 7)} if name == "dropout" else {}
     agree(name, normal(0, (3, 200, 131)), seed=0, terms=131, **options)
@@ -175,10 +178,20 @@ def test_resampling(agree, name, image, c, seed):
     agree(name, normal(seed, (n, 2 * h, 2 * w, c)), seed=seed)
 
 
+@given(images, channels, st.tuples(st.integers(1, 20), st.integers(1, 20)), seeds)
+def test_bilinear_and_the_mean_of_all_positions(agree, image, c, size, seed):
+    n, h, w = image
+    x = normal(seed, (n, h, w, max(c, 4)))  # a single number may be a mean that cancels
+    agree("resize_bilinear", x, seed=seed, terms=max(16, 4 * size[0] * size[1] // (h * w)), size=size)
+    agree("global_average_pool", x, seed=seed, terms=h * w)
+
+
 @given(SHAPES, seeds)
 def test_structure(agree, shape, seed):
     agree("add", normal(seed, shape, shape), seed=seed)
     agree("broadcast_add", normal(seed, shape, (shape[0], shape[-1])), seed=seed, terms=512)
+    agree("add_positions", normal(seed, shape), {"weight": normal(seed + 1, shape[1:])[0]}, seed=seed, terms=16)
+    agree("scale", normal(seed, shape), seed=seed, factor=-0.3)
     agree("concat", normal(seed, shape, (*shape[:-1], 3)), seed=seed)
     agree("split", normal(seed, shape), seed=seed, parts=4)
     agree("reshape", normal(seed, shape), seed=seed, shape=(-1,))
@@ -191,6 +204,10 @@ def test_structure_in_parts(agree):
     shape = (5, 9, 17, 130)
     agree("add", normal(0, shape, shape), seed=0)
     agree("broadcast_add", normal(0, shape, (5, 130)), seed=0, terms=153)
+    agree("add_positions", normal(0, shape), {"weight": normal(1, shape[1:])[0]}, seed=0)
+    agree("scale", normal(0, shape), seed=0, factor=2**-0.5)
+    agree("global_average_pool", normal(0, shape), seed=0, terms=153)
+    agree("resize_bilinear", normal(0, shape), seed=0, size=(36, 20))
     agree("concat", normal(0, shape, (*shape[:-1], 70)), seed=0)
     agree("upsample_nearest", normal(0, shape), seed=0)
     agree("average_pool", normal(0, (5, 36, 34, 130)), seed=0)

@@ -56,6 +56,8 @@ def test_columns_affine_and_where_have_the_bits_of_the_reference(shape, seed):
             actual, expected = cpu.where(condition, a, b), reference.where(condition, a, b)
             assert (actual.dtype, actual.tobytes()) == (expected.dtype, expected.tobytes())
     assert cpu.stop(x) is x
+    found = cpu.gather(x.ravel(), t % x.size)
+    assert (found.dtype, found.tobytes()) == (np.float32, reference.gather(x.ravel(), t % x.size).tobytes())
 
 
 def test_what_would_be_cast_in_silence_is_refused():

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from refdiff.engines import cpu, reference
 from refdiff.random import Sequence
 
-ARGUMENTS = {"normal": ((2, 3),), "uniform": (), "integers": (1, 9), "bernoulli": (0.3,)}
+CUMULATIVE = np.array([0.2, 0.2, 0.9, 1], np.float32)
+ARGUMENTS = {
+    "normal": ((2, 3),), "uniform": (), "integers": (1, 9), "bernoulli": (0.3,), "categorical": (CUMULATIVE,)
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

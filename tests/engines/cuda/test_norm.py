@@ -5,7 +5,7 @@ import pytest
 from emulator.agreement import EPS32, check_agreement
 
 from refdiff.engines import reference
-from refdiff.engines.cuda import host, norm
+from refdiff.engines.cuda import host, norm, split_backward
 from refdiff.engines.cuda.runtime.context import Array
 from refdiff.testing.measures import relative_error
 
@@ -54,10 +54,17 @@ def test_scale_and_shift_may_be_parts_of_a_split(context, dtype):
     x, both = context.array(x, dtype), context.array(np.concatenate([scale, shift], 1), dtype)
     parts = [Array(both.buffer, scale.shape, dtype, offset, 16) for offset in (0, 8)]
     p = {key: context.array(a) for key, a in p.items()}
-    results = []
+    results, launches = [], context.device.launches
     for given in (parts, [context.array(a, dtype) for a in (scale, shift)]):
         y, saved = norm.adaptive_group_norm_silu(x, *given, **p, groups=2)
         dx, dscale, dshift, g = norm.adaptive_group_norm_silu_backward(y, saved)
+        assert [kernel.name for kernel in launches] == [
+            "group_statistics", "group_norm", "group_sums", "group_norm_backward"
+        ]  # fmt: skip
+        joined = split_backward((dscale, dshift), None)
+        assert len(launches) == 4, "the gradients of a split are joined without a copy"
+        assert np.array_equal(host(joined), np.concatenate([host(dscale), host(dshift)], axis=1))
+        launches.clear()
         results.append([host(a).tobytes() for a in (y, dx, dscale, dshift, g["weight"], g["bias"])])
     assert results[0] == results[1]
 

@@ -104,6 +104,14 @@ def test_columns(context, on_device):
         assert np.array_equal(cuda.host(column), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_gather(context, on_device):
+    values, index = np.random.default_rng(0).random(300, dtype=np.float32), np.array([1, 299, 0, 7, 7])
+    found = cuda.gather(context.array(values), context.array(index, "int32") if on_device else index)
+    assert (found.dtype, found.shape) == ("float32", (5,))
+    assert np.array_equal(cuda.host(found), reference.gather(values, index))
+
+
 def test_a_table_goes_to_the_device_once_and_leaves_with_its_object(context, monkeypatch):
     sent = []
     write = context.device.write
@@ -187,3 +195,9 @@ def test_what_does_not_fit_is_refused(context):
         cuda.columns(np.ones((3, 2)), np.array([1]))
     with pytest.raises(AssertionError, match="expected integers from 0 to 50"):
         cuda.columns(table_of(), np.array([51]))
+    with pytest.raises(AssertionError, match="expected integers from 0 to 2"):
+        cuda.gather(one, np.array([3]))
+    with pytest.raises(AssertionError, match=r"gather: expected values \(K,\)"):
+        cuda.gather(x, np.array([0]))
+    with pytest.raises(AssertionError, match=r"gather: expected index \(N,\)"):
+        cuda.gather(one, np.array([[0]]))

@@ -48,6 +48,19 @@ def test_bernoulli(context, first):
     assert np.array_equal(cuda.host(cuda.bernoulli(key, 300, 0.25)), cuda.host(dropped)[:, 0] == 0)
 
 
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("k", [1, 2, 5, 64, 1000])
+def test_categorical(context, first, k):
+    """Also of entries that are numbers of the generator themselves, that fall short of 1, and that have no chance."""
+    key, rng = Sequence(SEED, stream("t"), 4, first), np.random.default_rng(k)
+    weight = rng.exponential(size=k) * (np.arange(k) % 3 != 1)
+    drawn = np.sort([*np.ravel(reference.uniform(key, k)), 1])[1:]
+    for cumulative in (np.cumsum(weight / weight.sum()), drawn, np.arange(1, k + 1) / (k + 3)):
+        actual = cuda.categorical(key, 300, context.array(cumulative))
+        assert actual.dtype == "int32"
+        assert np.array_equal(cuda.host(actual), reference.categorical(key, 300, cumulative.astype(np.float32)))
+
+
 @pytest.mark.parametrize("first", [0, 3, 64])
 @pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
 def test_chosen_samples_of_a_part(context, first, on_device):
@@ -57,6 +70,7 @@ def test_chosen_samples_of_a_part(context, first, on_device):
         place = context.array(first, "int32") if on_device else first
         key, n = Sequence(SEED, stream("eps"), 7, place), context.array(n, "int32") if np.ndim(n) else n
         drawn = cuda.normal(key, n, (3,)), cuda.uniform(key, n, (5,)), cuda.integers(key, n, 1, 1000)
+        drawn += (cuda.categorical(key, n, context.array([0.2, 0.7, 1.0])),)
         return [*map(cuda.host, drawn), cuda.host(cuda.bernoulli(key, n, 0.5))]
 
     whole, part, chosen = draw(first + 5, 0), draw(5, first), draw([4, 0], first)
@@ -79,12 +93,13 @@ def test_samples_far_from_the_first(context):
 def test_a_captured_draw_reads_step_and_first_sample_when_it_runs(context):
     arena, drawn = Context(context.device, Arena(context.device, 1 << 16)), []
     step, first = arena.array(0, "int32"), arena.array(0, "int32")
-    key = Sequence(SEED, stream("eps"), step, first)
+    key, chances = Sequence(SEED, stream("eps"), step, first), np.linspace(0.1, 1, 10, dtype=np.float32)
+    cumulative = {cuda: arena.array(np.ones(10)), reference: chances}
 
     def draw(engine, key):
         return (
             engine.normal(key, 5, (3,)), engine.uniform(key, 5, (2, 2)), engine.integers(key, 5, 1, 1000),
-            engine.bernoulli(key, 5, 0.5),
+            engine.bernoulli(key, 5, 0.5), engine.categorical(key, 5, cumulative[engine]),
         )  # fmt: skip
 
     def run():
@@ -93,6 +108,7 @@ def test_a_captured_draw_reads_step_and_first_sample_when_it_runs(context):
 
     run()
     graph = arena.capture(run)
+    context.device.write(cumulative[cuda].pointer, chances)
     for numbers in ((2, 0), (3, 64), (4, 2**31 - 1)):
         context.device.write(first.pointer, np.array(numbers[1], np.int32))
         graph.replay()
@@ -113,5 +129,8 @@ def test_what_is_no_sequence_is_refused(context):
             cuda.normal(Sequence(0, 1), which, (2,))
     with pytest.raises(AssertionError, match="advance: expected an int32 scalar"):
         random_numbers.advance(context.array([0], "int32"))
+    for cumulative in (context.array(np.ones((2, 1))), context.array([0, 1], "int32"), context.array(np.ones(0))):
+        with pytest.raises(AssertionError, match="categorical: expected"):
+            cuda.categorical(Sequence(0, 1), 3, cumulative)
     with pytest.raises(AssertionError, match="a rate in"):
         cuda.bernoulli(Sequence(0, 1), 3, 1.5)

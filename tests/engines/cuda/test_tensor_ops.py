@@ -1,4 +1,4 @@
-"""Sums, joins, splits, shapes, fan-out and dropout on the CUDA engine."""
+"""Sums, multiples, joins, splits, shapes, fan-out and dropout on the CUDA engine."""
 
 import numpy as np
 import pytest
@@ -34,6 +34,21 @@ def test_add(context, dtype, shape):
 def test_broadcast_add(context, dtype, shape):
     x, e = normal(*shape), normal(shape[0], shape[-1], seed=1)
     check_agreement(context, "broadcast_add", (x, e), dtype=dtype, terms=int(np.prod(shape[1:-1])))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 8), (1, 7, 9, 24), (70, 3, 3), (1, 1), (2, 33, 65), (9, 16, 40)])
+def test_add_positions(context, dtype, shape):
+    weight = {"weight": normal(*shape[1:], seed=1)}
+    check_agreement(context, "add_positions", (normal(*shape),), weight, dtype=dtype, terms=shape[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("factor", [2**-0.5, -3, 0.0])
+def test_scale(context, dtype, shape, factor):
+    if factor:
+        check_agreement(context, "scale", (normal(*shape),), dtype=dtype, factor=factor)
+    else:
+        assert not cuda.host(cuda.scale(context.array(normal(*shape), dtype), factor)[0]).any()
 
 
 @pytest.mark.parametrize(("shape", "more"), [((3, 5), 2), ((2, 3, 3, 8), 16), ((2, 3, 8), 4), ((1,), 1), ((5, 1), 3)])
@@ -131,9 +146,13 @@ def test_data_in_float32_are_rounded_to_a_networks_bfloat16(context):
     x, data = context.array(rng.standard_normal((2, 3, 4)), "bfloat16"), context.array(rng.standard_normal((2, 3, 4)))
     e, rows = (context.array(rng.standard_normal((2, 4)), dtype) for dtype in ("float32", "bfloat16"))
     rounded, e_rounded = cuda.cast(data, "bfloat16"), cuda.cast(e, "bfloat16")
+    weight = context.array(rng.standard_normal((3, 4)))
+    weight_rounded = cuda.cast(weight, "bfloat16")
     for name, given, same in [
         ("add", (x, data), (x, rounded)), ("concat", (data, x), (rounded, x)),
         ("broadcast_add", (x, e), (x, e_rounded)), ("broadcast_add", (data, rows), (rounded, rows)),
+        ("add_positions", (x, weight), (x, weight_rounded)),
+        ("add_positions", (data, weight_rounded), (rounded, weight_rounded)),
     ]:  # fmt: skip
         actual, expected = getattr(cuda, name)(*given)[0], getattr(cuda, name)(*same)[0]
         assert actual.dtype == "bfloat16"

@@ -15,8 +15,9 @@ import numpy as np
 from ...arena import Places
 from .blocks import BlockFinalizer, pages
 
-__all__ = ["Arena"]
+__all__ = ["PAGE", "Arena"]
 
+PAGE = mmap.PAGESIZE  # of smaller arrays the system has the memory
 _REGION = 256 << 20  # bytes that are reserved at a time; the system gives a page when it is first written to
 
 
@@ -45,9 +46,9 @@ class Arena:
     def empty(self, shape: tuple[int, ...], kind: type[np.ndarray] = np.ndarray) -> np.ndarray:
         """An array with any values; its place is free again when it and all its views are gone."""
         size = 4 * prod(shape)
-        if size < mmap.PAGESIZE:
+        if size < PAGE:
             return kind(shape, np.float32)
-        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = -(-size // PAGE) * PAGE
         place = self._places.take(size)
         if place is None:
             self._grow(size)

@@ -14,7 +14,10 @@ __all__ = ["Capture"]
 
 
 class Capture:
-    """Calls of NumPy, in order. spans: first call, end and (operation, shapes, algorithm) of each operation."""
+    """Calls of NumPy, in order. spans: first call, end and (operation, shapes, algorithm) of each operation. dry: whether
+    none is made."""
+
+    dry = False
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []

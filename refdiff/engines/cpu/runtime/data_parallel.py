@@ -25,6 +25,7 @@ from . import flat_optimiser
 from .blas import single_threaded_blas
 from .captured import Captured
 from .context import using
+from .dry_run import Memory, dry_run
 from .gradient_buffer import GradientBuffer, address
 from .shards import split
 from .shared_memory import SharedMemory
@@ -87,6 +88,12 @@ class ShardWorker:
             except CaptureError:
                 self.passes[place] = plain, plain
                 return plain(*arrays)
+
+    def memory(self, shards: int, f: LossAndGradients, *arrays: np.ndarray) -> Memory:
+        """What `differentiate` takes beside the buffers, once f is captured: nothing is computed. CaptureError for an f that
+        cannot be."""
+        with self.running(shards):
+            return dry_run(partial(_differentiate, f, self.buffers["p"], self.buffers["g0"], lambda: None), *arrays)
 
     def squares(self, i: int, processes: int, regions: list[slice], buffers: int) -> list[list[float]]:
         """g0 <- the sum of so many buffers of gradients, in part i of each region, and its sums of squares."""

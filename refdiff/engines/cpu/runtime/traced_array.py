@@ -21,6 +21,9 @@ from .memory import empty
 __all__ = ["CaptureError", "TracedArray", "call", "graph_input", "is_capturing"]
 
 
+_OUT_BY_NAME = (np.maximum, np.minimum)  # NumPy 2.4 warns of a third argument without a name
+
+
 def is_capturing() -> bool:
     """True if the calls of this thread are captured."""
     return current().capture is not None
@@ -28,7 +31,7 @@ def is_capturing() -> bool:
 
 def graph_input(a: np.ndarray) -> np.ndarray:
     """An array whose values may change, in place, between replays; what a capture computes of others alone is constant."""
-    return a.view(TracedArray) if is_capturing() else a
+    return a.view(current().kind) if is_capturing() else a
 
 
 def call(f: Callable[..., Any], *args: Any) -> None:
@@ -37,6 +40,8 @@ def call(f: Callable[..., Any], *args: Any) -> None:
         f(*args)
         return
     capture = _capture()
+    if capture.dry:
+        return
     with using(allocator=Arena(), kind=np.ndarray, workspace=Workspace(), capture=None, gradients=None):
         f(*(_plain(a) for a in args))
     capture.add(f, *args)
@@ -61,7 +66,7 @@ class TracedArray(np.ndarray):
             result = out[0]
         else:
             result = _moved(f(*values, **kwargs))
-        if method == "__call__" and not kwargs:
+        if method == "__call__" and not kwargs and ufunc not in _OUT_BY_NAME:
             _capture().add(ufunc, *inputs, result)
         else:
             _capture().add(partial(_into_last, partial(f, **kwargs)), *inputs, result)
