@@ -10,7 +10,15 @@ import numpy as np
 from benchmarks.gallery.work import SEEDS, Work, spread
 from refdiff.config import Config
 from refdiff.data import load
-from refdiff.evaluation import accuracy, class_distances, evaluate, judged_accuracy, nll, plot_accuracy, plot_nll
+from refdiff.evaluation import (
+    class_distances,
+    classifier_accuracy,
+    evaluate,
+    judged_accuracy,
+    nll,
+    plot_accuracy,
+    plot_nll,
+)
 from refdiff.evaluation.judging import Judge
 from refdiff.sampling import sample
 from refdiff.storage import save_blocks
@@ -61,10 +69,12 @@ def classifier(work: Work) -> None:
     held, own = (data.held_out, data.held_out_labels), (data.x, data.labels)
     network = state.networks(config)["classifier"]
     found = [
-        accuracy(network, config.objective, *held, own, seed, engine=config.engine, progress=work.progress)
+        classifier_accuracy(network, config.objective, *held, own, seed, engine=config.engine, progress=work.progress)
         for seed in SEEDS
     ]
-    judge = accuracy(weights.networks(clean)["classifier"], clean.objective, *held, engine=clean.engine, progress=False)
+    judge = classifier_accuracy(
+        weights.networks(clean)["classifier"], clean.objective, *held, engine=clean.engine, progress=False
+    )
     work.note(
         accuracy_at_t_1=spread([f["accuracy"][0] for f in found]),
         accuracy_of_the_judge=judge["accuracy"][0],  # at t = 0, where there is no noise to be drawn
@@ -77,6 +87,7 @@ def classifier(work: Work) -> None:
 
 
 SCALES = (0, 1, 3, 8)  # of guidance
+GUIDED = 200  # samples, of all classes
 KINDS = {
     "free": "sample.guidance={}",
     "score": "sample.guidance=0,sample.classifier_scale={}",
@@ -89,7 +100,7 @@ def guidance(work: Work) -> None:
     """200 digits, 20 of each class, six times: the share in which the judge sees the class that was asked for, and the
     Frechet distance of each class. Classifier-free (free); by a classifier, on predictions without the label: its gradient
     in the score form, DDIM (score), and as the shift of the mean of ancestral steps (shift)."""
-    run, guide, n = work.train("digits-classes"), work.train("digits-classifier"), 200
+    run, guide, n = work.train("digits-classes"), work.train("digits-classifier"), GUIDED
     judge, blocks = judge_of(*work.train("digits-judge"), trained(*run)), dict[str, list[np.ndarray]]()
     for kind, lines in KINDS.items():
         found = {}
