@@ -58,14 +58,16 @@ def share(number, digits=1):
 
 def said_of_classifiers():
     found = RECORDS["classifier"]["values"]
-    accuracy, judge = found["accuracy"], found["accuracy_of_the_judge"]
+    accuracy, judge, error = (
+        found[key] for key in ("accuracy", "accuracy_of_the_judge", "accuracy_of_the_judge_error")
+    )
     middle = list(accuracy)[3]
+    first, later, last = (accuracy[t]["mean"] for t in ("1", middle, "1000"))
     yield (
         "docs/guidance.md",
-        f"`digits-classifier` is right about {share(found['accuracy_at_t_1']['mean'])} of the {found['images']} held-out "
-        f"digits at t = 1, about {share(accuracy[middle]['mean'], 0)} at t = {middle} and "
-        f"{share(accuracy['1000']['mean'], 0)} at t = 1000, where chance is {share(found['chance'], 0)}; `digits-judge` about {share(judge)} ± "
-        f"{share(found['accuracy_of_the_judge_error'])} of them, clean.",
+        f"`digits-classifier` is right about {share(first)} of the {found['images']} held-out digits at t = 1, about "
+        f"{share(later, 0)} at t = {middle} and {share(last, 0)} at t = 1000, where chance is {share(found['chance'], 0)}; "
+        f"`digits-judge` about {share(judge)} ± {share(error)} of them, clean.",
     )
 
 
@@ -181,7 +183,7 @@ def test_what_was_promised_is_kept(name, key, bounds):
 
 @pytest.mark.parametrize("chain", ["all", "25 quadratic", "25 trailing"])
 def test_the_learned_variance_gives_fewer_bits_than_either_fixed_one(chain):
-    """By more than the deviations of single seeds; for 25 uniform steps docs/adm.md says why it does not."""
+    """By more than the deviations of single seeds; of 25 uniform steps docs/adm.md says why hardly."""
     learned, *others = (
         RECORDS["learned-variance"]["values"][f"bits_{name}"][chain] for name in ("learned", "posterior", "beta")
     )
