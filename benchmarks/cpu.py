@@ -1,6 +1,7 @@
 """refdiff's cpu engine beside PyTorch and the reference engine: python -m benchmarks.cpu (`make bench`).
 
---quick: under two minutes. Without PyTorch the rest is measured and the table says what is missing.
+--quick: under two minutes. --parts: some parts alone, over the results at --out. Without PyTorch the rest is measured and
+the table says what is missing.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.earlier import read
 from benchmarks.suite import Suite, close, counted, peer, start
 from refdiff.benchmark import Budget, PeerError, PeerProcess
 from refdiff.benchmark.cases import operations
@@ -20,7 +23,8 @@ from refdiff.benchmark.counting import operations_of
 SUBJECT = "cpu"
 TORCH = "benchmarks.peers.torch_peer"
 TOLERANCE = 1e-4  # in norm, against the first that answers
-STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16), ("digits-adm", 64)]
+STEPS = [("digits", 64), ("cifar10", 4), ("cifar10", 16)]
+ADM = [("digits-adm", 64)]  # adaptive group norm, resampling inside residual blocks, a label
 BATCHES, SIZES = (1, 2, 4, 8, 16, 32, 64), (8, 16, 32, 64)
 
 
@@ -33,9 +37,11 @@ def peers_of(threads: int, python: str) -> dict[str, PeerProcess]:
     return found
 
 
-def networks(suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool) -> str:
+def networks(
+    suite: Suite, budget: Budget, threads: Sequence[int], python: str, quick: bool, models: Sequence[tuple[str, int]]
+) -> str:
     """Training step, forward pass and sampling step of whole networks."""
-    kinds = [(kind, model, batch) for model, batch in STEPS for kind in ("train", "forward", "sample")]
+    kinds = [(kind, model, batch) for model, batch in models for kind in ("train", "forward", "sample")]
     kinds.sort(key=lambda kind: kind == ("train", *STEPS[2]))  # the longest gets all the time that the others left
     if quick:
         kinds = [("train", *STEPS[0]), ("train", *STEPS[1]), ("forward", *STEPS[1])]
@@ -203,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", default="benchmarks/results/cpu.json", help="NAME.json; NAME.md and NAME.png beside it"
     )
+    parser.add_argument("--parts", help="some alone, by commas: networks, adm, compiled, memory, operations, growth")
     parser.add_argument("--quick", action="store_true", help="fewer cases, under two minutes")
     parser.add_argument("--seconds", type=float, help="the budget (default: 1500, with --quick 100)")
     parser.add_argument(
@@ -214,13 +221,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     most = min(2, cores)
     threads = [most] if quick else sorted({1, most}, reverse=True)
 
-    suite = Suite("cpu", options.out, options.seconds or (100 if quick else 1500))
-    suite.part("networks", "whole networks", 0.4, lambda b: networks(suite, b, threads, python, quick))
-    if not quick:
-        suite.part("compiled", "torch.compile", 0.4, lambda b: compiled(suite, b, most, python))
-    suite.part("memory", "peak memory", 0.2, lambda b: memory(suite, b, most, python, quick))
-    suite.part("operations", "each operation", 0.55, lambda b: each_operation(suite, b, threads, python, quick))
-    suite.part("growth", "how the cost grows", 0.9, lambda b: growth(suite, b, most, python, quick))
+    parts: dict[str, tuple[str, float, Callable[[Budget], str]]] = {
+        "networks": ("whole networks", 0.4, lambda b: networks(suite, b, threads, python, quick, STEPS)),
+        "adm": ("a network of ADM's kind", 0.2, lambda b: networks(suite, b, threads, python, False, ADM)),
+        "compiled": ("torch.compile", 0.4, lambda b: compiled(suite, b, most, python)),
+        "memory": ("peak memory", 0.2, lambda b: memory(suite, b, most, python, quick)),
+        "operations": ("each operation", 0.55, lambda b: each_operation(suite, b, threads, python, quick)),
+        "growth": ("how the cost grows", 0.9, lambda b: growth(suite, b, most, python, quick)),
+    }
+    if quick:
+        parts.pop("adm"), parts.pop("compiled")
+    chosen = list(parts) if options.parts is None else options.parts.split(",")
+    try:
+        if unknown := set(chosen) - set(parts):
+            raise ValueError(f"--parts: expected some of {', '.join(parts)}, got {', '.join(sorted(unknown))}")
+        earlier = [read(options.out, "cpu")] if options.parts and Path(options.out).exists() else []
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    suite = Suite("cpu", options.out, options.seconds or (100 if quick else 1500), earlier)
+    for key in chosen:
+        title, share, run = parts[key]
+        suite.part(key, title, share if options.parts is None else 1 / (len(chosen) - chosen.index(key)), run)
     return suite.finish()
 
 

@@ -184,6 +184,24 @@ finally:
         os.kill(peer, 0)
 
 
+def test_a_part_of_the_cpu_suite_goes_on_with_the_results_that_are_there(tmp_path, monkeypatch):
+    out = tmp_path / "cpu.json"
+    for key in ("networks", "growth"):
+        monkeypatch.setattr(cpu, key, lambda *_, key=key: f"{key} ran")
+        assert cpu.main(["--parts", key, "--out", str(out)]) == 0
+    parts = json.loads(out.read_text())["parts"]
+    assert {key: part["text"] for key, part in parts.items()} == {key: f"{key} ran" for key in ("networks", "growth")}
+
+
+def test_an_unknown_part_of_the_cpu_suite_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cpu.main(["--parts", "networks,speed", "--out", str(tmp_path / "cpu.json")])
+    assert (
+        "--parts: expected some of networks, adm, compiled, memory, operations, growth, got speed"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.slow
 def test_the_cpu_suite_ends_in_time(tmp_path):
     began = time.monotonic()
