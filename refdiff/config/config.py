@@ -249,7 +249,7 @@ class Config:
     @staticmethod
     def _follow_null_label(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
         """What a preset draws with is no guidance where the network was changed to one that knows no null label."""
-        changed = given & {"networks.denoiser.classes", "networks.denoiser.null_label"}
+        changed = given & {f"networks.denoiser.{key}" for key in ("kind", "classes", "null_label")}
         known = model.get("classes") and model.get("null_label", True)
         if changed and not known and "sample.guidance" not in given and isinstance(table.get("sample"), dict):
             table["sample"]["guidance"] = 1.0
