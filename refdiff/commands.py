@@ -85,6 +85,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .objectives import Classification
+    from .sampling import required_conditions
     from .sampling import sample as draw
     from .training import every_class, load_state
     from .training.judge import judge_of
@@ -98,7 +99,19 @@ def evaluate(options: argparse.Namespace) -> None:
     data = _held_out(options, config, model.shape)
     check_evaluable(data, n)
     bins = _checked_likelihood(options, data.held_out, config.schedule.T)
-    judge = judge_of(*load_state(options.judge), model) if options.judge else None
+    if options.nll and (needs := required_conditions(model.networks, model.objective)):
+        raise ValueError(
+            f"--nll: expected a model that need not be told a condition, got one that must be told {', '.join(needs)}; "
+            "leave it out"
+        )
+    judge = None
+    if options.judge:
+        if options.classifier is not None and _same_run(options.judge, options.classifier):
+            raise ValueError(
+                f"--judge: expected a classifier that does not guide, got that of --classifier, {options.judge}; train "
+                "another, with the preset digits-judge or on other data"
+            )
+        judge = judge_of(*_other("judge", options.judge), model, config.data.classes)
     asked = every_class(model, n)
     x = draw(model, n, options.seed, asked, progress=not options.quiet)
     metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
@@ -123,8 +136,9 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
     from .evaluation.accuracy import accuracy_lines, classifier_accuracy, plot_accuracy
     from .models import inputs
 
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE):
-        if getattr(options, name) not in (None, False):
+    config = _changed(config, options)
+    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE, "set"):
+        if getattr(options, name) not in (None, False, []):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
     network = state.networks(config)["classifier"]
@@ -283,7 +297,7 @@ def bench(options: argparse.Namespace) -> int:
 def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, Any, Any]:
     """The configuration of a run as the options change it, its state, and its model, guided by the classifier that they
     name. ValueError for options of a guidance that the model cannot have."""
-    from .training import check_drawable, load_state, trained
+    from .training import check_drawable, trained
 
     check_drawable(config)
     classes, guide = getattr(config.model, "classes", 0), options.classifier is not None
@@ -296,7 +310,25 @@ def _loaded(options: argparse.Namespace, config: Any, state: Any) -> tuple[Any, 
     config = _changed(config, options)
     if guide and options.classifier_scale is None and not config.sample.classifier_scale:
         raise ValueError("--classifier: expected with --classifier-scale, got it alone; add --classifier-scale 1")
-    return config, state, trained(config, state, load_state(options.classifier) if guide else None)
+    return config, state, trained(config, state, _other("classifier", options.classifier) if guide else None)
+
+
+def _other(name: str, run: str) -> tuple[Any, Any]:
+    """The configuration and the state of the run that an option names. ValueError, which names the option, for no run."""
+    from .training import load_state
+
+    try:
+        return load_state(run)
+    except ValueError as error:
+        raise type(error)(f"--{name}: {str(error).removeprefix('path: ')}") from None
+
+
+def _same_run(a: str, b: str) -> bool:
+    """Whether two paths lead to the same checkpoint."""
+    from .training.state import CHECKPOINT
+
+    first, second = (path / CHECKPOINT if path.is_dir() else path for path in (Path(a), Path(b)))
+    return first.exists() and second.exists() and first.samefile(second)
 
 
 def _config(options: argparse.Namespace) -> Any:

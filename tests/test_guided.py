@@ -148,7 +148,10 @@ def test_options_that_do_not_belong_together_are_refused(runs, tmp_path, capsys)
         ([classes, "--guidance-rescale", 1.5], "sample.guidance_rescale: expected a number from 0 to 1, got 1.5"),
         ([plain, *guided, "--label", 10], "--label: expected a class from 0 to 9, got 10"),
         ([plain, *guided[:3], "nan"], "sample.classifier_scale: expected a finite number, got nan"),
-        ([plain, "--classifier", tmp_path / "no", "--classifier-scale", 2], f"{tmp_path / 'no'}"),
+        (
+            [plain, "--classifier", tmp_path / "no", "--classifier-scale", 2],
+            f"--classifier: expected a checkpoint file, got '{tmp_path / 'no'}'",
+        ),
         (
             [guide],
             "objective.kind: expected denoising, from which samples are drawn, got Classification; sample from a",
@@ -260,3 +263,36 @@ def test_names_that_are_no_names_of_the_classes_are_refused(names):
         Dataset("d", x, labels, x[:0], labels[:0], names=names)
     with pytest.raises(ValueError, match="names: expected none without labels, got"):
         Dataset("d", x, None, x[:0], None, names=names)
+
+
+def test_samples_that_strong_guidance_makes_infinite_say_what_to_lower(runs, tmp_path, capsys):
+    guided = "--classifier", runs / "classifier", "--classifier-scale", "1e38", "--set", "sample.method=ancestral"
+    said = fails(capsys, "sample", runs / "plain", *guided, "--out", tmp_path / "x.npz", "--quiet")
+    assert said.endswith("that are not; lower sample.classifier_scale")
+
+
+def test_a_judge_neither_guides_nor_knows_other_classes(runs, tmp_path, capsys):
+    guide = runs / "classifier"
+    guided = "--quiet", "--n", 30, "--classifier", guide, "--classifier-scale", 2
+    for judge in (guide, guide / "checkpoint.safetensors"):
+        told = fails(capsys, "eval", runs / "plain", *guided, "--judge", judge)
+        assert f"--judge: expected a classifier that does not guide, got that of --classifier, {judge}; train" in told
+    other = saved(tmp_path / "other", of_classifier(DataConfig(classes=tuple("0132456789"))))
+    told = fails(capsys, "eval", runs / "classes", "--quiet", "--judge", other)
+    assert "--judge: expected classes in the model's order, '2' as number 2, got '3'" in told
+    told = fails(capsys, "eval", runs / "classes", "--quiet", "--judge", tmp_path / "no")
+    assert "--judge: expected a checkpoint file, got" in told
+
+
+def test_the_bound_of_a_model_that_must_be_told_its_class_is_refused_before_it_is_sampled(tmp_path, capsys):
+    run = saved(tmp_path / "run", of_denoiser("networks.denoiser.classes=10", "networks.denoiser.null_label=false"))
+    told = fails(capsys, "eval", run, "--quiet", "--nll")
+    assert "--nll: expected a model that need not be told a condition, got one that must be told label; leave" in told
+
+
+def test_eval_of_a_classifier_takes_an_engine_and_no_key_of_samples(runs, capsys):
+    run = runs / "classifier"
+    assert "--set: expected a run that samples are drawn of" in fails(capsys, "eval", run, "--set=sample.steps=2")
+    assert "dtype: expected float32 with engine cpu" in fails(
+        capsys, "eval", run, "--engine", "cpu", "--dtype", "bfloat16"
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import argument
 from ..models import inputs
 from .config import Config
 
-__all__ = ["check_classifier"]
+__all__ = ["check_class_names", "check_classifier"]
 
 
 def check_classifier(config: Config, other: Config) -> None:
@@ -46,6 +48,11 @@ def _check_classes(name: str, config: Config, other: Config) -> None:
     told, classes = getattr(config.model, "classes", 0), getattr(other.networks["classifier"].model, "classes", 0)
     if (expected := told or len(ours)) and classes != expected:
         raise ValueError(f"{name}: expected one of {expected} classes, the model's, got {classes}")
+    check_class_names(name, ours, theirs)
+
+
+def check_class_names(name: str, ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """ValueError where two runs know the names of their classes, and one has another name."""
     for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
         if a != b:
             what = "in the model's order" if sorted(ours) == sorted(theirs) else "that are the model's"

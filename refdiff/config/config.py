@@ -17,11 +17,11 @@ from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
 from ..models import KINDS
-from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, kind_of_objective
+from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..process import SPACINGS
 from ..sampling.checking import check_settings
 from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
-from .consistency import check_denoising_networks, check_networks
+from .consistency import check_classification_networks, check_denoising_networks, check_networks
 from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
 from .networks import NetworkConfig
 from .renamed import modern
@@ -70,6 +70,8 @@ class Config:
         if isinstance(self.objective, Denoising):
             check_denoising_networks(self.networks, self.objective)
             self._check_denoising(self.objective)
+        if isinstance(self.objective, Classification):
+            check_classification_networks(self.networks, self.objective)
 
     @property
     def model(self) -> Any:
@@ -247,7 +249,7 @@ class Config:
     @staticmethod
     def _follow_null_label(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
         """What a preset draws with is no guidance where the network was changed to one that knows no null label."""
-        changed = given & {"networks.denoiser.classes", "networks.denoiser.null_label"}
+        changed = given & {f"networks.denoiser.{key}" for key in ("kind", "classes", "null_label")}
         known = model.get("classes") and model.get("null_label", True)
         if changed and not known and "sample.guidance" not in given and isinstance(table.get("sample"), dict):
             table["sample"]["guidance"] = 1.0

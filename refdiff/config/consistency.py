@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import one_of
-from ..models import flatten, inputs, layout
-from ..objectives import Denoising, Objective, objective_name
+from ..errors import one_of, setting
+from ..models import ClassifierConfig, flatten, inputs, layout
+from ..objectives import Classification, Denoising, Objective, objective_name
 from .networks import NetworkConfig
 from .rules import RULES, learns
 
-__all__ = ["check_denoising_networks", "check_networks"]
+__all__ = ["check_classification_networks", "check_denoising_networks", "check_networks"]
 
 Networks = dict[str, NetworkConfig]
 
@@ -69,6 +69,11 @@ def check_denoising_networks(networks: Networks, objective: Denoising) -> None:
             "[networks.denoiser]"
         )
     reads, made = inputs(networks["denoiser"].model), dict(objective.encoders)
+    if isinstance(networks["denoiser"].model, ClassifierConfig):
+        raise ValueError(
+            "networks.denoiser.kind: expected a network that says an array of the shape of x, got 'classifier', which says "
+            f"logits; take unet, or {setting('objective.kind', 'classification')} and networks.classifier"
+        )
     for condition, name in objective.encoders:
         if name not in networks:
             raise ValueError(
@@ -99,3 +104,25 @@ def check_denoising_networks(networks: Networks, objective: Denoising) -> None:
                 f"objective.null: expected conditions that the networks read ({', '.join(sorted(told)) or 'none'}), got "
                 f"{entry!r}; leave it out"
             )
+
+
+def check_classification_networks(networks: Networks, objective: Classification) -> None:
+    """ValueError unless the classifier is what is trained, has classes to tell apart, and is not told the label."""
+    if type(objective).loss_and_gradient is not Classification.loss_and_gradient:
+        return
+    if tuple(objective.trains) != ("classifier",):
+        raise ValueError(
+            f"objective.trains: expected the classifier alone, got {', '.join(objective.trains) or 'none'}; leave it out"
+        )
+    network = networks["classifier"]
+    classes, reads = getattr(network.model, "classes", 0), inputs(network.model)
+    if classes < 2 or "label" in reads:
+        raise ValueError(
+            "networks.classifier.kind: expected a network that tells two classes or more apart and is not told the label, "
+            f"got {type(network.model).__name__}, which has {classes} and reads {', '.join(reads)}; take classifier"
+        )
+    if not learns(rule := network.rule.rule):
+        raise ValueError(
+            f"networks.classifier.rule: expected one that moves by a gradient, which classification gives, got {rule!r}; "
+            "take adamw"
+        )

@@ -74,7 +74,7 @@ def follow_low_res(table: dict[str, Any], given: set[str]) -> None:
 
 def downscale_of(size: Any, low_res: Any) -> int:
     """size / low_res, a side or two each, if it is one power of two from 2 on, else 0."""
-    sides = [[value] * 2 if isinstance(value, int) else list(value or []) for value in (size, low_res)]
+    sides = [list(value) if isinstance(value, list | tuple) else [value] * 2 for value in (size, low_res)]
     if not all(len(side) == 2 and all(isinstance(n, int) and n > 0 for n in side) for side in sides):
         return 0
     factor = sides[0][0] // sides[1][0]

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..data.loading import NAMED
 from ..engines import ENGINES
-from ..models import KINDS
-from ..models.blocks import CONDITIONINGS, EMBEDDING_SILUS, QKVS, RESAMPLINGS, TIMES
+from ..models import KINDS, ClassifierConfig
+from ..models.blocks import CONDITIONINGS, EMBEDDING_SILUS, POOLINGS, QKVS, RESAMPLINGS, TIMES
 from ..models.unet import RESCALES
-from ..objectives import OBJECTIVES, PREDICTIONS, TIMESTEPS, VARIANCES, WEIGHTINGS
+from ..objectives import OBJECTIVES, PREDICTIONS, TIMESTEPS, VARIANCES, WEIGHTINGS, Classification
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
 from .config import Config
@@ -31,6 +31,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "networks.denoiser.resampling": RESAMPLINGS, "networks.denoiser.time": TIMES,
         "networks.denoiser.qkv": QKVS, "networks.denoiser.conditioning": CONDITIONINGS,
         "networks.denoiser.rescale": RESCALES, "networks.denoiser.embedding_silu": EMBEDDING_SILUS,
+        "networks.classifier.kind": tuple(KINDS), "networks.classifier.pooling": POOLINGS,
         "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
         "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "objective.timesteps": TIMESTEPS,
         "train.decay": DECAYS, "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS),
@@ -39,12 +40,15 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 def describe(tables: Iterable[str] = ()) -> str:
-    """A line a key of the preset digits: its default, and the names that it may have, or the key that it follows.
+    """A line a key of the preset digits, and of what else a classification has: its default, and the names that it may have,
+    or the key that it follows.
 
     tables: only their keys."""
     known, lines = choices(), []
     table = Config().to_dict()
     table["networks"]["denoiser"] |= asdict(RuleConfig())
+    table["networks"]["classifier"] = {"kind": "classifier", "pooling": ClassifierConfig().pooling}
+    table["objective"]["noised"] = Classification().noised
     for key, value in _leaves(table):
         if not tables or key.split(".")[0] in tables:
             names = ("false", "true") if isinstance(value, bool) else known.get(key, ())

@@ -36,6 +36,8 @@ def judged_accuracy(judge: Judge, samples: np.ndarray, labels: np.ndarray, batch
     """
     if not len(samples) or np.shape(labels) != (len(samples),):
         raise ValueError(f"labels: expected one a sample of at least one, got {np.shape(labels)} of {len(samples)}")
+    if np.asarray(labels).dtype.kind not in "iu":
+        raise ValueError(f"labels: expected integers, got {np.asarray(labels).dtype}")
     logits = np.concatenate([judge(samples[i : i + batch]) for i in range(0, len(samples), batch)])
     if not 0 <= np.min(labels) <= np.max(labels) < logits.shape[1]:
         raise ValueError(

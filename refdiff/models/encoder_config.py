@@ -48,6 +48,7 @@ class EncoderConfig:
     epsilon: float = field(default=1e-6, kw_only=True)
 
     def __post_init__(self) -> None:
+        self._freeze_lists("size", "blocks", "attention")
         check_sides("size", self.size)
         sides = () if isinstance(self.size, tuple) else ("size",)
         levels = () if isinstance(self.blocks, tuple) else ("blocks",)
@@ -79,6 +80,11 @@ class EncoderConfig:
         one_of("time", self.time, TIMES)
         one_of("qkv", self.qkv, QKVS)
         one_of("conditioning", self.conditioning, CONDITIONINGS)
+
+    def _freeze_lists(self, *names: str) -> None:
+        for name in names:
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
 
     def _check_integers(self, *names: str, least: int = 1) -> None:
         for name in names:

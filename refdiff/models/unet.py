@@ -51,6 +51,7 @@ class UNetConfig(EncoderConfig):
             raise ValueError(f"classes: expected how many labels there are, 0 for none, got {self.classes}")
         self._check_integers("outputs")
         super().__post_init__()
+        self._freeze_lists("low_res")
         one_of("rescale", self.rescale, RESCALES)
         one_of("embedding_silu", self.embedding_silu, blocks.EMBEDDING_SILUS)
         check_sides("low_res", self.low_res)

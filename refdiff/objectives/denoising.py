@@ -91,6 +91,10 @@ class Denoising(Objective):
         read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
         return {entry: given for entry, given in read.items() if entry not in made}
 
+    def made_of(self, engine: ModuleType, x0: Any) -> Batch:
+        """The conditions that are made of images.   x0 (N, H, W, C)"""
+        return {"low_res": _downscaled(engine, x0, self.downscale)} if self.downscale else {}
+
     def remember(self) -> Tree:
         return first_losses(self.schedule.T) if self.important else {}
 
@@ -118,8 +122,7 @@ class Denoising(Objective):
             batch["x0"] = x0
         if self.important:
             batch["ratio"] = engine.gather(memory["ratio"], t)
-        if self.downscale:
-            batch["low_res"] = _downscaled(engine, x0, self.downscale)
+        batch |= self.made_of(engine, x0)
         for entry, value, rate in self.null:
             batch[entry] = engine.where(engine.bernoulli(key(f"null/{entry}"), n, rate), value, data[entry])
         return batch

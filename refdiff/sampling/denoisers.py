@@ -14,7 +14,10 @@ from ..objectives import Denoising
 from ..process import classifier_free_guidance, rescaled_guidance
 from .settings import SampleConfig
 
-__all__ = ["Guide", "Model", "Predict", "check_conditions", "denoiser", "guided", "unconditional"]
+__all__ = [
+    "Guide", "Model", "Predict", "check_conditions", "denoiser", "guided", "required_conditions",
+    "unconditional",
+]  # fmt: skip
 
 Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 Function: TypeAlias = Callable[[ModuleType, Network, Batch], Any]  # of what is asked of a network, on an engine
@@ -82,10 +85,7 @@ def check_conditions(
     """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder
     makes, what the encoder takes; with a classifier also the label to which it guides. ValueError for one that nobody takes,
     one of another shape or kind, or a label that a network does not know."""
-    network, made = networks["denoiser"], dict(objective.encoders)
-    takes = {name: entry for name, entry in inputs(network.config).items() if name not in ("x", "t", *made)}
-    for encoder in made.values():
-        takes |= inputs(networks[encoder].config)
+    network, takes = networks["denoiser"], _taken(networks, objective)
     told = "label" in takes
     if classifier is not None:
         takes["label"] = Input((), "int")
@@ -109,6 +109,21 @@ def check_conditions(
     elif told and hasattr(network.config, "classes"):
         _check_label(whole["label"], network.config.classes, null=getattr(network.config, "null_label", True))
     return whole
+
+
+def required_conditions(networks: dict[str, Network], objective: Denoising) -> list[str]:
+    """The conditions that have no value which stands for none, so that every sample must be given them."""
+    null = {entry for entry, _, _ in objective.null}
+    return [name for name in _taken(networks, objective) if name not in null]
+
+
+def _taken(networks: dict[str, Network], objective: Denoising) -> dict[str, Input]:
+    """The conditions that the denoiser takes, or, of one that an encoder makes, what the encoder takes."""
+    made = dict(objective.encoders)
+    takes = {n: entry for n, entry in inputs(networks["denoiser"].config).items() if n not in ("x", "t", *made)}
+    for encoder in made.values():
+        takes |= inputs(networks[encoder].config)
+    return takes
 
 
 def _check_label(label: np.ndarray, classes: int, whose: str = "", null: bool = False) -> None:

@@ -24,6 +24,7 @@ from .trained import Trained
 
 __all__ = ["conditioned", "make_trajectory", "sample", "trajectory"]
 
+STRONG = 100  # the published scales of guidance are at most 10
 Trajectory: TypeAlias = Iterator[tuple[int, Any]]
 
 
@@ -87,6 +88,12 @@ def make_trajectory(trained: Trained) -> Callable[..., Trajectory]:
     return walk
 
 
+def _strong_guidance(trained: Trained) -> str:
+    """What to do about samples that are not finite where they are guided more than anybody would; or ""."""
+    names = [name for name in ("guidance", "classifier_scale") if abs(getattr(trained.settings, name)) > STRONG]
+    return f"lower {' and '.join(f'sample.{name}' for name in names)}" if names else ""
+
+
 def _trajectory(trained: Trained, model: Model, ids: np.ndarray, seed: int, shift: Shift | None) -> Trajectory:
     objective, settings, key = trained.objective, trained.settings, Key(seed).under(trained.path)
     schedule = objective.schedule.build()
@@ -129,7 +136,8 @@ def sample(
     done, way = [], make_trajectory(trained)
     total = -(-n // batch) * trained.settings.steps
     lost = lost_in_noise(trained.objective.schedule, trained.objective.prediction)
-    overflows = Overflows(lost or "look at the weights: has the training diverged?")
+    strong = _strong_guidance(trained)
+    overflows = Overflows(lost or strong or "look at the weights: has the training diverged?")
     with Progress("sampling", total, "step", progress) as bar:
         for first in range(0, n, batch):
             ids = np.arange(first, min(first + batch, n))
@@ -142,7 +150,7 @@ def sample(
                 if bad:
                     raise NotFiniteError(
                         f"samples: expected finite numbers, got {bad} of {x.size} that are not; "
-                        f"{lost or 'have the weights diverged?'}"
+                        f"{lost or strong or 'have the weights diverged?'}"
                     )
             done.append(x)
     overflows.tell()

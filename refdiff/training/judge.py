@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..config import Config
+from ..config.classifiers import check_class_names
 from ..errors import argument
 from ..evaluation.judging import Judge, judge_function
 from ..models import inputs
@@ -12,11 +13,13 @@ from .state import State
 __all__ = ["judge_of"]
 
 
-def judge_of(config: Config, state: State, model: Trained) -> Judge:
+def judge_of(config: Config, state: State, model: Trained, classes: tuple[str, ...] = ()) -> Judge:
     """judge(x) -> logits (N, classes), by the classifier of a run, as `load_state` gives it, with the moving average of its
     weights.
 
-    ValueError unless the run has a network `classifier` of samples of the model's shape and of as many classes.
+    classes: the names of the model's, as `data.classes` of its run has them.
+    ValueError unless the run has a network `classifier` of samples of the model's shape and of as many classes, in the same
+    order where both know their names.
     """
     name = argument("judge")
     if not model.classes:
@@ -33,4 +36,5 @@ def judge_of(config: Config, state: State, model: Trained) -> Judge:
     ):
         if expected != actual:
             raise ValueError(f"{name}: expected a classifier of {what} {expected}, got {actual}")
+    check_class_names(name, classes, config.data.classes)
     return judge_function(model.engine, network, model.dtype)

@@ -26,6 +26,8 @@ from .trainers.checking import check_batch, check_inputs
 
 __all__ = ["batch_indices", "train"]
 
+GRID = 64  # samples in a picture
+
 
 def batch_indices(seed: int, seen: int, batch: int, n: int) -> np.ndarray:
     """Which of n samples come next after `seen`: each epoch is a permutation of its own, batches run across epochs.
@@ -102,7 +104,8 @@ def train(
                     if run:
                         run.log(**logged(measured), images_per_second=rate)
                 if run and _due(step, every.grid_every):
-                    run.grid(worker.state())
+                    ids = np.arange(GRID) % len(data)
+                    run.grid(worker.state(), data.rows(ids, Key(config.seed, 0, 0, GRID, "grid/")))
                 if run and _due(step, every.checkpoint_every):
                     run.save(worker.state())
                 if on_step and measured:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..engines import reference
 from ..errors import NotFiniteError, TrainingError, argument, option
+from ..models import Batch
 from ..objectives import Denoising
-from ..sampling import sample
+from ..sampling import required_conditions, sample
 from ..storage import save_grid
 from ..storage.atomic import replace_file
 from .frozen import places
@@ -97,14 +99,17 @@ class Run:
         """The checkpoint, whole or not at all."""
         save_state(self.checkpoint, self.config, state)
 
-    def grid(self, state: State, n: int = 64) -> None:
-        """A picture of samples, if images are what is learned."""
+    def grid(self, state: State, data: Batch) -> None:
+        """A picture of as many samples as there are of the data, if images are what is learned. Conditions that cannot be
+        left out, such as a low-resolution image, are those of the data."""
         if not isinstance(self.config.objective, Denoising):
             return
-        model = trained(self.config, state)
+        model, n = trained(self.config, state), len(next(iter(data.values())))
         if len(model.shape) == 3:
+            given = data | model.objective.made_of(reference, data["x"])
+            conditions = {name: given[name] for name in required_conditions(model.networks, model.objective)}
             try:
-                images = sample(model, n, conditions=every_class(model, n), progress=False)
+                images = sample(model, n, conditions=conditions | every_class(model, n), progress=False)
             except NotFiniteError as error:
                 raise TrainingError(f"step {state.step}: {error}") from None
             (self.folder / "samples").mkdir(exist_ok=True)

@@ -111,3 +111,11 @@ def test_an_unknown_preset_and_a_broken_file(tmp_path):
     (tmp_path / "broken.toml").write_text("[train\n")
     with pytest.raises(ValueError, match=r"configuration .*broken.toml: expected a readable TOML file"):
         Config.resolve("digits", tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize("change", ["kind=mlp", "classes=0", "null_label=false"])
+def test_a_presets_guidance_goes_with_the_null_label(change):
+    assert PRESETS["digits-classes"].sample.guidance > 1
+    assert Config.resolve("digits-classes", changes=[f"networks.denoiser.{change}"]).sample.guidance == 1
+    with pytest.raises(ValueError, match=r"^sample.guidance: expected 1"):
+        Config.resolve("digits-classes", changes=[f"networks.denoiser.{change}", "sample.guidance=2"])

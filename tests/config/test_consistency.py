@@ -100,3 +100,26 @@ def test_an_objective_of_another_kind_has_the_presets_denoiser_only_if_it_trains
     told = Config.resolve("digits", changes=[*small, "networks.denoiser.width=64"])
     assert set(told.networks) == {"classifier", "denoiser"}
     assert set(Config.resolve("digits", changes=["networks.teacher.kind=mlp"]).networks) == {"denoiser", "teacher"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["networks.classifier.kind=unet", "networks.classifier.classes=0"], r"kind: .* UNetConfig, which has 0"),
+        (["networks.classifier.kind=unet", "networks.classifier.classes=10"], r"kind: .* 10 and reads x, t, label; take"),
+        (["networks.classifier.kind=mlp"], r"kind: expected a network that tells two classes or more .* got MLPConfig"),
+        (["networks.classifier.rule=average"], r"rule: expected one that moves by a gradient, .* 'average'; take adamw$"),
+    ],
+)  # fmt: skip
+def test_a_classifier_is_a_network_that_tells_classes_apart_and_learns(changes, message):
+    with pytest.raises(ValueError, match=r"^networks.classifier." + message):
+        Config.resolve("digits-classifier", changes=changes)
+
+
+def test_a_classification_trains_the_classifier_alone_and_a_denoiser_is_none():
+    with pytest.raises(ValueError, match=r"^objective.trains: expected the classifier alone, got none; leave it out$"):
+        Config.resolve("digits-classifier", changes=["objective.trains=[]"])
+    with pytest.raises(
+        ValueError, match=r"^networks.denoiser.kind: expected a network that says an array .* got 'classif"
+    ):
+        Config.resolve("digits", changes=["networks.denoiser.kind=classifier"])

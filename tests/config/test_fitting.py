@@ -350,6 +350,12 @@ def test_how_many_times_smaller_low_res_is(size, low_res, factor):
     assert downscale_of(size, low_res) == factor
 
 
+@pytest.mark.parametrize("changes", [["networks.denoiser.low_res=4.0"], ["networks.denoiser.size=8.0", *UPSAMPLER]])
+def test_a_size_that_is_no_integer_is_named(changes):
+    with pytest.raises(ValueError, match=r"^networks.denoiser.(low_res|size): expected an int, got [48].0"):
+        Config.resolve("digits", changes=changes)
+
+
 def test_a_factor_that_does_not_fit_the_sizes_is_refused():
     with pytest.raises(
         ValueError, match=r"objective.downscale: expected .*size over low_res.* got 4 with size 8 and low_res 4"

@@ -66,6 +66,14 @@ def test_it_is_that_of_the_best_classifier_where_that_is_known():
     assert [t for (t,) in seen[::32]] == found["t"], "the classifier is told t"
 
 
+def test_of_more_training_images_only_as_many_are_asked_about():
+    label = np.repeat([0, 1], 200)
+    x = ENDS[label].reshape(400, 1, 1, 1)
+    x[200:] *= -1  # from here on every label is wrong
+    found = measured(n=200, training=(x, label), draws=1)
+    assert found["accuracy_training"][0] > 0.97
+
+
 def test_a_classifier_of_clean_images_is_asked_about_them_first_and_told_0_of_all():
     found = measured(replace(OBJECTIVE, noised=False))
     assert found["t"] == [0, 1, 13, 26, 38, 51, 63, 75, 88, 100]

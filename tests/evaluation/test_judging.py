@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.evaluation import judge_function, judged_accuracy
-from refdiff.models import MODELS, Network, initialise, layout, predict
+from refdiff.models import MODELS, Network, initialise, layout, predict, tree_map
 
 
 def sees(answers, classes=10):
@@ -54,12 +54,19 @@ def test_labels_that_the_judge_does_not_know_are_refused(asked):
         judged_accuracy(sees([0, 1]), numbered(n), np.array(asked, int))
 
 
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(ValueError, match="labels: expected integers, got float64"):
+        judged_accuracy(sees([0, 1]), numbered(2), np.array([0.0, 1.0]))
+
+
 def test_a_judge_is_its_network_at_t_0():
     """Of any network that says an array; a classifier says logits."""
     from refdiff import engines
 
     config, reference = MODELS["points"], engines.get("reference")
-    network = Network(config, initialise(layout(config), 3))
-    x = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
-    expected = predict(reference, network, {"x": x, "t": np.zeros(5, np.int64)})
+    rng = np.random.default_rng(0)
+    p = tree_map(lambda a: a + 0.3 * rng.standard_normal(a.shape).astype("f"), initialise(layout(config), 3))
+    network, x = Network(config, p), rng.standard_normal((5, 2)).astype(np.float32)
+    expected, other = (predict(reference, network, {"x": x, "t": np.full(5, t)}) for t in (0, 1))
     np.testing.assert_array_equal(judge_function("reference", network)(x), expected)
+    assert np.abs(expected - other).max() > 1e-4

@@ -52,6 +52,16 @@ def test_backward(drawn, name):
     )
 
 
+def test_the_pooling_has_as_many_heads_as_its_channels_have_room_for(drawn):
+    p, x, t = case(drawn, TINY, 0)
+    by_channels, by_number, one = (
+        networks.predict(engine, replace(TINY, **heads), p, x, t)
+        for heads in ({"head_channels": 4}, {"heads": 4}, {"heads": 1})
+    )
+    assert np.array_equal(by_channels, by_number)
+    assert relative_error(by_channels, one) > 1e-3
+
+
 @given(st.sampled_from(["attention", "adaptive"]), seeds)
 def test_backward_along_one_direction(drawn, pooling, seed):
     """<dx, v> = <dy, J v>, v in all parameters and x together."""

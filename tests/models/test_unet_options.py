@@ -151,15 +151,18 @@ def test_epsilon_stands_under_the_root(drawn, seed, size):
     assert relative_error(large - size * x, small - x) <= 1e-11
 
 
-def test_epsilon_is_that_of_every_norm(drawn):
+@pytest.mark.parametrize("conditioning", blocks.CONDITIONINGS)
+def test_epsilon_is_that_of_every_norm(drawn, conditioning):
     """Where it is huge every norm gives its bias: nothing of x is left but through what no norm sees."""
-    config = replace(TINY, attention=(8, 4), epsilon=1e300, conditioning="scale_shift", resampling="residual")
+    config = replace(TINY, attention=(8, 4), epsilon=1e300, conditioning=conditioning, resampling="residual")
     p, x, t = case(drawn, config, 0)
     y, saved = networks.forward(engine, config, p, x, t)
     assert np.ptp(y[:, 2:-2, 2:-2], axis=(1, 2)).max() <= 1e-12, "the network's last norm"
     for name in conditioned(p):
         own = flatten(networks.backward(engine, config, np.ones_like(y), saved)[1][name])
-        assert all(np.abs(g).max() <= 1e-100 for path, g in own.items() if path.endswith("norm1/weight")), name
+        assert all(
+            np.abs(g).max() <= 1e-100 for path, g in own.items() if path.endswith(("norm1/weight", "norm2/weight"))
+        ), name
 
 
 # ---- resampling
@@ -210,6 +213,7 @@ def test_which_layers_have_parameters_to_resample():
         found[kind] = [tuple(p.get(name, {})) for name in ("down0_halve", "up1_double")]
         if "residual" in kind:
             found[kind] = ["shortcut" in p[name]["residual"] for name in ("down0_halve", "up1_double")]
+            assert not any("shortcut" in p[name]["residual"] for name in ("down0_block0", "middle_block0")), kind
     assert found == {
         "strided": [("conv",), ("conv",)], "centred": [("conv",), ("conv",)], "pooled": [(), ("conv",)], "plain": [(), ()],
         "residual": [False, False], "residual_projected": [True, True],
@@ -253,6 +257,22 @@ def test_the_stem_is_the_first_convolution_alone():
     assert narrow["conv_in"]["weight"].shape == (3, 3, 1, 4)
     changed = {name for name in wide if narrow[name] != wide[name]}
     assert changed == {"conv_in", "down0_block0", "up0_block1"}, "and what reads it"
+
+
+def test_the_first_number_of_blocks_is_that_of_the_images_own_size():
+    names = set(layout(replace(TINY, blocks=(1, 3))))
+    assert {name for name in names if "_block" in name} == {
+        "down0_block0", *(f"down1_block{i}" for i in range(3)), "middle_block0", "middle_block1",
+        *(f"up1_block{i}" for i in range(4)), "up0_block0", "up0_block1",
+    }  # fmt: skip
+
+
+def test_lists_are_as_good_as_tuples():
+    listed = UNetConfig([8, 12], 1, 8, [1, 2], [1, 2], [4], groups=4, low_res=[4, 6])
+    assert listed == UNetConfig((8, 12), 1, 8, (1, 2), (1, 2), (4,), groups=4, low_res=(4, 6))
+    assert hash(listed) == hash(replace(listed, blocks=(1, 2)))
+    with pytest.raises(ValueError, match=r"^blocks: expected one number, or one for each of 2 levels, .* got \[1\]$"):
+        replace(listed, blocks=[1])
 
 
 def test_a_multiplier_is_written_as_it_is_meant():

@@ -7,7 +7,7 @@ from gradients import gradient_error
 
 from refdiff import models, process
 from refdiff.engines import reference
-from refdiff.models import Input, Network, tree_map
+from refdiff.models import ClassifierConfig, Input, Network, tree_map
 from refdiff.objectives import Classification, ScheduleConfig
 from refdiff.random import Key, normal
 from refdiff.testing.measures import relative_error
@@ -55,6 +55,16 @@ def test_the_loss_is_the_cross_entropy_and_its_gradient_a_complex_steps(noised):
     assert set(terms) == {"loss"}
     assert relative_error(terms["loss"], -np.log(p[np.arange(8), batch["label"]])) < 1e-13
     assert gradient_error(objective, networks, batch, KEY, "classifier") < 1e-13
+
+
+def test_dropout_goes_by_the_name_of_the_network():
+    config = ClassifierConfig(4, 1, 4, (1,), 1, (), groups=2, classes=4, dropout=0.5, pooling="adaptive")
+    p, rng = models.initialise(models.layout(config), 0), np.random.default_rng(0)
+    network = Network(config, tree_map(lambda a: a + 0.3 * rng.standard_normal(a.shape), p))
+    batch = {"x": rng.standard_normal((8, 4, 4, 1)), "t": np.full(8, 3), "label": np.arange(8) % 4}
+    terms, _ = Classification(schedule=SCHEDULE).loss_and_gradient(reference, {"classifier": network}, batch, KEY)
+    logits, _ = models.forward(reference, network, batch, KEY.under("classifier"))
+    assert np.array_equal(terms["loss"], reference.cross_entropy(logits, batch["label"])[0])
 
 
 def test_a_part_of_a_draw_is_the_draw_of_that_part_and_parts_add_up():

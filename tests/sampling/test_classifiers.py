@@ -365,6 +365,14 @@ def test_settings_that_cannot_be_are_refused():
         refused(trained._replace(settings=settings), {}, *words)
     shifted = made("sample.classifier_scale=2", "sample.method=ancestral", "sample.guidance_rescale=0.5")
     refused(shifted, {"label": LABEL}, "sample.guidance_rescale: expected 0 with ancestral steps", "got 0.5; take")
+    both = made(
+        "sample.classifier_scale=2",
+        "sample.method=ancestral",
+        "sample.guidance=2",
+        "sample.guidance_rescale=0.5",
+        classes=3,
+    )
+    assert np.isfinite(sample(both, 3, conditions={"label": LABEL}, progress=False)).all()  # the prediction is rescaled
     null = trained.objective.__class__(schedule=trained.objective.schedule, null=(("label", 3, 0.0),))
     untold = trained._replace(objective=null, settings=SampleConfig(guidance=2.0, steps=5))
     refused(untold, {}, "sample.guidance: expected 1")
