@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,15 @@ def train(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label."""
+    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label; one that enlarges
+    draws a sample for each image of --low-res."""
     from .sampling import sample as draw
-    from .storage import check_file, check_folder, check_place, save_folder, save_grid, save_npz
+    from .storage import check_file, check_folder, check_place, save_enlarged, save_folder, save_grid, save_npz
     from .training import load_state
     from .training.demo import save_trajectory
 
     _, _, model = _loaded(options, *load_state(options.checkpoint))
-    conditions, n, columns = _conditions(options, model.classes)
+    conditions, n, columns, originals = _conditions(options, model)
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
     if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
@@ -49,7 +51,9 @@ def sample(options: argparse.Namespace) -> None:
         check_file("--trajectory", options.trajectory, [".png"], options.force)
     x = draw(model, n, options.seed, conditions, progress=not options.quiet)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".png":
+    if suffix == ".png" and options.low_res:
+        save_enlarged(out, conditions["low_res"], x, originals)
+    elif suffix == ".png":
         save_grid(out, x, columns)
     else:
         {".npz": save_npz, "": save_folder}[suffix](out, x)
@@ -59,34 +63,86 @@ def sample(options: argparse.Namespace) -> None:
     _print(options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory})
 
 
-def _conditions(options: argparse.Namespace, classes: int) -> tuple[dict[str, Any], int, int | None]:
-    """What the samples are told, how many there are, and the columns of a grid: without --label one row a class."""
+def _conditions(options: argparse.Namespace, model: Any) -> tuple[dict[str, Any], int, int | None, Any]:
+    """What the samples are told, how many there are, the columns of a grid, without --label one row a class, and the images
+    of which those of --low-res were made, if known."""
+    from .sampling import conditions_taken
+
+    classes, enlarges = model.classes, "low_res" in conditions_taken(model.networks, model.objective)
+    if options.label is not None and not 0 <= options.label < classes:
+        raise ValueError(f"--label: expected a class from 0 to {classes - 1}, got {options.label}")
+    if enlarges or options.low_res:
+        conditions, originals = _low_res(options, model, enlarges)
+        return conditions, len(conditions["low_res"]), None, originals
     n = 64 if options.n is None else options.n
     if not classes:
-        return {}, n, None
+        return {}, n, None, None
     if options.label is None:
         n = 8 * classes if options.n is None else options.n
         if n % classes:
             raise ValueError(
                 f"--n: expected a multiple of {classes}, since each class has a row, got {n}; or add --label"
             )
-        return {"label": [i * classes // n for i in range(n)]}, n, n // classes
-    if not 0 <= options.label < classes:
-        raise ValueError(f"--label: expected a class from 0 to {classes - 1}, got {options.label}")
-    return {"label": options.label}, n, None
+        return {"label": [i * classes // n for i in range(n)]}, n, n // classes, None
+    return {"label": options.label}, n, None, None
+
+
+def _low_res(options: argparse.Namespace, model: Any, enlarges: bool) -> tuple[dict[str, Any], Any]:
+    """The first --n images of --low-res with the labels of --label or else their own, and the large images that they were
+    made of, or None. ValueError unless the model enlarges images of this size."""
+    from .data import load_images
+    from .sampling import conditions_of, conditions_taken
+
+    if not enlarges:
+        raise ValueError("--low-res: expected a model that enlarges images, got one that does not; leave it out")
+    takes = conditions_taken(model.networks, model.objective)
+    small, made = takes["low_res"].shape, bool(model.objective.downscale)
+    sizes = f"images of {small}" + (f", or of {model.shape} to be averaged down to it" if made else "")
+    if not options.low_res:
+        raise ValueError(
+            f"--low-res: expected {sizes}, which this model enlarges, got none; give a file, a folder or a data set, as "
+            "--low-res digits"
+        )
+    x, labels = load_images(options.low_res)
+    if x.shape[1:] != small and not (made and x.shape[1:] == model.shape):
+        raise ValueError(f"--low-res: expected {sizes}, got {x.shape[1:]} in {options.low_res}")
+    n = len(x) if options.n is None else options.n
+    if not 0 < n <= len(x):
+        raise ValueError(f"--n: expected from 1 to {len(x)}, the images of --low-res, got {n}")
+    x, originals, batch = x[:n], None, {}
+    if x.shape[1:] == small:
+        batch["low_res"] = x
+    else:
+        batch, originals = conditions_of(model, {"x": x}), x
+        if not options.quiet:
+            print(f"refdiff: {options.low_res}: images of {x.shape[1:]}, averaged down to {small}", file=sys.stderr)
+    if "label" in takes or model.classifier:
+        if options.label is not None:
+            batch["label"] = options.label
+        elif labels is not None:
+            batch["label"] = labels[:n]
+        elif not getattr(model.networks["denoiser"].config, "null_label", True) or model.classifier:
+            raise ValueError(
+                f"--label: expected the class of the images, which this model asks for, got none, nor any in "
+                f"{options.low_res}; add --label"
+            )
+    return batch, originals
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
     distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
-    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term. Of a
-    classifier: its accuracy on held-out images in noise, for ten values of t, beside chance."""
+    which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term, of a
+    model with classes given the label of each image. Of a model that enlarges: a sample of each held-out image made small,
+    beside that image and plain interpolation. Of a classifier: its accuracy on held-out images in noise, for ten values of
+    t, beside chance."""
+    from .evaluation import enlarging_errors, judged_accuracy
     from .evaluation import evaluate as measure
-    from .evaluation import judged_accuracy
     from .evaluation.metrics import check_evaluable
     from .objectives import Classification
+    from .sampling import check_conditions
     from .sampling import sample as draw
-    from .training import every_class, load_state
+    from .training import conditions_to_show, load_state
     from .training.judge import judge_of
 
     run = load_state(options.checkpoint)
@@ -94,14 +150,18 @@ def evaluate(options: argparse.Namespace) -> None:
         _evaluate_classifier(options, *run)
         return
     config, state, model = _loaded(options, *run)
-    n = 512 if options.n is None else options.n
     data = _held_out(options, config, model.shape)
+    n = _samples_to_measure(options, model, data)
     check_evaluable(data, n)
     bins = _checked_likelihood(options, data.held_out, config.schedule.T)
     judge = judge_of(*load_state(options.judge), model) if options.judge else None
-    asked = every_class(model, n)
+    asked, originals = conditions_to_show(model, n, data)
+    check_conditions(model.networks, model.objective, asked, n, model.classifier)
+    given = _conditions_of_data(model, data) if options.nll else {}
     x = draw(model, n, options.seed, asked, progress=not options.quiet)
     metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
+    if "low_res" in asked and originals is not None:
+        metrics |= enlarging_errors(x, asked["low_res"], originals, data.held_out)
     if judge:
         metrics |= judged_accuracy(judge, x, asked["label"])
     if options.nll:
@@ -109,13 +169,35 @@ def evaluate(options: argparse.Namespace) -> None:
 
         bound = nll(
             model, data.held_out, options.seed, bins=bins, steps=options.nll_steps,
-            first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet,
+            first_variance=options.first_variance or "guided-diffusion", progress=not options.quiet, conditions=given,
         )  # fmt: skip
         metrics |= bound if options.json else {k: v for k, v in bound.items() if not isinstance(v, list)}
         if options.plot:
             Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
             plot_nll(bound, options.plot)
     _print(options, metrics)
+
+
+def _samples_to_measure(options: argparse.Namespace, model: Any, data: Any) -> int:
+    """How many: --n, or 512, but of a model that enlarges one for each held-out image, of which there may be fewer."""
+    from .sampling import conditions_taken
+
+    if options.n is not None:
+        return int(options.n)
+    enlarges = "low_res" in conditions_taken(model.networks, model.objective)
+    return min(512, len(data.held_out)) if enlarges else 512
+
+
+def _conditions_of_data(model: Any, data: Any) -> dict[str, Any]:
+    """What the bound of the held-out samples is given: their labels where the model reads some, and their small images.
+    ValueError where the model asks for more, or for other labels."""
+    from .sampling import check_conditions, conditions_of
+
+    model = model._replace(classifier=None)
+    labels = {} if data.held_out_labels is None else {"label": data.held_out_labels}
+    given = conditions_of(model, {"x": data.held_out, **labels})
+    check_conditions(model.networks, model.objective, given, len(data.held_out))
+    return dict(given)
 
 
 def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:

@@ -102,7 +102,7 @@ def train(
                     if run:
                         run.log(**logged(measured), images_per_second=rate)
                 if run and _due(step, every.grid_every):
-                    run.grid(worker.state())
+                    run.grid(worker.state(), data)
                 if run and _due(step, every.checkpoint_every):
                     run.save(worker.state())
                 if on_step and measured:
