@@ -97,13 +97,16 @@ def _low_res(options: argparse.Namespace, model: Any, enlarges: bool) -> tuple[d
         raise ValueError("--low-res: expected a model that enlarges images, got one that does not; leave it out")
     takes = conditions_taken(model.networks, model.objective)
     small, made = takes["low_res"].shape, bool(model.objective.downscale)
-    sizes = f"images of {small}" + (f", or of {model.shape} to be averaged down to it" if made else "")
+    sizes = f"images of {small}, which this model enlarges"
+    sizes += f", or of its own {model.shape}, which are averaged down" if made else ""
     if not options.low_res:
         raise ValueError(
-            f"--low-res: expected {sizes}, which this model enlarges, got none; give a file, a folder or a data set, as "
-            "--low-res digits"
+            f"--low-res: expected {sizes}, got none; give a file, a folder or a data set, as --low-res digits"
         )
-    x, labels = load_images(options.low_res)
+    try:
+        x, labels = load_images(options.low_res)
+    except ValueError as error:
+        raise ValueError(str(error).replace("name_or_path:", "--low-res:", 1)) from None
     if x.shape[1:] != small and not (made and x.shape[1:] == model.shape):
         raise ValueError(f"--low-res: expected {sizes}, got {x.shape[1:]} in {options.low_res}")
     n = len(x) if options.n is None else options.n
