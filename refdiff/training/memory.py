@@ -48,8 +48,8 @@ def described(config: Config) -> dict[str, Any]:
     """`step_memory` by name, with the total, the batch, and all in words: "text". The text alone where it is not known."""
     try:
         found = step_memory(config)
-    except TypeError as error:
-        return {"text": f"not known: {error}"}
+    except Exception as error:  # a user's objective may ask anything of data that are not there
+        return {"text": f"not known: {' '.join(str(error).split()) or type(error).__name__}"}
     parts = {name: value for name, value in found._asdict().items() if name != "engine"}
     unit, word = (1 << 30, "GiB") if found.total >= 1 << 30 else (1 << 20, "MiB")
     listed = ", ".join(f"{name} {value / unit:.2f}" for name, value in parts.items())

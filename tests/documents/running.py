@@ -32,6 +32,7 @@ SMALL_CLASSIFIER = "--set networks.classifier.width=8 --set train.batch=8 --set 
 SMALLER = {
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
+    "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
     "refdiff train --preset digits-upsampler": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
     "refdiff eval runs/classifier": "",
     "refdiff train": SMALL_MODEL,

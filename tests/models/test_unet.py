@@ -42,12 +42,12 @@ OPTIONS = {
     "skips": replace(TINY, rescale="skips", classes=2, null_label=False, embedding_silu="time"),
     "low_res": replace(TINY, low_res=(3, 4), channels=2),
     "all of ADM": replace(
-        TINY, channels=2, multipliers=(0.5, 1, 1.5), stem=0.5, blocks=(1, 2, 1), attention=(4, 2), head_channels=2,
+        TINY, size=4, channels=2, multipliers=(0.5, 1.5), stem=0.5, blocks=(1, 2), attention=(2,), head_channels=2,
         qkv="interleaved", conditioning="scale_shift", resampling="residual", dropout=0.2, time="adm", classes=3,
-        null_label=False, outputs=2, epsilon=1e-5, low_res=4, groups=2,
+        null_label=False, outputs=2, epsilon=1e-5, low_res=2, groups=2,
     ),
     "all of the others": replace(
-        TINY, multipliers=(1, 2), blocks=(2, 1), attention=(8,), heads=2, qkv="interleaved", conditioning="scale_shift",
+        TINY, size=4, multipliers=(1, 2), attention=(4,), heads=2, qkv="interleaved", conditioning="scale_shift",
         resampling="residual_projected", rescale="residual", embedding_silu="time", classes=2, low_res=(2, 3),
     ),
 }  # fmt: skip

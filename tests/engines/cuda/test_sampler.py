@@ -43,8 +43,8 @@ def expected_trajectory(monkeypatch, schedule, settings, prediction, shape):
         schedule=SimpleNamespace(build=lambda: schedule), prediction=prediction, learned=False, encoders=(), null=()
     )
     trained = SimpleNamespace(
-        engine="reference", dtype="float32", networks={"denoiser": None}, settings=settings, shape=shape,
-        objective=objective, path="sample",
+        engine="reference", dtype="float32", settings=settings, shape=shape,
+        objective=objective, path="sample", classifier=None, networks={"denoiser": SimpleNamespace(config=None)},
     )  # fmt: skip
     return list(run.make_trajectory(trained)(NUMBERS, SEED, {}))
 
