@@ -183,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("eval", commands.evaluate, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, help="how many samples (default: 512)")
+    sub.add_argument("--n", type=int, help="how many samples (default: 512, of a model that enlarges each image)")
     guidance(sub)
     sub.add_argument("--data", help="other data to compare with, a name or a path")
     sub.add_argument(

@@ -161,6 +161,8 @@ def evaluate(options: argparse.Namespace) -> None:
     asked, originals = conditions_to_show(model, n, data)
     check_conditions(model.networks, model.objective, asked, n, model.classifier)
     given = _conditions_of_data(model, data) if options.nll else {}
+    if judge and "label" not in asked:
+        raise ValueError(f"--judge: expected data with labels, got {data.name} without; leave it out")
     x = draw(model, n, options.seed, asked, progress=not options.quiet)
     metrics = {"step": state.step, **measure(model, x, data, options.seed, asked.get("label"))}
     if "low_res" in asked and originals is not None:
@@ -188,7 +190,7 @@ def _samples_to_measure(options: argparse.Namespace, model: Any, data: Any) -> i
     if options.n is not None:
         return int(options.n)
     enlarges = "low_res" in conditions_taken(model.networks, model.objective)
-    return min(512, len(data.held_out)) if enlarges else 512
+    return min(512, len(data.held_out)) or 512 if enlarges else 512
 
 
 def _conditions_of_data(model: Any, data: Any) -> dict[str, Any]:

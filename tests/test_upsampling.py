@@ -244,6 +244,22 @@ def test_data_without_the_labels_that_a_model_asks_for_are_refused(runs, tmp_pat
         assert "label: expected this condition, which the network takes, got none" in said
 
 
+def test_a_judge_needs_labels_and_data_that_hold_none_out_are_named(runs, tmp_path, capsys):
+    judge = ["train", "--preset", "digits-judge", "--out", str(tmp_path / "judge"), "--quiet"]
+    small = ("width=8", "groups=4", "multipliers=[1]", "attention=[8]")
+    changes = [f"--set=networks.classifier.{one}" for one in small]
+    assert main([*judge, *changes, "--set=train.steps=1", "--set=train.batch=8", "--set=train.warmup=0"]) == 0
+    x, labels = load("digits").x[:30], load("digits").labels[:30]
+    np.savez(tmp_path / "x.npz", x=x, held_out=x[:10])
+    np.savez(tmp_path / "all.npz", x=x, held_out=x[:0], labels=labels, held_out_labels=labels[:0])
+    common = ["eval", runs / "up", "--quiet", "--data"]
+    said = refused(capsys, *common, tmp_path / "x.npz", "--judge", tmp_path / "judge")
+    assert "--judge: expected data with labels, got x.npz without; leave it out" in said
+    assert "data: expected at least 2 training samples and 2 held out" in refused(capsys, *common, tmp_path / "all.npz")
+    assert main([str(a) for a in (*common, "digits", "--n", "10", "--judge", tmp_path / "judge", "--json")]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["judged_accuracy"] <= 1
+
+
 def test_the_demonstration_draws_of_held_out_images(tmp_path):
     changes = settings("networks.denoiser.low_res=4", "networks.denoiser.head_channels=0")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--n", "16", *changes]) == 0
