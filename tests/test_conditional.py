@@ -156,7 +156,8 @@ def test_without_a_null_label_every_sample_has_a_class():
     with_null = Config.resolve("digits-classes", changes=[*TINY, "engine=reference"])
     config = with_null.changed(["networks.denoiser.null_label=false"])
     assert config.objective.null == ()
-    assert config.changed(["networks.denoiser.null_label=true"]) == with_null
+    assert (with_null.sample.guidance, config.sample.guidance) == (1.25, 1)
+    assert config.changed(["networks.denoiser.null_label=true", "sample.guidance=1.25"]) == with_null
     assert Config.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match=line("sample.guidance: expected 1 for a model that knows no null class")):
         config.changed(["sample.guidance=2"])

@@ -224,8 +224,10 @@ class Config:
                 model = networks.get(name)
                 if isinstance(model, dict) and f"networks.{name}.attention" not in given and not attention_fits(model):
                     del model["attention"]
-            if "objective.variance" in given and isinstance(model := networks.get("denoiser"), dict):
-                self._follow_variance(table, model, given)
+            if isinstance(model := networks.get("denoiser"), dict):
+                self._follow_null_label(table, model, given)
+                if "objective.variance" in given:
+                    self._follow_variance(table, model, given)
         return Config.from_dict(table)
 
     def _leave_out_denoiser(self, table: dict[str, Any], given: set[str]) -> None:
@@ -241,6 +243,14 @@ class Config:
         trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
         if isinstance(trains, list | tuple) and "denoiser" not in trains:
             table["networks"].pop("denoiser", None)
+
+    @staticmethod
+    def _follow_null_label(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
+        """What a preset draws with is no guidance where the network was changed to one that knows no null label."""
+        changed = given & {"networks.denoiser.classes", "networks.denoiser.null_label"}
+        known = model.get("classes") and model.get("null_label", True)
+        if changed and not known and "sample.guidance" not in given and isinstance(table.get("sample"), dict):
+            table["sample"]["guidance"] = 1.0
 
     @staticmethod
     def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
