@@ -164,12 +164,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("sample", commands.sample, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, help="how many (default: 64, or eight of each class)")
+    sub.add_argument("--n", type=int, help="how many (default: 64, eight of each class, or all images of --low-res)")
     sub.add_argument(
         "--label",
         type=int,
         help="the class to draw, of a model with classes or a classifier (default: one row a class)",
     )
+    sub.add_argument(
+        "--low-res", metavar="FILE",
+        help="of a model that enlarges: small images, or of its own size to be averaged down; a file, folder or data set",
+    )  # fmt: skip
     guidance(sub)
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")
     sub.add_argument("--trajectory", metavar="NAME.png", help="also the strip of a few samples from noise to image")
@@ -179,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("eval", commands.evaluate, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, help="how many samples (default: 512)")
+    sub.add_argument("--n", type=int, help="how many samples (default: 512, of a model that enlarges each image)")
     guidance(sub)
     sub.add_argument("--data", help="other data to compare with, a name or a path")
     sub.add_argument(

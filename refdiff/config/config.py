@@ -16,13 +16,19 @@ from typing import Any
 from ..data import DataConfig
 from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
-from ..models import KINDS
 from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
-from ..process import SPACINGS
-from ..sampling.checking import check_settings
-from ..sampling.settings import FINITE_SIGMA, METHODS, SampleConfig
+from ..sampling.settings import SampleConfig
 from .consistency import check_classification_networks, check_denoising_networks, check_networks
-from .fitting import FOLLOWERS, attention_fits, downscale_of, follow_data, follow_low_res
+from .denoising import check_denoising
+from .fitting import (
+    FOLLOWERS,
+    attention_fits,
+    follow_data,
+    follow_low_res,
+    follow_null_label,
+    follow_variance,
+    leave_out_denoiser,
+)
 from .networks import NetworkConfig
 from .renamed import modern
 from .toml import build, is_text, keys, merge, plain, table_of, toml_text, toml_value
@@ -69,7 +75,7 @@ class Config:
             )
         if isinstance(self.objective, Denoising):
             check_denoising_networks(self.networks, self.objective)
-            self._check_denoising(self.objective)
+            check_denoising(self, self.objective)
         if isinstance(self.objective, Classification):
             check_classification_networks(self.networks, self.objective)
 
@@ -101,48 +107,6 @@ class Config:
             told = classes and getattr(self.model, "null_label", True)
             changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
-
-    def _check_denoising(self, objective: Denoising) -> None:
-        """ValueError where prediction, variance, sampler and network do not fit together."""
-        outputs, expected = getattr(self.model, "outputs", None), 2 if objective.learned else 1
-        if outputs is not None and outputs != expected:
-            raise ValueError(
-                f"networks.denoiser.outputs: expected {expected} with objective.variance = {objective.variance!r}, got "
-                f"{outputs}; leave it out"
-            )
-        self._check_low_res(objective)
-        check_settings(self.sample, objective, self.model)
-        if self.schedule.build().alpha_bar[-1] == 0:
-            self._check_without_signal(objective)
-
-    def _check_low_res(self, objective: Denoising) -> None:
-        """ValueError unless what is made of x has the size that the denoiser reads."""
-        size, low_res = getattr(self.model, "size", 0), getattr(self.model, "low_res", 0)
-        if objective.downscale and objective.downscale != downscale_of(size, low_res):
-            raise ValueError(
-                "objective.downscale: expected networks.denoiser.size over low_res, a power of two, or 0 for data that have "
-                f"low_res, got {objective.downscale} with size {size} and low_res {low_res}; leave it out"
-            )
-
-    def _check_without_signal(self, objective: Denoising) -> None:
-        """ValueError for what asks x_T about the data, where alpha_bar_T = 0 leaves nothing of them in it."""
-        if objective.prediction == "eps":  # x_0 = (x_T - eps) / 0
-            raise ValueError(
-                "objective.prediction: expected v or x0 with this schedule, whose alpha_bar_T = 0, got eps, which says "
-                f"nothing of the data there; take {setting('objective.prediction', 'v')}"
-            )
-        if self.sample.method in FINITE_SIGMA:
-            others = ", ".join(method for method in METHODS if method not in FINITE_SIGMA)
-            raise ValueError(
-                f"sample.method: expected one of {others} with this schedule, whose alpha_bar_T = 0 makes sigma infinite, "
-                f"got {self.sample.method}; take {setting('sample.method', 'ddim')}"
-            )
-        if self.sample.spacing == "karras":
-            others = ", ".join(spacing for spacing in SPACINGS if spacing != "karras")
-            raise ValueError(
-                f"sample.spacing: expected one of {others} with this schedule, whose alpha_bar_T = 0 makes "
-                f"sigma infinite, got karras; take {setting('sample.spacing', 'trailing')}"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """As nested dictionaries of plain values; `from_dict` is the inverse."""
@@ -218,7 +182,7 @@ class Config:
             given |= keys(each)
         networks = table.get("networks")
         if isinstance(networks, dict):
-            self._leave_out_denoiser(table, given)
+            leave_out_denoiser(table, given, self.objective)
             if follow and isinstance(table.get("data"), dict):
                 follow_data(table, given)
             follow_low_res(table, given)
@@ -227,42 +191,10 @@ class Config:
                 if isinstance(model, dict) and f"networks.{name}.attention" not in given and not attention_fits(model):
                     del model["attention"]
             if isinstance(model := networks.get("denoiser"), dict):
-                self._follow_null_label(table, model, given)
+                follow_null_label(table, model, given)
                 if "objective.variance" in given:
-                    self._follow_variance(table, model, given)
+                    follow_variance(table, model, given)
         return Config.from_dict(table)
-
-    def _leave_out_denoiser(self, table: dict[str, Any], given: set[str]) -> None:
-        """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise."""
-        objective = table.get("objective")
-        kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
-        if (
-            kind is None
-            or isinstance(self.objective, kind)
-            or any(key.startswith("networks.denoiser") for key in given)
-        ):
-            return
-        trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
-        if isinstance(trains, list | tuple) and "denoiser" not in trains:
-            table["networks"].pop("denoiser", None)
-
-    @staticmethod
-    def _follow_null_label(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
-        """What a preset draws with is no guidance where the network was changed to one that knows no null label."""
-        changed = given & {f"networks.denoiser.{key}" for key in ("kind", "classes", "null_label")}
-        known = model.get("classes") and model.get("null_label", True)
-        if changed and not known and "sample.guidance" not in given and isinstance(table.get("sample"), dict):
-            table["sample"]["guidance"] = 1.0
-
-    @staticmethod
-    def _follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
-        """A network whose variance is learned says twice as much, and is sampled with it, unless told otherwise."""
-        learned = table["objective"]["variance"] == "learned"
-        has = {f.name for f in dataclasses.fields(KINDS.get(model.get("kind", "unet"), NetworkConfig))}
-        if "networks.denoiser.outputs" not in given and "outputs" in has:
-            model["outputs"] = 2 if learned else 1
-        if "sample.variance" not in given and isinstance(table.get("sample"), dict):
-            table["sample"]["variance"] = "learned" if learned else "posterior"
 
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""

@@ -10,7 +10,8 @@ from ..data import Data, load, shape_of
 from ..errors import DoubtWarning, setting
 from ..models import KINDS, inputs
 from ..models.encoder_config import level_sizes
-from ..objectives import Denoising, ScheduleConfig, lost_in_noise, signal_left_at_end
+from ..objectives import OBJECTIVES, Denoising, Objective, ScheduleConfig, lost_in_noise, signal_left_at_end
+from .networks import NetworkConfig
 
 if TYPE_CHECKING:
     from .config import Config
@@ -23,6 +24,9 @@ __all__ = [
     "downscale_of",
     "follow_data",
     "follow_low_res",
+    "follow_null_label",
+    "follow_variance",
+    "leave_out_denoiser",
 ]
 
 MOST_LEFT = 0.1  # of the data at T; latent diffusion's schedule leaves 0.068, and is used
@@ -80,6 +84,36 @@ def downscale_of(size: Any, low_res: Any) -> int:
     factor = sides[0][0] // sides[1][0]
     whole = all(high == factor * low for high, low in zip(*sides, strict=True))
     return factor if whole and factor > 1 and not factor & (factor - 1) else 0
+
+
+def leave_out_denoiser(table: dict[str, Any], given: set[str], before: Objective) -> None:
+    """An objective of another kind, which does not train the preset's denoiser, has none unless told otherwise; before: the
+    objective of the preset."""
+    objective = table.get("objective")
+    kind = OBJECTIVES.get(objective.get("kind", "")) if isinstance(objective, dict) else None
+    if kind is None or isinstance(before, kind) or any(key.startswith("networks.denoiser") for key in given):
+        return
+    trains = objective.get("trains", kind.trains)  # type: ignore[union-attr]
+    if isinstance(trains, list | tuple) and "denoiser" not in trains:
+        table["networks"].pop("denoiser", None)
+
+
+def follow_null_label(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
+    """What a preset draws with is no guidance where the network was changed to one that knows no null label."""
+    changed = given & {f"networks.denoiser.{key}" for key in ("kind", "classes", "null_label")}
+    known = model.get("classes") and model.get("null_label", True)
+    if changed and not known and "sample.guidance" not in given and isinstance(table.get("sample"), dict):
+        table["sample"]["guidance"] = 1.0
+
+
+def follow_variance(table: dict[str, Any], model: dict[str, Any], given: set[str]) -> None:
+    """A network whose variance is learned says twice as much, and is sampled with it, unless told otherwise."""
+    learned = table["objective"]["variance"] == "learned"
+    has = {f.name for f in dataclasses.fields(KINDS.get(model.get("kind", "unet"), NetworkConfig))}
+    if "networks.denoiser.outputs" not in given and "outputs" in has:
+        model["outputs"] = 2 if learned else 1
+    if "sample.variance" not in given and isinstance(table.get("sample"), dict):
+        table["sample"]["variance"] = "learned" if learned else "posterior"
 
 
 def attention_fits(model: dict[str, Any]) -> bool:

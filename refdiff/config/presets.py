@@ -27,11 +27,11 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
     return {"denoiser": NetworkConfig(MODELS[name])}
 
 
-def _of_digits(model: Any) -> Config:
+def _of_digits(model: Any, objective: Denoising = Denoising(bins=17), guidance: float = 1.25) -> Config:
     """The bundled digits by class, drawn with a little guidance: without, a few in a hundred are hard to read."""
     train = TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998)
-    sample = SampleConfig(steps=100, spacing="quadratic", guidance=1.25)
-    return Config(networks={"denoiser": NetworkConfig(model)}, train=train, sample=sample)
+    sample = SampleConfig(steps=100, spacing="quadratic", guidance=guidance)
+    return Config(networks={"denoiser": NetworkConfig(model)}, objective=objective, train=train, sample=sample)
 
 
 def _classifier_of_digits(objective: Classification, seed: int = 0) -> Config:
@@ -88,6 +88,7 @@ PRESETS.update(
         "digits": Config(),
         "digits-classes": _of_digits(dataclasses.replace(MODELS["digits"], classes=10)),
         "digits-adm": _of_digits(MODELS["digits-adm"]),
+        "digits-upsampler": _of_digits(MODELS["digits-upsampler"], Denoising(bins=17, downscale=2), guidance=1.0),
         "digits-classifier": _classifier_of_digits(Classification()),
         "digits-judge": _classifier_of_digits(Classification(noised=False), seed=1),
         "mnist": Config(

@@ -1,7 +1,7 @@
 """Data sets: the bundled digits, four sets in the plane, and whatever lies in your files."""
 
 from .dataset import Dataset
-from .loading import load, shape_of
+from .loading import load, load_images, shape_of
 from .planar import (
     MIXTURE_COVARIANCES,
     MIXTURE_MEANS,
@@ -22,6 +22,7 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "load",
+    "load_images",
     "mixture",
     "moons",
     "register_data",

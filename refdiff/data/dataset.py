@@ -25,6 +25,7 @@ class Dataset:
     held_out_labels   int64 (M,), or None exactly when labels is None
     flip              whether `rows` mirrors half of the images, left to right
     names             of the classes, in the order of their numbers; () where they are not known
+    tenths            whether x and held_out are parts of one array, of which every tenth sample is held out
 
     The fields are read-only views: nothing is copied, and the caller's own arrays stay as writable as they were.
     Raises ValueError for another shape or dtype, for NaN, for values out of range, and for labels that do not fit.
@@ -37,6 +38,7 @@ class Dataset:
     held_out_labels: np.ndarray | None
     flip: bool = False
     names: tuple[str, ...] = ()
+    tenths: bool = False
 
     def __post_init__(self) -> None:
         if self.flip and self.x.ndim != 4:
@@ -111,6 +113,15 @@ class Dataset:
             batch["x"] = np.where(mirrored[:, None, None, None], batch["x"][:, :, ::-1], batch["x"])
         return batch if self.labels is None else batch | {"label": self.labels[ids]}
 
+    def to_measure(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples that were never to be learned from, and their labels or None: those held out, where the data have such a
+        split of their own, and else all there are, in their order."""
+        if not self.tenths:
+            return (self.held_out, self.held_out_labels) if len(self.held_out) else (self.x, self.labels)
+        return _joined(self.x, self.held_out), (
+            None if self.labels is None or self.held_out_labels is None else _joined(self.labels, self.held_out_labels)
+        )
+
     @property
     def classes(self) -> int:
         """How many different labels the two parts have; 0 without labels."""
@@ -184,8 +195,20 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
 
 def hold_out_tenth(name: str, x: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...] = ()) -> Dataset:
     """Hold out every tenth sample, those at 9, 19, 29, ... counted from 0: always the same ones."""
-    held = np.arange(len(x)) % 10 == 9
+    held = _tenths(len(x))
     if labels is None:
-        return Dataset(name, x[~held], None, x[held], None)
+        return Dataset(name, x[~held], None, x[held], None, tenths=True)
     check_labels("labels", labels, len(x))  # before the mask is laid on them
-    return Dataset(name, x[~held], labels[~held], x[held], labels[held], names=names)
+    return Dataset(name, x[~held], labels[~held], x[held], labels[held], names=names, tenths=True)
+
+
+def _tenths(n: int) -> np.ndarray:
+    return np.arange(n) % 10 == 9
+
+
+def _joined(kept: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """What `hold_out_tenth` has cut in two."""
+    held = _tenths(len(kept) + len(held_out))
+    whole = np.empty((len(held), *kept.shape[1:]), kept.dtype)
+    whole[held], whole[~held] = held_out, kept
+    return whole

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import FormatError
 from . import arrays, cifar, folder, idx, planar
-from .dataset import Dataset
+from .dataset import Dataset, from_uint8
 from .digits import load_digits
 
 # Every name that `load` knows, and what makes it.
@@ -40,6 +42,23 @@ def load(name_or_path: str | os.PathLike[str], *, resolution: int | None = None)
     if resolution is not None:
         _check_resolution(data, resolution)
     return data
+
+
+def load_images(name_or_path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images to do something with, in their order, and their labels or None: of a data set with a held-out split of its own
+    that split, of any other file or folder all images, or the one image of a file such as a PNG.   -> (N, H, W, C), (N,)
+
+    Errors as of `load`; ValueError for points.
+    """
+    path = Path(os.path.expanduser(name_or_path))
+    if name_or_path not in NAMED and path.suffix.lower() in folder.SUFFIXES and path.is_file():
+        return from_uint8(folder.read_image(path))[None], None
+    data = load(name_or_path)
+    if not isinstance(data, Dataset) or len(data.shape) != 3:
+        raise ValueError(
+            f"name_or_path: expected images, got {name_or_path}, which has others; give a file or a folder"
+        )
+    return data.to_measure()
 
 
 def shape_of(name_or_path: str | os.PathLike[str]) -> tuple[int, ...] | None:

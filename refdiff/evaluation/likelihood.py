@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import argument, one_of, setting
+from ..models import Batch
 from ..plotting import new_figure
 from ..process import (
     SPACINGS,
@@ -31,7 +32,15 @@ from ..process import (
 from ..process.variational_bound import ReverseStep
 from ..progress import Progress
 from ..random import Key, integers, normal
-from ..sampling import Trained, check_conditions, denoiser, encoder_function, network_function
+from ..sampling import (
+    Model,
+    Trained,
+    check_conditions,
+    conditions_of,
+    denoiser,
+    encoder_function,
+    network_function,
+)
 from ..sampling.methods import threshold_of
 from ..sampling.settings import VARIANCES
 
@@ -55,8 +64,9 @@ def nll(
     progress: bool = True,
     first_variance: str = "guided-diffusion",
     steps: int | None = None,
+    conditions: Batch | None = None,
 ) -> dict[str, Any]:
-    """The bound of a trained model on the data x, usually `held_out`.
+    """The bound of a trained model on the data x, usually `held_out`, given their conditions: of -log p(x | y).
 
     x (N, ...): images in [-1, 1], or points. per_step: images for a step, on average over the T steps. At 16 the digits
     model takes 40 to 60 s on two busy cores, and the standard error is below 1 % of the result.
@@ -65,12 +75,15 @@ def nll(
     variance: of the reverse steps, "posterior", "beta" or "learned" [IDDPM] eq. 15; None for that of the settings.
     first_variance: which "beta" is at t = 1, where it decides L_0: "guided-diffusion", the posterior's at t = 2, as in
     published figures, or "refdiff", beta_1 itself; with "posterior" both are the same, and "learned" has its own.
+    conditions: one for all of x, or one for each, by name, such as {"label": labels}: an image drawn for a step takes its
+    own along. What is left out counts as none, so that a model with classes is measured under its null label, and `low_res`
+    is made of x where training made it so. `sampling.conditions_of` gives those of data.
     x0_hat is held as `sample.threshold` says. bins: levels of the data, None for a density; "data": see `levels`.
     -> the dictionary of `estimate_bound`, with "variance", "first_variance" and, where `steps` is given, "nll_steps" and
-    "timesteps"; with "learned" also the same network's bound
+    "timesteps", "given", what was told, if anything; with "learned" also the same network's bound
     with each of the fixed variances, of the same x_t: bits_per_dim_posterior, bits_per_dim_beta, and their _error.
-    ValueError for x of another shape or range than the model's, for "learned" where the network learned no variance, and for
-    steps that are not from 1 to T.
+    ValueError for x of another shape or range than the model's, for conditions that it does not take or lacks, for "learned"
+    where the network learned no variance, and for steps that are not from 1 to T.
     """
     objective, network = trained.objective, trained.networks["denoiser"]
     variance = trained.settings.variance if variance is None else variance
@@ -83,21 +96,27 @@ def nll(
     one_of("first_variance", first_variance, dict.fromkeys(name for _, name in FIXED_LOG_VARIANCES))
     if x.ndim < 2 or not len(x) or x.shape[1:] != trained.shape:
         raise ValueError(f"x: expected samples (N, {', '.join(map(str, trained.shape))}), got shape {x.shape}")
+    told = conditions_of(trained._replace(classifier=None), {"x": x}) | (conditions or {})
+    whole = check_conditions(trained.networks, objective, told, len(x))
     full = objective.schedule.build()
     timestep = np.arange(1, full.T + 1) if steps is None else SPACINGS[trained.settings.spacing](full, steps)
     schedule = full if len(timestep) == full.T else full.respaced(timestep.tolist())
     ask = network_function(trained.engine, network, trained.dtype)
     encode = encoder_function(trained)
 
-    def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        conditions = encode(check_conditions(trained.networks, objective, {}, len(x_t)))
-        prediction, v = denoiser(ask, conditions, objective.learned)(x_t.astype(np.float32), t)
-        return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
+    def model_of(chosen: np.ndarray) -> Model:
+        network_model = denoiser(ask, encode({name: a[chosen] for name, a in whole.items()}), objective.learned)
+
+        def model(x_t: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray | None]:
+            prediction, v = network_model(x_t.astype(np.float32), t)
+            return prediction.astype(np.float64), None if v is None else v.astype(np.float64)
+
+        return model
 
     names = ("learned", "posterior", "beta") if variance == "learned" else (variance,)
 
-    def reverse(x_t: np.ndarray, i: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        predict = predictor(full, model, objective.prediction, threshold_of(trained.settings))
+    def reverse(x_t: np.ndarray, i: Any, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        predict = predictor(full, model_of(chosen), objective.prediction, threshold_of(trained.settings))
         x0_hat, eps_hat, v = predict(x_t, timestep[i - 1])  # once, for all that is made of it
         steps = [
             learned_reverse(schedule, lambda *_: (x0_hat, v), "x0") if name == "learned"
@@ -115,8 +134,9 @@ def nll(
         for error in ("", "_error")
     }
     head = {key: found[key] for key in ("bits_per_dim", "bits_per_dim_error")}
+    given = {"given": ", ".join(sorted(told))} if told else {}
     chain = {} if steps is None else {"nll_steps": schedule.T, "timesteps": timestep.tolist()}
-    return {"variance": variance, "first_variance": first_variance, **chain, **head, **beside, **found}
+    return {"variance": variance, "first_variance": first_variance, **given, **chain, **head, **beside, **found}
 
 
 def estimate_bound(
@@ -137,12 +157,12 @@ def estimate_bound(
     counts, of the samples behind L_0, ..., L_{T-1}; reconstruction (L_0), denoising (L_1 + ... + L_{T-1}), prior (L_T);
     dims, nll_samples (of x), bins.
     """
-    return _estimate_bounds(schedule, lambda x_t, t: [reverse(x_t, t)], x, seed, per_step, bins, batch, progress)[0]
+    return _estimate_bounds(schedule, lambda x_t, t, _: [reverse(x_t, t)], x, seed, per_step, bins, batch, progress)[0]
 
 
 def _estimate_bounds(
     schedule: Schedule,
-    reverse: Callable[[np.ndarray, Any], list[tuple[np.ndarray, np.ndarray]]],
+    reverse: Callable[[np.ndarray, Any, np.ndarray], list[tuple[np.ndarray, np.ndarray]]],
     x: np.ndarray,
     seed: int,
     per_step: int,
@@ -150,7 +170,7 @@ def _estimate_bounds(
     batch: int,
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """As `estimate_bound`, of several reverse steps of the same x_t."""
+    """As `estimate_bound`, of several reverse steps of the same x_t, which are told of which of x each is."""
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     if not len(x):
@@ -162,10 +182,11 @@ def _estimate_bounds(
     with Progress("likelihood", len(step), "image", progress) as bar:
         for first in range(0, len(step), batch):
             pair = np.arange(first, min(first + batch, len(step)))
-            t, x0 = step[pair], x[integers(key("choice"), pair, 0, len(x) - 1)]
+            t, chosen = step[pair], integers(key("choice"), pair, 0, len(x) - 1)
+            x0 = x[chosen]
             eps = normal(key("eps"), pair, x.shape[1:], np.float64)
             x_t = q_sample(schedule, x0, t, eps)
-            found.append([l_vlb_term(schedule, x0, x_t, t, *moments, bins)[0] for moments in reverse(x_t, t)])
+            found.append([l_vlb_term(schedule, x0, x_t, t, *moments, bins)[0] for moments in reverse(x_t, t, chosen)])
             bar.update(len(pair))
     prior = float(prior_matching(schedule, x).mean())
     return [

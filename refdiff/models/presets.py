@@ -59,17 +59,20 @@ def _classifier(size: int) -> ClassifierConfig:
 _DIGITS = UNetConfig(size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8)
 _CIFAR10 = UNetConfig(size=32, channels=3, width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), dropout=0.1)
 
+_DIGITS_ADM = replace(
+    _DIGITS,
+    classes=10,
+    conditioning="scale_shift",
+    resampling="residual",
+    head_channels=32,
+    epsilon=1e-5,
+    time="adm",
+)
+
 MODELS: dict[str, UNetConfig | ClassifierConfig | MLPConfig] = {
     "digits": _DIGITS,
-    "digits-adm": replace(
-        _DIGITS,
-        classes=10,
-        conditioning="scale_shift",
-        resampling="residual",
-        head_channels=32,
-        epsilon=1e-5,
-        time="adm",
-    ),
+    "digits-adm": _DIGITS_ADM,
+    "digits-upsampler": replace(_DIGITS_ADM, low_res=4),
     "digits-classifier": ClassifierConfig(
         size=8, channels=1, width=32, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.1, classes=10
     ),

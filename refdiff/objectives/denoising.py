@@ -15,7 +15,7 @@ from .objective import Networks, Objective
 from .schedule import ScheduleConfig
 from .tables import WEIGHTINGS, noise_table, step_table, variational_table
 
-__all__ = ["PREDICTIONS", "VARIANCES", "Denoising"]
+__all__ = ["PREDICTIONS", "VARIANCES", "Denoising", "downscaled"]
 
 PREDICTIONS = ("eps", "x0", "v", "mu")
 VARIANCES = ("fixed", "learned")
@@ -91,10 +91,6 @@ class Denoising(Objective):
         read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
         return {entry: given for entry, given in read.items() if entry not in made}
 
-    def made_of(self, engine: ModuleType, x0: Any) -> Batch:
-        """The conditions that are made of images.   x0 (N, H, W, C)"""
-        return {"low_res": _downscaled(engine, x0, self.downscale)} if self.downscale else {}
-
     def remember(self) -> Tree:
         return first_losses(self.schedule.T) if self.important else {}
 
@@ -122,7 +118,8 @@ class Denoising(Objective):
             batch["x0"] = x0
         if self.important:
             batch["ratio"] = engine.gather(memory["ratio"], t)
-        batch |= self.made_of(engine, x0)
+        if self.downscale:
+            batch["low_res"] = downscaled(engine, x0, self.downscale)
         for entry, value, rate in self.null:
             batch[entry] = engine.where(engine.bernoulli(key(f"null/{entry}"), n, rate), value, data[entry])
         return batch
@@ -190,8 +187,8 @@ def _product(engine: ModuleType, a: Any, x: Any) -> Any:
     return engine.affine(half, x, half, x)
 
 
-def _downscaled(engine: ModuleType, x: Any, factor: int) -> Any:
-    """The means of blocks of factor x factor pixels.   (N, H, W, C) -> (N, H / factor, W / factor, C)"""
+def downscaled(engine: ModuleType, x: Any, factor: int) -> Any:
+    """The means of blocks of factor x factor pixels, a power of two.   (N, H, W, C) -> (N, H / factor, W / factor, C)"""
     while factor > 1:
         x, _ = engine.average_pool(x)
         factor //= 2

@@ -9,6 +9,7 @@ of the score form.
 """
 
 from .checking import *
+from .conditions import *
 from .denoisers import *
 from .networks import *
 from .run import *

@@ -9,20 +9,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..errors import setting
 from ..models import Batch, Input, Network, inputs
 from ..objectives import Denoising
 from ..process import classifier_free_guidance, rescaled_guidance
 from .settings import SampleConfig
 
 __all__ = [
-    "Guide", "Model", "Predict", "check_conditions", "denoiser", "guided", "required_conditions",
-    "unconditional",
+    "Guide", "Model", "Predict", "check_conditions", "conditions_taken", "denoiser", "guided", "unconditional",
 ]  # fmt: skip
 
 Model: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 Function: TypeAlias = Callable[[ModuleType, Network, Batch], Any]  # of what is asked of a network, on an engine
 Predict: TypeAlias = Callable[[Batch], np.ndarray]
 Guide: TypeAlias = Callable[[Any, Any, Any], Any]  # (x_t, t, prediction) -> the prediction, guided
+ROUNDING = 1e-3  # how far beyond [-1, 1] an image may lie that somebody has averaged
+_TRAINED_WITH = {"low_res": setting("networks.denoiser.low_res", "SIDE")}  # what makes a network take a condition
 
 
 def denoiser(predict: Predict, conditions: Batch, learned: bool = False) -> Model:
@@ -79,13 +81,24 @@ def unconditional(objective: Denoising, conditions: Batch) -> Batch:
     return {name: np.full_like(value, null[name]) if name in null else value for name, value in conditions.items()}
 
 
+def conditions_taken(networks: dict[str, Network], objective: Denoising) -> dict[str, Input]:
+    """The conditions that the denoiser takes, by name, or, of one that an encoder makes, what the encoder takes."""
+    made = dict(objective.encoders)
+    takes = {
+        name: entry for name, entry in inputs(networks["denoiser"].config).items() if name not in ("x", "t", *made)
+    }
+    for encoder in made.values():
+        takes |= inputs(networks[encoder].config)
+    return takes
+
+
 def check_conditions(
     networks: dict[str, Network], objective: Denoising, conditions: Batch, n: int, classifier: Network | None = None
 ) -> Batch:
-    """Conditions for n samples, what is left out being null: those that the denoiser takes, or, of one that an encoder
-    makes, what the encoder takes; with a classifier also the label to which it guides. ValueError for one that nobody takes,
-    one of another shape or kind, or a label that a network does not know."""
-    network, takes = networks["denoiser"], _taken(networks, objective)
+    """Conditions for n samples, what is left out being null: those of `conditions_taken`; with a classifier also the label
+    to which it guides. ValueError for one that nobody takes, one of another shape or kind, a label that a network does not
+    know, or small images out of the range in which the objective makes them of x."""
+    network, takes = networks["denoiser"], conditions_taken(networks, objective)
     told = "label" in takes
     if classifier is not None:
         takes["label"] = Input((), "int")
@@ -95,7 +108,7 @@ def check_conditions(
         if name not in takes:
             raise ValueError(
                 f"{name}: expected no such condition, since this network takes {', '.join(takes) or 'none'}, got one; "
-                "leave it out, or train a network with classes"
+                f"leave it out, or train a network with {_TRAINED_WITH.get(name, 'classes')}"
             )
     null = {entry: value for entry, value, _ in objective.null}
     whole = {}
@@ -108,22 +121,16 @@ def check_conditions(
         _check_label(whole["label"], classifier.config.classes, ", the classifier's classes")
     elif told and hasattr(network.config, "classes"):
         _check_label(whole["label"], network.config.classes, null=getattr(network.config, "null_label", True))
+    if objective.downscale:
+        _check_range("low_res", whole["low_res"])
     return whole
 
 
-def required_conditions(networks: dict[str, Network], objective: Denoising) -> list[str]:
-    """The conditions that have no value which stands for none, so that every sample must be given them."""
-    null = {entry for entry, _, _ in objective.null}
-    return [name for name in _taken(networks, objective) if name not in null]
-
-
-def _taken(networks: dict[str, Network], objective: Denoising) -> dict[str, Input]:
-    """The conditions that the denoiser takes, or, of one that an encoder makes, what the encoder takes."""
-    made = dict(objective.encoders)
-    takes = {n: entry for n, entry in inputs(networks["denoiser"].config).items() if n not in ("x", "t", *made)}
-    for encoder in made.values():
-        takes |= inputs(networks[encoder].config)
-    return takes
+def _check_range(name: str, value: np.ndarray) -> None:
+    """ValueError unless an image is one in [-1, 1]; its own rounding may lead out of it."""
+    if not (value.min() >= -1 - ROUNDING and value.max() <= 1 + ROUNDING):  # NaN is nowhere
+        advice = "scale bytes by v / 127.5 - 1" if value.min() >= 0 else "scale them"
+        raise ValueError(f"{name}: expected images in [-1, 1], got {value.min():g} to {value.max():g}; {advice}")
 
 
 def _check_label(label: np.ndarray, classes: int, whose: str = "", null: bool = False) -> None:

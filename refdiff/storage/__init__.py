@@ -2,7 +2,18 @@
 
 from .atomic import replace_file
 from .checkpoint import load_checkpoint, save_checkpoint
-from .images import check_folder, grid, save_blocks, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from .images import (
+    check_folder,
+    grid,
+    save_blocks,
+    save_enlarged,
+    save_folder,
+    save_grid,
+    save_npz,
+    save_png,
+    save_strip,
+    to_uint8,
+)
 from .places import check_file, check_place
 
 __all__ = [
@@ -14,6 +25,7 @@ __all__ = [
     "replace_file",
     "save_blocks",
     "save_checkpoint",
+    "save_enlarged",
     "save_folder",
     "save_grid",
     "save_npz",

@@ -118,6 +118,23 @@ def save_blocks(
     save_png(path, np.hstack(joined))
 
 
+def save_enlarged(
+    path: str | os.PathLike[str], low_res: np.ndarray, images: np.ndarray, originals: np.ndarray | None = None
+) -> None:
+    """Small images, each pixel a block, beside what was made of them, and the large images that they were, if known, as a
+    PNG: two or three squares of images, each under its title.   low_res (N, h, w, C); images, originals (N, H, W, C)."""
+    n, height, width, channels = images.shape
+    down, right = (np.arange(side) * low // side for side, low in zip((height, width), low_res.shape[1:3], strict=True))
+    blocks = [low_res[:, down][:, :, right], images, *([] if originals is None else [originals])]
+    columns = math.isqrt(n - 1) + 1
+    rows = -(-n // columns)
+    squares = np.full((len(blocks), rows * columns, height, width, channels), -1, np.float32)
+    for square, block in zip(squares, blocks, strict=True):
+        square[:n] = block
+    titles = ("low resolution", "samples", "originals")[: len(blocks)]
+    save_blocks(path, squares.reshape(len(blocks), rows, columns, height, width, channels), titles)
+
+
 def _title(text: str, shape: tuple[int, ...]) -> np.ndarray:
     """A line of white text on black, as wide as a picture of this shape.   -> (height, width, C) uint8"""
     from PIL import Image, ImageDraw, ImageFont

@@ -16,10 +16,10 @@ from ..evaluation.metrics import check_evaluable, evaluate
 from ..models import Batch
 from ..objectives import Denoising, kind_of_objective
 from ..sampling import Trained, sample, trajectory
-from ..storage import replace_file, save_grid, save_strip
+from ..storage import replace_file, save_enlarged, save_grid, save_strip
 from .loop import train
 from .plots import plot_loss
-from .trained_model import every_class, trained
+from .trained_model import conditions_to_show, every_class, trained
 
 __all__ = ["demo", "save_classes", "save_trajectory"]
 
@@ -45,12 +45,15 @@ def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, pro
     state = train(config, out, force=force, progress=progress, data=data, on_step=lambda step: losses.append(step.loss))
     done = time.perf_counter()
     model = trained(config, state)
-    asked = every_class(model, n)
+    asked, originals = conditions_to_show(model, n, data)
     images = sample(model, n, config.seed, asked, progress=progress)
     sampled = time.perf_counter()
 
-    save_classes(out / "samples.png", images, asked.get("label"))
-    save_trajectory(out / "trajectory.png", model, config.seed)
+    if originals is not None and "low_res" in asked:
+        save_enlarged(out / "samples.png", asked["low_res"][:100], images[:100], originals[:100])
+    else:
+        save_classes(out / "samples.png", images, asked.get("label"))
+    save_trajectory(out / "trajectory.png", model, config.seed, None if originals is None else asked)
     try:
         plot_loss(out / "log.jsonl", out / "loss.png")
     except ImportError as error:
@@ -80,9 +83,13 @@ def save_trajectory(
     path: str | Path, model: Trained, seed: int = 0, conditions: Batch | None = None, rows: int = 6, columns: int = 12
 ) -> None:
     """The way of a few samples from noise to image, a row each, with evenly chosen columns. conditions: None for each class
-    its share of the rows."""
+    its share of the rows; of those that are given for each sample the first are shown."""
     columns = min(columns, model.settings.steps + 1)
-    conditions = every_class(model, rows) if conditions is None else conditions
+    if conditions is None:
+        conditions = every_class(model, rows)
+    else:
+        rows = min([rows, *(len(value) for value in conditions.values() if np.ndim(value))])
+        conditions = {name: value[:rows] if np.ndim(value) else value for name, value in conditions.items()}
     states = [x for _, x in trajectory(model, np.arange(rows), seed, conditions)]
     chosen = np.round(np.linspace(0, len(states) - 1, columns)).astype(int)
     save_strip(path, np.stack([states[i] for i in chosen]))

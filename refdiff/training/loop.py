@@ -104,8 +104,7 @@ def train(
                     if run:
                         run.log(**logged(measured), images_per_second=rate)
                 if run and _due(step, every.grid_every):
-                    ids = np.arange(GRID) % len(data)
-                    run.grid(worker.state(), data.rows(ids, Key(config.seed, 0, 0, GRID, "grid/")))
+                    run.grid(worker.state(), data)
                 if run and _due(step, every.checkpoint_every):
                     run.save(worker.state())
                 if on_step and measured:

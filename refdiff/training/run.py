@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..engines import reference
+from ..data import Data
 from ..errors import NotFiniteError, TrainingError, argument, option
-from ..models import Batch
 from ..objectives import Denoising
-from ..sampling import required_conditions, sample
-from ..storage import save_grid
+from ..sampling import sample
+from ..storage import save_enlarged, save_grid
 from ..storage.atomic import replace_file
 from .frozen import places
 from .state import CHECKPOINT, State, load_state, save_state
-from .trained_model import every_class, trained
+from .trained_model import conditions_to_show, trained
 
 __all__ = ["Run", "resumable"]
 
@@ -99,21 +98,24 @@ class Run:
         """The checkpoint, whole or not at all."""
         save_state(self.checkpoint, self.config, state)
 
-    def grid(self, state: State, data: Batch) -> None:
-        """A picture of as many samples as there are of the data, if images are what is learned. Conditions that cannot be
-        left out, such as a low-resolution image, are those of the data."""
+    def grid(self, state: State, data: Data, n: int = 64) -> None:
+        """A picture of samples, if images are what is learned; of a network that enlarges, beside the small images that the
+        first of these data make."""
         if not isinstance(self.config.objective, Denoising):
             return
-        model, n = trained(self.config, state), len(next(iter(data.values())))
+        model = trained(self.config, state)
         if len(model.shape) == 3:
-            given = data | model.objective.made_of(reference, data["x"])
-            conditions = {name: given[name] for name in required_conditions(model.networks, model.objective)}
+            conditions, originals = conditions_to_show(model, n, data)
             try:
-                images = sample(model, n, conditions=conditions | every_class(model, n), progress=False)
+                images = sample(model, n, conditions=conditions, progress=False)
             except NotFiniteError as error:
                 raise TrainingError(f"step {state.step}: {error}") from None
             (self.folder / "samples").mkdir(exist_ok=True)
-            save_grid(self.folder / "samples" / f"step{state.step:07d}.png", images)
+            path = self.folder / "samples" / f"step{state.step:07d}.png"
+            if "low_res" in conditions:
+                save_enlarged(path, conditions["low_res"], images, originals)
+            else:
+                save_grid(path, images)
 
     def _cut_log(self, step: int) -> None:
         """Forget log lines past the step from which a resumed run goes on."""

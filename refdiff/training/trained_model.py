@@ -6,14 +6,16 @@ import numpy as np
 
 from ..config import Config
 from ..config.classifiers import check_classifier
+from ..data import Data, Dataset
 from ..errors import option
 from ..models import Batch, Network
 from ..objectives import Denoising
-from ..sampling import Trained
+from ..random import Key
+from ..sampling import Trained, conditions_of, conditions_taken
 from .frozen import frozen_trees
 from .state import State
 
-__all__ = ["check_drawable", "every_class", "trained"]
+__all__ = ["check_drawable", "conditions_to_show", "every_class", "trained"]
 
 
 def check_drawable(config: Config) -> Denoising:
@@ -47,3 +49,23 @@ def trained(config: Config, state: State, classifier: tuple[Config, State] | Non
 def every_class(model: Trained, n: int) -> Batch:
     """Conditions of n samples in which each class has its share, in order; none for a model without classes."""
     return {"label": np.arange(n) * model.classes // n} if model.classes else {}
+
+
+def conditions_to_show(model: Trained, n: int, data: Data) -> tuple[Batch, np.ndarray | None]:
+    """Conditions of n samples that show what a model has learned, and the samples of the data that they were made of.
+
+    Each class has its share, in order, and there are no such samples; but a model that takes what only data have, such as a
+    small image, is told of the first n that are held out, from the first again where they are fewer, and of training
+    samples where none are.
+    """
+    known = {"label", *(entry for entry, _, _ in model.objective.null)}
+    if set(conditions_taken(model.networks, model.objective)) <= known:
+        return every_class(model, n), None
+    if isinstance(data, Dataset) and len(data.held_out):
+        ids = np.arange(n) % len(data.held_out)
+        batch: Batch = {"x": data.held_out[ids]}
+        if data.held_out_labels is not None:
+            batch["label"] = data.held_out_labels[ids]
+    else:
+        batch = data.rows(np.arange(n) % len(data), Key(0).under("shown"))
+    return conditions_of(model, batch), batch.get("x")

@@ -33,6 +33,7 @@ SMALLER = {
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
+    "refdiff train --preset digits-upsampler": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
     "refdiff eval runs/classifier": "",
     "refdiff train": SMALL_MODEL,
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
@@ -45,6 +46,7 @@ SMALLER = {
 }
 SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
 CLASSIFIER = "--preset digits-classifier"
+UPSAMPLER = "--preset digits-upsampler --set networks.denoiser.groups=4 --set networks.denoiser.head_channels=8"
 SHORT_CLASSIFIER = f"refdiff train --quiet {CLASSIFIER} --set schedule.T=20 --set sample.steps=3 {SMALL_CLASSIFIER}"
 
 # Tools of the checkout, each called by the tests of that file on something small.
@@ -110,6 +112,8 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         (folder / name).write_text(text)
     if "path/to/images" in command.text:
         pictures(folder / "path/to/images")
+    if "path/to/small" in command.text:
+        save_folder(folder / "path/to/small", np.random.default_rng(0).uniform(-1, 1, (4, 4, 4, 1)).astype(np.float32))
     if "--kernel" in words[:-1]:
         source, _, name = words[words.index("--kernel") + 1].partition(":")
         if source.startswith("benchmarks/"):
@@ -122,7 +126,8 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         for name, before in zip(words[1:], words, strict=False):
             if name in read:
                 classifies = before in ("--classifier", "--judge") or name in ("runs/classifier", "runs/judge")
-                shutil.copytree(run(CLASSIFIER if classifies else options), folder / name)
+                kind = CLASSIFIER if classifies else UPSAMPLER if name == "runs/upsampler" else options
+                shutil.copytree(run(kind), folder / name)
 
 
 def smaller(text: str) -> str:

@@ -29,6 +29,7 @@ SMALL = [
         ("digits", 701_345),
         ("points", 182_274),
         ("digits-adm", 827_745),
+        ("digits-upsampler", 827_745 + 9 * 32),
         ("iddpm-cifar10", 52_546_438),
         ("iddpm-imagenet64", 121_063_942),
         ("adm64", 295_904_454),

@@ -62,6 +62,14 @@ def test_conditions_guidance_and_a_variance_that_is_learned(tiny, changes, condi
     check(tiny.changed([*changes, "sample.steps=3"]), conditions, dtype, bound, seed=4)
 
 
+def test_small_images_are_buffers_of_a_captured_step(tiny):
+    """Guided too, where both passes are told them."""
+    low, label = np.random.default_rng(0).uniform(-1, 1, (2, 2, 4, 4, 1)).astype("f"), np.array([3, 7])
+    config = tiny.changed([*GUIDED, "model.low_res=4", "sample.steps=3"])
+    found = [check(config, {"low_res": each, "label": label})[1][-1][1] for each in low]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
 def test_a_label_that_is_told_and_guidance_change_the_samples(tiny):
     """And where there is nothing to guide by, guidance does nothing."""
     last = {}

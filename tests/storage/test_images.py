@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from refdiff.storage import grid, save_blocks, save_folder, save_grid, save_npz, save_png, save_strip, to_uint8
+from refdiff.storage import (
+    grid,
+    save_blocks,
+    save_enlarged,
+    save_folder,
+    save_grid,
+    save_npz,
+    save_png,
+    save_strip,
+    to_uint8,
+)
 
 
 def read(path):
@@ -183,6 +193,21 @@ def test_wrong_blocks(tmp_path):
         with pytest.raises(ValueError, match=line(*words)):
             save_blocks(tmp_path / "a.png", blocks, titles)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("sides", [(2, 5), (3, 2), (4, 5)])
+def test_small_images_lie_beside_what_was_made_of_them(tmp_path, sides):
+    """Each pixel becomes a block, of any size; squares that five images do not fill are black."""
+    small, large = images(5, *sides, seed=1), images(5, 4, 5)
+    for n, originals in ((2, None), (3, images(5, 4, 5, seed=2))):
+        save_enlarged(tmp_path / "a.png", small, large, originals)
+        rows, columns = np.arange(4) * sides[0] // 4, np.arange(5) * sides[1] // 5
+        blocks = [small[:, rows][:, :, columns], large, originals][:n]
+        filled = np.stack([np.concatenate([b, np.full((1, 4, 5, 1), -1, "f")]) for b in blocks]).reshape(
+            n, 2, 3, 4, 5, 1
+        )
+        save_blocks(tmp_path / "b.png", filled, ("low resolution", "samples", "originals")[:n])
+        assert np.array_equal(read(tmp_path / "a.png"), read(tmp_path / "b.png"))
 
 
 def test_folder_of_single_images(tmp_path):

@@ -22,10 +22,11 @@ from refdiff.training.trainers.cuda import CUDATrainer, plan
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 LABELS = ["model.classes=10", 'objective.null=[["label", 10, 0.5]]']
+UPSAMPLER = [*LABELS, "model.low_res=4", "model.conditioning=scale_shift", "model.resampling=residual"]
 CHANGES = [
     ["model.dropout=0.3"], ["objective.prediction=v", "train.max_grad_norm=0.01"], LABELS,
     ["objective.weighting=min_snr", "schedule.T=4", "sample.steps=4"], ["objective.variance=learned", "schedule.T=50"],
-    ["train.shards=2", "train.batch=4"],
+    ["train.shards=2", "train.batch=4"], UPSAMPLER[::-1],
 ]  # fmt: skip
 
 
