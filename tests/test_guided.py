@@ -284,12 +284,6 @@ def test_a_judge_neither_guides_nor_knows_other_classes(runs, tmp_path, capsys):
     assert "--judge: expected a checkpoint file, got" in told
 
 
-def test_the_bound_of_a_model_that_must_be_told_its_class_is_refused_before_it_is_sampled(tmp_path, capsys):
-    run = saved(tmp_path / "run", of_denoiser("networks.denoiser.classes=10", "networks.denoiser.null_label=false"))
-    told = fails(capsys, "eval", run, "--quiet", "--nll")
-    assert "--nll: expected a model that need not be told a condition, got one that must be told label; leave" in told
-
-
 def test_eval_of_a_classifier_takes_an_engine_and_no_key_of_samples(runs, capsys):
     run = runs / "classifier"
     assert "--set: expected a run that samples are drawn of" in fails(capsys, "eval", run, "--set=sample.steps=2")
