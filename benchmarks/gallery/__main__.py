@@ -25,10 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.names:
         if name not in ENTRIES:
             parser.error(f"NAME: expected one of {', '.join(ENTRIES)}, got {name!r}")
-    for name in options.names:
-        title, make = ENTRIES[name]
-        work = Work(name, title, options.out, options.runs, options.set, not options.quiet)
-        make(work)
+    works = [
+        Work(name, ENTRIES[name][0], options.out, options.runs, options.set, not options.quiet)
+        for name in options.names
+    ]  # all of the commit as it is now, before the first of them is written
+    for work in works:
+        ENTRIES[work.name][1](work)
         print(f"{work.write()} is written.", flush=True)
     text = page(records(options.out))
     replace_file(options.out.with_suffix(".md"), lambda file: file.write(text.encode()))
