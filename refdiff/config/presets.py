@@ -1,8 +1,9 @@
-"""Configurations by name: the models of `refdiff.models.presets` with the training that their papers say.
+"""Configurations by name: the models of `refdiff.models.presets` with the training that goes with them.
 
-Rates, batches and schedules of [IDDPM] are those of the commands that its authors published, those of [ADM] and the numbers
-of steps are in its tables. Neither clips gradients, warms up or lets the rate of a denoiser fall; that of a classifier falls
-in a straight line, here as a cosine. [IDDPM]'s published code tells the network t 1000 / T, ours tells it t.
+Rates, batches and schedules of [IDDPM] are those of the commands that its authors published; of [ADM] schedules, dropout and
+the training of its 128 classifier are, while its other rates, batches and numbers of steps were not checked. Neither clips
+gradients, warms up or lets the rate of a denoiser fall; that of a classifier falls in a straight line, here as a cosine.
+[IDDPM]'s published code tells the network t 1000 / T, ours tells it t.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import pytest
 from helpers import ROOT
 
 RECORDS = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())["records"]
+ADM = json.loads((ROOT / "benchmarks/results/adm.json").read_text())["records"]
 
 
 def ratio(record):
@@ -59,3 +60,20 @@ def test_no_row_is_left_out(kind):
     """Only where a table is about something else is one of the two layouts missing."""
     without = [r for r in RECORDS if r["case"]["kind"] == kind and r not in of(kind)]
     assert all("title" in r for r in without), "a row of the main table has not both layouts"
+
+
+def test_the_ranges_of_a_network_of_adms_kind_are_those_of_all_rows():
+    """Training and sampling take less than 0.8 of PyTorch's time, at one thread and at two."""
+    spans = {}
+    for kind in ("train", "sample"):
+        rows = [record for record in ADM if record["case"]["kind"] == kind]
+        assert [record["threads"] for record in rows] == [2, 1]
+        assert not any("wrong" in peer for record in rows for peer in record["peers"].values())
+        ratios = [ratio(record) for record in rows]
+        assert max(ratios) < 0.8
+        spans[kind] = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    sentence = (
+        f"On one core and on two, a training step of `digits-adm` takes {spans['train']} of the time of PyTorch's better "
+        f"layout, a sampling step {spans['sample']}"
+    )
+    assert sentence in " ".join((ROOT / "docs/adm.md").read_text().split())
