@@ -7,6 +7,8 @@ import mpmath
 import numpy as np
 import pytest
 
+from refdiff.cli import main
+
 ROOT = Path(__file__).parent.parent  # of the checkout
 emulated = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 exact = np.frompyfunc(mpmath.mpf, 1, 1)  # float64 arrays as numbers of the working precision
@@ -30,6 +32,20 @@ def images(n=3, h=4, w=5, c=1, seed=0):
 def line(*words):
     """A pattern for a message of one line that holds the words in that order."""
     return r"\A" + "".join(rf"[^\n]*{word}" for word in words) + r"[^\n]*\Z"
+
+
+def fails(capsys, *arguments):
+    """The one line on stderr of a command that ends with status 2."""
+    capsys.readouterr()
+    try:
+        status = main([str(a) for a in arguments])
+    except SystemExit as end:  # argparse
+        status = end.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("refdiff: error: ")
+    return lines[0]
 
 
 def ends_and_middle(schedule):

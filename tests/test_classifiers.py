@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import line
+from helpers import fails, line
 
 from refdiff.cli import main
 from refdiff.config import PRESETS, Config
@@ -17,14 +17,6 @@ SMALL = [
     "--set=train.batch=16", "--set=train.log_every=2", "--set=train.grid_every=2", "--set=schedule.T=60",
     "--set=sample.steps=10",
 ]  # fmt: skip
-
-
-def fails(capsys, *arguments):
-    assert main([str(a) for a in arguments]) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.startswith("refdiff: error: ")
-    assert "\n" not in told
-    return told
 
 
 def write(folder, **arrays):

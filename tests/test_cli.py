@@ -11,6 +11,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from helpers import fails
 from PIL import Image
 
 from refdiff.cli import main
@@ -28,20 +29,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert main(["train", "--out", str(folder), *SMALL]) == 0
     return folder
-
-
-def fails(capsys, *arguments):
-    """The one line on stderr of a command that ends with status 2."""
-    capsys.readouterr()
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as end:  # argparse
-        status = end.code
-    lines = capsys.readouterr().err.splitlines()
-    assert status == 2
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("refdiff: error: ")
-    return lines[0]
 
 
 def contents(folder):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import line
+from helpers import fails, line
 from PIL import Image
 
 from refdiff.cli import main
@@ -19,14 +19,6 @@ TINY = ("networks.denoiser.width=8", "networks.denoiser.groups=4", "train.batch=
 
 def settings(*changes):
     return ["--quiet", *(f"--set={change}" for change in (*TINY, *changes))]
-
-
-def fails(capsys, *arguments):
-    """The one line on stderr of a command that ends with status 2."""
-    capsys.readouterr()
-    assert main([str(a) for a in arguments]) == 2
-    (only,) = capsys.readouterr().err.splitlines()
-    return only
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import line
+from helpers import fails, line
 from PIL import Image
 from toy_networks import ToyClassifier
 
@@ -50,18 +50,6 @@ def runs(tmp_path_factory):
     saved(folder / "classes", of_denoiser("networks.denoiser.classes=10"))
     saved(folder / "classifier", of_classifier())
     return folder
-
-
-def fails(capsys, *arguments):
-    """The one line on stderr of a command that ends with status 2."""
-    capsys.readouterr()
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as end:  # argparse
-        status = end.code
-    assert status == 2
-    (only,) = capsys.readouterr().err.splitlines()
-    return only
 
 
 def drawn(run, out, *options):

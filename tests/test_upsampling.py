@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import line
+from helpers import fails, line
 from PIL import Image
 from states import bits
 
@@ -32,14 +32,6 @@ def of(*changes):
 
 def settings(*changes):
     return ["--quiet", *(f"--set={change}" for change in (*TINY, *changes))]
-
-
-def refused(capsys, *arguments):
-    """The one line on stderr of a command that ends with status 2."""
-    capsys.readouterr()
-    assert main([str(a) for a in arguments]) == 2
-    (only,) = capsys.readouterr().err.splitlines()
-    return only
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +170,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_drawn(runs, small, tmp
         (runs / "plain", ["--low-res", "small.npy"], ["--low-res: expected a model that enlarges images", "leave it out"]),
     ):  # fmt: skip
         paths = [tmp_path / o if str(o).endswith(".npy") else o for o in options]
-        said = refused(capsys, "sample", run, "--quiet", "--out", out, *paths)
+        said = fails(capsys, "sample", run, "--quiet", "--out", out, *paths)
         assert re.search(line(*words), said), said
     assert not out.exists()
 
@@ -237,10 +229,10 @@ def test_without_n_there_are_as_many_samples_as_images_held_out(runs, tmp_path, 
     assert json.loads(capsys.readouterr().out)["samples"] == 11
 
 
-def test_data_without_the_labels_that_a_model_asks_for_are_refused(runs, tmp_path, capsys):
+def test_data_without_the_labels_that_a_model_asks_for_are_fails(runs, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=load("digits").x[:30], held_out=load("digits").held_out[:10])
     for options in ([], ["--nll"]):
-        said = refused(capsys, "eval", runs / "told", "--data", tmp_path / "x.npz", "--n", "4", "--quiet", *options)
+        said = fails(capsys, "eval", runs / "told", "--data", tmp_path / "x.npz", "--n", "4", "--quiet", *options)
         assert "label: expected this condition, which the network takes, got none" in said
 
 
@@ -253,9 +245,9 @@ def test_a_judge_needs_labels_and_data_that_hold_none_out_are_named(runs, tmp_pa
     np.savez(tmp_path / "x.npz", x=x, held_out=x[:10])
     np.savez(tmp_path / "all.npz", x=x, held_out=x[:0], labels=labels, held_out_labels=labels[:0])
     common = ["eval", runs / "up", "--quiet", "--data"]
-    said = refused(capsys, *common, tmp_path / "x.npz", "--judge", tmp_path / "judge")
+    said = fails(capsys, *common, tmp_path / "x.npz", "--judge", tmp_path / "judge")
     assert "--judge: expected data with labels, got x.npz without; leave it out" in said
-    assert "data: expected at least 2 training samples and 2 held out" in refused(capsys, *common, tmp_path / "all.npz")
+    assert "data: expected at least 2 training samples and 2 held out" in fails(capsys, *common, tmp_path / "all.npz")
     assert main([str(a) for a in (*common, "digits", "--n", "10", "--judge", tmp_path / "judge", "--json")]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["judged_accuracy"] <= 1
 

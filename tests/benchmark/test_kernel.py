@@ -3,6 +3,7 @@
 import json
 import re
 
+import helpers
 import pytest
 from helpers import ROOT, emulated
 
@@ -77,10 +78,7 @@ def test_the_conventions_are_documented_and_their_integers_are_the_sizes():
 
 def fails(capsys, *arguments):
     """The one line on stderr of `refdiff bench` with these arguments, which must end with status 2."""
-    assert main(["bench", *map(str, arguments)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+    return helpers.fails(capsys, "bench", *arguments)
 
 
 def test_options_that_do_not_fit(capsys, tmp_path):

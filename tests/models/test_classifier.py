@@ -8,14 +8,14 @@ import pytest
 from helpers import dense, normal
 from hypothesis import given
 from hypothesis import strategies as st
-from models.cases import case
+from models.cases import case, check_along_one_direction, check_keys_and_shapes, check_whole_backward, float32_error
 
 from refdiff import models
 from refdiff.engines import reference as engine
-from refdiff.models import ClassifierConfig, blocks, flatten, layout, tree_map
+from refdiff.models import ClassifierConfig, blocks, layout, tree_map
 from refdiff.models.encoder import encoder
 from refdiff.random import Key
-from refdiff.testing.derivatives import check_backward, complex_step
+from refdiff.testing.derivatives import check_backward
 from refdiff.testing.measures import relative_error
 
 TINY = ClassifierConfig(8, 1, 8, (1, 2), 1, (4,), groups=4, classes=3)
@@ -40,16 +40,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_backward(drawn, name):
-    """With respect to x and to each parameter. The spatial ones: along one direction of each, they have millions."""
-    config = OPTIONS[name]
-    p, x, t = case(drawn, config, 0)
-    check_backward(
-        lambda x, p: networks.forward(engine, config, p, x, t, KEY),
-        lambda dy, saved: networks.backward(engine, config, dy, saved),
-        (x, p),
-        np.random.default_rng(0),
-        1e-12,
-    )
+    check_whole_backward(drawn, OPTIONS[name], 0, KEY)
 
 
 def test_the_pooling_has_as_many_heads_as_its_channels_have_room_for(drawn):
@@ -64,43 +55,19 @@ def test_the_pooling_has_as_many_heads_as_its_channels_have_room_for(drawn):
 
 @given(st.sampled_from(["attention", "adaptive"]), seeds)
 def test_backward_along_one_direction(drawn, pooling, seed):
-    """<dx, v> = <dy, J v>, v in all parameters and x together."""
-    config = replace(TINY, pooling=pooling, **ADM)
-    p, x, t = case(drawn, config, seed)
-    rng = np.random.default_rng(seed)
-    y, saved = networks.forward(engine, config, p, x, t, KEY)
-    dy, vx, vp = rng.standard_normal(y.shape), rng.standard_normal(x.shape), tree_map(lambda a: a * rng.normal(), p)
-    dx, g = networks.backward(engine, config, dy, saved)
-    jv = complex_step(lambda z: networks.forward(engine, config, z[1], z[0], t, KEY)[0], (x, p), (vx, vp))
-    parts = [np.vdot(dx, vx), *flatten(tree_map(np.vdot, g, vp)).values()]
-    assert abs(sum(parts) - np.vdot(dy, jv)) <= 1e-12 * sum(map(abs, parts))
+    check_along_one_direction(drawn, replace(TINY, pooling=pooling, **ADM), seed, KEY)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_gradients_have_exactly_the_keys_and_shapes_of_the_parameters(drawn, name):
-    config = OPTIONS[name]
-    p, x, t = case(drawn, config, 1)
-    y, saved = networks.forward(engine, config, p, x, t, KEY)
-    dx, g = networks.backward(engine, config, y, saved)
+    y, saved = check_keys_and_shapes(drawn, OPTIONS[name], KEY)
     assert y.shape == (2, 3)
-    assert dx.shape == x.shape
-    assert tree_map(np.shape, g) == tree_map(np.shape, p) == tree_map(lambda spec: spec.shape, layout(config))
-    assert tree_map(np.shape, models.initialise(layout(config), 0)) == tree_map(np.shape, g)
-    assert networks.backward(engine, config, y, saved, needs_dx=False)[0] is None
+    assert networks.backward(engine, OPTIONS[name], y, saved, needs_dx=False)[0] is None
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_float32_says_what_float64_says(drawn, name):
-    config = OPTIONS[name]
-    results = []
-    for dtype in (np.float32, np.float64):
-        p, x, t = case(drawn, config, 2, dtype=np.float32)
-        p, x = tree_map(lambda a, dtype=dtype: a.astype(dtype), p), x.astype(dtype)
-        y, saved = networks.forward(engine, config, p, x, t, KEY)
-        dx, g = networks.backward(engine, config, (y / y.size).astype(dtype), saved)
-        assert all(a.dtype == dtype for a in (y, dx, *flatten(g).values()))
-        results.append((y, dx, np.concatenate([a.ravel() for a in flatten(g).values()])))
-    assert relative_error(*results) <= 2e-5
+    assert float32_error(drawn, OPTIONS[name], KEY) <= 2e-5
 
 
 def test_the_gradient_of_the_time(drawn):

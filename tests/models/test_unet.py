@@ -8,14 +8,12 @@ import pytest
 from helpers import dense, silu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.cases import case
+from models.cases import case, check_along_one_direction, check_keys_and_shapes, check_whole_backward, float32_error
 
-from refdiff import models
 from refdiff.engines import reference as engine
-from refdiff.models import MODELS, UNetConfig, blocks, flatten, layout, tree_map
+from refdiff.models import MODELS, UNetConfig, blocks, flatten
 from refdiff.models.unet import RESCALES, decoder, encoder
 from refdiff.random import Key
-from refdiff.testing.derivatives import check_backward, complex_step
 from refdiff.testing.measures import relative_error
 
 TINY = UNetConfig(8, 1, 8, (1, 2), 1, (), groups=4)
@@ -83,71 +81,35 @@ def configs(draw):
     )
 
 
-def check(drawn, config, seed):
-    p, x, t = case(drawn, config, seed)
-    check_backward(
-        lambda x, p: networks.forward(engine, config, p, x, t, KEY),
-        lambda dy, saved: networks.backward(engine, config, dy, saved),
-        (x, p),
-        np.random.default_rng(seed),
-        1e-12,
-    )
-
-
 # ---- gradient
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_backward(drawn, name):
-    """With respect to x and to each parameter, one at a time and all together."""
-    check(drawn, OPTIONS[name], 0)
+    check_whole_backward(drawn, OPTIONS[name], 0, KEY)
 
 
 @pytest.mark.slow
 @settings(max_examples=10)
 @given(configs(), seeds)
 def test_backward_of_any_options(drawn, config, seed):
-    check(drawn, config, seed)
+    check_whole_backward(drawn, config, seed, KEY)
 
 
 @settings(max_examples=10)
 @given(configs(), seeds)
 def test_backward_along_one_direction(drawn, config, seed):
-    """<dx, v> = <dy, J v>, v in all parameters and x together."""
-    p, x, t = case(drawn, config, seed)
-    rng = np.random.default_rng(seed)
-    y, saved = networks.forward(engine, config, p, x, t, KEY)
-    dy, vx, vp = rng.standard_normal(y.shape), rng.standard_normal(x.shape), tree_map(lambda a: a * rng.normal(), p)
-    dx, g = networks.backward(engine, config, dy, saved)
-    jv = complex_step(lambda z: networks.forward(engine, config, z[1], z[0], t, KEY)[0], (x, p), (vx, vp))
-    parts = [np.vdot(dx, vx), *flatten(tree_map(np.vdot, g, vp)).values()]
-    assert abs(sum(parts) - np.vdot(dy, jv)) <= 1e-12 * sum(map(abs, parts))
+    check_along_one_direction(drawn, config, seed, KEY)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_gradients_have_exactly_the_keys_and_shapes_of_the_parameters(drawn, name):
-    config = OPTIONS[name]
-    p, x, t = case(drawn, config, 1)
-    y, saved = networks.forward(engine, config, p, x, t, KEY)
-    dx, g = networks.backward(engine, config, y, saved)
-    assert dx.shape == x.shape
-    assert tree_map(np.shape, g) == tree_map(np.shape, p) == tree_map(lambda spec: spec.shape, layout(config))
-    first = models.initialise(layout(config), 0)
-    assert tree_map(np.shape, first) == tree_map(np.shape, g)
+    check_keys_and_shapes(drawn, OPTIONS[name], KEY)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_float32_says_what_float64_says(drawn, name):
-    config = OPTIONS[name]
-    results = []
-    for dtype in (np.float32, np.float64):
-        p, x, t = case(drawn, config, 2, dtype=np.float32)
-        p, x = tree_map(lambda a, dtype=dtype: a.astype(dtype), p), x.astype(dtype)
-        y, saved = networks.forward(engine, config, p, x, t, KEY)
-        dx, g = networks.backward(engine, config, (y / y.size).astype(dtype), saved)
-        assert all(a.dtype == dtype for a in (y, dx, *flatten(g).values()))
-        results.append((y, dx, np.concatenate([a.ravel() for a in flatten(g).values()])))
-    assert relative_error(*results) <= 1e-5
+    assert float32_error(drawn, OPTIONS[name], KEY) <= 1e-5
 
 
 @pytest.mark.parametrize("name", OPTIONS)
