@@ -22,7 +22,6 @@ def evaluate(options: argparse.Namespace) -> None:
     from ..evaluation import evaluate as measure
     from ..evaluation.metrics import check_evaluable
     from ..objectives import Classification
-    from ..sampling import check_conditions
     from ..sampling import sample as draw
     from ..training import conditions_to_show, load_state
     from ..training.judge import judge_of
@@ -45,7 +44,6 @@ def evaluate(options: argparse.Namespace) -> None:
             )
         judge = judge_of(*other_run("judge", options.judge), model, config.data.classes)
     asked, originals = conditions_to_show(model, n, data)
-    check_conditions(model.networks, model.objective, asked, n, model.classifier)
     given = _conditions_of_data(model, data) if options.nll else {}
     if judge and "label" not in asked:
         raise ValueError(f"--judge: expected data with labels, got {data.name} without; leave it out")

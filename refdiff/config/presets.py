@@ -28,6 +28,12 @@ def _denoiser(name: str) -> dict[str, NetworkConfig]:
     return {"denoiser": NetworkConfig(MODELS[name])}
 
 
+def _ddpm(name: str, source: str, steps: int, batch: int, rate: float) -> Config:
+    """Of [DDPM] appendix B."""
+    train = TrainConfig(steps, batch, rate, 5000, "constant", ema_decay=0.9999, **_LONG)
+    return Config(DataConfig(source), _denoiser(name), objective=Denoising(), train=train)
+
+
 def _of_digits(model: Any, objective: Denoising = Denoising(bins=17), guidance: float = 1.25) -> Config:
     """The bundled digits by class, drawn with a little guidance: without, a few in a hundred are hard to read."""
     train = TrainConfig(2000, learning_rate=3e-3, ema_decay=0.998)
@@ -98,22 +104,8 @@ PRESETS.update(
             objective=Denoising(),
             train=TrainConfig(20_000, 128, 2e-4, 1000, ema_decay=0.9995, grid_every=1000),
         ),
-        "cifar10": Config(
-            DataConfig("cifar-10-batches-bin"),
-            _denoiser("cifar10"),
-            objective=Denoising(),
-            train=TrainConfig(
-                800_000, 128, 2e-4, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-            ),
-        ),
-        "celebahq256": Config(
-            DataConfig("celebahq256"),
-            _denoiser("celebahq256"),
-            objective=Denoising(),
-            train=TrainConfig(
-                500_000, 64, 2e-5, 5000, "constant", ema_decay=0.9999, grid_every=5000, checkpoint_every=5000
-            ),
-        ),
+        "cifar10": _ddpm("cifar10", "cifar-10-batches-bin", 800_000, 128, 2e-4),
+        "celebahq256": _ddpm("celebahq256", "celebahq256", 500_000, 64, 2e-5),
         "iddpm-cifar10": _iddpm("iddpm-cifar10", "cifar-10-batches-bin", 500_000),
         "iddpm-imagenet64": _iddpm("iddpm-imagenet64", "imagenet64", 1_500_000),
         "adm64": _adm("adm64", 64, 540_000, batch=2048, rate=3e-4),

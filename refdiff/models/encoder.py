@@ -20,7 +20,7 @@ __all__ = [
     "Layer", "apply", "apply_backward", "backward", "encoder", "forward", "layer_layout", "layout", "middle",
 ]  # fmt: skip
 
-RESIDUAL = ("residual", "residual_projected")  # the ways of resampling that are a residual block's
+_RESIDUAL = ("residual", "residual_projected")  # the ways of resampling that are a residual block's
 
 
 class Layer(NamedTuple):
@@ -31,6 +31,11 @@ class Layer(NamedTuple):
     c_in: int
     c_out: int
     attention: bool = False
+
+
+def _is_residual(config: EncoderConfig, layer: Layer) -> bool:
+    """Whether a layer is a residual block; the others resample between blocks."""
+    return layer.kind == "block" or config.resampling in _RESIDUAL
 
 
 def encoder(config: EncoderConfig) -> list[Layer]:
@@ -54,7 +59,7 @@ def middle(config: EncoderConfig) -> list[Layer]:
 
 def layer_layout(config: EncoderConfig, layer: Layer) -> Tree:
     """The parameters of one layer, of which a mean has none."""
-    if layer.kind != "block" and config.resampling not in RESIDUAL:
+    if not _is_residual(config, layer):
         if layer.kind == "down":
             return blocks.downsample_layout(layer.c_in, config.resampling)
         return blocks.upsample_layout(layer.c_in, config.resampling)
@@ -83,7 +88,7 @@ def apply(
     key: switches dropout on; the mask of a block is named after it.
     """
     config, p = net.config, net.p.get(layer.name, {})
-    if layer.kind != "block" and config.resampling not in RESIDUAL:
+    if not _is_residual(config, layer):
         if layer.kind == "down":
             return blocks.downsample(engine, p, h, config.resampling)
         return blocks.upsample(engine, p, h)

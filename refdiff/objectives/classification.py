@@ -9,7 +9,7 @@ from typing import Any
 from .. import models
 from ..models import Batch, Input, Tree
 from ..random import Key
-from .objective import Networks, Objective
+from .objective import Networks, Objective, entries_read
 from .schedule import ScheduleConfig
 from .tables import noise_table
 
@@ -30,7 +30,7 @@ class Classification(Objective):
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         """What the classifier reads, but for t, and the label."""
-        read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
+        read = entries_read(self.trains, networks)
         return {entry: given for entry, given in read.items() if entry != "t"} | {"label": Input((), "int")}
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:

@@ -11,7 +11,7 @@ from ..errors import one_of
 from ..models import Batch, Input, Tree
 from ..random import Key
 from .importance import LARGEST_T, TIMESTEPS, first_losses, losses_after
-from .objective import Networks, Objective
+from .objective import Networks, Objective, entries_read
 from .schedule import ScheduleConfig
 from .tables import WEIGHTINGS, noise_table, step_table, variational_table
 
@@ -88,7 +88,7 @@ class Denoising(Objective):
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         """What the networks read that it trains, but for t, the conditions that the encoders make, and what is made of x."""
         made = {"t"} | {condition for condition, _ in self.encoders} | ({"low_res"} if self.downscale else set())
-        read = {entry: given for name in self.trains for entry, given in models.inputs(networks[name]).items()}
+        read = entries_read(self.trains, networks)
         return {entry: given for entry, given in read.items() if entry not in made}
 
     def remember(self) -> Tree:

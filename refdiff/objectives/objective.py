@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import new_name
-from ..models import Batch, Input, Network, Tree
+from ..models import Batch, Input, Network, Tree, inputs
 from ..random import Key
 
 __all__ = ["OBJECTIVES", "Objective", "kind_of_objective", "objective_name", "register_objective"]
@@ -65,6 +65,11 @@ class Objective:
     def turns(self, step: int) -> tuple[Objective, ...]:
         """The objectives of step number `step`, one after another, each with a step of the optimiser of its own."""
         return (self,)
+
+
+def entries_read(trains: tuple[str, ...], networks: dict[str, Any]) -> dict[str, Input]:
+    """What the networks of these names read, by entry.   networks: {name: configuration}"""
+    return {entry: given for name in trains for entry, given in inputs(networks[name]).items()}
 
 
 OBJECTIVES: dict[str, type[Objective]] = {}

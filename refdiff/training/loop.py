@@ -26,8 +26,6 @@ from .trainers.checking import check_batch, check_inputs
 
 __all__ = ["batch_indices", "train"]
 
-GRID = 64  # samples in a picture
-
 
 def batch_indices(seed: int, seen: int, batch: int, n: int) -> np.ndarray:
     """Which of n samples come next after `seen`: each epoch is a permutation of its own, batches run across epochs.

@@ -9,9 +9,8 @@ import numpy as np
 
 from .. import reference
 from .elementwise import over_rows
-from .runtime.memory import empty, scratch
+from .runtime.memory import contiguous, empty, scratch
 from .runtime.profiler import operation
-from .tensor_ops import dense
 
 __all__ = [
     "average_pool", "average_pool_backward", "global_average_pool", "global_average_pool_backward", "resize_bilinear",
@@ -117,7 +116,7 @@ def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, A
 @operation
 def resize_bilinear_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = A^T dy B."""
-    (a, b), (n, rows, columns, c), dy = saved, dy.shape, dense(dy)
+    (a, b), (n, rows, columns, c), dy = saved, dy.shape, contiguous(dy)
     h, w = a.shape[1], b.shape[1]
     wide, dx = empty((n, h, columns, c)), empty((n, h, w, c))
     np.matmul(a.T, dy.reshape(n, rows, columns * c), out=wide.reshape(n, h, columns * c))

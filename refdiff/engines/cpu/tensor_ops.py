@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import reference
 from ..reference import Gradients
-from .runtime.memory import empty, gradient_out
+from .runtime.memory import contiguous, empty, gradient_out
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum
 
@@ -136,19 +136,10 @@ def _join(*arrays: np.ndarray) -> np.ndarray:
     return np.concatenate(arrays, axis=-1, out=y)
 
 
-def dense(x: np.ndarray) -> np.ndarray:
-    """x itself if its rows lie together, else a copy in which they do."""
-    if x.flags.c_contiguous:
-        return x
-    y = empty(x.shape)
-    np.copyto(y, x)
-    return y
-
-
 @operation
 def reshape(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
     """The same values in another shape: where they lie, or, of a part of a split, copied side by side first."""
-    return dense(x).reshape(shape), x.shape
+    return contiguous(x).reshape(shape), x.shape
 
 
 @operation
