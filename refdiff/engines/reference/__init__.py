@@ -11,7 +11,9 @@ from .attention_ops import *
 from .classification_ops import *
 from .convolution import *
 from .embedding_ops import *
+from .likelihood_ops import *
 from .linear_ops import *
+from .noise_level_ops import *
 from .norm import *
 from .per_sample import *
 from .random_numbers import *

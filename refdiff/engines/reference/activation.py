@@ -1,4 +1,5 @@
-"""SiLU [SiLU], GELU [GELU], the latter exact and in its tanh form, and ReLU. Any shape in, the same shape out."""
+"""SiLU [SiLU], GELU [GELU], the latter exact and in its tanh form, ReLU, sigmoid, softplus and exp(x) - 1. Any shape in, the
+same shape out."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward", "silu", "silu_backward",
+    "expm1", "expm1_backward", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward",
+    "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
 ]  # fmt: skip
 
 _GAUSS_LEGENDRE = [*zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(24)), strict=True)]  # nodes and weights
@@ -61,6 +63,42 @@ def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = dy where y > 0, else 0."""
     y = saved
     return np.where(y.real <= 0, np.zeros_like(dy), dy)
+
+
+def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = 1 / (1 + exp(-x)), small values with all their digits."""
+    positive = x.real > 0
+    e = np.exp(np.where(positive, -x, x))  # of -|x|, which cannot overflow
+    y = np.where(positive, 1, e) / (1 + e)
+    return y, (y, np.where(positive, e, 1) / (1 + e))
+
+
+def sigmoid_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = y (1 - y)."""
+    y, rest = saved
+    return dy * y * rest
+
+
+def softplus(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which cannot overflow; -softplus(-x) = log sigmoid(x)."""
+    positive = x.real > 0
+    return np.where(positive, x, 0) + np.log1p(np.exp(np.where(positive, -x, x))), x
+
+
+def softplus_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = sigmoid(x)."""
+    return dy * sigmoid(saved)[0]
+
+
+def expm1(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = exp(x) - 1, small values with all their digits."""
+    y = np.expm1(x)
+    return y, y
+
+
+def expm1_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = y + 1."""
+    return dy * (saved + 1)
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

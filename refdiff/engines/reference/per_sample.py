@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "less", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 def squared_error(x: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
@@ -69,6 +69,15 @@ def affine(a: np.ndarray, x: np.ndarray, b: np.ndarray, y: np.ndarray) -> np.nda
     assert x.shape == y.shape and a.shape == b.shape == x.shape[:1], f"affine: {a.shape} {x.shape} {b.shape} {y.shape}"
     a, b = (c.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) for c in (a, b))
     return a * x + b * y
+
+
+def less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 where a < b, else 0: with a uniform on (0, 1), a bit that is 1 with probability b.
+
+    a, b of one shape and dtype of floats -> like them.
+    """
+    assert a.shape == b.shape, f"less: {a.shape} and {b.shape}"
+    return (a.real < b.real).astype(b.real.dtype)
 
 
 def where(condition: np.ndarray, a: Any, b: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sums, multiples, joins, splits, shapes, fan-out and dropout."""
+"""Sums, products, joins, splits, shapes, fan-out and dropout."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ...random import Sequence, uniform
 
 __all__ = [
     "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
-    "broadcast_add_backward", "concat", "concat_backward", "dropout", "dropout_backward", "host", "reshape",
-    "reshape_backward", "scale", "scale_backward", "split", "split_backward",
+    "broadcast_add_backward", "concat", "concat_backward", "cumulative_sum", "cumulative_sum_backward", "dropout",
+    "dropout_backward", "host", "multiply", "multiply_backward", "repeat", "repeat_backward", "reshape",
+    "reshape_backward", "sample_sum", "sample_sum_backward", "scale", "scale_backward", "split", "split_backward",
 ]  # fmt: skip
 
 Gradients: TypeAlias = dict[str, np.ndarray]
@@ -68,6 +69,51 @@ def scale(x: np.ndarray, factor: float) -> tuple[np.ndarray, Any]:
 def scale_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = factor dy."""
     return dy * saved
+
+
+def multiply(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = a b.   a (N, ...), b of its shape, or one number a sample (N,) -> y (N, ...)."""
+    assert b.shape in (a.shape, a.shape[:1]), f"multiply: {a.shape} and {b.shape}"
+    return a * (b if b.shape == a.shape else b.reshape(-1, *[1] * (a.ndim - 1))), (a, b)
+
+
+def multiply_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
+    """da = dy b,  db = dy a, summed over each sample where b is one number a sample."""
+    a, b = saved
+    if b.shape == a.shape:
+        return dy * b, dy * a
+    return dy * b.reshape(-1, *[1] * (a.ndim - 1)), (dy * a).reshape(len(a), -1).sum(axis=1)
+
+
+def sample_sum(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y_n = the sum of all elements of x_n.   x (N, ...) -> (N,)."""
+    return x.reshape(len(x), -1).sum(axis=1), x.shape
+
+
+def sample_sum_backward(dy: Any, saved: Any) -> np.ndarray:
+    """dx_n = dy_n everywhere.   dy (N,)."""
+    return np.broadcast_to(dy.reshape(-1, *[1] * (len(saved) - 1)), saved).copy()
+
+
+def repeat(x: np.ndarray, times: int) -> tuple[np.ndarray, Any]:
+    """y[n times + k] = x[n]: each sample so often, one copy after another.   x (N, ...) -> y (N times, ...)."""
+    return np.repeat(x, times, axis=0), times
+
+
+def repeat_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx[n] = the sum of dy over the copies of x[n]."""
+    return dy.reshape(-1, saved, *dy.shape[1:]).sum(axis=1)
+
+
+def cumulative_sum(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y_k = x_0 + ... + x_k.   x (K,) -> y (K,)."""
+    assert x.ndim == 1, f"cumulative_sum: expected (K,), got {x.shape}"
+    return np.cumsum(x), None
+
+
+def cumulative_sum_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx_k = dy_k + ... + dy_{K-1}."""
+    return np.cumsum(dy[::-1])[::-1].copy()
 
 
 def concat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
