@@ -145,7 +145,7 @@ def posterior_step(log_alpha_bar: np.ndarray, logit: np.ndarray) -> tuple[tuple[
     """Of the step t whose beta = sigmoid(logit), after log alpha_bar_{t-1} < 0, all (N,):
 
     gamma_t = log((1 - alpha_bar_t) / alpha_bar_t), for `diffuse`;  c0, ct, l of q(x_{t-1} | x_t, x_0) = N(c0 x_0 + ct x_t,
-    e^l) [DDPM] eqs. 6 and 7;  sqrt(1 - beta) and sqrt(beta), of the reverse step [2015].
+    e^l) [DDPM] eqs. 6 and 7;  sqrt(1 - beta) and sqrt(beta), of the reverse step [DPM].
     -> (gamma, c0, ct, l, root_alpha, root_beta)
     """
     log_alpha, log_beta = -softplus(logit)[0], -softplus(-logit)[0]
