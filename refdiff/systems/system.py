@@ -101,7 +101,7 @@ def can_draw(objective: Objective) -> bool:
 def trajectory(
     model: SystemModel, ids: np.ndarray, seed: int = 0, conditions: Batch | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(t, x_t) from the first state to (0, samples), for the samples of these numbers; each is the same whatever the others are.
+    """(t, x_t) from the first state to (0, samples), for samples of these numbers; each is the same whatever the others are.
 
     x_t (len(ids), ...) float32. ValueError where nothing can be drawn."""
     if not can_draw(model.objective):
