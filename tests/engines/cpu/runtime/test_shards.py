@@ -93,13 +93,13 @@ def test_eight_shards_have_the_bits_of_their_groups(name):
 
 
 def test_rows_of_a_table_are_added_up_neighbours_first():
-    index, dy = np.array([2, 1, 2, 2, 0, 2, 2, 2]), draw((8, 5))
+    index, dy, weight = np.array([2, 1, 2, 2, 0, 2, 2, 2]), draw((8, 5)), draw((3, 5))
     with using(shards=4):
-        whole = cpu.embedding_backward(dy, (index, (3, 5)))["weight"]
+        whole = cpu.embedding_backward(dy, (index, weight))["weight"]
     parts = []
     for own in split(8, 4):
         with using(shards=1):
-            parts.append(cpu.embedding_backward(dy[own], (index[own], (3, 5)))["weight"])
+            parts.append(cpu.embedding_backward(dy[own], (index[own], weight))["weight"])
     np.testing.assert_array_equal(whole, neighbours_first(parts))
 
 
