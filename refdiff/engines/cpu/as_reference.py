@@ -33,7 +33,8 @@ def backward(
 ) -> tuple[np.ndarray, ...]:
     """The gradients of its inputs, as many as there are and of these shapes; dys: of what it gives, arrays or numbers."""
     outs = tuple(empty(shape) for shape in shapes)
-    per_sample(partial(_backward, name, len(dys), options), (*dys, *inputs), outs)
+    given = (dy if isinstance(dy, np.ndarray) else np.float32(dy) for dy in dys)
+    per_sample(partial(_backward, name, len(dys), options), (*given, *inputs), outs)
     return outs
 
 

@@ -43,7 +43,7 @@ def assert_groups(name, n, count, processes):
     inputs, parameters = drawn(name, n)
     with using(shards=count):
         y, dx, g = both(name, inputs, parameters)
-    dy, ys, dxs, gs = draw((9, *y.shape[1:]), 9), [], [], []
+    dy, ys, dxs, gs = draw((24, *y.shape[1:]), 9), [], [], []
     for own in split(len(inputs[0]), processes):
         rows = slice(own.start * len(y) // len(inputs[0]), own.stop * len(y) // len(inputs[0]))
         with using(shards=count // processes):
