@@ -1,4 +1,4 @@
-"""Data sets: the bundled digits, two sets of bits, four sets in the plane, one on the line, and whatever lies in your files."""
+"""Data sets: the bundled digits, two sets of bits, sets in the plane and on the line, and whatever lies in your files."""
 
 from .binary import heartbeat
 from .dataset import Dataset

@@ -29,7 +29,10 @@ MIXTURE_1D_WEIGHTS, MIXTURE_1D_MEANS, MIXTURE_1D_DEVIATIONS = _mixture_parameter
 
 
 def mixture_1d(n: int, seed: int = 0, start: int = 0) -> np.ndarray:
-    """Points start .. start+n-1 of the mixture: component k with probability w_k, x = mu_k + sigma_k z.   -> float32 (n, 1)"""
+    """Points start .. start+n-1 of the mixture: component k with probability w_k, x = mu_k + sigma_k z.
+
+    -> float32 (n, 1). ValueError for n below 1.
+    """
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}; ask for at least one point")
     index = np.arange(start, start + n)

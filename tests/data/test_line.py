@@ -41,7 +41,7 @@ def test_mean_is_zero_and_variance_one():
 
 
 def test_the_points_have_the_distribution():
-    """The largest difference of the two distribution functions is that of chance: 1.95 / sqrt(n) in one case of a thousand."""
+    """The largest difference of the two distribution functions is by chance beyond 1.95 / sqrt(n) once in a thousand."""
     x, n = np.sort(mixture_1d(20_000, seed=3)[:, 0].astype(np.float64)), 20_000
     z = (x[:, None] - MIXTURE_1D_MEANS) / MIXTURE_1D_DEVIATIONS
     below = 0.5 + 0.5 * np.vectorize(math.erf)(z / 2**0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mpmath
@@ -20,7 +19,7 @@ from ...process import (
     q_step,
     q_step_moments,
 )
-from ..chains import Chain, Encoder, evidence_and_gap, quadrature_terms
+from ..chains import Chain, Encoder, Moments, every_path, evidence_and_gap, forward_moments, quadrature_terms
 from ..claim import claim
 from ..measures import normal_logpdf, relative_error
 from ..strategies import every_schedule, schedules, seeds
@@ -77,21 +76,6 @@ def the_joint_ratio_is_reconstruction_denoising_and_prior_path_by_path(schedule:
 
 
 # In expectation: quadrature over all paths of a model in one dimension.
-
-Moments = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (x_{t-1}, t) -> mean and log variance of x_t
-
-
-def every_path(encoder: Moments, T: int, x0: float, nodes: int = 20) -> tuple[list[np.ndarray], list[Any], np.ndarray]:
-    """x_0, ..., x_T at the nodes of Gauss-Hermite in T variables, log q of each step, and the weights.   each (nodes^T,)"""
-    z, w = np.polynomial.hermite_e.hermegauss(nodes)
-    eps = [a.ravel() for a in np.meshgrid(*[z] * T)]
-    weight = np.prod([a.ravel() for a in np.meshgrid(*[w / w.sum()] * T)], axis=0)
-    path, forward = [np.full_like(weight, x0)], []
-    for t in range(1, T + 1):
-        mean, log_variance = encoder(path[-1], t)
-        path.append(mean + np.exp(0.5 * log_variance) * eps[t - 1])
-        forward.append(normal_logpdf(path[-1], mean, np.exp(log_variance)))
-    return path, forward, weight
 
 
 def decoded(chain: Chain, path: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -176,11 +160,7 @@ def the_three_ways_have_one_mean_and_it_is_the_diffusion_bound(schedule: Schedul
     T = schedule.T
     chain = Chain.random(T, np.random.default_rng(seed), bend=0.4)
 
-    def step(x: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-        mean, variance = q_step_moments(schedule, x, t)
-        return mean, np.full_like(x, np.log(variance))
-
-    path, _, weight = every_path(step, T, x0, 24)
+    path, _, weight = every_path(forward_moments(schedule), T, x0, 24)
     d = path_densities(schedule, chain.reverse, [x[:, None] for x in path])
     consistency = consistency_terms(d.forward, d.reverse, d.prior) @ weight
     denoising = denoising_terms(d.posterior, d.reverse, d.marginal, d.prior) @ weight
