@@ -3,6 +3,7 @@
 from .exact import *
 from .forward import *
 from .guidance import *
+from .hierarchical import *
 from .learned_variance import *
 from .objectives import *
 from .ode_likelihood import *

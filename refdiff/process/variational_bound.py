@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
+from .arrays import (
+    Array,
+    Time,
+    full_precision,
+    like,
+    namespace,
+    one_a_sample,
+    same_shape,
+    sample_sum,
+    shape_of,
+    steps,
+    two,
+)
 from .forward import q_moments, q_sample
 from .gaussian_mass import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
@@ -135,7 +147,7 @@ def prior_matching(schedule: Schedule, x0: Array, unit: str = "bits") -> Array:
     a2, s2 = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
     zero = namespace(x0).zeros_like(x0)
     kl, _ = kl_gaussian(mean, zero + like(np.log1p(-a2) if a2 < 0.5 else np.log(s2), x0), zero, zero)
-    return _sample_sum(kl) * scale
+    return sample_sum(kl) * scale
 
 
 def l_vlb_term(
@@ -163,7 +175,7 @@ def l_vlb_term(
     if np.any(t == 1):
         log_mass, parts[1] = decoder_log_likelihood(x0, mean, log_variance, bins)
         term = -log_mass if term is None else namespace(term).where(_first(t, x0), -log_mass, term)
-    return _sample_sum(term) * scale, (t, scale, *parts)
+    return sample_sum(term) * scale, (t, scale, *parts)
 
 
 def l_vlb_term_backward(dterm: Array, saved: Any) -> tuple[Array, Array]:
@@ -251,9 +263,3 @@ def _scale(x0: Array, unit: str) -> float:
     if not x0.ndim or not x0.shape[0]:
         raise ValueError(f"x0: expected at least one sample (N, ...), got shape {tuple(x0.shape)}")
     return 1 / (math.prod(x0.shape[1:]) * math.log(2)) if unit == "bits" else 1.0
-
-
-def _sample_sum(x: Array) -> Array:
-    """The sum over the elements of each sample.   (N, ...) -> (N,)"""
-    xp = namespace(x)
-    return xp.sum(xp.reshape(x, (x.shape[0], -1)), axis=1)
