@@ -18,6 +18,7 @@ from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
 from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..sampling.settings import SampleConfig
+from ..systems import system_of
 from .consistency import check_classification_networks, check_denoising_networks, check_networks
 from .denoising import check_denoising
 from .fitting import (
@@ -78,6 +79,8 @@ class Config:
             check_denoising(self, self.objective)
         if isinstance(self.objective, Classification):
             check_classification_networks(self.networks, self.objective)
+        if system := system_of(self.objective):
+            system.check({name: network.model for name, network in self.networks.items()}, self.objective)
 
     @property
     def model(self) -> Any:

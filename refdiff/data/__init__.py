@@ -1,5 +1,6 @@
-"""Data sets: the bundled digits, four sets in the plane, and whatever lies in your files."""
+"""Data sets: the bundled digits, two sets of bits, four sets in the plane, and whatever lies in your files."""
 
+from .binary import heartbeat
 from .dataset import Dataset
 from .loading import load, load_images, shape_of
 from .planar import (
@@ -21,6 +22,7 @@ __all__ = [
     "Data",
     "DataConfig",
     "Dataset",
+    "heartbeat",
     "load",
     "load_images",
     "mixture",

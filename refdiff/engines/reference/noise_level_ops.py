@@ -88,7 +88,7 @@ def levels_log_likelihood_backward(dy: Any, saved: Any) -> np.ndarray:
 def monotone(
     t: np.ndarray, slope: np.ndarray, rate: np.ndarray, shift: np.ndarray, weight: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], Any]:
-    """f(t) = (m(t) - m(0)) / (m(1) - m(0)),  m(t) = |slope| t + 1/K sum_k |weight_k| sigmoid(|rate_k| t + shift_k), and f'(t):
+    """f(t) = (m(t) - m(0)) / (m(1) - m(0)),  m(t) = |slope| t + 1/K sum_k |weight_k| sigmoid(|rate_k| t + shift_k), and f',
 
     rising from 0 at 0 to 1 at 1, whatever the parameters.   [VDM] appendix H
     t (N,) in [0, 1], data; slope (1,), rate, shift, weight (K,), K = 0 for a straight line -> f (N,), f' (N,).

@@ -1,0 +1,3 @@
+"""Papers, one file each: what is learned, how samples are drawn, how good the model is, where that is not `Denoising`."""
+
+from .system import *
