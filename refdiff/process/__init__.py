@@ -1,5 +1,6 @@
 """The mathematics of diffusion: arrays in, arrays out, no network. Works on arrays of any library."""
 
+from .continuous import *
 from .exact import *
 from .forward import *
 from .guidance import *

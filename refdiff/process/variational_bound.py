@@ -89,7 +89,7 @@ def decoder_log_likelihood(
     if bins is None:
         z = (x0 - mean) * r
         return -0.5 * (z * z + log_variance + math.log(2 * math.pi)), (r * z, 0.5 * (z * z - 1))
-    level = _level(x0, bins)
+    level = nearest_level(x0, bins)
     h, first, last = 1 / (bins - 1), level == 0, level == bins - 1
     # The edges are made alike for both bins that they part, so that nothing falls between.
     low, high = (((2 * level + side) * h - 1 - mean) * r for side in (-1, 1))
@@ -230,7 +230,7 @@ def _exp_beyond_linear(d: Array) -> Array:
     return xp.where(near, 0.5 * small * small * series, xp.expm1(d) - d)
 
 
-def _level(x0: Array, bins: int) -> Array:
+def nearest_level(x0: Array, bins: int) -> Array:
     """The number of each element's level, 0 .. bins - 1, as floating-point numbers."""
     if not isinstance(bins, int | np.integer) or bins < 2:
         raise ValueError(f"bins: expected a number of levels, an integer of at least 2, or None, got {bins!r}")

@@ -30,6 +30,7 @@ from refdiff.process import (
 from refdiff.process.arrays import namespace
 
 S = linear(10, 0.05, 0.3)
+CONTINUOUS = process.linear_gamma(-4, 4)
 SHAPE = (4, 3, 2, 1)
 WRONG = [(1, 3, 2, 1), (4, 3, 2, 3), (3, 2, 1), (4, 1, 1, 1), (1,), ()]
 
@@ -206,6 +207,23 @@ CALLS = {
     ),
     "dpmpp_2s's second": late(process.dpmpp_2s, "x0_hat"),
     "ddim_inversion": run(process.ddim_inversion, "eps_hat"),
+    "q_sample_at": (("x0", "eps"), lambda x0, eps: process.q_sample_at(CONTINUOUS, x0, 0.3, eps)),
+    "variational_step": (
+        ("z", "eps_hat", "eps"),
+        lambda z, eps_hat, eps: process.variational_step(CONTINUOUS, z, 0.7, 0.3, eps_hat, eps),
+    ),
+    "diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.diffusion_loss(CONTINUOUS, 0.3, eps, eps_hat),
+    ),
+    "discrete_diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.discrete_diffusion_loss(CONTINUOUS, 3, 5, eps, eps_hat),
+    ),
+    "reconstruction_loss": (
+        ("x0", "eps"),
+        lambda x0, eps: process.reconstruction_loss(CONTINUOUS, namespace(x0).round(2 * x0) / 2, eps, 5),
+    ),
 }
 
 

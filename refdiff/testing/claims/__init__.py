@@ -20,6 +20,7 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    continuous,
 )
 
 # fmt: on
@@ -31,6 +32,7 @@ __all__ = [
     "bound",
     "classification",
     "classifiers",
+    "continuous",
     "exact",
     "flows",
     "forward",
