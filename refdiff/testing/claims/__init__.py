@@ -4,6 +4,7 @@
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
 from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, guided
+from . import binomial, multiplied
 from . import scheduler, steps, runs, misprints
 from . import (
     schedules,
@@ -28,6 +29,7 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "binomial",
     "bound",
     "classification",
     "classifiers",
@@ -39,6 +41,7 @@ __all__ = [
     "learned_variance",
     "metrics",
     "misprints",
+    "multiplied",
     "networks",
     "normalisation",
     "objectives",
