@@ -100,7 +100,7 @@ def _evaluate_system(options: argparse.Namespace, config: Any, state: Any) -> No
     from ..random import Key
     from ..training import system_model
 
-    refuse(options, _OF_SAMPLES)
+    refuse(options, _OF_SAMPLES, "a run of denoising", type(config.objective).__name__)
     config = changed(config, options)
     model = system_model(config, state)
     data = _held_out(options, config, model.shape)
@@ -122,7 +122,7 @@ def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -
     from ..models import inputs
 
     config = changed(config, options)
-    refuse(options, (*_OF_SAMPLES, "set"), "a run that samples are drawn of")
+    refuse(options, (*_OF_SAMPLES, "set"), "a run that samples are drawn of", "a classifier")
     network = state.networks(config)["classifier"]
     data = _held_out(options, config, inputs(network.config)["x"].shape)
     if data.labels is None or not len(data.held_out):

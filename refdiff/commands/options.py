@@ -79,12 +79,12 @@ def changed(config: Any, options: argparse.Namespace) -> Any:
     return config.changed(changes)
 
 
-def refuse(options: argparse.Namespace, names: tuple[str, ...], expected: str = "a run of denoising") -> None:
-    """ValueError for an option among these that is given; expected: the run that it is for."""
+def refuse(options: argparse.Namespace, names: tuple[str, ...], expected: str, actual: str) -> None:
+    """ValueError for an option among these that is given; expected: the run that it is for; actual: what this run is."""
     for name in names:
         if getattr(options, name, None) not in (None, False, []):
             flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag}: expected {expected}, got one of another kind; leave it out")
+            raise ValueError(f"{flag}: expected {expected}, got {actual}; leave it out")
 
 
 def print_result(options: argparse.Namespace, result: dict[str, Any]) -> None:

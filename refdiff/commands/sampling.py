@@ -52,7 +52,9 @@ def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None
     from ..training import system_model
     from ..training.demo import save_states
 
-    refuse(options, ("label", "low_res", "classifier", *GUIDANCE))
+    refuse(
+        options, ("label", "low_res", "classifier", *GUIDANCE), "a run of denoising", type(config.objective).__name__
+    )
     model, n = system_model(changed(config, options), state), 64 if options.n is None else options.n
     out, suffix = _checked_out(options, model.shape, n)
     x = draw(model, n, options.seed, progress=not options.quiet)
