@@ -54,9 +54,7 @@ def gaussian_kl(
 
 
 @operation
-def gaussian_kl_backward(
-    dy: Any, saved: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     """With z = (mean - mean_p) e^(-lp/2):  dmean = dy z e^(-lp/2) = -dmean_p,  dl = dy expm1(d) / 2,
     dlp = -dy (expm1(d) + z^2) / 2.   dy (N,) or a number. None for what was not given."""
     dmean, dlog, *of_p = backward("gaussian_kl", (dy,), saved, *(a.shape for a in saved if a is not None))

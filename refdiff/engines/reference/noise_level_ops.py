@@ -57,7 +57,8 @@ def prior_kl_backward(dy: Any, saved: Any) -> np.ndarray:
 def levels_log_likelihood(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray, bins: int) -> tuple[np.ndarray, Any]:
     """log p(x | z_0), z_0 = alpha x + sigma eps, each element one of `bins` levels v_k = 2k / (bins - 1) - 1, and
 
-    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2.   [VDM]
+    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2.
+    [VDM] eq. 8
 
     x, eps (N, ...), gamma (N,) -> (N,) nats.
     """
