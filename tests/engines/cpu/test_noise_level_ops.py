@@ -64,6 +64,18 @@ def test_the_same_bits_captured(use_threads, name):
     assert graph.capture is not None
 
 
+def test_integers_are_repeated_as_they_are(use_threads):
+    """Which rows a table is asked for, say, and other ones in each replay."""
+    use_threads(1)
+    table = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    graph = cpu.Captured(lambda index: cpu.embedding(cpu.repeat(index, 3)[0], table)[0])
+    for call in range(5):
+        index = np.random.default_rng(call).integers(0, 5, 4)
+        assert np.array_equal(graph(index), table[np.repeat(index, 3)])
+    assert cpu.repeat(index, 3)[0].dtype == index.dtype
+    assert graph.capture is not None
+
+
 @pytest.mark.parametrize("units", [0, 1024])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_gradients_of_monotone_are_added_up_neighbours_first(units, processes):
