@@ -88,13 +88,11 @@ def a_divergence_is_the_mean_of_a_ratio_of_logarithms(seed: int, log_variance: f
     mean, mean_p = np.random.default_rng(seed).standard_normal(2)
     errors = []
     for m_p, log_p in ((mean_p, other), (0.0, 0.0)):
-        expected = gauss_hermite(
-            lambda z, m_p=m_p, log_p=log_p: (
-                normal_logpdf(z, mean, np.exp(log_variance)) - normal_logpdf(z, m_p, np.exp(log_p))
-            ),
-            mean,
-            np.exp(0.5 * log_variance),
-        )
+
+        def ratio(z: np.ndarray, m_p: float = m_p, log_p: float = log_p) -> np.ndarray:
+            return normal_logpdf(z, mean, np.exp(log_variance)) - normal_logpdf(z, m_p, np.exp(log_p))
+
+        expected = gauss_hermite(ratio, mean, np.exp(0.5 * log_variance))
         second = (np.array([[m_p]]), np.array([[log_p]])) if log_p or m_p else ()
         y, _ = reference.gaussian_kl(np.array([[mean]]), np.array([[log_variance]]), *second)
         size = 1 + abs(log_variance - log_p) + np.exp(log_variance - log_p) + (mean - m_p) ** 2 * np.exp(-log_p)

@@ -79,11 +79,14 @@ def the_last_latent_costs_its_divergence_from_the_prior(seed: int, gamma: float)
     if not error <= 1e-15:
         return np.inf
     alpha, variance = float(mpmath.sqrt(alpha2)), float(sigma2)
-    means = [
-        gauss_hermite(lambda z, m=m: normal_logpdf(z, m, variance) - normal_logpdf(z, 0, 1), m, variance**0.5, 8)
-        for m in alpha * x[0]
-    ]
-    return float(abs(y[0] - sum(means)) / (1 + float(size)))
+    total = 0.0
+    for m in (alpha * x[0]).tolist():
+
+        def ratio(z: np.ndarray, m: float = m) -> np.ndarray:
+            return normal_logpdf(z, m, variance) - normal_logpdf(z, 0, 1)
+
+        total += float(gauss_hermite(ratio, m, variance**0.5, 8))
+    return float(abs(y[0] - total) / (1 + float(size)))
 
 
 @claim(
