@@ -20,6 +20,8 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    likelihoods,
+    noise_levels,
     continuous,
 )
 
@@ -41,10 +43,12 @@ __all__ = [
     "guided",
     "hierarchical",
     "learned_variance",
+    "likelihoods",
     "metrics",
     "misprints",
     "multiplied",
     "networks",
+    "noise_levels",
     "normalisation",
     "objectives",
     "operations",
