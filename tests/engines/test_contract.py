@@ -9,8 +9,8 @@ from refdiff import engines
 from refdiff.engines import reference
 
 WITHOUT_BACKWARD = {
-    "accumulate", "affine", "array", "bernoulli", "categorical", "columns", "gather", "host", "integers", "normal", "stop",
-    "uniform", "where",
+    "accumulate", "affine", "array", "bernoulli", "categorical", "columns", "gather", "host", "integers", "less", "normal",
+    "stop", "uniform", "where",
 }  # fmt: skip
 WITHOUT_DX = {"conv2d_backward", "linear_backward"}  # with needs_dx=False: their x may be data
 FUNCTIONS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f) and not name.startswith("_")}
@@ -37,7 +37,7 @@ def test_each_backward_takes_the_gradient_and_what_was_saved(name):
     parameters = list(inspect.signature(FUNCTIONS[name]).parameters)
     gradient, saved, *options = parameters
     assert options == (["needs_dx"] if name in WITHOUT_DX else [])
-    assert gradient in ("dy", "dys", "dloss", "dterm")
+    assert gradient in ("dy", "dys", "dz", "dloss", "dterm")
     assert saved == "saved"
 
 
