@@ -191,7 +191,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--nll-steps", type=int, metavar="N", help="with --nll: of the chain of N steps (default: all T)")
-    sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of --nll, or a classifier's accuracy, over t")
+    sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of a bound, or a classifier's accuracy, over t")
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
         help="with --nll, of the variance beta at t = 1: the posterior's of t = 2, as published (default), or beta_1",

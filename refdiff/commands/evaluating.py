@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import GUIDANCE, changed, loaded, other_run, print_result, same_run
+from .options import GUIDANCE, changed, loaded, other_run, print_result, refuse, same_run
 
 __all__ = ["evaluate"]
+
+_OF_SAMPLES = ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE)  # options
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -17,16 +19,20 @@ def evaluate(options: argparse.Namespace) -> None:
     which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term, of a
     model with classes given the label of each image. Of a model that enlarges: a sample of each held-out image made small,
     beside that image and plain interpolation. Of a classifier: its accuracy on held-out images in noise, for ten values of
-    t, beside chance."""
+    t, beside chance. Of a model with a bound of its own, such as a variational autoencoder: that bound, term by term."""
     from ..evaluation import enlarging_errors, judged_accuracy
     from ..evaluation import evaluate as measure
     from ..evaluation.metrics import check_evaluable
     from ..objectives import Classification
     from ..sampling import sample as draw
+    from ..systems import system_of
     from ..training import conditions_to_show, load_state
     from ..training.judge import judge_of
 
     run = load_state(options.checkpoint)
+    if system_of(run[0].objective):
+        _evaluate_system(options, *run)
+        return
     if isinstance(run[0].objective, Classification):
         _evaluate_classifier(options, *run)
         return
@@ -89,16 +95,34 @@ def _conditions_of_data(model: Any, data: Any) -> dict[str, Any]:
     return dict(given)
 
 
+def _evaluate_system(options: argparse.Namespace, config: Any, state: Any) -> None:
+    """The bound of a system term by term, as lines or JSON, and its picture with --plot."""
+    from ..random import Key
+    from ..training import system_model
+
+    refuse(options, _OF_SAMPLES, "a run of denoising", type(config.objective).__name__)
+    config = changed(config, options)
+    model = system_model(config, state)
+    data = _held_out(options, config, model.shape)
+    if not len(data.held_out):
+        raise ValueError(f"--data: expected samples that are held out, got none in {data.name}; give others")
+    _check_plot(options)
+    system, given = model.module, (model.networks, model.objective, data)
+    found = system.evaluate(*given, Key(options.seed).under("evaluate"), not options.quiet)
+    if options.plot:
+        Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
+        system.plot(*given, found, options.plot)
+    lines = found if options.json else {name: value for name, value in found.items() if not isinstance(value, list)}
+    print_result(options, {"step": state.step, **lines})
+
+
 def _evaluate_classifier(options: argparse.Namespace, config: Any, state: Any) -> None:
     """The accuracy of a classifier, as lines or JSON, and drawn with --plot."""
     from ..evaluation.accuracy import accuracy_lines, classifier_accuracy, plot_accuracy
     from ..models import inputs
 
     config = changed(config, options)
-    for name in ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE, "set"):
-        if getattr(options, name) not in (None, False, []):
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag}: expected a run that samples are drawn of, got a classifier; leave it out")
+    refuse(options, (*_OF_SAMPLES, "set"), "a run that samples are drawn of", "a classifier")
     network = state.networks(config)["classifier"]
     data = _held_out(options, config, inputs(network.config)["x"].shape)
     if data.labels is None or not len(data.held_out):

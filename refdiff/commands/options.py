@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GUIDANCE", "changed", "loaded", "other_run", "print_result", "resolved", "same_run"]
+__all__ = ["GUIDANCE", "changed", "loaded", "other_run", "print_result", "refuse", "resolved", "same_run"]
 
 GUIDANCE = ("guidance", "guidance_interval", "guidance_rescale", "classifier_scale")  # options that are keys of sample
 
@@ -77,6 +77,14 @@ def changed(config: Any, options: argparse.Namespace) -> Any:
     changes += [f"{key}={json.dumps(v)}" for key in ("engine", "dtype") if (v := getattr(options, key)) is not None]
     changes += [f"sample.{key}={v}" for key in GUIDANCE if (v := getattr(options, key, None)) is not None]
     return config.changed(changes)
+
+
+def refuse(options: argparse.Namespace, names: tuple[str, ...], expected: str, actual: str) -> None:
+    """ValueError for an option among these that is given; expected: the run that it is for; actual: what this run is."""
+    for name in names:
+        if getattr(options, name, None) not in (None, False, []):
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: expected {expected}, got {actual}; leave it out")
 
 
 def print_result(options: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options import loaded, print_result
+from .options import GUIDANCE, changed, loaded, print_result, refuse
 
 __all__ = ["sample"]
 
@@ -17,15 +17,65 @@ def sample(options: argparse.Namespace) -> None:
     how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label; one that enlarges
     draws a sample for each image of --low-res."""
     from ..sampling import sample as draw
-    from ..storage import check_file, check_folder, check_place, save_enlarged, save_folder, save_grid, save_npz
+    from ..storage import save_enlarged, save_grid
+    from ..systems import system_of
     from ..training import load_state
     from ..training.demo import save_trajectory
 
-    _, _, model = loaded(options, *load_state(options.checkpoint))
+    run = load_state(options.checkpoint)
+    if system_of(run[0].objective):
+        _sample_system(options, *run)
+        return
+    _, _, model = loaded(options, *run)
     conditions, n, columns, originals = _conditions(options, model)
+    out, suffix = _checked_out(options, model.shape, n)
+    x = draw(model, n, options.seed, conditions, progress=not options.quiet)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".png" and options.low_res:
+        save_enlarged(out, conditions["low_res"], x, originals)
+    elif suffix == ".png":
+        save_grid(out, x, columns)
+    else:
+        _save_each(out, suffix, x)
+    if options.trajectory:
+        Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
+        save_trajectory(options.trajectory, model, options.seed, None if columns else conditions)
+    _print_samples(options, x)
+
+
+def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None:
+    """Samples of a model that is no denoiser of images in noise by itself, and their way, if it has one."""
+    import numpy as np
+
+    from ..storage import save_grid
+    from ..systems import draw, trajectory
+    from ..training import system_model
+    from ..training.demo import save_states
+
+    refuse(
+        options, ("label", "low_res", "classifier", *GUIDANCE), "a run of denoising", type(config.objective).__name__
+    )
+    model, n = system_model(changed(config, options), state), 64 if options.n is None else options.n
+    out, suffix = _checked_out(options, model.shape, n)
+    x = draw(model, n, options.seed, progress=not options.quiet)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".png":
+        save_grid(out, x)
+    else:
+        _save_each(out, suffix, x)
+    if options.trajectory:
+        Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
+        save_states(options.trajectory, [x for _, x in trajectory(model, np.arange(min(n, 6)), options.seed)])
+    _print_samples(options, x)
+
+
+def _checked_out(options: argparse.Namespace, shape: tuple[int, ...], n: int) -> tuple[Path, str]:
+    """--out and what it is to be, ".png", ".npz" or "" for a folder: seen to be right before anything is drawn."""
+    from ..storage import check_file, check_folder, check_place
+
     out = Path(options.out)
     suffix = "" if options.out.endswith("/") or out.is_dir() else out.suffix.lower()
-    if len(model.shape) != 3 and (suffix != ".npz" or options.trajectory):
+    if len(shape) != 3 and (suffix != ".npz" or options.trajectory):
         raise ValueError(f"--out: expected a name ending in .npz, since this model makes points, not images, got {out}")
     if suffix not in (".png", ".npz", ""):
         raise ValueError(
@@ -37,19 +87,19 @@ def sample(options: argparse.Namespace) -> None:
         check_folder(out, n)
     if options.trajectory:
         check_file("--trajectory", options.trajectory, [".png"], options.force)
-    x = draw(model, n, options.seed, conditions, progress=not options.quiet)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".png" and options.low_res:
-        save_enlarged(out, conditions["low_res"], x, originals)
-    elif suffix == ".png":
-        save_grid(out, x, columns)
-    else:
-        {".npz": save_npz, "": save_folder}[suffix](out, x)
-    if options.trajectory:
-        Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
-        save_trajectory(options.trajectory, model, options.seed, None if columns else conditions)
+    return out, suffix
+
+
+def _save_each(out: Path, suffix: str, x: Any) -> None:
+    """Samples as an array, or as a folder of images."""
+    from ..storage import save_folder, save_npz
+
+    {".npz": save_npz, "": save_folder}[suffix](out, x)
+
+
+def _print_samples(options: argparse.Namespace, x: Any) -> None:
     print_result(
-        options, {"out": str(out), "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory}
+        options, {"out": options.out, "samples": len(x), "shape": list(x.shape[1:]), "trajectory": options.trajectory}
     )
 
 

@@ -4,6 +4,7 @@ from ..data.settings import DataConfig as DataConfig
 from ..objectives.schedule import ScheduleConfig as ScheduleConfig
 from ..sampling.settings import SampleConfig as SampleConfig
 from .config import *
+from .likelihood_presets import *
 from .networks import *
 from .presets import *
 from .rules import *

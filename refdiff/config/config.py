@@ -18,6 +18,7 @@ from ..engines import ENGINES, resolve
 from ..errors import argument, one_of, option, setting
 from ..objectives import OBJECTIVES, Classification, Denoising, Objective, ScheduleConfig, kind_of_objective
 from ..sampling.settings import SampleConfig
+from ..systems import system_of
 from .consistency import check_classification_networks, check_denoising_networks, check_networks
 from .denoising import check_denoising
 from .fitting import (
@@ -78,6 +79,8 @@ class Config:
             check_denoising(self, self.objective)
         if isinstance(self.objective, Classification):
             check_classification_networks(self.networks, self.objective)
+        if system := system_of(self.objective):
+            system.check({name: network.model for name, network in self.networks.items()}, self.objective)
 
     @property
     def model(self) -> Any:
@@ -95,7 +98,8 @@ class Config:
         return self.train.shards_on(resolve(self.engine))
 
     def _join_objective(self) -> None:
-        """The objective gets the schedule, and the label that stands for none, where its fields ask for them."""
+        """The objective gets the schedule, the label that stands for none, and what else follows from its networks, where
+        its fields ask for them."""
         names = {f.name for f in dataclasses.fields(self.objective)}
         changes: dict[str, Any] = {}
         if "schedule" in names:
@@ -106,6 +110,8 @@ class Config:
             others = tuple(one for one in self.objective.null if one[0] != "label")
             told = classes and getattr(self.model, "null_label", True)
             changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
+        if follows := getattr(system_of(self.objective), "follows", None):
+            changes |= follows({name: network.model for name, network in self.networks.items()}, self.objective)
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,11 +12,15 @@ y          = predict(engine, net, {"x": x, "t": t})             where no gradien
 from __future__ import annotations
 
 from .classifier import ClassifierConfig as ClassifierConfig
+from .conv_decoder import ConvDecoderConfig as ConvDecoderConfig
+from .conv_encoder import ConvEncoderConfig as ConvEncoderConfig
 from .inference import *
 from .mlp import MLPConfig as MLPConfig
 from .network import *
 from .parameters import *
+from .perceptron import PerceptronConfig as PerceptronConfig
 from .presets import *
 from .registry import *
+from .table import TableConfig as TableConfig
 from .trees import *
 from .unet import UNetConfig as UNetConfig

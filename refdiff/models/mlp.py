@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..random import Key
 from . import blocks
 from .network import Batch, Input, Network, Saved
 from .parameters import linear_layout
+from .shapes import check_integers, check_shape, freeze_lists
 from .trees import Tree
 
 __all__ = ["MLPConfig", "backward", "forward", "inputs", "layout"]
@@ -18,11 +20,12 @@ __all__ = ["MLPConfig", "backward", "forward", "inputs", "layout"]
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """size: coordinates of a point; width: hidden units; layers: residual layers; time: "ddpm" or "adm" sinusoids; classes:
-    of the labels that it is told, 0 for none; outputs: 2 where it also says v, of which a learned variance is made.
+    """size: coordinates of a point, or a shape, which is flattened; width: hidden units; layers: residual layers; time:
+    "ddpm" or "adm" sinusoids; classes: of the labels that it is told, 0 for none; outputs: 2 where it also says v, of which
+    a learned variance is made.
     """
 
-    size: int = 2
+    size: int | tuple[int, ...] = 2
     width: int = 128
     layers: int = 3
     time: str = "ddpm"
@@ -30,19 +33,23 @@ class MLPConfig:
     outputs: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("width", 4), ("layers", 1), ("classes", 0), ("outputs", 1)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
+        freeze_lists(self, "size")
+        if isinstance(self.size, tuple):
+            check_shape("size", self.size)
+        else:
+            check_integers(self, "size")
+        for name, least in (("width", 4), ("layers", 1), ("classes", 0), ("outputs", 1)):
+            check_integers(self, name, least=least)
         one_of("time", self.time, blocks.TIMES)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
-        return (self.size,)
+        return self.size if isinstance(self.size, tuple) else (self.size,)
 
 
 def inputs(config: MLPConfig) -> dict[str, Input]:
-    """x (size,), t, and the label of a network with classes."""
+    """x of the shape, t, and the label of a network with classes."""
     return {"x": Input(config.shape), **blocks.conditioning_inputs(config.classes)}
 
 
@@ -50,23 +57,25 @@ def layout(config: MLPConfig) -> Tree:
     """The parameters of the network, as a tree of `Parameter`."""
     w = config.width
     p = blocks.conditioning_layout(w, w, config.classes)
-    p["linear_in"] = linear_layout(config.size, w)
+    p["linear_in"] = linear_layout(prod(config.shape), w)
     for i in range(config.layers):
         p[f"layer{i}"] = {
             "time": linear_layout(w, w),
             "linear1": linear_layout(w, w),
             "linear2": linear_layout(w, w, zero=True),
         }
-    p["linear_out"] = linear_layout(w, config.outputs * config.size, zero=True)
+    p["linear_out"] = linear_layout(w, config.outputs * prod(config.shape), zero=True)
     return p
 
 
 def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:
-    """h + W2 silu(W1 silu(h) + time), layer after layer.   x (N, size), t (N,) -> (N, outputs size)"""
+    """h + W2 silu(W1 silu(h) + time), layer after layer.   x (N, *shape), t (N,) -> like x, with
+    `outputs` parts along the last axis"""
     config, p = net
     saved: Saved = {}
     emb, saved["conditioning"] = blocks.conditioning(engine, p, inputs, config.time)
-    h, saved["linear_in"] = engine.linear(inputs["x"], **p["linear_in"])
+    x, saved["flatten"] = engine.reshape(inputs["x"], (inputs["x"].shape[0], prod(config.shape)))
+    h, saved["linear_in"] = engine.linear(x, **p["linear_in"])
     for i in range(config.layers):
         q, s = p[f"layer{i}"], saved.setdefault(f"layer{i}", {})
         r, s["silu1"] = engine.silu(h)
@@ -78,15 +87,18 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
         h, s["add"] = engine.add(h, r)
     h, saved["silu_out"] = engine.silu(h)
     y, saved["linear_out"] = engine.linear(h, **p["linear_out"])
+    *places, last = config.shape
+    y, saved["unflatten"] = engine.reshape(y, (y.shape[0], *places, config.outputs * last))
     return y, saved
 
 
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """{"x": (N, size)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
+    """{"x": (N, *shape)} and {"t": (N,)} where wrt names them, and the gradients, a tree with the keys of the parameters."""
     g: Tree = {}
     dembs = []
+    dy = engine.reshape_backward(dy, saved["unflatten"])
     dh, g["linear_out"] = engine.linear_backward(dy, saved["linear_out"])
     dh = engine.silu_backward(dh, saved["silu_out"])
     for i in reversed(range(net.config.layers)):
@@ -101,6 +113,7 @@ def backward(
         dr = engine.silu_backward(dr, s["silu1"])
         dh = engine.accumulate(dh, dr)
     dx, g["linear_in"] = engine.linear_backward(dh, saved["linear_in"], needs_dx="x" in wrt)
+    dx = engine.reshape_backward(dx, saved["flatten"]) if "x" in wrt else None
     demb = engine.accumulate(*dembs)
     dt, of_conditioning = blocks.conditioning_backward(engine, demb, saved["conditioning"], needs_dt="t" in wrt)
     return {name: d for name, d in (("x", dx), ("t", dt)) if name in wrt}, g | of_conditioning

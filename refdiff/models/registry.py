@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import new_name
 from ..random import Key
-from . import classifier, mlp, unet
+from . import classifier, conv_decoder, conv_encoder, mlp, perceptron, table, unet
 from .inference import InferenceEngine
 from .network import Batch, Input, Network, Saved
 from .trees import Tree
@@ -112,3 +112,7 @@ def _module(config: Any) -> Any:
 register("unet", unet.UNetConfig, unet)
 register("mlp", mlp.MLPConfig, mlp)
 register("classifier", classifier.ClassifierConfig, classifier)
+register("perceptron", perceptron.PerceptronConfig, perceptron)
+register("conv_encoder", conv_encoder.ConvEncoderConfig, conv_encoder)
+register("conv_decoder", conv_decoder.ConvDecoderConfig, conv_decoder)
+register("table", table.TableConfig, table)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .atomic import replace_file
 
-_TILE = 64  # a tile is enlarged to at least so many pixels
+_TILE, _LEAST = 64, 8  # a tile is enlarged to at least so many pixels, and so many along its short side
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
@@ -36,14 +36,14 @@ def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: in
 
     images   (N, H, W, C), C = 1 or 3, N >= 1; float in [-1, 1] (made bytes by `to_uint8`) or uint8
     columns  how many in a row; by default the smallest square that holds all
-    scale    each pixel becomes scale x scale; by default the smallest that makes a tile's sides at least 64 pixels
+    scale    each pixel becomes scale x scale; by default the smallest that makes a tile at least 64 pixels long and 8 wide
     -> uint8 (rows (H + pad) + pad, columns (W + pad) + pad, C), times scale. Raises ValueError.
     """
     images = _bytes(images)
     _check_images("images", images)
     count, height, width, channels = images.shape
     columns = _positive("columns", columns, math.isqrt(count - 1) + 1)
-    scale = _positive("scale", scale, -(-_TILE // min(height, width)))
+    scale = _positive("scale", scale, max(-(-_TILE // max(height, width)), -(-_LEAST // min(height, width))))
     if not isinstance(pad, int) or pad < 0:
         raise ValueError(f"pad: expected an integer of at least 0, got {pad!r}; 1 is usual")
     rows = -(-count // columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .loop import train
 from .plots import plot_loss
 from .trained_model import conditions_to_show, every_class, trained
 
-__all__ = ["demo", "save_classes", "save_trajectory"]
+__all__ = ["demo", "save_classes", "save_states", "save_trajectory"]
 
 
 def demo(out: str | Path, config: Config, n: int = 512, force: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -84,12 +85,16 @@ def save_trajectory(
 ) -> None:
     """The way of a few samples from noise to image, a row each, with evenly chosen columns. conditions: None for each class
     its share of the rows; of those that are given for each sample the first are shown."""
-    columns = min(columns, model.settings.steps + 1)
     if conditions is None:
         conditions = every_class(model, rows)
     else:
         rows = min([rows, *(len(value) for value in conditions.values() if np.ndim(value))])
         conditions = {name: value[:rows] if np.ndim(value) else value for name, value in conditions.items()}
-    states = [x for _, x in trajectory(model, np.arange(rows), seed, conditions)]
+    save_states(path, [x for _, x in trajectory(model, np.arange(rows), seed, conditions)], columns)
+
+
+def save_states(path: str | Path, states: Sequence[np.ndarray], columns: int = 12) -> None:
+    """States (rows, H, W, C) of a few samples on their way, a row a sample, with evenly chosen columns."""
+    columns = min(columns, len(states))
     chosen = np.round(np.linspace(0, len(states) - 1, columns)).astype(int)
     save_strip(path, np.stack([states[i] for i in chosen]))

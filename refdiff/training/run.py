@@ -15,9 +15,10 @@ from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_enlarged, save_grid
 from ..storage.atomic import replace_file
+from ..systems import can_draw, draw
 from .frozen import places
 from .state import CHECKPOINT, State, load_state, save_state
-from .trained_model import conditions_to_show, trained
+from .trained_model import conditions_to_show, system_model, trained
 
 __all__ = ["Run", "resumable"]
 
@@ -101,21 +102,29 @@ class Run:
     def grid(self, state: State, data: Data, n: int = 64) -> None:
         """A picture of samples, if images are what is learned; of a network that enlarges, beside the small images that the
         first of these data make."""
-        if not isinstance(self.config.objective, Denoising):
-            return
-        model = trained(self.config, state)
-        if len(model.shape) == 3:
-            conditions, originals = conditions_to_show(model, n, data)
-            try:
-                images = sample(model, n, conditions=conditions, progress=False)
-            except NotFiniteError as error:
-                raise TrainingError(f"step {state.step}: {error}") from None
-            (self.folder / "samples").mkdir(exist_ok=True)
-            path = self.folder / "samples" / f"step{state.step:07d}.png"
-            if "low_res" in conditions:
-                save_enlarged(path, conditions["low_res"], images, originals)
+        objective, low_res, originals = self.config.objective, None, None
+        try:
+            if isinstance(objective, Denoising):
+                model = trained(self.config, state)
+                if len(model.shape) != 3:
+                    return
+                conditions, originals = conditions_to_show(model, n, data)
+                images, low_res = sample(model, n, conditions=conditions, progress=False), conditions.get("low_res")
+            elif can_draw(objective):
+                system = system_model(self.config, state)
+                if len(system.shape) != 3:
+                    return
+                images = draw(system, n, progress=False)
             else:
-                save_grid(path, images)
+                return
+        except NotFiniteError as error:
+            raise TrainingError(f"step {state.step}: {error}") from None
+        (self.folder / "samples").mkdir(exist_ok=True)
+        path = self.folder / "samples" / f"step{state.step:07d}.png"
+        if low_res is not None:
+            save_enlarged(path, low_res, images, originals)
+        else:
+            save_grid(path, images)
 
     def _cut_log(self, step: int) -> None:
         """Forget log lines past the step from which a resumed run goes on."""

@@ -12,10 +12,11 @@ from ..models import Batch, Network
 from ..objectives import Denoising
 from ..random import Key
 from ..sampling import Trained, conditions_of, conditions_taken
+from ..systems import SystemModel
 from .frozen import frozen_trees
 from .state import State
 
-__all__ = ["check_drawable", "conditions_to_show", "every_class", "trained"]
+__all__ = ["check_drawable", "conditions_to_show", "every_class", "system_model", "trained"]
 
 
 def check_drawable(config: Config) -> Denoising:
@@ -40,10 +41,17 @@ def trained(config: Config, state: State, classifier: tuple[Config, State] | Non
         other, weights = classifier
         check_classifier(config, other)
         guide = weights.networks(other)["classifier"]
-    networks = state.networks(config) | {
-        name: Network(config.networks[name].model, p) for name, p in frozen_trees(config, state).items()
-    }
-    return Trained(networks, objective, config.sample, config.engine, config.dtype, classifier=guide)
+    return Trained(_networks(config, state), objective, config.sample, config.engine, config.dtype, classifier=guide)
+
+
+def system_model(config: Config, state: State) -> SystemModel:
+    """The model of a run of a system, with the moving averages of its weights."""
+    return SystemModel.of(_networks(config, state), config.objective, config.sample, config.engine, config.dtype)
+
+
+def _networks(config: Config, state: State) -> dict[str, Network]:
+    frozen = frozen_trees(config, state)
+    return state.networks(config) | {name: Network(config.networks[name].model, p) for name, p in frozen.items()}
 
 
 def every_class(model: Trained, n: int) -> Batch:

@@ -191,13 +191,24 @@ def test_the_command_prints_the_arrows_and_what_is_wrong(house, tmp_path, capsys
 
 
 def test_the_order_is_that_of_the_design():
-    chain = ["cli", "commands", "training", "systems", "evaluation", "sampling", "objectives", "models", "engines"]
+    chain = [
+        "cli",
+        "commands",
+        "training",
+        "config",
+        "systems",
+        "evaluation",
+        "sampling",
+        "objectives",
+        "models",
+        "engines",
+    ]
     for above, below in pairwise(chain):
         assert below in imports.allowed(above)
         assert above not in imports.allowed(below)
-    for above in ("commands", "training", "systems"):
+    for above in ("commands", "training"):
         assert {"config", "storage", "data"} <= set(imports.allowed(above))
-    for room in ("objectives", "sampling", "evaluation"):
+    for room in ("objectives", "sampling", "evaluation", "systems"):
         assert not {"config", "storage"} & set(imports.allowed(room))
     for room in ("process", "random", "errors"):
         assert not {*chain, "config", "storage", "data", "testing", "benchmark"} & set(imports.allowed(room))

@@ -1,0 +1,140 @@
+"""What a system is besides the objective that it registers: a module of functions, and the model that a run makes of it.
+
+check(networks, objective)                              ValueError where they do not fit; networks: {name: configuration}
+shape(networks, objective)                              of one sample
+trajectory(networks, objective, settings, ids, key, conditions) -> (t, x), ..., (0, samples), x (len(ids), ...) float32
+evaluate(networks, objective, data, key, progress)      -> {name: a number, or a list}, of what is held out of the data
+plot(networks, objective, data, found, path)            the picture of an evaluation; found: what `evaluate` gave
+
+A system of which nothing can be drawn has no `trajectory`. In the last three `networks` are {name: Asked}. Where fields of
+the objective follow from the networks, as the size of a latent does, follows(networks, objective) -> {field: value} says
+them, and a configuration fills them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import NotFiniteError
+from ..models import Batch, Network
+from ..objectives import Objective, register_objective
+from ..progress import Progress
+from ..random import Key
+from ..sampling import SampleConfig, network_function
+from ..sampling.denoisers import Predict
+
+__all__ = ["Asked", "SystemModel", "can_draw", "draw", "register_system", "system_of", "trajectory"]
+
+_SYSTEMS: dict[type[Objective], Any] = {}
+FUNCTIONS = ("check", "shape", "evaluate", "plot")
+
+
+class Asked(NamedTuple):
+    """A trained network, asked on the engine of its run: arrays of NumPy by name in, what it says out."""
+
+    config: Any
+    predict: Predict
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.predict(batch)
+
+
+class SystemModel(NamedTuple):
+    """What a run of a system gives: its networks with their weights, its objective, and how samples are drawn."""
+
+    networks: dict[str, Asked]
+    objective: Objective
+    settings: SampleConfig = SampleConfig()
+
+    @property
+    def module(self) -> Any:
+        """Of the system."""
+        return system_of(self.objective)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.module.shape({name: network.config for name, network in self.networks.items()}, self.objective)
+
+    @classmethod
+    def of(
+        cls,
+        networks: dict[str, Network],
+        objective: Objective,
+        settings: SampleConfig,
+        engine: str = "auto",
+        dtype: str = "float32",
+    ) -> SystemModel:
+        """The model of these networks on an engine, where their weights are put once."""
+        asked = {
+            name: Asked(network.config, network_function(engine, network, dtype)) for name, network in networks.items()
+        }
+        return cls(asked, objective, settings)
+
+
+def register_system(name: str, cls: type[Objective], module: Any) -> None:
+    """Make a system known: its objective by this name, as `register_objective` does, and with it what its module does.
+
+    ValueError as of `register_objective`, and if a function is missing.
+    """
+    missing = [f for f in FUNCTIONS if not callable(getattr(module, f, None))]
+    if missing:
+        raise ValueError(
+            f"module: expected the functions {', '.join(FUNCTIONS)} for the system {name!r}, got none named "
+            f"{', '.join(missing)}"
+        )
+    register_objective(name, cls)
+    _SYSTEMS[cls] = module
+
+
+def system_of(objective: Objective) -> Any:
+    """The module of an objective's system, that of a class it derives from included; None where it has none."""
+    return next((_SYSTEMS[cls] for cls in type(objective).__mro__ if cls in _SYSTEMS), None)
+
+
+def can_draw(objective: Objective) -> bool:
+    """Whether samples can be drawn of the system of this objective."""
+    return hasattr(system_of(objective), "trajectory")
+
+
+def trajectory(
+    model: SystemModel, ids: np.ndarray, seed: int = 0, conditions: Batch | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(t, x_t) from the first state to (0, samples), for samples of these numbers; each is the same whatever the others are.
+
+    x_t (len(ids), ...) float32. ValueError where nothing can be drawn."""
+    if not can_draw(model.objective):
+        raise ValueError(
+            f"objective.kind: expected a system of which samples can be drawn, got {type(model.objective).__name__}, which "
+            "has no distribution of its latents; look at it with refdiff eval, or train digits-vae"
+        )
+    key = Key(seed).under("sample")
+    return model.module.trajectory(model.networks, model.objective, model.settings, ids, key, conditions or {})
+
+
+def draw(
+    model: SystemModel, n: int, seed: int = 0, conditions: Batch | None = None, batch: int = 256, progress: bool = True
+) -> np.ndarray:
+    """n samples.   -> (n, ...) float32.   conditions: one entry a sample, (n, ...), as the system takes them.
+
+    ValueError for n < 1, where nothing can be drawn, and where a sample holds what is no number.
+    """
+    if n < 1:
+        raise ValueError(f"n: expected at least one sample, got {n}")
+    done = []
+    with Progress("sampling", n, "sample", progress) as bar:
+        for first in range(0, n, batch):
+            ids = np.arange(first, min(first + batch, n))
+            own = {name: value[ids] for name, value in (conditions or {}).items()}
+            for _, x in trajectory(model, ids, seed, own):  # noqa: B007
+                pass
+            if bad := int(np.count_nonzero(~np.isfinite(x))):
+                raise NotFiniteError(
+                    f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
+                )
+            done.append(x)
+            bar.update(len(ids))
+    return np.concatenate(done)
