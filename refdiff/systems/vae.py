@@ -102,8 +102,8 @@ class VAE(Objective):
         dy, g = log_likelihood_backward(engine, networks, self.likelihood, dlikelihood, of_likelihood)
         d, g["decoder"] = models.backward(engine, decoder, dy, models.consume(of_decoder), ("z",))
         dmean_z, dlog_variance_z = engine.reparameterise_backward(engine.accumulate(d["z"], *dz), of_z)
-        dmean = engine.repeat_backward(engine.accumulate(dmean, dmean_z), of_mean)
-        dlog_variance = engine.repeat_backward(engine.accumulate(dlog_variance, dlog_variance_z), of_log_variance)
+        dmean = engine.repeat_backward(engine.accumulate(dmean_z, dmean), of_mean)
+        dlog_variance = engine.repeat_backward(engine.accumulate(dlog_variance_z, dlog_variance), of_log_variance)
         dy = engine.split_backward((dmean, dlog_variance), of_split)
         _, g["encoder"] = models.backward(engine, encoder, dy, models.consume(of_encoder))
         return terms, g
