@@ -3,8 +3,8 @@
 # isort: off
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, guided
-from . import scheduler, steps, runs, misprints
+from . import forward, posterior, bound, hierarchical, objectives, sampling, learned_variance, solvers, guidance, exact
+from . import guided, binomial, multiplied, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -20,6 +20,7 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    continuous,
 )
 
 # fmt: on
@@ -28,17 +29,21 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "binomial",
     "bound",
     "classification",
     "classifiers",
+    "continuous",
     "exact",
     "flows",
     "forward",
     "guidance",
     "guided",
+    "hierarchical",
     "learned_variance",
     "metrics",
     "misprints",
+    "multiplied",
     "networks",
     "normalisation",
     "objectives",
