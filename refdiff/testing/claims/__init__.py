@@ -21,6 +21,7 @@ from . import (
     metrics,
     spacings,
     continuous,
+    autoencoders,
 )
 
 # fmt: on
@@ -29,6 +30,7 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "autoencoders",
     "binomial",
     "bound",
     "classification",
