@@ -108,7 +108,8 @@ def plot(networks: Networks, objective: Autoencoder, data: Any, found: dict[str,
     """Reconstructions, what happens along each unit of the code, those that vary most first, and the map of two units."""
     z = encode(networks, data.held_out).reshape(len(data.held_out), -1)
     order = np.argsort(found["unit_variance"])[::-1]
-    plot_codes(path, data.held_out, data.held_out_labels, z, lambda z: decode(networks, z), order)
+    held_out, spread = (data.held_out, data.held_out_labels), (z.mean(axis=0), z.std(axis=0))
+    plot_codes(path, *held_out, z, lambda z: decode(networks, z), order, *spread)
 
 
 register_system("autoencoder", Autoencoder, sys.modules[__name__])

@@ -175,7 +175,8 @@ def trajectory(
 def plot(networks: Networks, objective: VAE, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Reconstructions, what happens along each unit, those with most divergence first, and the map of two units."""
     codes, order = posterior(networks, data.held_out)[0], np.argsort(found["unit_divergence_nats"])[::-1]
-    plot_codes(path, data.held_out, data.held_out_labels, codes, lambda z: decoded(networks, objective, z), order)
+    held_out, prior = (data.held_out, data.held_out_labels), (np.zeros(objective.latent), np.ones(objective.latent))
+    plot_codes(path, *held_out, codes, lambda z: decoded(networks, objective, z), order, *prior)
 
 
 register_system("vae", VAE, sys.modules[__name__])
