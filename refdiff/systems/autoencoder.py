@@ -15,7 +15,7 @@ from .. import models
 from ..models import Batch, Input, Tree, inputs
 from ..objectives import Objective
 from ..random import Key
-from .codes import check_pair, pieces, plot_codes, reads_x
+from .codes import check_pair, decode, encode, plot_codes, reads_x
 from .system import Asked, register_system
 
 __all__ = ["Autoencoder"]
@@ -57,20 +57,6 @@ def check(networks: dict[str, Any], objective: Autoencoder) -> None:
 
 def shape(networks: dict[str, Any], objective: Autoencoder) -> tuple[int, ...]:
     return inputs(networks["encoder"])["x"].shape
-
-
-def encode(networks: Networks, x: np.ndarray, progress: bool = False) -> np.ndarray:
-    """What networks.encoder says of x, such as z = E(x).   x (N, ...) -> (N, ...) float64"""
-    found = [networks["encoder"]({"x": x[ids]}) for ids in pieces(len(x), 512, "encoding", progress)]
-    return np.concatenate(found).astype(np.float64)
-
-
-def decode(networks: Networks, z: np.ndarray, progress: bool = False) -> np.ndarray:
-    """What networks.decoder says of z, such as x_hat = D(z).   z (N, latent), flattened -> (N, ...) float64"""
-    latent = inputs(networks["decoder"].config)["z"].shape
-    z = z.reshape(len(z), *latent).astype(np.float32)
-    found = [networks["decoder"]({"z": z[ids]}) for ids in pieces(len(z), 512, "decoding", progress)]
-    return np.concatenate(found).astype(np.float64)
 
 
 def evaluate(networks: Networks, objective: Autoencoder, data: Any, key: Key, progress: bool) -> dict[str, Any]:

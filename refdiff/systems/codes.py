@@ -12,7 +12,7 @@ from ..models import Input, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 
-__all__ = ["check_pair", "code_size", "pieces", "plot_codes"]
+__all__ = ["check_pair", "code_size", "decode", "encode", "pieces", "plot_codes", "posterior", "reads_x"]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
 REACH = 3.0  # deviations from the centre to the end of a traversal
@@ -72,6 +72,26 @@ def pieces(n: int, size: int, what: str, progress: bool) -> Iterator[np.ndarray]
             ids = np.arange(first, min(first + size, n))
             yield ids
             bar.update(len(ids))
+
+
+def encode(networks: dict[str, Any], x: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.encoder says of x, such as z = E(x).   x (N, ...) -> (N, ...) float64"""
+    found = [networks["encoder"]({"x": x[ids]}) for ids in pieces(len(x), 512, "encoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def decode(networks: dict[str, Any], z: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.decoder says of z, such as x_hat = D(z).   z (N, latent), flattened -> (N, ...) float64"""
+    latent = inputs(networks["decoder"].config)["z"].shape
+    z = z.reshape(len(z), *latent).astype(np.float32)
+    found = [networks["decoder"]({"z": z[ids]}) for ids in pieces(len(z), 512, "decoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def posterior(networks: dict[str, Any], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log variance of q(z|x).   x (N, ...) -> (N, latent) float64, twice"""
+    mean, log_variance = np.split(encode(networks, x), 2, axis=-1)
+    return mean.reshape(len(x), -1), log_variance.reshape(len(x), -1)
 
 
 def plot_codes(
