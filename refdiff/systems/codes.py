@@ -12,7 +12,7 @@ from ..models import Input, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 
-__all__ = ["check_pair", "code_size", "pieces", "plot_codes"]
+__all__ = ["check_pair", "code_size", "decode", "encode", "pieces", "plot_codes", "posterior", "reads_x"]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
 REACH = 3.0  # deviations from the centre to the end of a traversal
@@ -74,6 +74,26 @@ def pieces(n: int, size: int, what: str, progress: bool) -> Iterator[np.ndarray]
             bar.update(len(ids))
 
 
+def encode(networks: dict[str, Any], x: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.encoder says of x, such as z = E(x).   x (N, ...) -> (N, ...) float64"""
+    found = [networks["encoder"]({"x": x[ids]}) for ids in pieces(len(x), 512, "encoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def decode(networks: dict[str, Any], z: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.decoder says of z, such as x_hat = D(z).   z (N, latent), flattened -> (N, ...) float64"""
+    latent = inputs(networks["decoder"].config)["z"].shape
+    z = z.reshape(len(z), *latent).astype(np.float32)
+    found = [networks["decoder"]({"z": z[ids]}) for ids in pieces(len(z), 512, "decoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def posterior(networks: dict[str, Any], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log variance of q(z|x).   x (N, ...) -> (N, latent) float64, twice"""
+    mean, log_variance = np.split(encode(networks, x), 2, axis=-1)
+    return mean.reshape(len(x), -1), log_variance.reshape(len(x), -1)
+
+
 def plot_codes(
     path: Any,
     x: np.ndarray,
@@ -81,29 +101,33 @@ def plot_codes(
     codes: np.ndarray,
     decode: Callable[[np.ndarray], np.ndarray],
     order: np.ndarray,
+    centre: np.ndarray,
+    deviation: np.ndarray,
 ) -> None:
     """The picture of a latent: samples above what is decoded of their codes; what happens along each of the first units in
-    `order` from -3 to 3 deviations, the others at their mean; of two units, the codes, by label, and what lies between.
+    `order` from -3 to 3 deviations, the others at their centre; of two units, the codes, by label, and what lies between.
 
-    x (N, ...), labels (N,) or None, codes (N, latent); decode: (M, latent) -> (M, ...). ImportError without matplotlib.
+    x (N, ...), labels (N,) or None, codes (N, latent), centre, deviation (latent,); decode: (M, latent) -> (M, ...).
+    ImportError without matplotlib.
     """
     flat = codes.shape[1] == 2
-    figure = new_figure(12.0 if flat else 9.0, 9.6)
-    rows = figure.subplots(2, 2 if flat else 1, squeeze=False, height_ratios=(1, 2))
-    y = decode(codes[:SHOWN])
-    _show(rows[0, 0], np.stack([x[:SHOWN], y]), "held out, and what is decoded of their codes")
-    centre, deviation = codes.mean(axis=0), codes.std(axis=0)
+    figure = new_figure(13.0, 8.8) if flat else new_figure(8.0, 9.4)
+    if flat:
+        (above, beside), (left, right) = figure.subplots(2, 2, height_ratios=(1, 4))
+    else:
+        above, beside = figure.subplots(2, 1, height_ratios=(1, 5))
+    _show(above, np.stack([x[:SHOWN], decode(codes[:SHOWN])]), "held out, and what is decoded of their codes")
     along = np.linspace(-REACH, REACH, STEPS)
     z = np.tile(centre, (min(UNITS, len(order)), STEPS, 1))
     for row, unit in zip(z, order, strict=False):
         row[:, unit] += along * deviation[unit]
     walked = decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], *x.shape[1:])
-    _show(rows[1, 0], walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
+    _show(beside, walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
     if flat:
-        _scatter(rows[0, 1], codes, labels)
+        _scatter(left, codes, labels)
         grid = np.stack(np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2), -1)[::-1]
         decoded = decode((centre + deviation * grid).reshape(-1, 2)).reshape(SIDE, SIDE, *x.shape[1:])
-        _show(rows[1, 1], decoded, "decoded, from -3 to 3 deviations each way")
+        _show(right, decoded, "decoded, from -3 to 3 deviations each way")
     figure.savefig(path, dpi=120)
 
 
@@ -123,9 +147,9 @@ def _show(axes: Any, samples: np.ndarray, title: str) -> None:
 
 
 def _tiles(images: np.ndarray) -> np.ndarray:
-    """(R, C, H, W, channels) -> (R (H + 1) - 1, C (W + 1) - 1) or with three channels, a white line between the tiles."""
+    """(R, C, H, W, channels) -> (R (H + 1) - 1, C (W + 1) - 1) or with three channels, a grey line between the tiles."""
     r, c, h, w, channels = images.shape
-    canvas = np.ones((r, h + 1, c, w + 1, channels), np.float32)
+    canvas = np.zeros((r, h + 1, c, w + 1, channels), np.float32)
     canvas[:, :h, :, :w] = images.transpose(0, 2, 1, 3, 4).clip(-1, 1)
     canvas = canvas.reshape(r * (h + 1), c * (w + 1), channels)[:-1, :-1]
     return canvas[..., 0] if channels == 1 else (canvas + 1) / 2
