@@ -30,6 +30,7 @@ from refdiff.process import (
 from refdiff.process.arrays import namespace
 
 S = linear(10, 0.05, 0.3)
+CONTINUOUS = process.linear_gamma(-4, 4)
 SHAPE = (4, 3, 2, 1)
 WRONG = [(1, 3, 2, 1), (4, 3, 2, 3), (3, 2, 1), (4, 1, 1, 1), (1,), ()]
 
@@ -41,6 +42,12 @@ def draws(n):
 def twice(x):
     """As many channels again, where there are any."""
     return namespace(x).concat([x, x], axis=-1) if x.ndim else x
+
+
+def bits(x):
+    """Of the same library and dtype: 1 where x is positive, else 0."""
+    xp = namespace(x)
+    return xp.where(x > 0, xp.ones_like(x), xp.zeros_like(x))
 
 
 def run(sampler, *names):
@@ -206,6 +213,48 @@ CALLS = {
     ),
     "dpmpp_2s's second": late(process.dpmpp_2s, "x0_hat"),
     "ddim_inversion": run(process.ddim_inversion, "eps_hat"),
+    "q_sample_at": (("x0", "eps"), lambda x0, eps: process.q_sample_at(CONTINUOUS, x0, 0.3, eps)),
+    "variational_step": (
+        ("z", "eps_hat", "eps"),
+        lambda z, eps_hat, eps: process.variational_step(CONTINUOUS, z, 0.7, 0.3, eps_hat, eps),
+    ),
+    "diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.diffusion_loss(CONTINUOUS, 0.3, eps, eps_hat),
+    ),
+    "discrete_diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.discrete_diffusion_loss(CONTINUOUS, 3, 5, eps, eps_hat),
+    ),
+    "reconstruction_loss": (
+        ("x0", "eps"),
+        lambda x0, eps: process.reconstruction_loss(CONTINUOUS, namespace(x0).round(2 * x0) / 2, eps, 5),
+    ),
+    "draw_bits": (("p", "uniform"), process.draw_bits),
+    "binomial_posterior": (
+        ("x_t", "x0"),
+        lambda x_t, x0: process.binomial_posterior(S, bits(x_t), bits(x0), 3),
+    ),
+    "kl_binomial": (("p", "logits"), lambda p, logits: process.kl_binomial(bits(p), logits)),
+    "binomial_term": (
+        ("x0", "x_t", "logits"),
+        lambda x0, x_t, logits: process.binomial_term(S, bits(x0), bits(x_t), 3, logits),
+    ),
+    "binomial_bound_terms": (
+        ("x0", "uniform", "logits"),
+        lambda x0, uniform, logits: process.binomial_bound_terms(
+            S, lambda x, t: logits, bits(x0), lambda t: abs(uniform)
+        ),
+    ),
+    "binomial_ancestral": (
+        ("x", "logits", "uniform"),
+        lambda x, logits, uniform: list(
+            process.binomial_ancestral(S, lambda x, t: logits, bits(x), lambda t: abs(uniform))
+        ),
+    ),
+    "multiplied_gaussian": (("mean", "log_variance", "dlog_r"), process.multiplied_gaussian),
+    "multiplied_binomial": (("logits", "log_r_1", "log_r_0"), process.multiplied_binomial),
+    "conditioned": (("x", "known", "mask"), lambda x, known, mask: process.conditioned(x, known, bits(mask))),
 }
 
 

@@ -4,7 +4,7 @@
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
 from . import forward, posterior, bound, hierarchical, objectives, sampling, learned_variance, solvers, guidance, exact
-from . import guided, scheduler, steps, runs, misprints
+from . import guided, binomial, multiplied, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -20,6 +20,7 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    continuous,
 )
 
 # fmt: on
@@ -28,9 +29,11 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "binomial",
     "bound",
     "classification",
     "classifiers",
+    "continuous",
     "exact",
     "flows",
     "forward",
@@ -40,6 +43,7 @@ __all__ = [
     "learned_variance",
     "metrics",
     "misprints",
+    "multiplied",
     "networks",
     "normalisation",
     "objectives",
