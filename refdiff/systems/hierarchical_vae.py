@@ -62,7 +62,7 @@ class HierarchicalVAE(Objective):
     def __post_init__(self) -> None:
         if self.levels < 1:
             raise ValueError(
-                f"objective.levels: expected at least 1 level, got {self.levels}; 1 is an autoencoder, vae"
+                f"objective.levels: expected at least 1 level, got {self.levels}; 1 is a variational autoencoder"
             )
         one_of("objective.likelihood", self.likelihood, LIKELIHOODS)
         if all(re.fullmatch(r"(en|de)coder\d+|noise", name) for name in self.trains):  # as levels and likelihood ask

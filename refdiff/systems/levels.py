@@ -42,15 +42,15 @@ def entry(level: int) -> str:
 def check_levels(networks: dict[str, Any], levels: int) -> None:
     """ValueError unless each network reads what the one before it says.   networks: {name: configuration}"""
     for l in range(1, levels + 1):
+        encoder = f"encoder{l}"
+        if l > 1 and list(reads := inputs(networks[encoder])) == ["z"]:
+            expected, got = networks[f"encoder{l - 1}"].outputs, reads["z"].shape
+            if got != expected:
+                raise ValueError(
+                    f"networks.{encoder}: expected one that reads latents of shape {expected}, as networks.encoder{l - 1} "
+                    f"says them, got one that reads {got}; give both the same"
+                )
         check_pair(networks, parts=2, level=str(l), below=entry(l), said=1 if l == 1 else 2)
-        if l == 1:
-            continue
-        expected, got = networks[f"encoder{l - 1}"].outputs, inputs(networks[f"encoder{l}"])["z"].shape
-        if got != expected:
-            raise ValueError(
-                f"networks.encoder{l}: expected one that reads latents of shape {expected}, as networks.encoder{l - 1} says "
-                f"them, got one that reads {got}; give both the same"
-            )
 
 
 def latent_sizes(networks: dict[str, Any], levels: int) -> tuple[int, ...]:
