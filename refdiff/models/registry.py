@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import new_name
 from ..random import Key
-from . import classifier, conv_decoder, conv_encoder, mlp, perceptron, table, unet
+from . import classifier, conv_decoder, conv_encoder, mlp, monotone, perceptron, table, unet
 from .inference import InferenceEngine
 from .network import Batch, Input, Network, Saved
 from .trees import Tree
@@ -116,3 +116,4 @@ register("perceptron", perceptron.PerceptronConfig, perceptron)
 register("conv_encoder", conv_encoder.ConvEncoderConfig, conv_encoder)
 register("conv_decoder", conv_decoder.ConvDecoderConfig, conv_decoder)
 register("table", table.TableConfig, table)
+register("monotone", monotone.MonotoneConfig, monotone)
