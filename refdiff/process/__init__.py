@@ -4,6 +4,7 @@ from .continuous import *
 from .exact import *
 from .forward import *
 from .guidance import *
+from .hierarchical import *
 from .learned_variance import *
 from .objectives import *
 from .ode_likelihood import *

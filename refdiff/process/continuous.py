@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Time, floating, like, namespace, same_shape, steps
+from .arrays import Array, Time, floating, like, namespace, same_shape, sample_sum, steps
 from .schedules import Schedule, from_alpha_and_beta, number_of_steps
-from .variational_bound import kl_gaussian, nearest_level, sample_sum
+from .variational_bound import kl_gaussian, nearest_level
 
 __all__ = [
     "ContinuousSchedule", "antithetic_times", "beta_linear_gamma", "between_ends", "cosine_gamma", "diffusion_loss",

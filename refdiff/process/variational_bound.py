@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
+from .arrays import (
+    Array,
+    Time,
+    full_precision,
+    like,
+    namespace,
+    one_a_sample,
+    same_shape,
+    sample_sum,
+    shape_of,
+    steps,
+    two,
+)
 from .forward import q_moments, q_sample
 from .gaussian_mass import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
@@ -251,9 +263,3 @@ def _scale(x0: Array, unit: str) -> float:
     if not x0.ndim or not x0.shape[0]:
         raise ValueError(f"x0: expected at least one sample (N, ...), got shape {tuple(x0.shape)}")
     return 1 / (math.prod(x0.shape[1:]) * math.log(2)) if unit == "bits" else 1.0
-
-
-def sample_sum(x: Array) -> Array:
-    """The sum over the elements of each sample.   (N, ...) -> (N,)"""
-    xp = namespace(x)
-    return xp.sum(xp.reshape(x, (x.shape[0], -1)), axis=1)

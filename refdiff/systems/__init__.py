@@ -1,3 +1,5 @@
 """Papers, one file each: what is learned, how samples are drawn, how good the model is, where that is not `Denoising`."""
 
+from .autoencoder import Autoencoder as Autoencoder
 from .system import *
+from .vae import VAE as VAE

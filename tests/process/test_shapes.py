@@ -143,6 +143,28 @@ CALLS = {
         ("x0", "mean", "log_variance"),
         lambda x0, mean, log_variance: bound_terms(S, lambda x, t: (mean, log_variance), x0, lambda t: x0, None),
     ),
+    "joint_ratio": (
+        ("prior", "forward_1", "reverse_2"),
+        lambda prior, forward_1, reverse_2: process.joint_ratio([forward_1, prior], [prior, reverse_2], prior),
+    ),
+    "consistency_terms": (
+        ("prior", "forward_1", "reverse_2"),
+        lambda prior, forward_1, reverse_2: process.consistency_terms([forward_1, prior], [prior, reverse_2], prior),
+    ),
+    "denoising_terms": (
+        ("prior", "reverse_2", "posterior_1", "marginal"),
+        lambda prior, reverse_2, posterior_1, marginal: process.denoising_terms(
+            [posterior_1], [prior, reverse_2], marginal, prior
+        ),
+    ),
+    "path_densities": (
+        ("x_0", "x_1", "x_10"),
+        lambda x_0, x_1, x_10: process.path_densities(S, lambda x, t: (x, x), [x_0, x_1, *[x_0] * 8, x_10]),
+    ),
+    "path_densities' reverse": (
+        ("x_0", "mean", "log_variance"),
+        lambda x_0, mean, log_variance: process.path_densities(S, lambda x, t: (mean, log_variance), [x_0] * 11),
+    ),
     "l_hybrid": (
         ("x0", "eps"),
         lambda x0, eps: l_hybrid(S, "eps", x0, eps, 3, twice(x0), bins=None),

@@ -99,7 +99,7 @@ def monotone(
     s, _ = sigmoid(t * u + shift)
     s1 = s * (1 - s)  # the first and the second derivative of the sigmoid
     s2 = s1 * (1 - 2 * s)
-    m, m1 = a * t[:, 0] + s @ w / k, a + s1 @ (w * u) / k
+    m, m1 = a * t[:, 0] + (s * w).sum(axis=1) / k, a + (s1 * (w * u)).sum(axis=1) / k  # each t by itself: f is 0 at 0
     span = m[-1] - m[-2]
     f, f1 = (m[:-2] - m[-2]) / span, m1[:-2] / span
     by = {  # what m(t) and m'(t) change by with each parameter

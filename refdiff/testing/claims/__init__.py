@@ -3,8 +3,8 @@
 # isort: off
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, guided
-from . import scheduler, steps, runs, misprints
+from . import forward, posterior, bound, hierarchical, objectives, sampling, learned_variance, solvers, guidance, exact
+from . import guided, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -38,6 +38,7 @@ __all__ = [
     "forward",
     "guidance",
     "guided",
+    "hierarchical",
     "learned_variance",
     "metrics",
     "misprints",
