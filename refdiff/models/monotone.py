@@ -24,6 +24,8 @@ class MonotoneConfig:
 
     hidden: int = 1024
 
+    says = ("f", "slope")  # names of what it answers, several arrays (N,)
+
     def __post_init__(self) -> None:
         check_integers(self, "hidden", least=0)
 

@@ -2,7 +2,8 @@
 
 inputs(config) -> {name: Input}                               what `forward` reads of a batch; it ignores the rest
 layout(config) -> Tree of Parameter                           shapes and first values
-forward(engine, net, inputs, key=None) -> y, saved            y an array, or a dictionary of several; a key: dropout
+forward(engine, net, inputs, key=None) -> y, saved            y an array, or a dictionary of several, whose configuration
+                                                              then has their names as `says`; a key: dropout
 backward(engine, net, dy, saved, wrt=()) -> dinputs, g        of the inputs named in wrt; g has the keys of net.p
 """
 

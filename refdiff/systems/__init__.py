@@ -3,3 +3,4 @@
 from .autoencoder import Autoencoder as Autoencoder
 from .system import *
 from .vae import VAE as VAE
+from .vdm import VDM as VDM
