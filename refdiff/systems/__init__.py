@@ -4,3 +4,4 @@ from .autoencoder import Autoencoder as Autoencoder
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .system import *
 from .vae import VAE as VAE
+from .vdm import VDM as VDM
