@@ -4,12 +4,14 @@
 //   columns           y[k, n] = table[index_n, k], and with K = 1 a lookup in one row of numbers
 //   affine            y_n = a_n u_n + b_n v_n, each product and the sum rounded by itself, as on the other engines
 //   choose            y_n = a_n where condition_n is not 0, else b_n
+//   less              y = 1 where a < b, else 0, element by element
 //
 // Samples lie one after another, `count` elements each; a thread takes PACK neighbours (16 bytes) where PACK divides
 // count, else one. sample_squares: `parts` blocks a sample, whose sums sample_means adds in a fixed order; one part
-// needs no second launch. Bytes an element: squares 2 sizeof(Real), their backward 3, affine 3, choose 2. Floor: bytes
+// needs no second launch. Bytes an element: squares 2 sizeof(Real), their backward 3, affine and
+// less 3, choose 2. Floor: bytes
 // over the copy bandwidth, or one launch.
-#include <device.cuh>
+#include <samples.cuh>
 
 constexpr int N = PACK<Real>;
 #ifdef BF16
@@ -20,16 +22,6 @@ typedef unsigned Word;
 
 __device__ __forceinline__ float square(float x) {
     return x * x;
-}
-
-// The first of the elements of this thread, n or more where it has none; width: how many, N or 1.
-struct Elements {
-    int first, width, sample;
-};
-__device__ __forceinline__ Elements elements_of(int count) {
-    int width = count % N ? 1 : N;
-    long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * width;
-    return {(int)i, width, (int)i / count};
 }
 
 // grid: samples * parts blocks. weight (samples,) or null, scale: 1 / count. out (samples,), or partial sums (samples,
@@ -127,5 +119,19 @@ extern "C" __global__ void __launch_bounds__(256)
         *(uint4*)y = yes && !a ? make_uint4(fill, fill, fill, fill) : *(const uint4*)from;
     } else {
         *y = yes && !a ? (Word)fill : *from;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) less(const Real* a, const Real* b, Real* y, int n) {
+    long long i = thread_index() * N;
+    if (i + N <= n) {
+        float v[N], w[N];
+        load_pack(a + i, v);
+        load_pack(b + i, w);
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = v[j] < w[j];
+        store_pack(y + i, v);
+    } else {
+        for (; i < n; i++) store(y + i, load(a + i) < load(b + i));
     }
 }

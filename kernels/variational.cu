@@ -9,7 +9,7 @@
 // few samples at t = 1, are float64, by the formulas of refdiff/process for tails and short intervals. `parts` blocks a
 // sample, whose sums sample_means of per_sample.cu adds; one part needs no second launch. Bytes an element: forward
 // 16 + sizeof(Real), backward 4 + sizeof(Real). Floor: bytes over the copy bandwidth.
-#include <device.cuh>
+#include <functions.cuh>
 
 constexpr double LOG_ROOT_2PI = 0.9189385332046727, ROOT_2_PER_PI = 0.7978845608028654;
 constexpr double PI = 3.141592653589793, ROOT_HALF = 0.7071067811865476;
@@ -78,15 +78,6 @@ __device__ __forceinline__ Mass decoder(double x0, double mean, double l, int bi
     if (level == 0) return tail(-high);
     if (level == bins - 1) return tail(low);
     return low + high < 0 ? interval(-high, -low, h * r) : interval(low, high, h * r);
-}
-
-// e^d - 1 - d, by its series within 1/2 of 0, where the difference would cancel.
-__device__ __forceinline__ float exp_beyond_linear(float d) {
-    if (fabsf(d) >= 0.5f) return expm1f(d) - d;
-    float series = 1;
-#pragma unroll
-    for (int k = 10; k > 2; k--) series = 1 + d * series / k;
-    return 0.5f * d * d * series;
 }
 
 // v, mean, x0, posterior_mean, slope (samples, count); log_variance, half_gap, first (samples,); out (samples,), or

@@ -98,7 +98,8 @@ class Config:
         return self.train.shards_on(resolve(self.engine))
 
     def _join_objective(self) -> None:
-        """The objective gets the schedule, and the label that stands for none, where its fields ask for them."""
+        """The objective gets the schedule, the label that stands for none, and what else follows from its networks, where
+        its fields ask for them."""
         names = {f.name for f in dataclasses.fields(self.objective)}
         changes: dict[str, Any] = {}
         if "schedule" in names:
@@ -109,6 +110,8 @@ class Config:
             others = tuple(one for one in self.objective.null if one[0] != "label")
             told = classes and getattr(self.model, "null_label", True)
             changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
+        if follows := getattr(system_of(self.objective), "follows", None):
+            changes |= follows({name: network.model for name, network in self.networks.items()}, self.objective)
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,12 +33,13 @@ MOST_LEFT = 0.1  # of the data at T; latent diffusion's schedule leaves 0.068, a
 
 
 FOLLOWERS = ("denoiser", "classifier")  # networks that have the size and the channels of the images
+CODERS = ("encoder", "decoder")  # and those that have them where they are convolutional
 
 
 def follow_data(table: dict[str, Any], given: set[str]) -> None:
     """Put size, channels and levels of the images at data.source into a table of a configuration, and the classes that a
     classifier learns, unless they are among the keys `given`. ValueError as of `load` for what cannot be read."""
-    followers = {name: model for name in FOLLOWERS if (model := _images(table["networks"].get(name)))}
+    followers = {name: model for name in (*FOLLOWERS, *CODERS) if (model := _images(table["networks"].get(name)))}
     source = table["data"].get("source")
     shape = shape_of(source) if followers and isinstance(source, str) else None
     if shape is None or len(shape) != 3 or shape[2] not in (1, 3):

@@ -32,7 +32,7 @@ def load_npz(path: Path) -> Dataset:
     """Arrays `x` and, where they are, `labels`, `held_out`, `held_out_labels`; or one array of any name.
 
     Samples: images (N, H, W, 1 or 3), uint8 scaled to [-1, 1] by v / 127.5 - 1 or floats within [-1, 1] already, or
-    points (N, 2) of finite floats. Floats of another width become float32, labels of any integer type int64. Without
+    points (N, D) of finite floats. Floats of another width become float32, labels of any integer type int64. Without
     `held_out` every tenth sample is held out.
     Raises FormatError for truncated or corrupt files, pickled objects, other shapes, dtypes, ranges or names, NaN,
     more than 8 GiB unpacked, and archives that shrink more than 200 times.
@@ -157,7 +157,7 @@ def _samples(where: str, x: np.ndarray) -> np.ndarray:
         x = from_uint8(x)
     elif x.dtype.kind != "f":
         raise FormatError(
-            f"{where}: expected uint8 images, floats in [-1, 1] or points (N, 2) of floats, "
+            f"{where}: expected uint8 images, floats in [-1, 1] or points (N, D) of floats, "
             f"got {x.dtype} of shape {x.shape}; convert it first"
         )
     try:

@@ -19,7 +19,7 @@ MAX_BYTES = 8 << 30
 class Dataset:
     """Samples to learn from and samples to measure with, checked once here and read-only from then on.
 
-    x                 float32, images (N, H, W, C) in [-1, 1] with C = 1 or 3, or points (N, 2); N >= 1
+    x                 float32, images (N, H, W, C) in [-1, 1] with C = 1 or 3, or points (N, D); N, D >= 1
     labels            int64 (N,), classes, none negative, or None
     held_out          like x, (M, ...); M may be 0
     held_out_labels   int64 (M,), or None exactly when labels is None
@@ -94,7 +94,7 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (H, W, C), or (2,) for points."""
+        """The shape of one sample: (H, W, C), or (D,) for points."""
         return self.x.shape[1:]
 
     def __len__(self) -> int:
@@ -134,8 +134,8 @@ class Dataset:
 
 
 def check_samples(argument: str, x: np.ndarray) -> np.floating:
-    """Raise ValueError unless x holds images (N, H, W, 1 or 3) in [-1, 1] or finite points (N, 2).   -> the least of x"""
-    points = x.ndim == 2 and x.shape[1] == 2
+    """Raise ValueError unless x holds images (N, H, W, 1 or 3) in [-1, 1] or finite points (N, D).   -> the least of x"""
+    points = x.ndim == 2 and x.shape[1] > 0
     if not points and (x.ndim != 4 or x.shape[3] not in (1, 3) or 0 in x.shape[1:]):
         if x.ndim == 3:
             advice = "give grey images their channel axis: x[..., None]"
@@ -144,7 +144,7 @@ def check_samples(argument: str, x: np.ndarray) -> np.floating:
         else:
             advice = "reshape it"
         raise ValueError(
-            f"{argument}: expected images (N, H, W, C) with C = 1 or 3, or points (N, 2), got shape {x.shape}; {advice}"
+            f"{argument}: expected images (N, H, W, C) with C = 1 or 3, or points (N, D), got shape {x.shape}; {advice}"
         )
     if x.dtype.kind != "f":
         raise ValueError(

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import FormatError
-from . import arrays, binary, cifar, folder, idx, planar
+from . import arrays, binary, cifar, folder, idx, line, planar
 from .dataset import Dataset, from_uint8
 from .digits import load_digits
 
 # Every name that `load` knows, and what makes it.
-NAMED: dict[str, Callable[[], Any]] = {"digits": load_digits, **binary.NAMED, **planar.NAMED}
+NAMED: dict[str, Callable[[], Any]] = {"digits": load_digits, **binary.NAMED, **planar.NAMED, **line.NAMED}
 
 
 def load(name_or_path: str | os.PathLike[str], *, resolution: int | None = None) -> Dataset:
@@ -27,6 +27,7 @@ def load(name_or_path: str | os.PathLike[str], *, resolution: int | None = None)
         binary-digits                      the same, black or white: -1 or 1
         heartbeat                          20 bits, a pulse every fifth: images 1x20 of -1 and 1, 1000 + 500 held out
         swissroll, moons, rings, mixture   points (N, 2): 8192 + 2048 held out
+        mixture-1d                         points (N, 1) of three Gaussians: 8192 + 2048 held out
     Paths (a name wins over a path; write ./digits or give a Path for a path)
         folder with train-images-idx3-ubyte[.gz], ... (MNIST)   held out: the t10k images
         folder with data_batch_1.bin, ... (CIFAR-10, binary)    held out: test_batch.bin

@@ -116,6 +116,12 @@ def shape_of(name: str, array: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def sample_sum(x: Array) -> Array:
+    """The sum over the elements of each sample.   (N, ...) -> (N,)"""
+    xp = namespace(x)
+    return xp.sum(xp.reshape(x, (x.shape[0], -1)), axis=1)
+
+
 def single(name: str, value: Any) -> None:
     """ValueError unless value is one number: Python's, or an array without axes."""
     shape = getattr(value, "shape", None)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .arrays import Array, Time, floating, full_precision, like, namespace, one_a_sample, same_shape, steps
+from .arrays import Array, Time, floating, full_precision, like, namespace, one_a_sample, same_shape, sample_sum, steps
 from .schedules import Schedule
-from .variational_bound import sample_sum, unit_scale
+from .variational_bound import unit_scale
 
 __all__ = [
     "binomial_ancestral", "binomial_bound_terms", "binomial_log_odds", "binomial_marginal", "binomial_posterior",

@@ -105,6 +105,20 @@ def from_beta(beta: Any) -> Schedule:
         return Schedule(beta, 1 - beta, _running_sum(np.log1p(-beta)), np.arange(len(beta)))
 
 
+def from_alpha_and_beta(alpha: np.ndarray, beta: np.ndarray, timestep: np.ndarray | None = None) -> Schedule:
+    """The schedule of beta_1 .. beta_T and of alpha = 1 - beta. Each has digits that the other has not: beta counts where it
+    is below 1/2, alpha elsewhere.   two (T,); timestep (T+1,): 0 .. T unless given.
+    """
+    small = beta < 0.5
+    with np.errstate(divide="ignore"):
+        log_alpha = np.where(small, np.log1p(-np.where(small, beta, 0.0)), np.log(alpha))
+    beta, alpha, log_alpha = (
+        np.concatenate([[first], a])
+        for first, a in ((0.0, beta), (1.0, np.where(small, 1 - beta, alpha)), (0.0, log_alpha))
+    )
+    return Schedule(beta, alpha, _running_sum(log_alpha), np.arange(len(beta)) if timestep is None else timestep)
+
+
 def from_alpha_bar(alpha_bar: Any, beta_max: float = 1.0) -> Schedule:
     """beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}, no larger than beta_max [IDDPM] section 3.2.
 
@@ -220,12 +234,9 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     t = np.arange(2, T)
     above = fall(t - 1, np.full_like(t, T))  # d_{t-1}
     one_minus_r, r = fall(t - 1, t) / above, fall(t, np.full_like(t, T)) / above
-    beta = np.concatenate([schedule.beta[:2], one_minus_r * (1 + r), [1.0]])
-    root = np.concatenate([np.sqrt(schedule.alpha[:2]), r, [0.0]])
-    with np.errstate(divide="ignore"):
-        log_alpha = np.where(beta < 0.5, np.log1p(-beta), 2 * np.log(root))
-    alpha = np.where(beta < 0.5, 1 - beta, root**2)
-    return Schedule(beta, alpha, _running_sum(log_alpha), schedule.timestep)
+    beta = np.concatenate([schedule.beta[1:2], one_minus_r * (1 + r), [1.0]])
+    alpha = np.concatenate([schedule.alpha[1:2], r**2, [0.0]])
+    return from_alpha_and_beta(alpha, beta, schedule.timestep)
 
 
 def _running_sum(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from .arrays import Array, Time, full_precision, like, namespace, one_a_sample, same_shape, shape_of, steps, two
+from .arrays import (
+    Array,
+    Time,
+    full_precision,
+    like,
+    namespace,
+    one_a_sample,
+    same_shape,
+    sample_sum,
+    shape_of,
+    steps,
+    two,
+)
 from .forward import q_moments, q_sample
 from .gaussian_mass import interval, real, tail
 from .posterior import posterior_log_variance, posterior_mean
@@ -77,7 +89,7 @@ def decoder_log_likelihood(
     if bins is None:
         z = (x0 - mean) * r
         return -0.5 * (z * z + log_variance + math.log(2 * math.pi)), (r * z, 0.5 * (z * z - 1))
-    level = _level(x0, bins)
+    level = nearest_level(x0, bins)
     h, first, last = 1 / (bins - 1), level == 0, level == bins - 1
     # The edges are made alike for both bins that they part, so that nothing falls between.
     low, high = (((2 * level + side) * h - 1 - mean) * r for side in (-1, 1))
@@ -218,7 +230,7 @@ def _exp_beyond_linear(d: Array) -> Array:
     return xp.where(near, 0.5 * small * small * series, xp.expm1(d) - d)
 
 
-def _level(x0: Array, bins: int) -> Array:
+def nearest_level(x0: Array, bins: int) -> Array:
     """The number of each element's level, 0 .. bins - 1, as floating-point numbers."""
     if not isinstance(bins, int | np.integer) or bins < 2:
         raise ValueError(f"bins: expected a number of levels, an integer of at least 2, or None, got {bins!r}")
@@ -251,9 +263,3 @@ def unit_scale(x0: Array, unit: str) -> float:
     if not x0.ndim or not x0.shape[0]:
         raise ValueError(f"x0: expected at least one sample (N, ...), got shape {tuple(x0.shape)}")
     return 1 / (math.prod(x0.shape[1:]) * math.log(2)) if unit == "bits" else 1.0
-
-
-def sample_sum(x: Array) -> Array:
-    """The sum over the elements of each sample.   (N, ...) -> (N,)"""
-    xp = namespace(x)
-    return xp.sum(xp.reshape(x, (x.shape[0], -1)), axis=1)

@@ -1,4 +1,6 @@
 """Papers, one file each: what is learned, how samples are drawn, how good the model is, where that is not `Denoising`."""
 
-from . import binomial as binomial
+from .autoencoder import Autoencoder as Autoencoder
+from .binomial import Binomial as Binomial
 from .system import *
+from .vae import VAE as VAE

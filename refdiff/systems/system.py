@@ -6,7 +6,9 @@ trajectory(networks, objective, settings, ids, key, conditions) -> (t, x), ..., 
 evaluate(networks, objective, data, key, progress)      -> {name: a number, or a list}, of what is held out of the data
 plot(networks, objective, data, found, path)            the picture of an evaluation; found: what `evaluate` gave
 
-A system of which nothing can be drawn has no `trajectory`. In the last three `networks` are {name: Asked}.
+A system of which nothing can be drawn has no `trajectory`. In the last three `networks` are {name: Asked}. Where fields of
+the objective follow from the networks, as the size of a latent does, follows(networks, objective) -> {field: value} says
+them, and a configuration fills them in.
 """
 
 from __future__ import annotations

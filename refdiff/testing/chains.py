@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,11 @@ from ..process import (
 from .measures import normal_logpdf
 
 __all__ = [
-    "Chain", "Encoder", "consistency_term", "evidence_and_gap", "gaussian_reverse", "hierarchical_bound",
-    "quadrature_terms", "two_steps",
+    "Chain", "Encoder", "Moments", "consistency_term", "every_path", "evidence_and_gap", "forward_moments",
+    "gaussian_reverse", "hierarchical_bound", "quadrature_terms", "two_steps",
 ]  # fmt: skip
+
+Moments = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # (x_{t-1}, t) -> mean and log variance of x_t
 
 
 class Chain(NamedTuple):
@@ -84,6 +87,29 @@ def two_steps(schedule: Schedule, x0: float, t: int, nodes: int = 32) -> tuple[n
     x_before = q_sample(schedule, np.full_like(one, x0), t - 1, one)
     x_after = q_between(schedule, x_before, t - 1, min(t + 1, schedule.T), other)
     return x_before, x_after, np.outer(w, w).ravel() / w.sum() ** 2
+
+
+def every_path(encoder: Moments, T: int, x0: float, nodes: int = 20) -> tuple[list[np.ndarray], list[Any], np.ndarray]:
+    """x_0, ..., x_T at the nodes of Gauss-Hermite in T variables, log q of each step, and the weights.   each (nodes^T,)"""
+    z, w = np.polynomial.hermite_e.hermegauss(nodes)
+    eps = [a.ravel() for a in np.meshgrid(*[z] * T)]
+    weight = np.prod([a.ravel() for a in np.meshgrid(*[w / w.sum()] * T)], axis=0)
+    path, forward = [np.full_like(weight, x0)], []
+    for t in range(1, T + 1):
+        mean, log_variance = encoder(path[-1], t)
+        path.append(mean + np.exp(0.5 * log_variance) * eps[t - 1])
+        forward.append(normal_logpdf(path[-1], mean, np.exp(log_variance)))
+    return path, forward, weight
+
+
+def forward_moments(schedule: Schedule) -> Moments:
+    """The forward process as an encoder, for `every_path`."""
+
+    def moments(x: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
+        mean, variance = q_step_moments(schedule, x, t)
+        return mean, np.full_like(x, np.log(variance))
+
+    return moments
 
 
 def gaussian_reverse(schedule: Schedule, mean: float, variance: float) -> Any:

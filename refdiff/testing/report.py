@@ -1,4 +1,5 @@
-"""What claims become for a reader: lines, JSON, and the pages docs/equations.md and docs/errata.md.
+"""What claims become for a reader: lines, JSON, and the pages docs/equations.md, docs/errata.md and
+docs/from-vae-to-diffusion.md.
 
 `python -m refdiff.testing.report docs` writes them and docs/rooms.md anew; a test fails when they are out of date.
 """
@@ -20,7 +21,17 @@ from .claim import CLAIMS, FAILURES, Claim, Verdict, check
 from .imports import rooms_page
 from .scheduler import RefdiffScheduler
 
-__all__ = ["claim_place", "equations_page", "errata_page", "function_place", "line", "summary", "to_dict", "verify"]
+__all__ = [
+    "claim_place",
+    "derivation_page",
+    "equations_page",
+    "errata_page",
+    "function_place",
+    "line",
+    "summary",
+    "to_dict",
+    "verify",
+]
 
 
 def verify(random: bool = False, match: str = "") -> Iterator[Verdict]:
@@ -153,7 +164,49 @@ def errata_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"equations.md": equations_page, "errata.md": errata_page, "rooms.md": rooms_page}
+def derivation_page() -> str:
+    """docs/from-vae-to-diffusion.md: each line of the derivation with the function that computes it and its number."""
+    from .road import DATA, SCHEDULE, road
+
+    beta = ", ".join(f"{b:.2g}" for b in SCHEDULE.beta[1:])
+    table = ["| step | | | nats |", "| --- | --- | --- | ---: |"]
+    parts, number = [], 0
+    for heading, lines in road():
+        parts.append(f"## {heading}")
+        for step in lines:
+            number += 1
+            relation = {"<=": "$\\ge$", "=": "$=$"}.get(step.relation, "")
+            table.append(f"| [{number}](#step-{number}) | {step.name} | {relation} | {step.value:.10f} |")
+            functions = ", ".join(f"`{f.__module__}.{f.__qualname__}`" for f in step.by)
+            text = f"### Step {number}\n\n{step.claim}\n\n$$ {step.equation} $$\n\n"
+            parts.append(f"{text}{functions}: **{step.value:.10f}**")
+            if step.parts:
+                rows = "\n".join(f"| {name} | {value:.10f} |" for name, value in step.parts.items())
+                parts.append(f"| of which | |\n| --- | ---: |\n{rows}")
+    head = [
+        "# From the variational autoencoder to diffusion",
+        "A chain of equalities and two inequalities leads from the bound of a variational autoencoder to the loss that a "
+        "diffusion model is trained with. Here it is walked on one example, every line with the function that computes it "
+        f"and the number that it gave: x_0 = {DATA}, three steps with beta = {beta}, N(0, 1) as prior, and the decoders of "
+        "a network that says $\\epsilon_\\theta = \\sqrt{1 - \\bar\\alpha_t}\\, x_t + 0.3 \\sin x_t$. Nothing is "
+        "drawn, every mean is an integral, and so an equality can be seen in the digits. The whole is in "
+        "`refdiff/testing/road.py`; the same statements for any schedule and any decoders are claims, in "
+        "[equations.md](equations.md); the keys stand in [references.md](references.md). Made by "
+        "`python -m refdiff.testing.report docs`.",
+        "\n".join(table),
+        "A line with $=$ has the number of the line before it, one with $\\ge$ says how far the number of the line before "
+        "is above its own. A line with neither begins anew: step 5 is of another model, since three decoders are not one, "
+        "and the last is no bound any more.",
+    ]
+    return "\n\n".join([*head, *parts]) + "\n"
+
+
+PAGES = {
+    "equations.md": equations_page,
+    "errata.md": errata_page,
+    "from-vae-to-diffusion.md": derivation_page,
+    "rooms.md": rooms_page,
+}
 
 
 def main(folder: str = "docs") -> None:

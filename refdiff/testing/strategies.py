@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import extra
+from ..process import ContinuousSchedule, beta_linear_gamma, between_ends, cosine_gamma, linear_gamma, uniform_steps
 from ..process import schedules as _schedules
-from ..process import uniform_steps
 from ..process.schedules import Schedule
 
 try:
@@ -22,7 +22,18 @@ try:
 except ModuleNotFoundError:
     raise ImportError(f"refdiff.testing.strategies needs hypothesis, which is not installed: {extra('test')}") from None
 
-__all__ = ["every_schedule", "lengths", "pairs", "schedule_kinds", "schedules", "seeds", "shapes", "steps", "timesteps"]
+__all__ = [
+    "continuous_schedules",
+    "every_schedule",
+    "lengths",
+    "pairs",
+    "schedule_kinds",
+    "schedules",
+    "seeds",
+    "shapes",
+    "steps",
+    "timesteps",
+]
 
 
 def seeds(bits: int = 32) -> st.SearchStrategy[int]:
@@ -110,6 +121,32 @@ def schedules(draw: st.DrawFn, max_T: int = 1000, terminal: bool = False, respac
     if respaced and draw(st.integers(0, 3)) == 0:
         schedule = schedule.respaced(draw(timesteps(schedule)).tolist())
     return schedule
+
+
+@st.composite
+def continuous_schedules(draw: st.DrawFn) -> ContinuousSchedule:
+    """Schedules in continuous time: linear in gamma, cosine, linear in beta, and a rising inside of random curves; ends
+    from -14 to 10."""
+    kind = draw(st.sampled_from(["linear", "cosine", "linear in beta", "curved", "curved"]))
+    if kind == "linear in beta":
+        return beta_linear_gamma(10 ** draw(st.floats(-5, -1)), draw(st.floats(1, 15)))
+    low = draw(st.floats(-14, 2))
+    high = low + draw(st.floats(0.5, 8 if low > 0 else 10 - low))
+    if kind != "curved":
+        return {"linear": linear_gamma, "cosine": cosine_gamma}[kind](low, high)
+    return between_ends(low, high, rising_curve(draw(seeds())))
+
+
+def rising_curve(seed: int) -> Any:
+    """m(t) = t + a mean of weighted sigmoids of rate t + shift, and m'(t): a function of t, of any shape, complex too."""
+    rng = np.random.default_rng(seed)
+    rates, shifts, weights = (rng.uniform(low, high, 6) for low, high in ((1, 15), (-10, 3), (0, 3)))
+
+    def inside(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        s = 1 / (1 + np.exp(-(rates * np.asarray(t)[..., None] + shifts)))
+        return t + s @ weights / 6, 1 + (s * (1 - s)) @ (weights * rates) / 6
+
+    return inside
 
 
 def steps(schedule: Schedule, first: int = 1) -> st.SearchStrategy[int]:

@@ -25,18 +25,21 @@ def _check_contract(
 ) -> None:
     """Section 3 of the design, for one operation of the reference engine.
 
-    inputs (arrays) and parameters are float64 and get gradients; options get none. linear: in all of them together.
+    inputs (arrays) and parameters are float64 and get gradients; options get none. linear: in all of them together. The
+    inputs are what the operation takes first, besides the options.
     """
     rng = np.random.default_rng(seed)
     operation, operation_backward = getattr(reference, name), getattr(reference, f"{name}_backward")
     x = (*inputs, parameters) if parameters else inputs
+    free = [name for name in signature(operation).parameters if name not in options][: len(inputs)]
 
     def forward(*x: Any) -> tuple[Any, Any]:
-        return operation(*x[:-1], **x[-1], **options) if parameters else operation(*x, **options)
+        named = dict(zip(free, x, strict=False))
+        return operation(**named, **(x[-1] if parameters else {}), **options)
 
     def backward(dy: Any, saved: Any) -> tuple:
         dx = operation_backward(dy, saved)
-        return dx if isinstance(dx, tuple) else (dx,)
+        return tuple(d for d in dx if d is not None) if isinstance(dx, tuple) else (dx,)
 
     def noise(y: Any) -> Any:
         return tree_map(lambda a: rng.standard_normal(np.shape(a)), y)
@@ -90,7 +93,7 @@ def _check_contract(
         cast = partial(_cast, dtype)
         x_, p_, dy_ = (tree_map(cast, tree) for tree in (inputs, parameters or {}, dy))
         options_ = {key: cast(option) for key, option in options.items()}
-        y_, saved_ = operation(*x_, **p_, **options_)
+        y_, saved_ = operation(**dict(zip(free, x_, strict=True)), **p_, **options_)
         dx_ = backward(dy_, saved_)
         assert all(a.dtype == dtype for a in leaves((y_, dx_)).values())
         assert _shapes((y_, dx_)) == _shapes((y, dx))

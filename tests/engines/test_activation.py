@@ -1,4 +1,4 @@
-"""SiLU, the two forms of GELU, and ReLU."""
+"""SiLU, the two forms of GELU, ReLU, sigmoid, softplus and exp(x) - 1."""
 
 import mpmath
 import numpy as np
@@ -35,6 +35,58 @@ EXACT = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 @given(st.sampled_from([*SMOOTH, "relu"]), shapes, scales, seeds)
 def test_activation(check_contract, name, shape, scale, seed):
     check_contract(name, (scale * np.random.default_rng(seed).standard_normal(shape),), seed=seed)
+
+
+@given(st.sampled_from(["sigmoid", "softplus", "expm1"]), shapes, scales, seeds)
+def test_sigmoid_softplus_and_expm1(check_contract, name, shape, scale, seed):
+    check_contract(name, (scale * np.random.default_rng(seed).standard_normal(shape),), seed=seed)
+
+
+RELATIVE = {
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+    "expm1": mpmath.expm1,
+}
+
+
+@pytest.mark.parametrize("name", RELATIVE)
+def test_small_values_have_all_their_digits(name):
+    """Each value and each derivative relative to itself, of arguments from 1e-12 to 700 on both sides of 0."""
+    x = np.concatenate([sign * np.logspace(-12, np.log10(700), 60) for sign in (-1, 1)])
+    y, saved = getattr(engine, name)(x)
+    dx = getattr(engine, f"{name}_backward")(np.ones_like(x), saved)
+    slopes = {
+        "sigmoid": lambda x: mpmath.exp(-x) / (1 + mpmath.exp(-x)) ** 2, "softplus": RELATIVE["sigmoid"],
+        "expm1": mpmath.exp,
+    }  # fmt: skip
+    for x_i, y_i, dx_i in zip(map(mpmath.mpf, x.tolist()), y.tolist(), dx.tolist(), strict=True):
+        assert abs(y_i / RELATIVE[name](x_i) - 1) <= 2e-15 * (1 + abs(x_i) / 100)
+        if name != "expm1" or x_i > -30:  # its y + 1 is absolute
+            assert abs(dx_i / slopes[name](x_i) - 1) <= (4e-15 if name != "expm1" else 4e-16 * (1 + mpmath.exp(-x_i)))
+
+
+@given(scales, seeds)
+def test_sigmoid_and_softplus_have_their_mirror_images(scale, seed):
+    """s(x) + s(-x) = 1;  softplus(x) - softplus(-x) = x;  s = exp(-softplus(-x));  the derivative of softplus is s."""
+    x = scale * np.random.default_rng(seed).standard_normal(50)
+    (s, saved), (plus, saved_plus), (minus, _) = engine.sigmoid(x), engine.softplus(x), engine.softplus(-x)
+    np.testing.assert_allclose(s + engine.sigmoid(-x)[0], 1, rtol=1e-15)
+    np.testing.assert_allclose(plus - minus, x, rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(np.exp(-minus), s, rtol=1e-14)
+    assert np.array_equal(engine.softplus_backward(np.ones_like(x), saved_plus), s)
+    assert np.array_equal(engine.sigmoid_backward(np.ones_like(x), saved), s * engine.sigmoid(-x)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_and_softplus_of_large_numbers_neither_overflow_nor_warn(dtype):
+    x = np.array([1e4, 700, -700, -1e4], dtype)
+    (s, saved), (plus, saved_plus) = engine.sigmoid(x), engine.softplus(x)
+    np.testing.assert_allclose(s, x > 0, atol=1e-300)
+    np.testing.assert_allclose(plus, np.maximum(x, 0), rtol=1e-6, atol=1e-300)
+    np.testing.assert_allclose(engine.softplus_backward(np.ones_like(x), saved_plus), x > 0, atol=1e-300)
+    np.testing.assert_allclose(engine.sigmoid_backward(np.ones_like(x), saved), 0, atol=1e-300)
+    for name in RELATIVE:
+        assert np.isnan(getattr(engine, name)(np.array([np.nan], dtype))[0]).all()
 
 
 @given(names, st.sampled_from([0.01, 1, 3, 10]), seeds)

@@ -9,7 +9,7 @@ from refdiff import engines
 from refdiff.engines import reference
 
 WITHOUT_BACKWARD = {
-    "accumulate", "affine", "array", "bernoulli", "categorical", "columns", "gather", "host", "integers", "normal", "stop",
+    "accumulate", "affine", "array", "bernoulli", "categorical", "columns", "gather", "host", "integers", "less", "normal", "stop",
     "uniform", "where",
 }  # fmt: skip
 WITHOUT_DX = {"conv2d_backward", "linear_backward"}  # with needs_dx=False: their x may be data
@@ -37,13 +37,14 @@ def test_each_backward_takes_the_gradient_and_what_was_saved(name):
     parameters = list(inspect.signature(FUNCTIONS[name]).parameters)
     gradient, saved, *options = parameters
     assert options == (["needs_dx"] if name in WITHOUT_DX else [])
-    assert gradient in ("dy", "dys", "dloss", "dterm")
+    assert gradient in ("dy", "dys", "dz", "dloss", "dterm")
     assert saved == "saved"
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if not name.endswith("_backward")])
 def test_each_operation_is_tested_beside_this_file(name):
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    here = Path(__file__).parent
+    tests = "".join(path.read_text() for path in (*here.glob("test_*.py"), here / "likelihood_cases.py"))
     assert f"engine.{name}(" in tests or f'"{name}"' in tests
 
 

@@ -118,6 +118,27 @@ def test_affine_of_columns_is_the_forward_process():
     assert np.array_equal(engine.affine(a, x0, b, eps), q_sample(schedule, x0, t, eps))
 
 
+@given(shapes, dtypes, seeds)
+def test_less(shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(0, 1, (2, *shape)).astype(dtype)
+    a.ravel()[0] = b.ravel()[0]
+    bits = engine.less(a, b)
+    assert bits.dtype == dtype
+    assert bits.tolist() == np.vectorize(lambda u, v: float(u < v))(a, b).tolist()
+    assert bits.ravel()[0] == 0
+    assert np.array_equal(engine.less(a + 1e-30j, b), bits)
+    with pytest.raises(AssertionError, match="less"):
+        engine.less(a[..., None], b)
+
+
+def test_a_uniform_is_less_than_p_with_probability_p():
+    u = np.random.default_rng(0).uniform(size=100_000)
+    for p in (0.0, 0.1, 0.5, 1.0):
+        share = engine.less(u, np.full_like(u, p)).mean()
+        assert abs(share - p) <= 5 * (p * (1 - p) / u.size) ** 0.5
+
+
 def test_affine_refuses_to_broadcast():
     with pytest.raises(AssertionError, match="affine"):
         engine.affine(np.ones(3), np.ones((3, 2)), np.ones(3), np.ones((3, 1)))

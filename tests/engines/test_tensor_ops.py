@@ -1,4 +1,6 @@
-"""Sums, multiples, joins, splits, shapes, fan-out and dropout."""
+"""Sums, products, joins, splits, shapes, fan-out and dropout."""
+
+import math
 
 import numpy as np
 import pytest
@@ -68,6 +70,51 @@ def test_scale(check_contract, shape, factor, seed):
         check_contract("scale", (x,), seed=seed, linear=True, factor=factor)
     assert np.array_equal(engine.scale(x, factor)[0], factor * x)
     assert np.array_equal(engine.scale(engine.scale(x, 0.25)[0], 4)[0], x)
+
+
+@given(shapes, st.booleans(), seeds)
+def test_multiply(check_contract, shape, of_samples, seed):
+    a, b = normal(seed, *shape), normal(seed + 1, *(shape[:1] if of_samples else shape))
+    check_contract("multiply", (a, b), seed=seed)
+    y, _ = engine.multiply(a, b)
+    assert all(np.array_equal(y[n], a[n] * b[n]) for n in range(len(a)))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 1), (2, 3), (3, 2, 1)])
+def test_multiply_refuses_to_broadcast(shape):
+    with pytest.raises(AssertionError, match="multiply"):
+        engine.multiply(normal(0, 3, 2), normal(1, *shape))
+
+
+@given(shapes, seeds)
+def test_sample_sum(check_contract, shape, seed):
+    x = normal(seed, *shape)
+    check_contract("sample_sum", (x,), seed=seed, linear=True)
+    y, _ = engine.sample_sum(x)
+    assert y.shape == shape[:1]
+    assert y.tolist() == pytest.approx([math.fsum(x[n].ravel()) for n in range(len(x))], rel=1e-14, abs=1e-14)
+
+
+@given(shapes, small, seeds)
+def test_repeat(check_contract, shape, times, seed):
+    x = normal(seed, *shape)
+    check_contract("repeat", (x,), seed=seed, linear=True, times=times)
+    y, _ = engine.repeat(x, times)
+    assert y.shape == (shape[0] * times, *shape[1:])
+    assert all(np.array_equal(y[n * times + k], x[n]) for n in range(len(x)) for k in range(times))
+
+
+@given(st.integers(1, 40), seeds)
+def test_cumulative_sum(check_contract, count, seed):
+    """Its backward is the same sum from the other end; the first difference takes it back."""
+    x = normal(seed, count)
+    check_contract("cumulative_sum", (x,), seed=seed, linear=True)
+    y, saved = engine.cumulative_sum(x)
+    np.testing.assert_allclose(np.diff(y, prepend=0.0), x, atol=1e-13)
+    mirrored = engine.cumulative_sum_backward(x[::-1], saved)[::-1]
+    np.testing.assert_allclose(mirrored, y, rtol=1e-14, atol=1e-14)
+    with pytest.raises(AssertionError, match="cumulative_sum"):
+        engine.cumulative_sum(x[:, None])
 
 
 @given(shapes, small, seeds)

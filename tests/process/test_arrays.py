@@ -56,6 +56,12 @@ def half(x, t):
     return x / 2
 
 
+def along_path(schedule, x, y):
+    """Log densities of a path that is drawn with the same noise at every step."""
+    path = [q_sample(schedule, x, t, y) for t in range(schedule.T + 1)]
+    return process.path_densities(schedule, lambda x, t: (x / 2, x / 4), path)
+
+
 # And what takes arrays alone, or single times only: functions of (schedule, x, y).
 UNTIMED = {
     "l_simple": lambda schedule, x, y: l_simple(x, y)[0],
@@ -69,6 +75,11 @@ UNTIMED = {
         )
     ),
     "learned_log_variance": lambda schedule, x, y: learned_log_variance(schedule, x, 7, 3)[0],
+    "path_densities": lambda schedule, x, y: process.joint_ratio(*along_path(schedule, x, y)[:3]),
+    "consistency_terms": lambda schedule, x, y: process.consistency_terms(*along_path(schedule, x, y)[:3]),
+    "denoising_terms": lambda schedule, x, y: process.denoising_terms(
+        *(along_path(schedule, x, y)[i] for i in (3, 1, 4, 2))
+    ),
     "ddim": lambda schedule, x, y: final(
         ddim(schedule, predictor(schedule, half, "x0", (-2, 2)), x, [1, schedule.T], lambda t: y, 0.5)
     ),

@@ -401,6 +401,37 @@ def bound(schedule, e, name):
     return worst
 
 
+@check("path_densities")
+def path(schedule, e, name):
+    """Each log density of a path that strays a deviation and a half from the middle of its step, in 50 digits."""
+    schedule = beginning(schedule)
+    x = [0.3]
+    for t in range(1, schedule.T + 1):
+        x.append(float(root(e.alpha[t]) * mp(x[-1]) + mp("1.5") * root(e.beta[t]) * (-1) ** t))
+    reverse = lambda x_t, t: (x_t / 2, np.full_like(x_t, -0.5))  # noqa: E731
+    found, worst = process.path_densities(schedule, reverse, [np.full((1, 1), v) for v in x]), 0.0
+
+    def log_normal(v, mean, variance):
+        return -((mp(v) - mean) ** 2 / variance + mpmath.log(2 * mpmath.pi * variance)) / 2
+
+    def lost(t, variance):
+        return 1 + 1e-2 * (abs(x[t]) + abs(x[t - 1])) / float(root(variance))
+
+    for t in ends_and_middle(schedule):
+        before = mp(x[t - 1])
+        expected = log_normal(x[t], root(e.alpha[t]) * before, e.beta[t])
+        worst = max(worst, off(found.forward[t - 1], [expected], lost(t, e.beta[t])))
+        worst = max(worst, off(found.reverse[t - 1], [log_normal(x[t - 1], mp(x[t]) / 2, mpmath.exp(mp("-0.5")))], 1))
+        if t > 1:
+            of_x0, of_xt, variance = e.posterior(t)
+            expected = log_normal(x[t - 1], of_x0 * mp(x[0]) + of_xt * mp(x[t]), variance)
+            size = lost(t, variance) ** 2 if expected < -10 else lost(t, variance)
+            worst = max(worst, off(found.posterior[t - 2], [expected], size))
+    a, s = e.a_s(schedule.T)
+    worst = max(worst, off(found.marginal, [log_normal(x[-1], a * mp(x[0]), s**2)], 1))
+    return max(worst, off(found.prior, [log_normal(x[-1], mp(0), mp(1))], 1))
+
+
 # --- bits ---
 
 
@@ -612,7 +643,9 @@ def public():
 
 
 def takes(f):
-    return inspect.signature(f).parameters
+    """Its parameters, but a schedule in continuous time, whose functions are checked in test_continuous."""
+    given = inspect.signature(f).parameters
+    return {name for name, parameter in given.items() if "Continuous" not in str(parameter.annotation)}
 
 
 def test_every_public_function_of_a_schedule_has_its_check():

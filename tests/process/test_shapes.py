@@ -30,6 +30,7 @@ from refdiff.process import (
 from refdiff.process.arrays import namespace
 
 S = linear(10, 0.05, 0.3)
+CONTINUOUS = process.linear_gamma(-4, 4)
 SHAPE = (4, 3, 2, 1)
 WRONG = [(1, 3, 2, 1), (4, 3, 2, 3), (3, 2, 1), (4, 1, 1, 1), (1,), ()]
 
@@ -148,6 +149,28 @@ CALLS = {
         ("x0", "mean", "log_variance"),
         lambda x0, mean, log_variance: bound_terms(S, lambda x, t: (mean, log_variance), x0, lambda t: x0, None),
     ),
+    "joint_ratio": (
+        ("prior", "forward_1", "reverse_2"),
+        lambda prior, forward_1, reverse_2: process.joint_ratio([forward_1, prior], [prior, reverse_2], prior),
+    ),
+    "consistency_terms": (
+        ("prior", "forward_1", "reverse_2"),
+        lambda prior, forward_1, reverse_2: process.consistency_terms([forward_1, prior], [prior, reverse_2], prior),
+    ),
+    "denoising_terms": (
+        ("prior", "reverse_2", "posterior_1", "marginal"),
+        lambda prior, reverse_2, posterior_1, marginal: process.denoising_terms(
+            [posterior_1], [prior, reverse_2], marginal, prior
+        ),
+    ),
+    "path_densities": (
+        ("x_0", "x_1", "x_10"),
+        lambda x_0, x_1, x_10: process.path_densities(S, lambda x, t: (x, x), [x_0, x_1, *[x_0] * 8, x_10]),
+    ),
+    "path_densities' reverse": (
+        ("x_0", "mean", "log_variance"),
+        lambda x_0, mean, log_variance: process.path_densities(S, lambda x, t: (mean, log_variance), [x_0] * 11),
+    ),
     "l_hybrid": (
         ("x0", "eps"),
         lambda x0, eps: l_hybrid(S, "eps", x0, eps, 3, twice(x0), bins=None),
@@ -190,6 +213,23 @@ CALLS = {
     ),
     "dpmpp_2s's second": late(process.dpmpp_2s, "x0_hat"),
     "ddim_inversion": run(process.ddim_inversion, "eps_hat"),
+    "q_sample_at": (("x0", "eps"), lambda x0, eps: process.q_sample_at(CONTINUOUS, x0, 0.3, eps)),
+    "variational_step": (
+        ("z", "eps_hat", "eps"),
+        lambda z, eps_hat, eps: process.variational_step(CONTINUOUS, z, 0.7, 0.3, eps_hat, eps),
+    ),
+    "diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.diffusion_loss(CONTINUOUS, 0.3, eps, eps_hat),
+    ),
+    "discrete_diffusion_loss": (
+        ("eps", "eps_hat"),
+        lambda eps, eps_hat: process.discrete_diffusion_loss(CONTINUOUS, 3, 5, eps, eps_hat),
+    ),
+    "reconstruction_loss": (
+        ("x0", "eps"),
+        lambda x0, eps: process.reconstruction_loss(CONTINUOUS, namespace(x0).round(2 * x0) / 2, eps, 5),
+    ),
     "draw_bits": (("p", "uniform"), process.draw_bits),
     "binomial_posterior": (
         ("x_t", "x0"),

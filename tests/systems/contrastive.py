@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from refdiff import models
+from refdiff.models import PerceptronConfig
 from refdiff.objectives import Objective, register_objective
 from systems import operations, rows
-from systems.networks import Numbers, Perceptron, Transformer
+from systems.networks import Numbers, Transformer
 from systems.runs import configuration
 
 
@@ -54,7 +55,11 @@ class Contrastive(Objective):
 register_objective("contrastive", Contrastive)
 data = rows.captioned()
 config = configuration(
-    {"image": Perceptron((12, 24, 8)), "text": Transformer(10, 3, 8), "scale": Numbers((float(np.log(1 / 0.07)),))},
+    {
+        "image": PerceptronConfig((12,), (24,), (8,)),
+        "text": Transformer(10, 3, 8),
+        "scale": Numbers((float(np.log(1 / 0.07)),)),
+    },
     Contrastive(),
     steps=150,
 )

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from refdiff import models
-from refdiff.models import Input
+from refdiff.models import Input, PerceptronConfig
 from refdiff.objectives import Objective, register_objective
 from systems import rows
-from systems.networks import Perceptron
 from systems.runs import configuration
 
 LEVELS = 3
@@ -33,7 +32,7 @@ class Hierarchical(Objective):
     trains: tuple[str, ...] = tuple(f"{kind}{i}" for kind in ("encoder", "decoder") for i in range(1, LEVELS + 1))
 
     def reads(self, networks):
-        return {"x": Input((networks["encoder1"].sizes[0],))}
+        return {"x": Input(networks["encoder1"].shape)}
 
     def draw(self, engine, data, key, memory):
         x = data["x"]
@@ -72,4 +71,6 @@ class Hierarchical(Objective):
 
 register_objective("hierarchical", Hierarchical)
 data = rows.points(labels=False)
-config = configuration({name: Perceptron((2, 16, 4)) for name in Hierarchical().trains}, Hierarchical(), steps=250)
+config = configuration(
+    {name: PerceptronConfig((2,), (16,), (4,)) for name in Hierarchical().trains}, Hierarchical(), steps=250
+)

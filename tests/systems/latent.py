@@ -1,41 +1,22 @@
 """2  Latent diffusion: an autoencoder's run; then, with it frozen, a denoiser of latents and a text encoder that learns
 through the context alone.   [LDM]"""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from refdiff import engines, models
 from refdiff.config import RuleConfig
-from refdiff.models import Input, Network
-from refdiff.objectives import Denoising, Objective, register_objective
+from refdiff.models import Network, PerceptronConfig
+from refdiff.objectives import Denoising
+from refdiff.systems import Autoencoder
 from systems import rows
-from systems.networks import Cross, Perceptron, Text
+from systems.networks import Cross, Text
 from systems.runs import configuration
 
-
-@dataclass(frozen=True)
-class Autoencoding(Objective):
-    """|x - decoder(encoder(x))|^2."""
-
-    trains: tuple[str, ...] = ("encoder", "decoder")
-
-    def reads(self, networks):
-        return {"x": Input((networks["encoder"].sizes[0],))}
-
-    def loss_and_gradient(self, engine, networks, batch, key):
-        z, of_z = models.forward(engine, networks["encoder"], batch)
-        y, of_y = models.forward(engine, networks["decoder"], {"z": z})
-        loss, of_loss = engine.squared_error(y, batch["x"])
-        dy = engine.squared_error_backward(1 / key.total, of_loss)
-        d, g_decoder = models.backward(engine, networks["decoder"], dy, of_y, ("z",))
-        _, g_encoder = models.backward(engine, networks["encoder"], d["z"], of_z)
-        return {"loss": loss}, {"encoder": g_encoder, "decoder": g_decoder}
-
-
-register_objective("autoencoding", Autoencoding)
-AUTOENCODER = {"encoder": Perceptron((12, 24, 4)), "decoder": Perceptron((4, 24, 12), "z")}
-autoencoder = configuration(AUTOENCODER, Autoencoding(), steps=150)
+AUTOENCODER = {
+    "encoder": PerceptronConfig((12,), (24,), (4,)),
+    "decoder": PerceptronConfig((4,), (24,), (12,), entry="z"),
+}
+autoencoder = configuration(AUTOENCODER, Autoencoder(), steps=150)
 data = rows.captioned()
 
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from refdiff import models
 from refdiff.config import RuleConfig
-from refdiff.models import Input
+from refdiff.models import Input, PerceptronConfig
 from refdiff.objectives import Objective, register_objective
 from systems import operations, rows
-from systems.networks import Codebook, Perceptron
+from systems.networks import Codebook
 from systems.runs import configuration
 
 
@@ -38,7 +38,7 @@ class Reconstruction(Objective):
         return (self, Discrimination()) if step > self.start else (self,)
 
     def reads(self, networks):
-        return {"x": Input((networks["encoder"].sizes[0],))}
+        return {"x": Input(networks["encoder"].shape)}
 
     def draw(self, engine, data, key, memory):
         x = data["x"]
@@ -61,7 +61,7 @@ class Reconstruction(Objective):
 
         def last(dy):
             _, g = models.backward(engine, networks["decoder"], dy, of_y)
-            return engine.stop(g["layer1"]["weight"])[None]
+            return engine.stop(g["linear1"]["weight"])[None]
 
         return {"error": last(derror), "fooled": last(dfooled)}
 
@@ -105,10 +105,10 @@ register_objective("reconstruction", Reconstruction)
 data = rows.captioned()
 config = configuration(
     {
-        "encoder": Perceptron((12, 24, 12)),
-        "decoder": Perceptron((12, 24, 12), "z"),
+        "encoder": PerceptronConfig((12,), (24,), (12,)),
+        "decoder": PerceptronConfig((12,), (24,), (12,), entry="z"),
         "codebook": Codebook(8, 3),
-        "discriminator": Perceptron((12, 16, 1)),
+        "discriminator": PerceptronConfig((12,), (16,), (1,)),
     },
     Reconstruction(),
     {

@@ -19,7 +19,9 @@ from .convolution import *
 from .dropout_ops import *
 from .embedding_ops import *
 from .layer_norm_ops import *
+from .likelihood_ops import *
 from .linear_ops import *
+from .noise_level_ops import *
 from .norm import *
 from .per_sample import *
 from .random_numbers import *

@@ -1,4 +1,4 @@
-"""SiLU by the tanh of half its argument; ReLU; GELU as the reference has it."""
+"""SiLU by the tanh of half its argument; ReLU; exp(x) - 1; GELU, sigmoid and softplus as the reference has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .runtime.profiler import operation
 from .runtime.traced_array import call
 
 __all__ = [
-    "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward", "silu", "silu_backward",
+    "expm1", "expm1_backward", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward",
+    "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
 ]  # fmt: skip
 
 gelu, gelu_backward = operation(reference.gelu), operation(reference.gelu_backward)
@@ -72,6 +73,68 @@ def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def _where_positive(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
     np.copyto(dx, dy)
     np.copyto(dx, np.float32(0), where=y <= 0)
+
+
+@operation
+def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = 1 / (1 + exp(-x)), small values with all their digits."""
+    y, rest = empty(x.shape), empty(x.shape)
+    by_rows(lambda x, y, rest: call(_sigmoid, x, y, rest), x, y, rest)
+    return y, (y, rest)
+
+
+def _sigmoid(x: np.ndarray, y: np.ndarray, rest: np.ndarray) -> None:
+    y[...], (_, rest[...]) = reference.sigmoid(x)
+
+
+@operation
+def sigmoid_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = y (1 - y)."""
+    (y, rest), dx = saved, empty(dy.shape)
+    np.multiply(dy, y, out=dx)
+    dx *= rest
+    return dx
+
+
+@operation
+def softplus(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which cannot overflow; -softplus(-x) = log sigmoid(x)."""
+    y = empty(x.shape)
+    by_rows(lambda x, y: call(_softplus, x, y), x, y)
+    return y, x
+
+
+def _softplus(x: np.ndarray, y: np.ndarray) -> None:
+    y[...], _ = reference.softplus(x)
+
+
+@operation
+def softplus_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = sigmoid(x)."""
+    x, dx = saved, empty(dy.shape)
+    by_rows(lambda dy, x, dx: call(_softplus_backward, dy, x, dx), dy, x, dx)
+    return dx
+
+
+def _softplus_backward(dy: np.ndarray, x: np.ndarray, dx: np.ndarray) -> None:
+    dx[...] = reference.softplus_backward(dy, x)
+
+
+@operation
+def expm1(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = exp(x) - 1, small values with all their digits."""
+    y = empty(x.shape)
+    np.expm1(x, out=y)
+    return y, y
+
+
+@operation
+def expm1_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dy/dx = y + 1."""
+    y, dx = saved, empty(dy.shape)
+    np.add(y, np.float32(1), out=dx)
+    dx *= dy
+    return dx
 
 
 def times_slope(dy: np.ndarray, u: np.ndarray, t: np.ndarray, out: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import reference
 from ..reference import Gradients
-from .runtime.memory import empty
+from .runtime.memory import empty, gradient_out
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum
 from .runtime.traced_array import call
@@ -60,7 +60,7 @@ def embedding(index: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = weight[index].   index any shape of integers from 0 to rows - 1, weight (rows, C) -> y (*index.shape, C)."""
     y = empty((*index.shape, weight.shape[1]))
     call(_read_rows, index, weight, y)
-    return y, (index, weight.shape)
+    return y, (index, weight)
 
 
 def _read_rows(index: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
@@ -70,11 +70,11 @@ def _read_rows(index: np.ndarray, weight: np.ndarray, y: np.ndarray) -> None:
 @operation
 def embedding_backward(dy: np.ndarray, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from. An index has no gradient."""
-    index, shape = saved
-    parts = [(shard, empty(shape)) for shard in shards(len(dy))]
-    for shard, dweight in parts:
-        call(_add_rows, index[shard], dy[shard], dweight)
-    return {"weight": tree_sum(dweight for _, dweight in parts)}
+    (index, weight), parts = saved, shards(len(dy))
+    sums = [gradient_out(weight), *(empty(weight.shape) for _ in parts[1:])]
+    for shard, out in zip(parts, sums, strict=True):
+        call(_add_rows, index[shard], dy[shard], out)
+    return {"weight": tree_sum(sums)}
 
 
 def _add_rows(index: np.ndarray, dy: np.ndarray, dweight: np.ndarray) -> None:

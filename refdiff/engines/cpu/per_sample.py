@@ -14,7 +14,7 @@ from .runtime.memory import empty, scratch
 from .runtime.profiler import operation
 from .runtime.traced_array import call, graph_input
 
-__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "less", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 @operation
@@ -85,6 +85,22 @@ def affine(a: np.ndarray, x: np.ndarray, b: np.ndarray, y: np.ndarray) -> np.nda
     np.multiply(_column(a, x), x, out=out)
     out += np.multiply(_column(b, y), y, out=scratch("u", *y.shape))
     return out
+
+
+@operation
+def less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 where a < b, else 0: with a uniform on (0, 1), a bit that is 1 with probability b.
+
+    a, b of one shape and dtype of floats -> like them.
+    """
+    assert a.shape == b.shape, f"less: {a.shape} and {b.shape}"
+    y = empty(a.shape)
+    call(_less, a, b, y)
+    return y
+
+
+def _less(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+    y[...] = a < b
 
 
 def where(condition: np.ndarray, a: Any, b: np.ndarray) -> np.ndarray:

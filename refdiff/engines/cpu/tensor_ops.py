@@ -1,4 +1,4 @@
-"""Sums, multiples, joins, splits and shapes. A gradient that is only passed on is the same array: none is written to."""
+"""Sums, products, joins, splits and shapes. A gradient that is only passed on is the same array: none is written to."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from .. import reference
 from ..reference import Gradients
-from .runtime.memory import contiguous, empty, gradient_out
+from .runtime.memory import contiguous, empty, gradient_of_sum, gradient_out, scratch
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum
+from .runtime.traced_array import call
 
 __all__ = [
     "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
-    "broadcast_add_backward", "concat", "concat_backward", "host", "reshape", "reshape_backward", "scale", "scale_backward",
-    "split", "split_backward",
+    "broadcast_add_backward", "concat", "concat_backward", "cumulative_sum", "cumulative_sum_backward", "host", "multiply",
+    "multiply_backward", "repeat", "repeat_backward", "reshape", "reshape_backward", "sample_sum", "sample_sum_backward",
+    "scale", "scale_backward", "split", "split_backward",
 ]  # fmt: skip
 
 host = reference.host
@@ -93,6 +95,87 @@ def scale_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = factor dy."""
     dx = empty(dy.shape)
     return np.multiply(dy, np.float32(saved), out=dx)
+
+
+@operation
+def multiply(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y = a b.   a (N, ...), b of its shape, or one number a sample (N,) -> y (N, ...)."""
+    assert b.shape in (a.shape, a.shape[:1]), f"multiply: {a.shape} and {b.shape}"
+    y = empty(a.shape)
+    return np.multiply(a, _like(b, a), out=y), (a, b)
+
+
+@operation
+def multiply_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
+    """da = dy b,  db = dy a, summed over each sample where b is one number a sample."""
+    (a, b), da, db = saved, empty(dy.shape), empty(saved[1].shape)
+    np.multiply(dy, _like(b, a), out=da)
+    if b.shape == a.shape:
+        np.multiply(dy, a, out=db)
+    else:
+        product = np.multiply(dy, a, out=scratch("u", *a.shape))
+        np.add.reduce(product.reshape(len(a), -1), axis=1, out=db)
+    return da, db
+
+
+def _like(b: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """b, or where it is one number a sample, (N, 1, ..., 1), to go with a."""
+    return b if b.shape == a.shape else b.reshape(-1, *[1] * (a.ndim - 1))
+
+
+@operation
+def sample_sum(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y_n = the sum of all elements of x_n.   x (N, ...) -> (N,)."""
+    y = empty(x.shape[:1])
+    return np.add.reduce(contiguous(x).reshape(len(x), -1), axis=1, out=y), x.shape
+
+
+@operation
+def sample_sum_backward(dy: Any, saved: Any) -> np.ndarray:
+    """dx_n = dy_n everywhere.   dy (N,)."""
+    dx = empty(saved)
+    np.copyto(dx, _like(dy, dx))
+    return dx
+
+
+@operation
+def repeat(x: np.ndarray, times: int) -> tuple[np.ndarray, Any]:
+    """y[n times + k] = x[n]: each sample so often, one copy after another.   x (N, ...) -> y (N times, ...)."""
+    y = empty((len(x) * times, *x.shape[1:]))
+    np.copyto(y.reshape(len(x), times, *x.shape[1:]), x[:, None])
+    return y, times
+
+
+@operation
+def repeat_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx[n] = the sum of dy over the copies of x[n]."""
+    dx = empty((len(dy) // saved, *dy.shape[1:]))
+    return np.add.reduce(contiguous(dy).reshape(len(dx), saved, *dy.shape[1:]), axis=1, out=dx)
+
+
+@operation
+def cumulative_sum(x: np.ndarray) -> tuple[np.ndarray, Any]:
+    """y_k = x_0 + ... + x_k, added in float64 and rounded once.   x (K,) -> y (K,)."""
+    assert x.ndim == 1, f"cumulative_sum: expected (K,), got {x.shape}"
+    y = empty(x.shape)
+    call(_cumulative_sum, x, y)
+    return y, None
+
+
+@operation
+def cumulative_sum_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
+    """dx_k = dy_k + ... + dy_{K-1}.
+
+    x has no samples, so dy is the sum over all shards of a pass: in training each shard takes a pass of its own.
+    """
+    gradient_of_sum()
+    dx = empty(dy.shape)
+    call(_cumulative_sum, dy[::-1], dx[::-1])
+    return dx
+
+
+def _cumulative_sum(x: np.ndarray, y: np.ndarray) -> None:
+    y[...] = np.cumsum(x, dtype=np.float64)
 
 
 @operation

@@ -12,7 +12,9 @@ from .attention_ops import *
 from .classification_ops import *
 from .convolution import *
 from .embedding_ops import *
+from .likelihood_ops import *
 from .linear_ops import *
+from .noise_level_ops import *
 from .norm import *
 from .per_sample import *
 from .position_ops import *
@@ -24,6 +26,7 @@ from .runtime.context import current as current
 from .runtime.context import use as use
 from .runtime.device import DeviceError as DeviceError
 from .softmax_ops import *
+from .sum_ops import *
 from .tensor_ops import *
 from .tensor_ops import cast as cast
 from .tensor_ops import dense as dense

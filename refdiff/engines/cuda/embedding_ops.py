@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from .runtime.context import ITEMSIZE, THREADS, Array, Context, blocks, current
-from .structs import struct
+from .structs import constant, struct
 from .tensor_ops import Gradients, dense
 
 __all__ = ["embedding", "embedding_backward", "time_embedding", "time_embedding_backward"]
 
 TimeEmbedding = struct("time.cu", "TimeEmbedding")
+WALKERS = constant("embedding.cu", "WALKERS")
 
 
 def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
@@ -33,12 +34,12 @@ def embedding(index: Any, weight: Array) -> tuple[Array, Any]:
 def embedding_backward(dy: Array, saved: Any) -> Gradients:
     """dweight adds each dy to the row it was read from, in float32. An index has no gradient."""
     index, (rows, c) = saved
-    assert dy.dense
-    dweight = dy.context.empty((rows, c))
-    grid = (rows, blocks(c, 128))
+    dy, dweight = dense(dy), dy.context.empty((rows, c))
+    width = min(1 << (c - 1).bit_length(), WALKERS)
     dy.context.launch(
-        "embedding.cu", "embedding_backward", grid, 128, dy, index, dweight, index.size, c, dtype=dy.dtype
-    )
+        "embedding.cu", "embedding_backward", (rows, blocks(c, width)), WALKERS, dy, index, dweight, index.size, c, width,
+        dtype=dy.dtype,
+    )  # fmt: skip
     return {"weight": dweight}
 
 

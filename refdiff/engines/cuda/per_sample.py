@@ -1,4 +1,5 @@
-"""One number a sample: the squared error of each, lookups by t, sums of two arrays and choices: kernels/per_sample.cu."""
+"""One number a sample: the squared error of each, lookups by t, sums of two arrays, choices and comparisons:
+kernels/per_sample.cu."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from .runtime.device import Device
 from .runtime.memory import PerArrayAllocator
 from .tensor_ops import cast, dense
 
-__all__ = ["affine", "columns", "gather", "squared_error", "squared_error_backward", "stop", "where"]
+__all__ = ["affine", "columns", "gather", "less", "squared_error", "squared_error_backward", "stop", "where"]
 
 
 def squared_error(x: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
@@ -45,9 +46,10 @@ def squared_error_backward(dloss: Any, saved: Any) -> Array:
     x, target, weight = saved
     dx, n = x.context.empty(x.shape, x.dtype), x.shape[0]
     given, factor = scalar_or_array("squared_error", n, dloss)
-    _over_elements(
-        "sample_squares_backward", x, given, x, target, weight, dx, factor * 2 * n / x.size, x.size // n, x.size
-    )
+    over_elements(
+        "per_sample.cu", "sample_squares_backward", x, given, x, target, weight, dx, factor * 2 * n / x.size, x.size // n,
+        x.size,
+    )  # fmt: skip
     return dx
 
 
@@ -94,7 +96,7 @@ def affine(a: Array, x: Array, b: Array, y: Array) -> Array:
     x, y = dense(x), dense(y)
     expect("affine", x.dtype, x, y)
     out = x.context.empty(x.shape, x.dtype)
-    _over_elements("affine", x, a, x, b, y, out, x.size // x.shape[0], x.size)
+    over_elements("per_sample.cu", "affine", x, a, x, b, y, out, x.size // x.shape[0], x.size)
     return out
 
 
@@ -115,8 +117,24 @@ def where(condition: Array, a: Any, b: Array) -> Array:
         assert b.dtype != "int32" or isinstance(a, int | np.integer), f"where: {a} among int32"
         a, fill = None, _word(a, b.dtype)
     y = b.context.empty(b.shape, b.dtype)
-    _over_elements("choose", b, condition, a, b, y, ctypes.c_uint(fill), b.size // b.shape[0], b.size)
+    over_elements("per_sample.cu", "choose", b, condition, a, b, y, ctypes.c_uint(fill), b.size // b.shape[0], b.size)
     return y
+
+
+def less(a: Array, b: Array) -> Array:
+    """1 where a < b, else 0: with a uniform on (0, 1), a bit that is 1 with probability b.
+
+    a, b of one shape, compared as they are -> of b's type.
+    """
+    assert a.shape == b.shape, f"less: {a.shape} and {b.shape}"
+    dtype = b.dtype
+    if a.dtype != dtype:
+        a, b = cast(a, "float32"), cast(b, "float32")
+    a, b = dense(a), dense(b)
+    expect("less", a.dtype, a, b)
+    y = b.context.empty(b.shape, b.dtype)
+    b.context.map("per_sample.cu", "less", b.size, a, b, y, dtype=b.dtype)
+    return cast(y, dtype)
 
 
 def stop(x: Array) -> Array:
@@ -150,12 +168,12 @@ def _one_a_sample(name: str, n: int, *arrays: Array) -> None:
         assert (a.shape, a.dtype) == ((n,), "float32"), f"{name}: expected float32 ({n},), got {a}"
 
 
-def _over_elements(name: str, x: Array, *arguments: Any) -> None:
+def over_elements(source: str, name: str, x: Array, *arguments: Any) -> None:
     """Launch a kernel whose threads take 16 bytes of one sample of x, or one element where that does not divide it."""
     pack = 16 // ITEMSIZE[x.dtype]
     width = 1 if x.size // x.shape[0] % pack else pack
     dtype = "bfloat16" if x.dtype == "bfloat16" else "float32"
-    x.context.launch("per_sample.cu", name, blocks(x.size, THREADS * width), THREADS, *arguments, dtype=dtype)
+    x.context.launch(source, name, blocks(x.size, THREADS * width), THREADS, *arguments, dtype=dtype)
 
 
 def _word(value: Any, dtype: str) -> int:

@@ -39,7 +39,8 @@ class Struct(ctypes.Structure):
     """A struct of kernels/ by value: an argument of a launch. A field that is a `Pitched` is given as an Array."""
 
     def __init__(self, **values: Any) -> None:
-        """An Array is given for a pointer; a pointer that is left out is null. Every other field must be given."""
+        """An Array is given for a pointer; a pointer that is left out is null. Every other field must be given, of an array
+        of numbers the first ones."""
         super().__init__()
         for name, kind in members(type(self)):
             setattr(self, name, _value(f"{type(self).__name__}.{name}", kind, values.pop(name, None)))
@@ -123,6 +124,9 @@ def _value(name: str, kind: Any, x: Any) -> Any:
         assert isinstance(x, kind), f"{name}: expected {kind.__name__}, got {x!r}"
         return x
     assert x is not None, f"{name} is not given"
+    if issubclass(kind, ctypes.Array):
+        assert len(x) <= kind._length_, f"{name}: expected at most {kind._length_} numbers, got {len(x)}"
+        return kind(*(_value(name, kind._type_, each) for each in x))
     if kind in _REAL:
         return float(x)
     value = kind(int(x)).value

@@ -57,7 +57,8 @@ def prior_kl_backward(dy: Any, saved: Any) -> np.ndarray:
 def levels_log_likelihood(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray, bins: int) -> tuple[np.ndarray, Any]:
     """log p(x | z_0), z_0 = alpha x + sigma eps, each element one of `bins` levels v_k = 2k / (bins - 1) - 1, and
 
-    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2.   [VDM]
+    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2.
+    [VDM] eq. 8
 
     x, eps (N, ...), gamma (N,) -> (N,) nats.
     """
@@ -98,7 +99,7 @@ def monotone(
     s, _ = sigmoid(t * u + shift)
     s1 = s * (1 - s)  # the first and the second derivative of the sigmoid
     s2 = s1 * (1 - 2 * s)
-    m, m1 = a * t[:, 0] + s @ w / k, a + s1 @ (w * u) / k
+    m, m1 = a * t[:, 0] + (s * w).sum(axis=1) / k, a + (s1 * (w * u)).sum(axis=1) / k  # each t by itself: f is 0 at 0
     span = m[-1] - m[-2]
     f, f1 = (m[:-2] - m[-2]) / span, m1[:-2] / span
     by = {  # what m(t) and m'(t) change by with each parameter

@@ -3,9 +3,8 @@
 # isort: off
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
-from . import forward, posterior, bound, objectives, sampling, learned_variance, solvers, guidance, exact, guided
-from . import binomial, multiplied
-from . import scheduler, steps, runs, misprints
+from . import forward, posterior, bound, hierarchical, objectives, sampling, learned_variance, solvers, guidance, exact
+from . import guided, binomial, multiplied, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -21,6 +20,7 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    continuous,
 )
 
 # fmt: on
@@ -33,11 +33,13 @@ __all__ = [
     "bound",
     "classification",
     "classifiers",
+    "continuous",
     "exact",
     "flows",
     "forward",
     "guidance",
     "guided",
+    "hierarchical",
     "learned_variance",
     "metrics",
     "misprints",

@@ -29,7 +29,7 @@ class CPUTrainer:
 
     The bits follow from the number of shards of a batch, a power of two; not from the number of processes, at most as many.
     A process computes its shards in one pass, and one after another where in a pass the sums would not be those of the
-    shards: where a parameter is used twice, or a sample knows of all others.
+    shards: where a parameter is used twice, a sum of parameters is used by all samples, or a sample knows of all others.
     """
 
     def __init__(self, config: Config, state: State) -> None:

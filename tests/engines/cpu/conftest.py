@@ -30,15 +30,22 @@ def _agree(
     **options: Any,
 ) -> None:
     """Output and gradients within 4 sqrt(K) eps32 (K = terms) or the bound; shapes, float32, nothing written to; the same
-    bits again, from arrays that lie otherwise in memory, and from read-only ones."""
+    bits again, from arrays that lie otherwise in memory, and from read-only ones. The inputs are what the operation takes
+    first, besides the options."""
     bound = bound or 4 * max(terms, 16) ** 0.5 * EPS32
-    f, f_backward = getattr(cpu, name), getattr(cpu, f"{name}_backward")
+    f_backward = getattr(cpu, f"{name}_backward")
+    free = [key for key in signature(getattr(reference, name)).parameters if key not in options][: len(inputs)]
+
+    def f(*inputs: Any, engine: Any = cpu, **others: Any) -> Any:
+        return getattr(engine, name)(**dict(zip(free, inputs, strict=True)), **others)
+
     inputs, parameters = tree_map(_float32, (inputs, parameters or {}))
     x64, p64 = tree_map(_float64, (inputs, parameters))
-    before = deepcopy((inputs, parameters))
-    _freeze((inputs, parameters))
+    options, options64 = ({key: cast(a) for key, a in options.items()} for cast in (_float32, _float64))
+    before = deepcopy((inputs, parameters, options))
+    _freeze((inputs, parameters, options))
     y, saved = f(*inputs, **parameters, **options)
-    wanted, saved64 = getattr(reference, name)(*x64, **p64, **options)
+    wanted, saved64 = f(*x64, **p64, **options64, engine=reference)
     _near(f"{name}: y", y, wanted, bound)
 
     rng = np.random.default_rng([seed, 1])
@@ -47,7 +54,7 @@ def _agree(
     _freeze((y, dy))
     dx = f_backward(dy, saved)
     _near(f"{name}: gradient", dx, getattr(reference, f"{name}_backward")(tree_map(_float64, dy), saved64), bound)
-    assert _bits((inputs, parameters)) == _bits(before), f"{name} writes to its inputs"
+    assert _bits((inputs, parameters, options)) == _bits(before), f"{name} writes to its inputs"
     assert _bits((y, dy)) == _bits(kept), f"{name} writes to its output or gradient"
 
     again, saved = f(*inputs, **parameters, **options)
@@ -63,7 +70,7 @@ def _agree(
 
 
 def _near(what: str, actual: Any, wanted: Any, bound: float) -> None:
-    actual, wanted = leaves(actual), leaves(wanted)
+    actual, wanted = ({key: a for key, a in leaves(tree).items() if a is not None} for tree in (actual, wanted))
     assert actual.keys() == wanted.keys(), what
     # A few numbers may all happen to be near zero, sums that cancel; they are held against the mean size of all numbers.
     size = float(np.sqrt(np.mean(np.concatenate([np.ravel(b) ** 2 for b in wanted.values()]))))

@@ -43,6 +43,23 @@ CASES = {
     "bilinear, larger": ("resize_bilinear", [(5, 6, 4, 8)], {}, {"size": (12, 9)}),
     "bilinear, smaller": ("resize_bilinear", [(5, 16, 16, 3)], {}, {"size": (5, 8)}),
     "loss a sample": ("squared_error", [(7, 5, 3), (7, 5, 3), (7,)], {}, {}),
+    "sigmoid": ("sigmoid", [(5, 40, 1000)], {}, {}),
+    "softplus": ("softplus", [(5, 40, 1000)], {}, {}),
+    "expm1": ("expm1", [(5, 40)], {}, {}),
+    "multiply": ("multiply", [(5, 6, 8), (5, 6, 8)], {}, {}),
+    "multiply, a number a sample": ("multiply", [(5, 6, 8), (5,)], {}, {}),
+    "sum of a sample": ("sample_sum", [(5, 6, 8)], {}, {}),
+    "repeat": ("repeat", [(5, 6, 8)], {}, {"times": 3}),
+    "Gaussian": ("gaussian_log_likelihood", [(5, 90, 100)] * 3, {}, {}),
+    "Gaussian, a variance a sample": ("gaussian_log_likelihood", [(5, 6, 8), (5, 6, 8), (5,)], {}, {}),
+    "divergence": ("gaussian_kl", [(5, 6, 8), (5, 6, 8), (5, 6, 8), (5,)], {}, {}),
+    "a draw": ("reparameterise", [(5, 90, 100)] * 3, {}, {}),
+    "bits": ("bernoulli_log_likelihood", [(5, 6, 8), (5, 6, 8)], {}, {}),
+    "importance weights": ("log_mean_exp", [(5, 9)], {}, {}),
+    "diffuse": ("diffuse", [(5, 90, 100), (5, 90, 100), (5,)], {}, {}),
+    "prior": ("prior_kl", [(5, 6, 8), (5,)], {}, {}),
+    "levels": ("levels_log_likelihood", [(5, 60, 80), (5, 60, 80), (5,)], {}, {"bins": 17}),
+    "Fourier": ("fourier_features", [(5, 70, 80, 3)], {}, {"exponents": (0, 7)}),
 }  # fmt: skip
 
 
@@ -57,7 +74,7 @@ def both(name, inputs, parameters, dy=None):
     if y.ndim == 0:
         dy = 1.0
     elif dy is None:
-        dy = draw((9, *y.shape[1:]), 9)[: len(y)]
+        dy = draw((24, *y.shape[1:]), 9)[: len(y)]
     actual = getattr(cpu, f"{operation}_backward")(dy, saved)
     *dx, g = actual if isinstance(actual, tuple) else (actual,)
     return y, dx if isinstance(g, dict) else [*dx, g], g if isinstance(g, dict) else {}

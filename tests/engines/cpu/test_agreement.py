@@ -154,19 +154,22 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda shape: (
 
 
 @given(
-    st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "softmax", "dropout"]),
+    st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "sigmoid", "softplus", "expm1", "softmax", "dropout"]),
     SHAPES,
     st.sampled_from([0.1, 1, 4]),
     seeds,
 )
 def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
     options = {"rate": 0.3, "key": Sequence(seed, 1 << 16, 7)} if name == "dropout" else {}
-    if name == "softmax":  # where one weight is nearly 1, the gradient is a difference of nearly equal numbers
+    if name in (
+        "softmax",
+        "expm1",
+    ):  # where one weight is nearly 1, the gradient is a difference of nearly equal numbers
         scale = min(scale, 1)
     agree(name, (scale * normal(seed, shape)[0],), seed=seed, terms=64, **options)
 
 
-@pytest.mark.parametrize("name", ["silu", "relu", "softmax", "dropout"])
+@pytest.mark.parametrize("name", ["silu", "relu", "sigmoid", "softplus", "softmax", "dropout"])
 def test_activations_softmax_and_dropout_in_parts(agree, name):
     options = {"rate": 0.3, "key": Sequence(1, 1 << 16, 7)} if name == "dropout" else {}
     agree(name, normal(0, (3, 200, 131)), seed=0, terms=131, **options)
@@ -192,6 +195,11 @@ def test_structure(agree, shape, seed):
     agree("broadcast_add", normal(seed, shape, (shape[0], shape[-1])), seed=seed, terms=512)
     agree("add_positions", normal(seed, shape), {"weight": normal(seed + 1, shape[1:])[0]}, seed=seed, terms=16)
     agree("scale", normal(seed, shape), seed=seed, factor=-0.3)
+    agree("multiply", normal(seed, shape, shape), seed=seed)
+    agree("multiply", normal(seed, shape, shape[0]), seed=seed, terms=512)
+    agree("sample_sum", normal(seed, shape), seed=seed, terms=512)
+    agree("repeat", normal(seed, shape), seed=seed, times=3)
+    agree("cumulative_sum", normal(seed, 8 * shape[0]), seed=seed, terms=80)
     agree("concat", normal(seed, shape, (*shape[:-1], 3)), seed=seed)
     agree("split", normal(seed, shape), seed=seed, parts=4)
     agree("reshape", normal(seed, shape), seed=seed, shape=(-1,))
@@ -206,6 +214,9 @@ def test_structure_in_parts(agree):
     agree("broadcast_add", normal(0, shape, (5, 130)), seed=0, terms=153)
     agree("add_positions", normal(0, shape), {"weight": normal(1, shape[1:])[0]}, seed=0)
     agree("scale", normal(0, shape), seed=0, factor=2**-0.5)
+    agree("multiply", normal(0, shape, 5), seed=0, terms=9 * 17 * 130)
+    agree("sample_sum", normal(0, shape), seed=0, terms=9 * 17 * 130)
+    agree("repeat", normal(0, shape), seed=0, times=4)
     agree("global_average_pool", normal(0, shape), seed=0, terms=153)
     agree("resize_bilinear", normal(0, shape), seed=0, size=(36, 20))
     agree("concat", normal(0, shape, (*shape[:-1], 70)), seed=0)

@@ -56,6 +56,7 @@ def test_columns_affine_and_where_have_the_bits_of_the_reference(shape, seed):
             actual, expected = cpu.where(condition, a, b), reference.where(condition, a, b)
             assert (actual.dtype, actual.tobytes()) == (expected.dtype, expected.tobytes())
     assert cpu.stop(x) is x
+    assert cpu.less(x, y).tobytes() == reference.less(x, y).tobytes()
     found = cpu.gather(x.ravel(), t % x.size)
     assert (found.dtype, found.tobytes()) == (np.float32, reference.gather(x.ravel(), t % x.size).tobytes())
 
@@ -84,7 +85,7 @@ def test_a_draw_and_its_loss_have_the_same_bits_captured(use_threads, weighted):
     def f(x0, eps, t, dropped):
         a, b, weight = cpu.columns(TABLE, t)
         x_t = cpu.affine(a, x0, b, cpu.stop(eps))
-        x_t = cpu.where(dropped, 0.0, cpu.where(dropped, x0, x_t))
+        x_t = cpu.where(dropped, 0.0, cpu.where(dropped, x0, cpu.add(x_t, cpu.less(x0, eps))[0]))
         label = cpu.where(dropped, 10, t)
         again, _, _ = cpu.columns(TABLE, label)
         loss, saved = cpu.squared_error(x_t, eps, weight if weighted else None)

@@ -1,11 +1,10 @@
 """The networks of the systems, each a configuration and four functions, made known as a user's would be."""
 
-from . import codebook, cross, monotone, numbers, perceptron, text, transformer, upsampler
+from . import codebook, cross, monotone, numbers, text, transformer, upsampler
 from .codebook import Codebook
 from .cross import Cross
 from .monotone import Monotone
 from .numbers import Numbers
-from .perceptron import Perceptron
 from .text import Text
 from .transformer import Transformer
 from .upsampler import Upsampler
@@ -15,7 +14,6 @@ __all__ = [
     "Cross",
     "Monotone",
     "Numbers",
-    "Perceptron",
     "Text",
     "Transformer",
     "Upsampler",
@@ -23,7 +21,6 @@ __all__ = [
     "cross",
     "monotone",
     "numbers",
-    "perceptron",
     "text",
     "transformer",
     "upsampler",

@@ -25,7 +25,8 @@ class GradientBuffer:
 
     The first gradient alone: a parameter that is used twice in a block has two gradients, and what a backward has returned
     is never written to again. So a new block takes a new GradientBuffer. refused: whether a gradient of a parameter there
-    got no place: a second one, or that of a view that is not contiguous.
+    got no place: a second one, or that of a view that is not contiguous; or whether it was not one sum over the samples
+    (`memory.gradient_of_sum`).
     """
 
     def __init__(self, parameters: np.ndarray, gradients: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from .blocks import pool, trim_heap
 from .context import current
 
-__all__ = ["contiguous", "empty", "gradient_out", "release", "scratch"]
+__all__ = ["contiguous", "empty", "gradient_of_sum", "gradient_out", "release", "scratch"]
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:
@@ -44,6 +44,14 @@ def gradient_out(parameter: np.ndarray) -> np.ndarray:
     buffer = current().gradients
     out = buffer.take(parameter) if buffer is not None else None
     return empty(parameter.shape) if out is None else out
+
+
+def gradient_of_sum() -> None:
+    """To be called where a gradient that is a sum over samples is not a parameter's yet: what a backward makes of the sum of
+    several shards is not the sum of what it makes of each, to the bit, so each shard has to be a pass of its own."""
+    buffer = current().gradients
+    if buffer is not None:
+        buffer.refused = True
 
 
 def release() -> None:
