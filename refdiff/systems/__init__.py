@@ -2,5 +2,6 @@
 
 from .autoencoder import Autoencoder as Autoencoder
 from .binomial import Binomial as Binomial
+from .nonequilibrium import Nonequilibrium as Nonequilibrium
 from .system import *
 from .vae import VAE as VAE

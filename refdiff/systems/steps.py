@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.likelihood import samples_a_step
 from ..models import Batch, inputs
 from ..plotting import new_figure
 from ..progress import Progress
@@ -17,11 +16,11 @@ from ..random import Key, integers
 from .system import Asked
 
 __all__ = [
-    "among_few", "check_denoiser", "conditions_known", "estimated", "independent_bits", "plot_terms_and_samples",
-    "samples_of",
+    "among_few", "check_denoiser", "conditions_known", "estimated", "independent_bits", "plot_drift",
+    "plot_terms_and_samples", "samples_of",
 ]  # fmt: skip
 
-MEASURED = 60_000  # samples that measure a bound, about, over all t
+MEASURED = 100_000  # samples that measure a bound, about, over all t
 
 
 def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, ...], outputs: int) -> None:
@@ -70,23 +69,21 @@ def conditions_known(conditions: Batch, shape: tuple[int, ...]) -> tuple[np.ndar
 def estimated(
     T: int, x: np.ndarray, term: Callable[..., np.ndarray], prior: float, key: Key, progress: bool
 ) -> dict[str, Any]:
-    """A bound by Monte Carlo: of about `MEASURED` pairs of a t and one of x (N, ...), each t at least 16 times, small ones
-    oftener, term(numbers of pairs, x0, t) -> L_{t-1} in nats of a sample; prior: the mean of L_T.
+    """A bound by Monte Carlo: of `MEASURED` pairs of a t and one of x (N, ...), or so, each t equally often and at least 16
+    times, term(numbers of pairs, x0, t) -> L_{t-1} in nats of a sample; prior: the mean of L_T.
 
     -> bound_bits, of a sample, its standard error, both per dimension; L_0, the sum of L_1 .. L_{T-1}, L_T; terms and errors
     """
-    counts = samples_a_step(T, max(16, MEASURED // T))
-    step, dims, found = np.repeat(np.arange(1, T + 1), counts), prod(x.shape[1:]), []
+    each, dims, found = max(16, MEASURED // T), prod(x.shape[1:]), []
+    step = np.repeat(np.arange(1, T + 1), each)
     with Progress("likelihood", len(step), "sample", progress) as bar:
         for start in range(0, len(step), 1000):
             pair = np.arange(start, min(start + 1000, len(step)))
             found.append(term(pair, x[integers(key("choice"), pair, 0, len(x) - 1)], step[pair]))
             bar.update(len(pair))
-    bits, first = np.concatenate(found) / np.log(2), np.cumsum(counts) - counts
-    means = np.add.reduceat(bits, first) / counts
-    squares = np.add.reduceat((bits - np.repeat(means, counts)) ** 2, first)
-    errors, last = np.sqrt(squares / (counts - 1) / counts), prior / np.log(2)
-    bound, error = float(means.sum() + last), float(np.linalg.norm(errors))
+    bits, last = np.concatenate(found).reshape(T, each) / np.log(2), prior / np.log(2)
+    means, errors = bits.mean(axis=1), bits.std(axis=1, ddof=1) / each**0.5
+    bound, error = float(means.sum()) + last, float(np.linalg.norm(errors))
     return {
         "bound_bits": bound, "bound_bits_error": error, "bits_per_dim": bound / dims, "bits_per_dim_error": error / dims,
         "reconstruction_bits": float(means[0]), "diffusion_bits": float(means[1:].sum()), "prior_bits": last,
@@ -134,3 +131,22 @@ def _grid(x: np.ndarray) -> np.ndarray:
         row, column = i // across * (height + 1), i % across * (width + 1)
         grid[row : row + height, column : column + width] = image
     return grid[:-1, :-1]
+
+
+def plot_drift(
+    q: dict[int, np.ndarray],
+    p: dict[int, np.ndarray],
+    drift: Callable[[np.ndarray, int], np.ndarray],
+    path: str | Path,
+) -> None:
+    """A column each t: points of q above, of p in the middle, drift(x, t) beneath, as arrows.   points (N, 2)"""
+    figure = new_figure(9, 9)
+    rows = figure.subplots(3, len(q), sharex=True, sharey=True)
+    places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
+    for column, t in enumerate(q):
+        for row, name, x in ((0, "q", q[t]), (1, "p", p[t])):
+            rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
+            rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
+        rows[2, column].quiver(*places.T, *drift(places, t).T, angles="xy", width=0.004)
+        rows[2, column].set(title=f"drift of p, t = {max(t, 1)}", aspect="equal")
+    figure.savefig(path)
