@@ -23,6 +23,7 @@ from . import (
     likelihoods,
     noise_levels,
     continuous,
+    autoencoders,
 )
 
 # fmt: on
@@ -31,6 +32,7 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "autoencoders",
     "binomial",
     "bound",
     "classification",
