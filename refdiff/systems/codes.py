@@ -12,7 +12,7 @@ from ..models import Input, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 
-__all__ = ["check_pair", "code_size", "decode", "encode", "pieces", "plot_codes", "posterior", "reads_x"]
+__all__ = ["check_pair", "code_size", "decode", "encode", "pieces", "plot_codes", "posterior", "reads_x", "show_samples"]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
 REACH = 3.0  # deviations from the centre to the end of a traversal
@@ -24,11 +24,13 @@ def code_size(networks: dict[str, Any]) -> int:
     return prod(outputs) if isinstance(outputs, tuple) else 0
 
 
-def check_pair(networks: dict[str, Any], parts: int) -> None:
-    """ValueError unless networks.encoder reads x and says a latent in so many parts, and networks.decoder reads that latent,
-    z, and says x once.   networks: {name: configuration}"""
-    expected = {"encoder": parts, "decoder": 1}
-    for name, entry in (("encoder", "x"), ("decoder", "z")):
+def check_pair(networks: dict[str, Any], parts: int, level: str = "", below: str = "x", said: int = 1) -> None:
+    """ValueError unless networks.encoder reads x, or what else is `below`, and says a latent in so many parts, and
+    networks.decoder reads that latent, z, and says what is below, `said` times.   networks: {name: configuration}; level:
+    the end of both names
+    """
+    encoder, decoder = f"encoder{level}", f"decoder{level}"
+    for name, entry, expected in ((encoder, below, parts), (decoder, "z", said)):
         config, reads = networks[name], inputs(networks[name])
         if list(reads) != [entry]:
             raise ValueError(
@@ -38,25 +40,24 @@ def check_pair(networks: dict[str, Any], parts: int) -> None:
         if not isinstance(getattr(config, "outputs", None), tuple):
             raise ValueError(
                 f"networks.{name}.kind: expected a network that says the shape `outputs`, such as perceptron or "
-                f"conv_{name}, got {type(config).__name__}; take one of these"
+                f"conv_{name.rstrip(level)}, got {type(config).__name__}; take one of these"
             )
-        if (got := getattr(config, "parts", 1)) != expected[name]:
-            meant = "a mean and a log variance" if expected[name] == 2 else "one number for each that it says"
+        if (got := getattr(config, "parts", 1)) != expected:
+            meant = "a mean and a log variance" if expected == 2 else "one number for each that it says"
             raise ValueError(
-                f"networks.{name}.parts: expected {expected[name]}, {meant}, got {got}; give networks.{name}.parts="
-                f"{expected[name]}"
+                f"networks.{name}.parts: expected {expected}, {meant}, got {got}; give networks.{name}.parts={expected}"
             )
-    x, latent = inputs(networks["encoder"])["x"].shape, networks["encoder"].outputs
-    z, said = inputs(networks["decoder"])["z"].shape, networks["decoder"].outputs
+    x, latent = inputs(networks[encoder])[below].shape, networks[encoder].outputs
+    z, says = inputs(networks[decoder])["z"].shape, networks[decoder].outputs
     if z != latent:
         raise ValueError(
-            f"networks.decoder: expected one that reads latents of shape {latent}, as networks.encoder says them, got one "
-            f"that reads {z}; give both the same"
+            f"networks.{decoder}: expected one that reads latents of shape {latent}, as networks.{encoder} says them, got "
+            f"one that reads {z}; give both the same"
         )
-    if said != x:
+    if says != x:
         raise ValueError(
-            f"networks.decoder: expected one that says samples of shape {x}, as networks.encoder reads them, got one that "
-            f"says {said}; give both the same"
+            f"networks.{decoder}: expected one that says samples of shape {x}, as networks.{encoder} reads them, got one "
+            f"that says {says}; give both the same"
         )
 
 
@@ -116,22 +117,22 @@ def plot_codes(
         (above, beside), (left, right) = figure.subplots(2, 2, height_ratios=(1, 4))
     else:
         above, beside = figure.subplots(2, 1, height_ratios=(1, 5))
-    _show(above, np.stack([x[:SHOWN], decode(codes[:SHOWN])]), "held out, and what is decoded of their codes")
+    show_samples(above, np.stack([x[:SHOWN], decode(codes[:SHOWN])]), "held out, and what is decoded of their codes")
     along = np.linspace(-REACH, REACH, STEPS)
     z = np.tile(centre, (min(UNITS, len(order)), STEPS, 1))
     for row, unit in zip(z, order, strict=False):
         row[:, unit] += along * deviation[unit]
     walked = decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], *x.shape[1:])
-    _show(beside, walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
+    show_samples(beside, walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
     if flat:
         _scatter(left, codes, labels)
         grid = np.stack(np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2), -1)[::-1]
         decoded = decode((centre + deviation * grid).reshape(-1, 2)).reshape(SIDE, SIDE, *x.shape[1:])
-        _show(right, decoded, "decoded, from -3 to 3 deviations each way")
+        show_samples(right, decoded, "decoded, from -3 to 3 deviations each way")
     figure.savefig(path, dpi=120)
 
 
-def _show(axes: Any, samples: np.ndarray, title: str) -> None:
+def show_samples(axes: Any, samples: np.ndarray, title: str) -> None:
     """Samples (rows, columns, ...): images as tiles, points joined row by row, anything else as the lines of its numbers."""
     axes.set_title(title, fontsize=9)
     if samples.ndim == 5:
