@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 

@@ -12,7 +12,17 @@ from ..models import Input, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 
-__all__ = ["check_pair", "code_size", "decode", "encode", "pieces", "plot_codes", "posterior", "reads_x", "show_samples"]
+__all__ = [
+    "check_pair",
+    "code_size",
+    "decode",
+    "encode",
+    "pieces",
+    "plot_codes",
+    "posterior",
+    "reads_x",
+    "show_samples",
+]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
 REACH = 3.0  # deviations from the centre to the end of a traversal

@@ -59,7 +59,9 @@ class VDM(Objective):
         if self.bins < 2:
             raise ValueError(f"objective.bins: expected how many levels the data have, at least 2, got {self.bins}")
         if not -np.inf < self.low < self.high < np.inf:
-            raise ValueError(f"objective.low, high: expected finite numbers, low < high, got {self.low} and {self.high}")
+            raise ValueError(
+                f"objective.low, high: expected finite numbers, low < high, got {self.low} and {self.high}"
+            )
 
     def told(self, gamma: Any) -> Any:
         """What the denoiser is told as its t."""
