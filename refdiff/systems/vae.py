@@ -60,7 +60,7 @@ class VAE(Objective):
                 f"{self.beta}; give {setting('objective.samples', 1)}"
             )
         if set(self.trains) in ({"encoder", "decoder"}, {"encoder", "decoder", "noise"}):  # as the likelihood asks
-            object.__setattr__(self, "trains", ("encoder", "decoder", *likelihoods.noise_of(self.likelihood)))
+            object.__setattr__(self, "trains", ("encoder", "decoder", *likelihoods.noise(self.likelihood)))
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         return reads_x(networks)
@@ -69,7 +69,7 @@ class VAE(Objective):
         """eps ~ N(0, 1), and what the likelihood is of: x, or (x + 1) / 2."""
         x = data["x"]
         eps = engine.normal(key("eps"), x.shape[0], (self.samples, self.latent))
-        return {"x": x, "eps": eps, **likelihoods.likelihood_draw(engine, self.likelihood, x, key)}
+        return {"x": x, "eps": eps, **likelihoods.draw(engine, self.likelihood, x, key)}
 
     def loss_and_gradient(
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
@@ -100,13 +100,13 @@ class VAE(Objective):
 
 def check(networks: dict[str, Any], objective: VAE) -> None:
     """ValueError unless the networks are what is trained, one reads what the other says, and the likelihood fits."""
-    expected = ("encoder", "decoder", *likelihoods.noise_of(objective.likelihood))
+    expected = ("encoder", "decoder", *likelihoods.noise(objective.likelihood))
     if set(objective.trains) != set(expected):
         raise ValueError(
             f"objective.trains: expected {', '.join(expected)}, got {', '.join(objective.trains)}; leave it out"
         )
     check_pair(networks, parts=2)
-    likelihoods.check_likelihood(networks, objective.likelihood, shape(networks, objective))
+    likelihoods.check(networks, objective.likelihood, shape(networks, objective))
 
 
 def follows(networks: dict[str, Any], objective: VAE) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def evaluate(networks: Networks, objective: VAE, data: Any, key: Key, progress: 
 
 def decoded(networks: Networks, objective: VAE, z: np.ndarray) -> np.ndarray:
     """The mean of p(x|z).   z (N, latent) -> (N, ...) float64"""
-    return likelihoods.likelihood_mean(objective.likelihood, decode(networks, z))
+    return likelihoods.mean(objective.likelihood, decode(networks, z))
 
 
 def trajectory(
