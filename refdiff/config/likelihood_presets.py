@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..data import DataConfig
-from ..models import ConvDecoderConfig, ConvEncoderConfig
-from ..systems import VAE, Autoencoder
+from ..models import ConvDecoderConfig, ConvEncoderConfig, PerceptronConfig
+from ..systems import VAE, Autoencoder, HierarchicalVAE
 from .config import PRESETS, Config
 from .networks import NetworkConfig
 from .train import TrainConfig
@@ -32,4 +32,20 @@ def _digits_vae() -> Config:
     return Config(DataConfig("binary-digits"), networks, objective=VAE(), train=train)
 
 
-PRESETS.update({"digits-autoencoder": _digits_autoencoder(), "digits-vae": _digits_vae()})
+def _digits_hvae() -> Config:
+    """The digits in black and white, three levels of 32, 16 and 8 numbers. One hidden layer each way: with two the upper
+    levels stay at the prior, and the first does all."""
+    models: dict[str, Any] = {}
+    below: tuple[int, ...] = (8, 8, 1)
+    for level, size in enumerate((32, 16, 8), 1):
+        entry, said = ("x", 1) if level == 1 else ("z", 2)
+        models[f"encoder{level}"] = PerceptronConfig(below, (256,), (size,), parts=2, entry=entry)
+        models[f"decoder{level}"] = PerceptronConfig((size,), (256,), below, parts=said, entry="z")
+        below = (size,)
+    train = TrainConfig(4000, learning_rate=2e-3, weight_decay=0.05, max_grad_norm=0.0, ema_decay=0.998)
+    return Config(DataConfig("binary-digits"), _networks(**models), objective=HierarchicalVAE(levels=3), train=train)
+
+
+PRESETS.update(
+    {"digits-autoencoder": _digits_autoencoder(), "digits-hvae": _digits_hvae(), "digits-vae": _digits_vae()}
+)

@@ -200,8 +200,8 @@ def plot(networks: Networks, objective: HierarchicalVAE, data: Any, found: dict[
     """The terms of the bound, level by level; and samples of held-out ones whose z_l and all above are kept, the rest drawn
     anew: the first row shows the data, the next l = 1, and so up to l = L, where all but the top is new."""
     terms = ["reconstruction", *(f"consistency{l}" for l in range(1, objective.levels)), "prior"]
-    figure = new_figure(9.0, 9.0)
-    bars, samples = figure.subplots(2, 1, height_ratios=(1, 2))
+    figure = new_figure(9.0, 6.5)
+    bars, samples = figure.subplots(2, 1, height_ratios=(1, 1.6))
     bars.bar(terms, [found[f"{name}_bits"] for name in terms])
     bars.set_ylabel("bits a dimension")
     x, key = data.held_out[:SHOWN], Key(0).under("plot")
