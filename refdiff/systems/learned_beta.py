@@ -55,7 +55,8 @@ def step_numbers(
     read, of_read = engine.embedding(row, table)
     parts, of_parts = engine.split(read, 2)
     (earlier, of_earlier), (logit, of_logit) = (engine.reshape(part, (n,)) for part in parts)
-    step, of_step = engine.posterior_step(engine.affine(log_first, one, one, earlier), logit)
+    before_t = engine.affine(one, earlier, log_first, engine.where(one, 1.0, earlier))
+    step, of_step = engine.posterior_step(before_t, logit)
     saved = (
         of_logits,
         of_lost,

@@ -84,7 +84,9 @@ class Nonequilibrium(Objective):
         kl, of_divergence = engine.gaussian_kl(engine.add(a, b)[0], log_variance, engine.add(c, d)[0], log_variance_p)
         prior, of_prior = engine.prior_kl(x0, ended[0])
         square, _ = engine.sample_sum(engine.multiply(x0, x0)[0])
-        known = engine.affine(of_square, square, constant, one)  # L_0, which no parameter changes
+        known = engine.affine(
+            of_square, square, constant, engine.where(one, 1.0, square)
+        )  # L_0, which no parameter changes
         loss = engine.affine(one, engine.affine(of_kl, kl, bit, prior), one, known)
 
         share = 1 / log(2) / key.total
