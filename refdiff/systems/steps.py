@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import log, prod
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def estimated(
             pair = np.arange(start, min(start + 1000, len(step)))
             found.append(term(pair, x[integers(key("choice"), pair, 0, len(x) - 1)], step[pair]))
             bar.update(len(pair))
-    bits, last = np.concatenate(found).reshape(T, each) / np.log(2), prior / np.log(2)
+    bits, last = np.concatenate(found).reshape(T, each) / log(2), prior / log(2)
     means, errors = bits.mean(axis=1), bits.std(axis=1, ddof=1) / each**0.5
     bound, error = float(means.sum()) + last, float(np.linalg.norm(errors))
     return {
