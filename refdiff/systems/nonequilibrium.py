@@ -196,7 +196,7 @@ def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[s
         return
     x0 = data.held_out[: len(ids)].astype(np.float64)
     q = {t: q_sample(s, x0, t, normal(key("q"), np.arange(len(x0)), data.shape, np.float64)) for t in times}
-    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 1))[0] - x, path)
+    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 2))[0] - x, path)
 
 
 register_system("nonequilibrium", Nonequilibrium, sys.modules[__name__])

@@ -139,7 +139,7 @@ def plot_drift(
     drift: Callable[[np.ndarray, int], np.ndarray],
     path: str | Path,
 ) -> None:
-    """A column each t: points of q above, of p in the middle, drift(x, t) beneath, as arrows.   points (N, 2)"""
+    """A column each t: points of q above, of p in the middle, drift(x, t) beneath, as arrows, for t = 0 that of t = 2.   points (N, 2)"""
     figure = new_figure(9, 9)
     rows = figure.subplots(3, len(q), sharex=True, sharey=True)
     places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
@@ -148,5 +148,5 @@ def plot_drift(
             rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
             rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
         rows[2, column].quiver(*places.T, *drift(places, t).T, angles="xy", width=0.004)
-        rows[2, column].set(title=f"drift of p, t = {max(t, 1)}", aspect="equal")
+        rows[2, column].set(title=f"drift of p, t = {max(t, 2)}", aspect="equal")
     figure.savefig(path)

@@ -1,6 +1,7 @@
 """The systems by name."""
 
 from systems import (
+    autoencoders,
     bits,
     contrastive,
     hierarchical,
@@ -17,5 +18,6 @@ ALONE = {
     "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
     "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
     "bits": bits,
+    **autoencoders.ALONE,
 }  # fmt: skip
 NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")
