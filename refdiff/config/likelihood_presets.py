@@ -7,6 +7,7 @@ from typing import Any
 from ..data import DataConfig
 from ..models import ConvDecoderConfig, ConvEncoderConfig, MLPConfig, TableConfig
 from ..systems import VAE, Autoencoder, Binomial, Nonequilibrium, first_logits
+from . import presets as presets  # which stand before these
 from .config import PRESETS, Config
 from .networks import NetworkConfig, RuleConfig
 from .train import TrainConfig

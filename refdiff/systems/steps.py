@@ -139,7 +139,9 @@ def plot_drift(
     drift: Callable[[np.ndarray, int], np.ndarray],
     path: str | Path,
 ) -> None:
-    """A column each t: points of q above, of p in the middle, drift(x, t) beneath, as arrows, for t = 0 that of t = 2.   points (N, 2)"""
+    """A column each t: points of q above, of p in the middle, and beneath drift(x, t) as arrows, of t = 2 for t = 0.
+
+    points (N, 2)"""
     figure = new_figure(9, 9)
     rows = figure.subplots(3, len(q), sharex=True, sharey=True)
     places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
