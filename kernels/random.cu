@@ -3,6 +3,8 @@
 //   normal      y[n, e] ~ N(0, 1)                     uniform     y[n, e] uniform on (0, 1)
 //   integers    y[n] on low .. low + range - 1        bernoulli   y[n] = 1 where the word of n is below `threshold`, else 0
 //   categorical y[n] = how many of the K cumulative probabilities, which do not decrease, the uniform number of n reaches
+//   antithetic  y[n] = (u + place of n / total) mod 1, u one uniform number for the whole step, in float64
+//   antithetic_steps  y[n] = 1 + floor(T times that)
 //   advance     counter += 1
 //
 // The numbers of refdiff/random.py: Philox [Philox], Box and Muller [BoxMuller] in float64. Step and first sample may lie
@@ -63,6 +65,27 @@ extern "C" __global__ void __launch_bounds__(256)
             high = middle;
     }
     y[i] = low;
+}
+
+// (u + place / total) mod 1 of sample i of this part: u is that of sample 0 of the step.
+__device__ __forceinline__ double antithetic_time(Sequence sequence, int i, int total) {
+    Key key = key_of(sequence);
+    unsigned place = key.first + i;
+    key.first = 0;
+    double t = unit(philox(key, 0, 0).x) + (double)place / total;
+    return t - floor(t);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    antithetic(float* y, int samples, int total, PARAM Sequence sequence) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < samples) y[i] = (float)antithetic_time(sequence, i, total);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    antithetic_steps(int* y, int samples, int total, int T, PARAM Sequence sequence) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < samples) y[i] = 1 + min((int)floor(T * antithetic_time(sequence, i, total)), T - 1);
 }
 
 // The number of the step that a captured graph is at.

@@ -16,6 +16,7 @@ from .conv_decoder import ConvDecoderConfig as ConvDecoderConfig
 from .conv_encoder import ConvEncoderConfig as ConvEncoderConfig
 from .inference import *
 from .mlp import MLPConfig as MLPConfig
+from .monotone import MonotoneConfig as MonotoneConfig
 from .network import *
 from .parameters import *
 from .perceptron import PerceptronConfig as PerceptronConfig

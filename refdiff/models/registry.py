@@ -2,7 +2,8 @@
 
 inputs(config) -> {name: Input}                               what `forward` reads of a batch; it ignores the rest
 layout(config) -> Tree of Parameter                           shapes and first values
-forward(engine, net, inputs, key=None) -> y, saved            y an array, or a dictionary of several; a key: dropout
+forward(engine, net, inputs, key=None) -> y, saved            y an array, or a dictionary of several, whose configuration
+                                                              then has their names as `says`; a key: dropout
 backward(engine, net, dy, saved, wrt=()) -> dinputs, g        of the inputs named in wrt; g has the keys of net.p
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..errors import new_name
 from ..random import Key
-from . import classifier, conv_decoder, conv_encoder, mlp, perceptron, table, unet
+from . import classifier, conv_decoder, conv_encoder, mlp, monotone, perceptron, table, unet
 from .inference import InferenceEngine
 from .network import Batch, Input, Network, Saved
 from .trees import Tree
@@ -116,3 +117,4 @@ register("perceptron", perceptron.PerceptronConfig, perceptron)
 register("conv_encoder", conv_encoder.ConvEncoderConfig, conv_encoder)
 register("conv_decoder", conv_decoder.ConvDecoderConfig, conv_decoder)
 register("table", table.TableConfig, table)
+register("monotone", monotone.MonotoneConfig, monotone)

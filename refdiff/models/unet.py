@@ -36,7 +36,8 @@ class UNetConfig(EncoderConfig):
     rescale: "residual", the sum of a residual or attention block's two paths times 1/sqrt 2 [SDE]; "skips", the encoder's
     states times 1/sqrt 2 [Imagen]; or "none". embedding_silu: "sum", silu(time + label), or "time", silu(time) + label.
     low_res: the side, or height and width, of a small image (entry `low_res`) which is interpolated and lies beside x, as in
-    the upsamplers of [ADM]; 0 for none. ValueError when something does not fit.
+    the upsamplers of [ADM]; 0 for none. fourier: exponents n of the features sin and cos of 2^n pi x that are put beside x,
+    which bring its last bits into the open [VDM] appendix C. ValueError when something does not fit.
     """
 
     classes: int = 0
@@ -45,13 +46,16 @@ class UNetConfig(EncoderConfig):
     embedding_silu: str = "sum"
     null_label: bool = True
     low_res: int | tuple[int, int] = 0
+    fourier: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.classes, int) or self.classes < 0:
             raise ValueError(f"classes: expected how many labels there are, 0 for none, got {self.classes}")
         self._check_integers("outputs")
         super().__post_init__()
-        self._freeze_lists("low_res")
+        self._freeze_lists("low_res", "fourier")
+        if not all(type(n) is int for n in self.fourier) or len(set(self.fourier)) < len(self.fourier):
+            raise ValueError(f"fourier: expected exponents, integers and each once, got {list(self.fourier)}")
         one_of("rescale", self.rescale, RESCALES)
         one_of("embedding_silu", self.embedding_silu, blocks.EMBEDDING_SILUS)
         check_sides("low_res", self.low_res)
@@ -64,6 +68,11 @@ class UNetConfig(EncoderConfig):
     def low_sides(self) -> tuple[int, int]:
         """Height and width of the small image, 0 and 0 where there is none."""
         return self.low_res if isinstance(self.low_res, tuple) else (self.low_res, self.low_res)
+
+    @property
+    def channels_in(self) -> int:
+        """The channels that the first convolution sees: x, its Fourier features, the small image."""
+        return self.channels * (1 + 2 * len(self.fourier) + bool(self.low_res))
 
     @property
     def branch_factor(self) -> float:
@@ -95,7 +104,7 @@ def inputs(config: UNetConfig) -> dict[str, Input]:
 def layout(config: UNetConfig) -> Tree:
     """The parameters of the network, as a tree of `Parameter`."""
     p = blocks.conditioning_layout(config.width, 4 * config.width, config.classes, config.null_label)
-    p |= shared.layout(config, 2 * config.channels if config.low_res else config.channels)
+    p |= shared.layout(config, config.channels_in)
     p |= {layer.name: own for layer in decoder(config) if (own := shared.layer_layout(config, layer))}
     out = config.widths[0]
     p["norm_out"] = norm_layout(out)
@@ -112,6 +121,8 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
     saved: Saved = {}
     emb, saved["conditioning"] = blocks.conditioning(engine, p, inputs, config.time, config.embedding_silu)
     x = inputs["x"]
+    if config.fourier:
+        x, saved["fourier"] = engine.fourier_features(x, config.fourier)
     if config.low_res:
         low, saved["resize"] = engine.resize_bilinear(inputs["low_res"], config.sides)
         x, saved["concat_low_res"] = engine.concat(x, low)
@@ -160,6 +171,8 @@ def backward(
             dinputs["x"], dlow = engine.concat_backward(dinputs["x"], of_concat)
         if "low_res" in wrt:
             dinputs["low_res"] = engine.resize_bilinear_backward(dlow, of_resize)
+    if config.fourier and "x" in wrt:
+        dinputs["x"] = engine.fourier_features_backward(dinputs["x"], saved["fourier"])
     demb = engine.accumulate(*dembs)
     dinputs["t"], of_conditioning = blocks.conditioning_backward(
         engine, demb, saved["conditioning"], needs_dt="t" in wrt

@@ -28,11 +28,12 @@ def network_function(
     """predict(batch) -> what the network says, for arrays of NumPy; the weights are put where the engine has them once.
 
     function(engine, network, batch): what is asked of it instead of a prediction; more: entries that this reads beside the
-    network's inputs. On cuda it is launched operation by operation: what is captured there is `CUDASampler`.
+    network's inputs. On cuda it is launched operation by operation: what is captured there is `CUDASampler`. A network that
+    says several arrays answers by name, and is small: on cpu it is asked as it is.
     """
     engines.check_dtype(engine, dtype)
     name, module = engines.resolve(engine), engines.get(engine)
-    if name == "cpu":
+    if name == "cpu" and not hasattr(network.config, "says"):
         from .cpu import ParallelNetwork
 
         return ParallelNetwork(network, function=function, more=more)
@@ -42,9 +43,10 @@ def network_function(
         network = on_device(network, dtype)
     entries = inputs(network.config) | (more or {})
 
-    def predict(batch: Batch) -> np.ndarray:
+    def predict(batch: Batch) -> Any:
         own = {n: module.array(batch[n]) if entries[n].kind == "float" else batch[n] for n in entries}
-        return module.host(function(module, network, own))
+        y = function(module, network, own)
+        return {n: module.host(a) for n, a in y.items()} if isinstance(y, dict) else module.host(y)
 
     return predict
 

@@ -9,8 +9,8 @@ from refdiff import engines
 from refdiff.engines import reference
 
 WITHOUT_BACKWARD = {
-    "accumulate", "affine", "array", "bernoulli", "categorical", "columns", "gather", "host", "integers", "less", "normal", "stop",
-    "uniform", "where",
+    "accumulate", "affine", "antithetic", "antithetic_steps", "array", "bernoulli", "categorical", "columns", "gather",
+    "host", "integers", "less", "normal", "stop", "uniform", "where",
 }  # fmt: skip
 WITHOUT_DX = {"conv2d_backward", "linear_backward"}  # with needs_dx=False: their x may be data
 FUNCTIONS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f) and not name.startswith("_")}

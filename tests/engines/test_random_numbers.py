@@ -43,6 +43,8 @@ def test_a_part_of_a_batch_has_the_numbers_of_its_place(sequence, first, n):
         lambda key, n: engine.integers(key, n, 1, 1000),
         lambda key, n: engine.bernoulli(key, n, 0.5),
         lambda key, n: engine.categorical(key, n, np.array([0.2, 0.7, 1.0])),
+        lambda key, n: engine.antithetic(key._replace(first=key.first - sequence.first), n, 13),
+        lambda key, n: engine.antithetic_steps(key._replace(first=key.first - sequence.first), n, 13, 7),
     ):
         assert np.array_equal(draw(later, n), draw(sequence, first + n)[first:])
 
@@ -100,3 +102,34 @@ def test_categorical_stays_below_k_where_the_last_entry_falls_short():
     for cumulative in (np.ones((2, 1)), np.ones(0)):
         with pytest.raises(AssertionError, match=r"expected cumulative \(K,\)"):
             engine.categorical(Sequence(0, 1), 3, cumulative)
+
+
+@given(sequences, st.integers(1, 70), st.integers(1, 2000))
+def test_antithetic_times_are_one_number_and_the_sample_s_place(sequence, total, T):
+    """Of the whole step, in exact arithmetic but for the last digit, whatever part of it is asked for."""
+    step = sequence._replace(first=0)
+    word = int(random.bits(step, np.arange(1), 1)[0, 0])
+    t = [(Fraction(2 * word + 1, 1 << 33) + Fraction(i, total)) % 1 for i in range(total)]
+    found, steps = engine.antithetic(step, total, total), engine.antithetic_steps(step, total, total, T)
+    assert (found.dtype, steps.dtype.kind) == (np.float32, "i")
+    off = [abs(Fraction(float(a)) - b) for a, b in zip(found, t, strict=True)]
+    assert all(o <= Fraction(1, 1 << 24) for o in off)
+    near = [1 + int(T * b) for b in t]
+    assert all(a == b or abs(T * c % 1 - (a > b)) < 1e-9 for a, b, c in zip(steps.tolist(), near, t, strict=True))
+    assert 1 <= steps.min() <= steps.max() <= T
+
+
+def test_antithetic_times_are_evenly_spread_and_each_is_uniform():
+    """Gaps of 1 / 64 all around; of 3,000 steps the mean and the spread of one sample's t, in standard errors."""
+    t = np.sort(engine.antithetic(Sequence(1, 2, 3), 64, 64).astype(np.float64))
+    assert np.abs(np.diff(np.append(t, t[0] + 1)) - 1 / 64).max() <= 1e-6
+    one = np.array([engine.antithetic(Sequence(1, 2, step, 5), 1, 64)[0] for step in range(3000)])
+    assert abs(one.mean() - 0.5) <= 4 / (12 * 3000) ** 0.5
+    assert abs(one.var() * 12 - 1) <= 4 * (0.8 / 3000) ** 0.5
+
+
+def test_antithetic_times_of_no_step_are_refused():
+    with pytest.raises(AssertionError, match="antithetic: expected a step of at least one sample, got 0"):
+        engine.antithetic(Sequence(0, 1), 3, 0)
+    with pytest.raises(AssertionError, match="antithetic_steps: expected at least one step, got 0"):
+        engine.antithetic_steps(Sequence(0, 1), 3, 3, 0)

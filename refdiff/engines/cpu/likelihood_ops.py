@@ -44,7 +44,7 @@ def gaussian_kl(
     mean_p: np.ndarray | None = None,
     log_variance_p: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Any]:
-    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp),  d = l - lp.   [VAE] appendix B
+    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp), d = l - lp.   [VAE] appendix B
 
     mean, mean_p (N, ...), log variances (N, ...) or (N,); without mean_p and log_variance_p the second is N(0, 1) -> (N,).
     """

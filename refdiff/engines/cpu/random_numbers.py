@@ -8,7 +8,7 @@ from ...random import Sequence
 from .. import reference
 from .runtime.traced_array import is_capturing
 
-__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
+__all__ = ["antithetic", "antithetic_steps", "bernoulli", "categorical", "integers", "normal", "uniform"]
 
 
 def normal(sequence: Sequence, n: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -40,6 +40,18 @@ def categorical(sequence: Sequence, n: int, cumulative: np.ndarray) -> np.ndarra
     capture."""
     _outside("categorical")
     return reference.categorical(sequence, n, cumulative)
+
+
+def antithetic(sequence: Sequence, n: int, total: int) -> np.ndarray:
+    """(u + place / total) mod 1, u one uniform number for the whole step.   -> (n,) float32. TypeError inside a capture."""
+    _outside("antithetic")
+    return reference.antithetic(sequence, n, total)
+
+
+def antithetic_steps(sequence: Sequence, n: int, total: int, T: int) -> np.ndarray:
+    """1 + floor(T times those of `antithetic`).   -> (n,) integers. TypeError inside a capture."""
+    _outside("antithetic_steps")
+    return reference.antithetic_steps(sequence, n, total, T)
 
 
 def _outside(name: str) -> None:

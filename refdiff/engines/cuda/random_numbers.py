@@ -15,7 +15,7 @@ from ...random import Sequence, uniform_threshold
 from .runtime.context import THREADS, Array, Context, blocks, current
 from .structs import Struct, struct
 
-__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
+__all__ = ["antithetic", "antithetic_steps", "bernoulli", "categorical", "integers", "normal", "uniform"]
 
 SequenceStruct = struct("philox.cuh", "Sequence")
 
@@ -55,6 +55,26 @@ def categorical(sequence: Sequence, n: int | Array, cumulative: Array) -> Array:
     )
     assert len(cumulative), f"categorical: expected cumulative (K,), got {cumulative}"
     return _one_a_sample("categorical", sequence, n, cumulative, len(cumulative), context=cumulative.context)
+
+
+def antithetic(sequence: Sequence, n: int, total: int) -> Array:
+    """t_i = (u + i / total) mod 1 of the samples i = first .. first + n - 1 of a step of `total`, u one uniform number for
+    all of them: each t is uniform, and together they are evenly spread.   [VDM] appendix I.1   -> (n,) float32 in [0, 1]
+    """
+    assert total >= 1, f"antithetic: expected a step of at least one sample, got {total}"
+    _, _, context = _samples(sequence, n)
+    y = context.empty((n,))
+    context.launch("random.cu", "antithetic", blocks(n, THREADS), THREADS, y, n, total, sequence_struct(sequence))
+    return y
+
+
+def antithetic_steps(sequence: Sequence, n: int, total: int, T: int) -> Array:
+    """1 + floor(T t_i), t_i those of `antithetic` in float64: steps from 1 to T.   -> (n,) int32"""
+    assert T >= 1 and total >= 1, f"antithetic_steps: expected at least one step and one sample, got {T} and {total}"
+    _, _, context = _samples(sequence, n)
+    y, given = context.empty((n,), "int32"), sequence_struct(sequence)
+    context.launch("random.cu", "antithetic_steps", blocks(n, THREADS), THREADS, y, n, total, T, given)
+    return y
 
 
 def advance(counter: Array) -> None:

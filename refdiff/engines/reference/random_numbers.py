@@ -10,7 +10,7 @@ import numpy as np
 from ... import random
 from ...random import Sequence, uniform_threshold
 
-__all__ = ["bernoulli", "categorical", "integers", "normal", "uniform"]
+__all__ = ["antithetic", "antithetic_steps", "bernoulli", "categorical", "integers", "normal", "uniform"]
 
 
 def normal(sequence: Sequence, n: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,3 +46,22 @@ def categorical(sequence: Sequence, n: int, cumulative: np.ndarray) -> np.ndarra
     assert cumulative.ndim == 1 and len(cumulative), f"categorical: expected cumulative (K,), got {cumulative.shape}"
     u = random.uniform(sequence, np.arange(n))
     return np.minimum((cumulative <= u[:, None]).sum(axis=1), len(cumulative) - 1)
+
+
+def antithetic(sequence: Sequence, n: int, total: int) -> np.ndarray:
+    """t_i = (u + i / total) mod 1 of the samples i = first .. first + n - 1 of a step of `total`, u one uniform number for
+    all of them: each t is uniform, and together they are evenly spread.   [VDM] appendix I.1   -> (n,) float32 in [0, 1]
+    """
+    return _antithetic(sequence, n, total).astype(np.float32)
+
+
+def antithetic_steps(sequence: Sequence, n: int, total: int, T: int) -> np.ndarray:
+    """1 + floor(T t_i), t_i those of `antithetic` in float64: steps from 1 to T.   -> (n,) integers"""
+    assert T >= 1, f"antithetic_steps: expected at least one step, got {T}"
+    return 1 + np.minimum(np.floor(T * _antithetic(sequence, n, total)).astype(np.int64), T - 1)
+
+
+def _antithetic(sequence: Sequence, n: int, total: int) -> np.ndarray:
+    assert total >= 1, f"antithetic: expected a step of at least one sample, got {total}"
+    t = random.uniform(sequence._replace(first=0), np.arange(1)) + (sequence.first + np.arange(n)) / total
+    return t - np.floor(t)

@@ -20,7 +20,10 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    likelihoods,
+    noise_levels,
     continuous,
+    autoencoders,
 )
 
 # fmt: on
@@ -29,6 +32,7 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "autoencoders",
     "binomial",
     "bound",
     "classification",
@@ -41,10 +45,12 @@ __all__ = [
     "guided",
     "hierarchical",
     "learned_variance",
+    "likelihoods",
     "metrics",
     "misprints",
     "multiplied",
     "networks",
+    "noise_levels",
     "normalisation",
     "objectives",
     "operations",

@@ -10,7 +10,8 @@ from refdiff.random import Sequence
 
 CUMULATIVE = np.array([0.2, 0.2, 0.9, 1], np.float32)
 ARGUMENTS = {
-    "normal": ((2, 3),), "uniform": (), "integers": (1, 9), "bernoulli": (0.3,), "categorical": (CUMULATIVE,)
+    "normal": ((2, 3),), "uniform": (), "integers": (1, 9), "bernoulli": (0.3,), "categorical": (CUMULATIVE,),
+    "antithetic": (12,), "antithetic_steps": (12, 7),
 }  # fmt: skip
 
 

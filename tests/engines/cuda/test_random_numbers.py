@@ -61,6 +61,17 @@ def test_categorical(context, first, k):
         assert np.array_equal(cuda.host(actual), reference.categorical(key, 300, cumulative.astype(np.float32)))
 
 
+@pytest.mark.parametrize("first", [0, 5, 300])
+def test_antithetic(context, first):
+    """The numbers of one step of 600 samples, of this part of them."""
+    key = Sequence(SEED, stream("t"), 4, first)
+    assert np.array_equal(cuda.host(cuda.antithetic(key, 300, 600)), reference.antithetic(key, 300, 600))
+    for T in (1, 7, 1000):
+        actual = cuda.antithetic_steps(key, 300, 600, T)
+        assert actual.dtype == "int32"
+        assert np.array_equal(cuda.host(actual), reference.antithetic_steps(key, 300, 600, T))
+
+
 @pytest.mark.parametrize("first", [0, 3, 64])
 @pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
 def test_chosen_samples_of_a_part(context, first, on_device):
@@ -100,6 +111,7 @@ def test_a_captured_draw_reads_step_and_first_sample_when_it_runs(context):
         return (
             engine.normal(key, 5, (3,)), engine.uniform(key, 5, (2, 2)), engine.integers(key, 5, 1, 1000),
             engine.bernoulli(key, 5, 0.5), engine.categorical(key, 5, cumulative[engine]),
+            engine.antithetic(key, 5, 100), engine.antithetic_steps(key, 5, 100, 9),
         )  # fmt: skip
 
     def run():
@@ -134,3 +146,7 @@ def test_what_is_no_sequence_is_refused(context):
             cuda.categorical(Sequence(0, 1), 3, cumulative)
     with pytest.raises(AssertionError, match="a rate in"):
         cuda.bernoulli(Sequence(0, 1), 3, 1.5)
+    with pytest.raises(AssertionError, match="antithetic: expected"):
+        cuda.antithetic(Sequence(0, 1), 3, 0)
+    with pytest.raises(AssertionError, match="antithetic_steps: expected"):
+        cuda.antithetic_steps(Sequence(0, 1), 3, 3, 0)
