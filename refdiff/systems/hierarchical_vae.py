@@ -25,17 +25,10 @@ from ..objectives import Objective
 from ..plotting import new_figure
 from ..process import consistency_terms, joint_ratio
 from ..random import Key, normal
+from . import likelihoods
 from .bounds import log_mean_weights
 from .codes import pieces, show_samples
 from .levels import check_levels, draw_up, drawn_anew, entry, latent_sizes, means_down, step_down
-from .likelihoods import (
-    LIKELIHOODS,
-    check_likelihood,
-    likelihood_draw,
-    log_likelihood,
-    log_likelihood_backward,
-    noise_of,
-)  # fmt: skip
 from .system import Asked, register_system
 
 __all__ = ["HierarchicalVAE"]
@@ -64,7 +57,7 @@ class HierarchicalVAE(Objective):
             raise ValueError(
                 f"objective.levels: expected at least 1 level, got {self.levels}; 1 is a variational autoencoder"
             )
-        one_of("objective.likelihood", self.likelihood, LIKELIHOODS)
+        one_of("objective.likelihood", self.likelihood, likelihoods.LIKELIHOODS)
         if all(re.fullmatch(r"(en|de)coder\d+|noise", name) for name in self.trains):  # as levels and likelihood ask
             object.__setattr__(self, "trains", self.names)
 
@@ -72,7 +65,7 @@ class HierarchicalVAE(Objective):
     def names(self) -> tuple[str, ...]:
         """Of all networks."""
         both = (f"{kind}{l}" for kind in ("encoder", "decoder") for l in range(1, self.levels + 1))
-        return (*both, *noise_of(self.likelihood))
+        return (*both, *likelihoods.noise(self.likelihood))
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         return {"x": inputs(networks["encoder1"])["x"]}
@@ -81,7 +74,7 @@ class HierarchicalVAE(Objective):
         """eps1 .. epsL ~ N(0, 1), and what the likelihood is of."""
         x, sizes = data["x"], dict(enumerate(self.latents, 1))
         eps = {f"eps{l}": engine.normal(key(f"eps{l}"), x.shape[0], (size,)) for l, size in sizes.items()}
-        return {"x": x, **eps, **likelihood_draw(engine, self.likelihood, x, key)}
+        return {"x": x, **eps, **likelihoods.draw(engine, self.likelihood, x, key)}
 
     def loss_and_gradient(
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
@@ -94,7 +87,7 @@ class HierarchicalVAE(Objective):
             above, of_z = engine.reparameterise(mean, log_variance, engine.reshape(batch[f"eps{l}"], mean.shape)[0])
             y, of_decoder = models.forward(engine, networks[f"decoder{l}"], {"z": above}, key.under(f"decoder{l}"))
             if l == 1:
-                log_p, of_p = log_likelihood(engine, networks, self.likelihood, batch, y)
+                log_p, of_p = likelihoods.log_likelihood(engine, networks, self.likelihood, batch, y)
                 terms["reconstruction"] = engine.scale(log_p, -1.0)[0]
             else:
                 of_below, of_said = engine.split(y, 2)
@@ -118,7 +111,7 @@ class HierarchicalVAE(Objective):
         for l in range(self.levels, 0, -1):
             of_encoder, of_split, of_z, of_decoder, of_p, of_q = saved[l]
             if l == 1:
-                dy, g_noise = log_likelihood_backward(engine, networks, self.likelihood, -share, of_p)
+                dy, g_noise = likelihoods.log_likelihood_backward(engine, networks, self.likelihood, -share, of_p)
                 g |= g_noise
             else:
                 dbelow, *dof_below = engine.gaussian_log_likelihood_backward(-share, of_p[0])
@@ -146,7 +139,7 @@ def check(networks: dict[str, Any], objective: HierarchicalVAE) -> None:
             f"objective.trains: expected {', '.join(objective.names)}, got {', '.join(objective.trains)}; leave it out"
         )
     check_levels(networks, objective.levels)
-    check_likelihood(networks, objective.likelihood, shape(networks, objective))
+    likelihoods.check(networks, objective.likelihood, shape(networks, objective))
     if objective.latents != (said := latent_sizes(networks, objective.levels)):
         raise ValueError(
             f"objective.latents: expected {said}, as the encoders say, got {objective.latents}; leave it out"

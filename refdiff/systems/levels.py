@@ -14,8 +14,9 @@ import numpy as np
 
 from ..models import inputs
 from ..random import Key, normal
+from . import likelihoods
 from .codes import check_pair
-from .likelihoods import likelihood_mean, measured_log_likelihood, measured_log_normal
+from .likelihoods import measured_log_likelihood, measured_log_normal
 from .system import Asked
 
 __all__ = ["Drawn", "check_levels", "draw_up", "drawn_anew", "entry", "latent_sizes", "means_down", "step_down"]
@@ -87,7 +88,7 @@ def means_down(networks: Networks, likelihood: str, level: int, z: np.ndarray) -
     """x of z_l, the mean of each level below taken.   (N, numbers) -> (N, ...) float64"""
     for l in range(level, 1, -1):
         z = step_down(networks, l, z, np.zeros(1))
-    return likelihood_mean(likelihood, _said(networks["decoder1"], "z", z))
+    return likelihoods.mean(likelihood, _said(networks["decoder1"], "z", z))
 
 
 def drawn_anew(networks: Networks, likelihood: str, level: int, z: np.ndarray, key: Key) -> np.ndarray:
