@@ -70,7 +70,7 @@ def gaussian_log_likelihood_backward(dy: Any, saved: Any) -> tuple[Array, Array,
 def gaussian_kl(
     mean: Array, log_variance: Array, mean_p: Array | None = None, log_variance_p: Array | None = None
 ) -> tuple[Array, Any]:
-    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp),  d = l - lp.   [VAE] app. B
+    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp), d = l - lp.   [VAE] appendix B
 
     mean, mean_p (N, ...), log variances (N, ...) or (N,); without mean_p and log_variance_p the second is N(0, 1) -> (N,)
     float32.
