@@ -180,8 +180,9 @@ def operations(model: str | Mapping[str, Any], batch: int, dtype: str = "float32
     config, device = network(model), DryRunDevice()
     recording = _Recording(cuda)
     with cuda.use(cuda.Context(device, Arena(device, 1 << 50))) as context:
+        layout = models.layout(config)
         p = models.tree_map(
-            lambda a: context.empty(a.shape, dtype if len(a.shape) > 1 else "float32"), models.layout(config)
+            lambda a, kind: context.empty(a.shape, kind), layout, unflatten(models.dtypes(layout, dtype))
         )
         inputs = {
             name: context.empty((batch, *entry.shape), dtype if entry.kind == "float" else "int32")

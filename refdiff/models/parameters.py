@@ -10,15 +10,20 @@ import numpy as np
 from ..random import Sequence, stream, uniform
 from .trees import Tree, flatten, leaves, unflatten
 
-__all__ = ["Parameter", "conv_layout", "count", "initialise", "linear_layout", "norm_layout"]
+__all__ = ["Parameter", "conv_layout", "count", "dtypes", "initialise", "linear_layout", "norm_layout"]
 
 
 class Parameter(NamedTuple):
-    """A parameter: its shape, and its first value: a number, an array of the shape, or a uniform one of variance 1 / fan."""
+    """A parameter: its shape, and its first value: a number, an array of the shape, or a uniform one of variance 1 / fan.
+
+    keep_float32: float32 in a network of bfloat16 too, as vectors are: numbers that are not factors of large products, and
+    whose digits count, such as the ends of a noise level.
+    """
 
     shape: tuple[int, ...]
     first: Any = 0.0
     fan: float = 0.0  # (fan_in + fan_out) / 2; 0: not random
+    keep_float32: bool = False
 
 
 def linear_layout(c_in: int, c_out: int, zero: bool = False, parts: int = 1) -> Tree:
@@ -45,6 +50,15 @@ def norm_layout(channels: int) -> Tree:
 def count(layout: Tree) -> int:
     """The number of parameters."""
     return sum(prod(parameter.shape) for _, parameter in leaves(layout))
+
+
+def dtypes(layout: Tree, dtype: str) -> dict[str, str]:
+    """What each parameter of a network of this type is computed with, by its path: float32 for vectors and for what is kept
+    so, else dtype."""
+    return {
+        path: "float32" if parameter.keep_float32 or len(parameter.shape) < 2 else dtype
+        for path, parameter in flatten(layout).items()
+    }
 
 
 def initialise(layout: Tree, seed: int, network: str = "denoiser", dtype: Any = np.float32) -> Tree:

@@ -51,11 +51,11 @@ def inputs(config: TableConfig) -> dict[str, Input]:
 
 
 def layout(config: TableConfig) -> Tree:
-    """The one parameter, weight (rows, width)."""
+    """The one parameter, weight (rows, width), float32 in a network of bfloat16 too: these are numbers whose digits count."""
     first = np.asarray(config.first, np.float64)
     if len(first) == config.rows * config.width:
         first = first.reshape(config.rows, config.width)
-    return {"weight": Parameter((config.rows, config.width), first=first)}
+    return {"weight": Parameter((config.rows, config.width), first=first, keep_float32=True)}
 
 
 def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = None) -> tuple[Any, Saved]:

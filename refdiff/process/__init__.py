@@ -1,11 +1,13 @@
 """The mathematics of diffusion: arrays in, arrays out, no network. Works on arrays of any library."""
 
+from .binomial import *
 from .continuous import *
 from .exact import *
 from .forward import *
 from .guidance import *
 from .hierarchical import *
 from .learned_variance import *
+from .multiplied import *
 from .objectives import *
 from .ode_likelihood import *
 from .posterior import *

@@ -17,7 +17,7 @@ from .arrays import Time, not_later, steps
 
 __all__ = [
     "SCHEDULES", "Schedule", "constant", "cosine", "from_alpha_bar", "from_beta", "linear", "quadratic",
-    "rescale_zero_terminal_snr", "rescaled_linear", "scaled_linear", "sigmoid",
+    "reciprocal", "rescale_zero_terminal_snr", "rescaled_linear", "scaled_linear", "sigmoid",
 ]  # fmt: skip
 
 
@@ -166,6 +166,15 @@ def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 
 def constant(T: int = 1000, beta: float = 0.02) -> Schedule:
     """beta_t = beta, so that alpha_bar_t = (1 - beta)^t."""
     return from_beta(np.full(number_of_steps(T), beta))
+
+
+def reciprocal(T: int) -> Schedule:
+    """beta_t = 1 / (T - t + 1), so that alpha_bar_t = (T - t) / T: each step takes the same share of the signal, the last
+    all that is left [DPM].
+
+    No kind of `SCHEDULES`: since alpha_bar_T = 0, eps says nothing of x_0 at T.
+    """
+    return from_beta(1 / np.arange(number_of_steps(T), 0, -1))
 
 
 def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Schedule:

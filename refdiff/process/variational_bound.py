@@ -143,7 +143,7 @@ def fixed_log_variance(
 
 def prior_matching(schedule: Schedule, x0: Array, unit: str = "bits") -> Array:
     """L_T = KL(q(x_T | x_0) || N(0, I)), which no network changes.   [DDPM] eq. 5   (N, ...) -> (N,)"""
-    scale, (mean, _) = _scale(x0, unit), q_moments(schedule, x0, schedule.T)
+    scale, (mean, _) = unit_scale(x0, unit), q_moments(schedule, x0, schedule.T)
     a2, s2 = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
     zero = namespace(x0).zeros_like(x0)
     kl, _ = kl_gaussian(mean, zero + like(np.log1p(-a2) if a2 < 0.5 else np.log(s2), x0), zero, zero)
@@ -165,7 +165,7 @@ def l_vlb_term(
     x0, x_t, mean, log_variance (N, ...), t integer or (N,), bins of `decoder_log_likelihood` -> (N,), saved.
     """
     same_shape(x0=x0, x_t=x_t, mean=mean, log_variance=log_variance)
-    scale, t = _scale(x0, unit), steps(t, schedule.T)
+    scale, t = unit_scale(x0, unit), steps(t, schedule.T)
     one_a_sample(t.shape, x0, "x0")
     parts: list[Any] = [None, None]
     term = None
@@ -256,7 +256,7 @@ def _first(t: np.ndarray, x: Array) -> Array:
     return like((t == 1).astype(np.float64), x) > 0
 
 
-def _scale(x0: Array, unit: str) -> float:
+def unit_scale(x0: Array, unit: str) -> float:
     """What turns nats of a whole sample into the unit."""
     one_of("unit", unit, UNITS)
     full_precision("x0", x0)

@@ -11,7 +11,7 @@ from ..engines import cuda
 from ..engines.cuda.runtime.captured_sampler import METHODS, CapturedSampler, SamplerTables
 from ..engines.cuda.runtime.context import Array
 from ..engines.cuda.runtime.device import Device
-from ..models import Batch, Network, Tree, tree_map
+from ..models import Batch, Network, tree_map, unflatten
 from ..process import SPACINGS, Schedule, convert, eps_from_x0
 from .denoisers import unconditional
 from .methods import choose_sampler
@@ -24,9 +24,10 @@ EMPTY = "empty "  # before the name of a condition that stands for none
 GUIDANCE = ("weight of empty", "weight of full")  # 1 - w and w, one number a sample
 
 
-def on_device(p: Tree, dtype: str) -> Tree:
-    """Weights from the host as the engine takes them: those of two and more dimensions as dtype, vectors as float32."""
-    return tree_map(lambda a: cuda.array(a, dtype if np.ndim(a) > 1 else "float32"), p)
+def on_device(network: Network, dtype: str) -> Network:
+    """A network from the host as the engine takes it: its weights as dtype, vectors and what is kept so as float32."""
+    each = unflatten(models.dtypes(models.layout(network.config), dtype))
+    return Network(network.config, tree_map(cuda.array, network.p, each))
 
 
 def supports(trained: Trained) -> bool:
@@ -78,7 +79,7 @@ class CUDASampler:
         device = device or cuda.current().device
         denoiser = trained.networks["denoiser"]
         with cuda.use(cuda.Context(device)):
-            self.network = Network(denoiser.config, on_device(denoiser.p, trained.dtype))
+            self.network = on_device(denoiser, trained.dtype)
         rows = tables(objective.schedule.build(), trained.settings, objective.prediction)
         self.captured = CapturedSampler(device, rows, trained.shape, trained.dtype, self.predict, trained.path)
 

@@ -40,11 +40,11 @@ def network_function(
     if name == "cuda":
         from .cuda import on_device
 
-        network = Network(network.config, on_device(network.p, dtype))
+        network = on_device(network, dtype)
     entries = inputs(network.config) | (more or {})
 
     def predict(batch: Batch) -> Any:
-        own = {n: module.array(batch[n], dtype) if entries[n].kind == "float" else batch[n] for n in entries}
+        own = {n: module.array(batch[n]) if entries[n].kind == "float" else batch[n] for n in entries}
         y = function(module, network, own)
         return {n: module.host(a) for n, a in y.items()} if isinstance(y, dict) else module.host(y)
 

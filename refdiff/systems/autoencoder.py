@@ -15,7 +15,7 @@ from .. import models
 from ..models import Batch, Input, Tree, inputs
 from ..objectives import Objective
 from ..random import Key
-from .codes import check_pair, pieces, plot_codes, reads_x
+from .codes import check_pair, decode, encode, plot_codes, reads_x
 from .system import Asked, register_system
 
 __all__ = ["Autoencoder"]
@@ -59,20 +59,6 @@ def shape(networks: dict[str, Any], objective: Autoencoder) -> tuple[int, ...]:
     return inputs(networks["encoder"])["x"].shape
 
 
-def encode(networks: Networks, x: np.ndarray, progress: bool = False) -> np.ndarray:
-    """What networks.encoder says of x, such as z = E(x).   x (N, ...) -> (N, ...) float64"""
-    found = [networks["encoder"]({"x": x[ids]}) for ids in pieces(len(x), 512, "encoding", progress)]
-    return np.concatenate(found).astype(np.float64)
-
-
-def decode(networks: Networks, z: np.ndarray, progress: bool = False) -> np.ndarray:
-    """What networks.decoder says of z, such as x_hat = D(z).   z (N, latent), flattened -> (N, ...) float64"""
-    latent = inputs(networks["decoder"].config)["z"].shape
-    z = z.reshape(len(z), *latent).astype(np.float32)
-    found = [networks["decoder"]({"z": z[ids]}) for ids in pieces(len(z), 512, "decoding", progress)]
-    return np.concatenate(found).astype(np.float64)
-
-
 def evaluate(networks: Networks, objective: Autoencoder, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The squared error of held-out samples, a mean over their elements, with its standard error over samples; beside it
     that of as many principal components of the training data, the least that a linear autoencoder can have of these; and
@@ -108,7 +94,8 @@ def plot(networks: Networks, objective: Autoencoder, data: Any, found: dict[str,
     """Reconstructions, what happens along each unit of the code, those that vary most first, and the map of two units."""
     z = encode(networks, data.held_out).reshape(len(data.held_out), -1)
     order = np.argsort(found["unit_variance"])[::-1]
-    plot_codes(path, data.held_out, data.held_out_labels, z, lambda z: decode(networks, z), order)
+    held_out, spread = (data.held_out, data.held_out_labels), (z.mean(axis=0), z.std(axis=0))
+    plot_codes(path, *held_out, z, lambda z: decode(networks, z), order, *spread)
 
 
 register_system("autoencoder", Autoencoder, sys.modules[__name__])

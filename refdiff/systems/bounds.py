@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["bound_numbers", "divergence_bound", "importance_weighted_bound", "log_mean_weights"]
+from .codes import decode, posterior
+from .likelihoods import measured_log_likelihood, measured_log_normal
+
+__all__ = ["bound_numbers", "divergence_bound", "importance_weighted_bound", "log_mean_weights", "log_terms"]
 
 
 def divergence_bound(
@@ -50,6 +53,19 @@ def importance_weighted_bound(
 
 
 # ---- what is measured
+
+
+def log_terms(networks: dict[str, Any], likelihood: str, x: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """log p(x|z) and log p(x|z) p(z) / q(z|x) of each z, and the divergence of each of its units: in NumPy and float64.
+
+    networks: {name: Asked}, x (N, ...), eps (N, draws, latent) -> (N, draws), twice, and (N, latent)"""
+    mean, l = posterior(networks, x)
+    z = mean[:, None] + np.exp(0.5 * l[:, None]) * eps
+    y = decode(networks, z.reshape(-1, z.shape[-1])).reshape(*eps.shape[:2], -1)
+    flat = x.reshape(len(x), 1, -1).astype(np.float64)
+    given = measured_log_likelihood(networks, likelihood, flat, y)
+    prior, of_q = measured_log_normal(z, 0.0, 0.0), measured_log_normal(z, mean[:, None], l[:, None])
+    return given, given + prior - of_q, 0.5 * (np.expm1(l) - l + mean**2)
 
 
 def log_mean_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,17 @@ from ..models import Input, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 
-__all__ = ["check_pair", "code_size", "pieces", "plot_codes"]
+__all__ = [
+    "check_pair",
+    "code_size",
+    "decode",
+    "encode",
+    "pieces",
+    "plot_codes",
+    "posterior",
+    "reads_x",
+    "show_samples",
+]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
 REACH = 3.0  # deviations from the centre to the end of a traversal
@@ -24,11 +34,13 @@ def code_size(networks: dict[str, Any]) -> int:
     return prod(outputs) if isinstance(outputs, tuple) else 0
 
 
-def check_pair(networks: dict[str, Any], parts: int) -> None:
-    """ValueError unless networks.encoder reads x and says a latent in so many parts, and networks.decoder reads that latent,
-    z, and says x once.   networks: {name: configuration}"""
-    expected = {"encoder": parts, "decoder": 1}
-    for name, entry in (("encoder", "x"), ("decoder", "z")):
+def check_pair(networks: dict[str, Any], parts: int, level: str = "", below: str = "x", said: int = 1) -> None:
+    """ValueError unless networks.encoder reads x, or what else is `below`, and says a latent in so many parts, and
+    networks.decoder reads that latent, z, and says what is below, `said` times.   networks: {name: configuration}; level:
+    the end of both names
+    """
+    encoder, decoder = f"encoder{level}", f"decoder{level}"
+    for name, entry, expected in ((encoder, below, parts), (decoder, "z", said)):
         config, reads = networks[name], inputs(networks[name])
         if list(reads) != [entry]:
             raise ValueError(
@@ -38,25 +50,24 @@ def check_pair(networks: dict[str, Any], parts: int) -> None:
         if not isinstance(getattr(config, "outputs", None), tuple):
             raise ValueError(
                 f"networks.{name}.kind: expected a network that says the shape `outputs`, such as perceptron or "
-                f"conv_{name}, got {type(config).__name__}; take one of these"
+                f"conv_{name.rstrip(level)}, got {type(config).__name__}; take one of these"
             )
-        if (got := getattr(config, "parts", 1)) != expected[name]:
-            meant = "a mean and a log variance" if expected[name] == 2 else "one number for each that it says"
+        if (got := getattr(config, "parts", 1)) != expected:
+            meant = "a mean and a log variance" if expected == 2 else "one number for each that it says"
             raise ValueError(
-                f"networks.{name}.parts: expected {expected[name]}, {meant}, got {got}; give networks.{name}.parts="
-                f"{expected[name]}"
+                f"networks.{name}.parts: expected {expected}, {meant}, got {got}; give networks.{name}.parts={expected}"
             )
-    x, latent = inputs(networks["encoder"])["x"].shape, networks["encoder"].outputs
-    z, said = inputs(networks["decoder"])["z"].shape, networks["decoder"].outputs
+    x, latent = inputs(networks[encoder])[below].shape, networks[encoder].outputs
+    z, says = inputs(networks[decoder])["z"].shape, networks[decoder].outputs
     if z != latent:
         raise ValueError(
-            f"networks.decoder: expected one that reads latents of shape {latent}, as networks.encoder says them, got one "
-            f"that reads {z}; give both the same"
+            f"networks.{decoder}: expected one that reads latents of shape {latent}, as networks.{encoder} says them, got "
+            f"one that reads {z}; give both the same"
         )
-    if said != x:
+    if says != x:
         raise ValueError(
-            f"networks.decoder: expected one that says samples of shape {x}, as networks.encoder reads them, got one that "
-            f"says {said}; give both the same"
+            f"networks.{decoder}: expected one that says samples of shape {x}, as networks.{encoder} reads them, got one "
+            f"that says {says}; give both the same"
         )
 
 
@@ -74,6 +85,26 @@ def pieces(n: int, size: int, what: str, progress: bool) -> Iterator[np.ndarray]
             bar.update(len(ids))
 
 
+def encode(networks: dict[str, Any], x: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.encoder says of x, such as z = E(x).   x (N, ...) -> (N, ...) float64"""
+    found = [networks["encoder"]({"x": x[ids]}) for ids in pieces(len(x), 512, "encoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def decode(networks: dict[str, Any], z: np.ndarray, progress: bool = False) -> np.ndarray:
+    """What networks.decoder says of z, such as x_hat = D(z).   z (N, latent), flattened -> (N, ...) float64"""
+    latent = inputs(networks["decoder"].config)["z"].shape
+    z = z.reshape(len(z), *latent).astype(np.float32)
+    found = [networks["decoder"]({"z": z[ids]}) for ids in pieces(len(z), 512, "decoding", progress)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def posterior(networks: dict[str, Any], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log variance of q(z|x).   x (N, ...) -> (N, latent) float64, twice"""
+    mean, log_variance = np.split(encode(networks, x), 2, axis=-1)
+    return mean.reshape(len(x), -1), log_variance.reshape(len(x), -1)
+
+
 def plot_codes(
     path: Any,
     x: np.ndarray,
@@ -81,33 +112,37 @@ def plot_codes(
     codes: np.ndarray,
     decode: Callable[[np.ndarray], np.ndarray],
     order: np.ndarray,
+    centre: np.ndarray,
+    deviation: np.ndarray,
 ) -> None:
     """The picture of a latent: samples above what is decoded of their codes; what happens along each of the first units in
-    `order` from -3 to 3 deviations, the others at their mean; of two units, the codes, by label, and what lies between.
+    `order` from -3 to 3 deviations, the others at their centre; of two units, the codes, by label, and what lies between.
 
-    x (N, ...), labels (N,) or None, codes (N, latent); decode: (M, latent) -> (M, ...). ImportError without matplotlib.
+    x (N, ...), labels (N,) or None, codes (N, latent), centre, deviation (latent,); decode: (M, latent) -> (M, ...).
+    ImportError without matplotlib.
     """
     flat = codes.shape[1] == 2
-    figure = new_figure(12.0 if flat else 9.0, 9.6)
-    rows = figure.subplots(2, 2 if flat else 1, squeeze=False, height_ratios=(1, 2))
-    y = decode(codes[:SHOWN])
-    _show(rows[0, 0], np.stack([x[:SHOWN], y]), "held out, and what is decoded of their codes")
-    centre, deviation = codes.mean(axis=0), codes.std(axis=0)
+    figure = new_figure(13.0, 8.8) if flat else new_figure(8.0, 9.4)
+    if flat:
+        (above, beside), (left, right) = figure.subplots(2, 2, height_ratios=(1, 4))
+    else:
+        above, beside = figure.subplots(2, 1, height_ratios=(1, 5))
+    show_samples(above, np.stack([x[:SHOWN], decode(codes[:SHOWN])]), "held out, and what is decoded of their codes")
     along = np.linspace(-REACH, REACH, STEPS)
     z = np.tile(centre, (min(UNITS, len(order)), STEPS, 1))
     for row, unit in zip(z, order, strict=False):
         row[:, unit] += along * deviation[unit]
     walked = decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], *x.shape[1:])
-    _show(rows[1, 0], walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
+    show_samples(beside, walked, f"units {', '.join(map(str, order[:UNITS]))} from -3 to 3 deviations")
     if flat:
-        _scatter(rows[0, 1], codes, labels)
+        _scatter(left, codes, labels)
         grid = np.stack(np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2), -1)[::-1]
         decoded = decode((centre + deviation * grid).reshape(-1, 2)).reshape(SIDE, SIDE, *x.shape[1:])
-        _show(rows[1, 1], decoded, "decoded, from -3 to 3 deviations each way")
+        show_samples(right, decoded, "decoded, from -3 to 3 deviations each way")
     figure.savefig(path, dpi=120)
 
 
-def _show(axes: Any, samples: np.ndarray, title: str) -> None:
+def show_samples(axes: Any, samples: np.ndarray, title: str) -> None:
     """Samples (rows, columns, ...): images as tiles, points joined row by row, anything else as the lines of its numbers."""
     axes.set_title(title, fontsize=9)
     if samples.ndim == 5:
@@ -123,9 +158,9 @@ def _show(axes: Any, samples: np.ndarray, title: str) -> None:
 
 
 def _tiles(images: np.ndarray) -> np.ndarray:
-    """(R, C, H, W, channels) -> (R (H + 1) - 1, C (W + 1) - 1) or with three channels, a white line between the tiles."""
+    """(R, C, H, W, channels) -> (R (H + 1) - 1, C (W + 1) - 1) or with three channels, a grey line between the tiles."""
     r, c, h, w, channels = images.shape
-    canvas = np.ones((r, h + 1, c, w + 1, channels), np.float32)
+    canvas = np.zeros((r, h + 1, c, w + 1, channels), np.float32)
     canvas[:, :h, :, :w] = images.transpose(0, 2, 1, 3, 4).clip(-1, 1)
     canvas = canvas.reshape(r * (h + 1), c * (w + 1), channels)[:-1, :-1]
     return canvas[..., 0] if channels == 1 else (canvas + 1) / 2

@@ -15,14 +15,14 @@ from ..models import Batch, Tree, inputs
 from ..random import Key
 
 __all__ = [
-    "LIKELIHOODS", "check_likelihood", "likelihood_draw", "likelihood_mean", "log_likelihood", "log_likelihood_backward",
-    "measured_log_likelihood", "measured_log_normal", "noise_of",
+    "LIKELIHOODS", "check", "draw", "log_likelihood", "log_likelihood_backward", "mean", "measured_log_likelihood",
+    "measured_log_normal", "noise",
 ]  # fmt: skip
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 
 
-def check_likelihood(networks: dict[str, Any], likelihood: str, shape: tuple[int, ...]) -> None:
+def check(networks: dict[str, Any], likelihood: str, shape: tuple[int, ...]) -> None:
     """ValueError unless samples of this shape can have the likelihood, and its noise is one number.
 
     networks: {name: configuration}"""
@@ -40,12 +40,12 @@ def check_likelihood(networks: dict[str, Any], likelihood: str, shape: tuple[int
         )
 
 
-def noise_of(likelihood: str) -> tuple[str, ...]:
+def noise(likelihood: str) -> tuple[str, ...]:
     """The networks that a likelihood has beside the decoder."""
     return ("noise",) if likelihood == "gaussian" else ()
 
 
-def likelihood_draw(engine: ModuleType, likelihood: str, x: Any, key: Key) -> Batch:
+def draw(engine: ModuleType, likelihood: str, x: Any, key: Key) -> Batch:
     """The entries that it reads: `target`, x or, of a Bernoulli likelihood, (x + 1) / 2; and the row of the one variance."""
     n = x.shape[0]
     if likelihood == "gaussian":
@@ -84,7 +84,7 @@ def log_likelihood_backward(
 # ---- what is measured
 
 
-def likelihood_mean(likelihood: str, y: np.ndarray) -> np.ndarray:
+def mean(likelihood: str, y: np.ndarray) -> np.ndarray:
     """The mean of p(x|z), as data have it: 2 sigmoid(y) - 1 of logits y, or y itself."""
     return np.tanh(0.5 * y) if likelihood == "bernoulli" else y
 

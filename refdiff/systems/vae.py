@@ -21,23 +21,12 @@ from ..errors import one_of, setting
 from ..models import Batch, Input, Tree, inputs
 from ..objectives import Objective
 from ..random import Key, normal
-from .autoencoder import decode, encode
-from .bounds import bound_numbers, divergence_bound, importance_weighted_bound
-from .codes import check_pair, code_size, pieces, plot_codes, reads_x
-from .likelihoods import (
-    LIKELIHOODS,
-    check_likelihood,
-    likelihood_draw,
-    likelihood_mean,
-    log_likelihood,
-    log_likelihood_backward,
-    measured_log_likelihood,
-    measured_log_normal,
-    noise_of,
-)  # fmt: skip
+from . import likelihoods
+from .bounds import bound_numbers, divergence_bound, importance_weighted_bound, log_terms
+from .codes import check_pair, code_size, decode, pieces, plot_codes, posterior, reads_x
 from .system import Asked, register_system
 
-__all__ = ["VAE", "log_terms"]
+__all__ = ["VAE"]
 
 DRAWS = 64  # of z for each sample that is measured
 Networks = dict[str, Asked]
@@ -59,7 +48,7 @@ class VAE(Objective):
     latent: int = 16
 
     def __post_init__(self) -> None:
-        one_of("objective.likelihood", self.likelihood, LIKELIHOODS)
+        one_of("objective.likelihood", self.likelihood, likelihoods.LIKELIHOODS)
         if not (self.beta > 0 and isfinite(self.beta)):
             raise ValueError(f"objective.beta: expected a finite number above 0, 1 for a bound, got {self.beta}")
         for name in ("samples", "latent"):
@@ -71,7 +60,7 @@ class VAE(Objective):
                 f"{self.beta}; give {setting('objective.samples', 1)}"
             )
         if set(self.trains) in ({"encoder", "decoder"}, {"encoder", "decoder", "noise"}):  # as the likelihood asks
-            object.__setattr__(self, "trains", ("encoder", "decoder", *noise_of(self.likelihood)))
+            object.__setattr__(self, "trains", ("encoder", "decoder", *likelihoods.noise(self.likelihood)))
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         return reads_x(networks)
@@ -80,7 +69,7 @@ class VAE(Objective):
         """eps ~ N(0, 1), and what the likelihood is of: x, or (x + 1) / 2."""
         x = data["x"]
         eps = engine.normal(key("eps"), x.shape[0], (self.samples, self.latent))
-        return {"x": x, "eps": eps, **likelihood_draw(engine, self.likelihood, x, key)}
+        return {"x": x, "eps": eps, **likelihoods.draw(engine, self.likelihood, x, key)}
 
     def loss_and_gradient(
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
@@ -92,18 +81,18 @@ class VAE(Objective):
         log_variance, of_log_variance = engine.repeat(log_variance, k)
         z, of_z = engine.reparameterise(mean, log_variance, engine.reshape(batch["eps"], mean.shape)[0])
         y, of_decoder = models.forward(engine, decoder, {"z": z}, key.under("decoder"))
-        likelihood, of_likelihood = log_likelihood(engine, networks, self.likelihood, batch, y, k)
+        likelihood, of_likelihood = likelihoods.log_likelihood(engine, networks, self.likelihood, batch, y, k)
 
         if k == 1:
             found = divergence_bound(engine, likelihood, mean, log_variance, self.beta, 1 / key.total)
         else:
             found = importance_weighted_bound(engine, likelihood, z, mean, log_variance, k, 1 / key.total)
         terms, dlikelihood, dz, dmean, dlog_variance = found
-        dy, g = log_likelihood_backward(engine, networks, self.likelihood, dlikelihood, of_likelihood)
+        dy, g = likelihoods.log_likelihood_backward(engine, networks, self.likelihood, dlikelihood, of_likelihood)
         d, g["decoder"] = models.backward(engine, decoder, dy, models.consume(of_decoder), ("z",))
         dmean_z, dlog_variance_z = engine.reparameterise_backward(engine.accumulate(d["z"], *dz), of_z)
-        dmean = engine.repeat_backward(engine.accumulate(dmean, dmean_z), of_mean)
-        dlog_variance = engine.repeat_backward(engine.accumulate(dlog_variance, dlog_variance_z), of_log_variance)
+        dmean = engine.repeat_backward(engine.accumulate(dmean_z, dmean), of_mean)
+        dlog_variance = engine.repeat_backward(engine.accumulate(dlog_variance_z, dlog_variance), of_log_variance)
         dy = engine.split_backward((dmean, dlog_variance), of_split)
         _, g["encoder"] = models.backward(engine, encoder, dy, models.consume(of_encoder))
         return terms, g
@@ -111,15 +100,13 @@ class VAE(Objective):
 
 def check(networks: dict[str, Any], objective: VAE) -> None:
     """ValueError unless the networks are what is trained, one reads what the other says, and the likelihood fits."""
-    expected = ("encoder", "decoder", *noise_of(objective.likelihood))
+    expected = ("encoder", "decoder", *likelihoods.noise(objective.likelihood))
     if set(objective.trains) != set(expected):
         raise ValueError(
             f"objective.trains: expected {', '.join(expected)}, got {', '.join(objective.trains)}; leave it out"
         )
     check_pair(networks, parts=2)
-    check_likelihood(networks, objective.likelihood, shape(networks, objective))
-    if (latent := code_size(networks)) != objective.latent:
-        raise ValueError(f"objective.latent: expected {latent}, as networks.encoder says, got {objective.latent}")
+    likelihoods.check(networks, objective.likelihood, shape(networks, objective))
 
 
 def follows(networks: dict[str, Any], objective: VAE) -> dict[str, Any]:
@@ -131,38 +118,18 @@ def shape(networks: dict[str, Any], objective: VAE) -> tuple[int, ...]:
     return inputs(networks["encoder"])["x"].shape
 
 
-def posterior(networks: Networks, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log variance of q(z|x).   x (N, ...) -> (N, latent) float64, twice"""
-    mean, log_variance = np.split(encode(networks, x), 2, axis=-1)
-    return mean.reshape(len(x), -1), log_variance.reshape(len(x), -1)
-
-
-def log_terms(networks: Networks, objective: VAE, x: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, ...]:
-    """log p(x|z) and log p(x|z) p(z) / q(z|x) of each z, and the divergence of each of its units: in NumPy and float64.
-
-    x (N, ...), eps (N, draws, latent) -> (N, draws), twice, and (N, latent)"""
-    mean, l = posterior(networks, x)
-    z = mean[:, None] + np.exp(0.5 * l[:, None]) * eps
-    y = decode(networks, z.reshape(-1, z.shape[-1])).reshape(*eps.shape[:2], -1)
-    flat = x.reshape(len(x), 1, -1).astype(np.float64)
-    likelihood = measured_log_likelihood(networks, objective.likelihood, flat, y)
-    prior, of_q = measured_log_normal(z, 0.0, 0.0), measured_log_normal(z, mean[:, None], l[:, None])
-    return likelihood, likelihood + prior - of_q, 0.5 * (np.expm1(l) - l + mean**2)
-
-
 def evaluate(networks: Networks, objective: VAE, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """What `bound_numbers` says of held-out samples, z drawn 64 times for each; whatever beta is, the bound has 1."""
-    x = data.held_out
-    found = [
-        log_terms(networks, objective, x[ids], normal(key("eps"), ids, (DRAWS, objective.latent), np.float64))
-        for ids in pieces(len(x), 4096 // DRAWS, "bound", progress)
-    ]
+    x, found = data.held_out, []
+    for ids in pieces(len(x), 4096 // DRAWS, "bound", progress):
+        eps = normal(key("eps"), ids, (DRAWS, objective.latent), np.float64)
+        found.append(log_terms(networks, objective.likelihood, x[ids], eps))
     return bound_numbers(prod(x.shape[1:]), *(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def decoded(networks: Networks, objective: VAE, z: np.ndarray) -> np.ndarray:
     """The mean of p(x|z).   z (N, latent) -> (N, ...) float64"""
-    return likelihood_mean(objective.likelihood, decode(networks, z))
+    return likelihoods.mean(objective.likelihood, decode(networks, z))
 
 
 def trajectory(
@@ -175,7 +142,8 @@ def trajectory(
 def plot(networks: Networks, objective: VAE, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Reconstructions, what happens along each unit, those with most divergence first, and the map of two units."""
     codes, order = posterior(networks, data.held_out)[0], np.argsort(found["unit_divergence_nats"])[::-1]
-    plot_codes(path, data.held_out, data.held_out_labels, codes, lambda z: decoded(networks, objective, z), order)
+    held_out, prior = (data.held_out, data.held_out_labels), (np.zeros(objective.latent), np.ones(objective.latent))
+    plot_codes(path, *held_out, codes, lambda z: decoded(networks, objective, z), order, *prior)
 
 
 register_system("vae", VAE, sys.modules[__name__])

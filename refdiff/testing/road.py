@@ -10,7 +10,7 @@ docs/from-vae-to-diffusion.md is made of it by `python -m refdiff.testing.report
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ def errors(kind: str) -> np.ndarray:
         x0_hat, eps_said = predict(x_t, t)
         return (x0 - x0_hat) ** 2 if kind == "x0" else (eps - eps_said) ** 2
 
-    return np.array([over_x_t(lambda x, e, t=t: error(x, e, t), t) for t in range(1, SCHEDULE.T + 1)])
+    return np.array([over_x_t(partial(error, t=t), t) for t in range(1, SCHEDULE.T + 1)])
 
 
 def averaged_divergences() -> dict[str, float]:

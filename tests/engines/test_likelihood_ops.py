@@ -120,7 +120,10 @@ def test_variances_from_e_to_the_minus_30_to_e_to_the_20(dtype):
         zero = np.zeros_like(away)
         kl, saved = engine.gaussian_kl(away, log, zero, log_p)
         density, saved_density = engine.gaussian_log_likelihood(away, zero, log)
-        gradients = *engine.gaussian_kl_backward(1.0, saved), *engine.gaussian_log_likelihood_backward(1.0, saved_density)
+        gradients = (
+            *engine.gaussian_kl_backward(1.0, saved),
+            *engine.gaussian_log_likelihood_backward(1.0, saved_density),
+        )
         assert all(np.isfinite(a).all() for a in (kl, density, *gradients))
         z, _ = engine.reparameterise(zero, log, np.ones_like(zero))
         with mpmath.workdps(50):

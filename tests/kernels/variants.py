@@ -38,6 +38,8 @@ COMMON: dict[str, list[Defines]] = {
     "layer_norm.cu": _each({"PACKED": 1}),
     "softmax.cu": _each({"PACKED": 1}),
     "random.cu": [{}],
+    "likelihood.cu": [{}],
+    "noise_level.cu": [{}],
 }
 
 # Odd sizes: compiled by the slow tests alone.

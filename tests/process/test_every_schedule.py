@@ -432,6 +432,78 @@ def path(schedule, e, name):
     return max(worst, off(found.prior, [log_normal(x[-1], mp(0), mp(1))], 1))
 
 
+# --- bits ---
+
+
+def towards_half(x, alpha):
+    return x * alpha + (1 - alpha) / 2
+
+
+def bits_posterior(e, t, x0, x_t):
+    """q(x_{t-1} = 1 | x_t, x_0) by Bayes' rule."""
+    one = towards_half(mp(x0), e.abar[t - 1])
+    joint = [chance * (p if x_t else 1 - p) for chance, p in
+             ((1 - one, towards_half(mp(0), e.alpha[t])), (one, towards_half(mp(1), e.alpha[t])))]  # fmt: skip
+    return joint[1] / sum(joint)
+
+
+def bits_divergence(p, logit):
+    s = 1 / (1 + mpmath.exp(-mp(logit)))
+    return mpmath.fsum(v * mpmath.log(v / w) for v, w in ((p, s), (1 - p, 1 - s)) if v > 0)
+
+
+@check("binomial_step", "binomial_marginal", "binomial_posterior", "binomial_posterior_coefficients", "binomial_log_odds",
+       "binomial_posterior_entropy", "binomial_prior_matching", "binomial_term", "binomial_bound_terms",
+       "binomial_ancestral")  # fmt: skip
+def bits(schedule, e, name):
+    if name == "binomial_prior_matching":
+        actual, p = process.binomial_prior_matching(schedule, np.zeros((1, 1)), "nats"), towards_half(1, e.abar[-1])
+        return off(actual, [mpmath.log(2) + mpmath.fsum(v * mpmath.log(v) for v in (p, 1 - p) if v > 0)])
+    if name in ("binomial_bound_terms", "binomial_ancestral"):
+        return bits_run(beginning(schedule), name)
+    return max(bits_at(schedule, e, name, t) for t in ends_and_middle(schedule))
+
+
+def bits_at(schedule, e, name, t):
+    x, f = np.array([0.0, 1.0]), getattr(process, name)
+    pairs = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    if name in ("binomial_step", "binomial_marginal"):
+        alpha = e.alpha[t] if name == "binomial_step" else e.abar[t]
+        return off(f(schedule, x, t), [towards_half(0, alpha), towards_half(1, alpha)])
+    if name == "binomial_log_odds":
+        return off(f(schedule, t), [mpmath.log((2 - e.beta[t]) / e.beta[t])])
+    exact = [bits_posterior(e, t, *pair) for pair in pairs]
+    if name == "binomial_posterior_coefficients":
+        return off(f(schedule, t), [exact[0], exact[1] - exact[0], exact[2] - exact[0]])
+    if name == "binomial_posterior_entropy":
+        each = [-mpmath.fsum(v * mpmath.log(v) for v in (p, 1 - p) if v > 0) for p in exact]
+        return max(off(f(schedule, t), each[:2]), off(f(schedule, t)[::-1], each[2:]))
+    x0, x_t = np.array(pairs, float).T
+    if name == "binomial_posterior":
+        return off(f(schedule, x_t, x0, t), exact)
+    logits = np.array([0.3, -1.2, 2.0, -0.1])
+    expected = [bits_divergence(p, logit) for p, logit in zip(exact, logits.tolist(), strict=True)]
+    return off(f(schedule, x0[:, None], x_t[:, None], t, logits[:, None], "nats"), expected, 1)
+
+
+def bits_run(schedule, name):
+    """Each step is the single step, whose numbers are checked above."""
+    x0, u = np.array([[0.0, 1.0, 1.0]]), np.array([[0.2, 0.6, 0.9]])
+    if name == "binomial_bound_terms":
+        actual = process.binomial_bound_terms(schedule, lambda x, t: x - 0.5, x0, lambda t: u * np.cos(t) ** 2, "nats")
+        expected = []
+        for t in range(1, schedule.T + 1):
+            x_t = (u * np.cos(t) ** 2 < process.binomial_marginal(schedule, x0, t)).astype(float)
+            expected.append(process.binomial_term(schedule, x0, x_t, t, x_t - 0.5, "nats"))
+        return off(actual, np.array([*expected, process.binomial_prior_matching(schedule, x0, "nats")]))
+    x, run = x0, process.binomial_ancestral(schedule, lambda x, t: x - 0.5, x0, lambda t: u)
+    for t, (s, actual) in zip(range(schedule.T, 0, -1), run, strict=True):
+        x = (u < 1 / (1 + np.exp(0.5 - x))).astype(float)
+        assert s == t - 1
+        assert np.array_equal(actual, x)
+    return 0.0
+
+
 # --- schedules, steps, data ---
 
 

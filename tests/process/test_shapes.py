@@ -44,6 +44,12 @@ def twice(x):
     return namespace(x).concat([x, x], axis=-1) if x.ndim else x
 
 
+def bits(x):
+    """Of the same library and dtype: 1 where x is positive, else 0."""
+    xp = namespace(x)
+    return xp.where(x > 0, xp.ones_like(x), xp.zeros_like(x))
+
+
 def run(sampler, *names):
     """The sampler with x, and a prediction and a noise that are given."""
 
@@ -224,6 +230,31 @@ CALLS = {
         ("x0", "eps"),
         lambda x0, eps: process.reconstruction_loss(CONTINUOUS, namespace(x0).round(2 * x0) / 2, eps, 5),
     ),
+    "draw_bits": (("p", "uniform"), process.draw_bits),
+    "binomial_posterior": (
+        ("x_t", "x0"),
+        lambda x_t, x0: process.binomial_posterior(S, bits(x_t), bits(x0), 3),
+    ),
+    "kl_binomial": (("p", "logits"), lambda p, logits: process.kl_binomial(bits(p), logits)),
+    "binomial_term": (
+        ("x0", "x_t", "logits"),
+        lambda x0, x_t, logits: process.binomial_term(S, bits(x0), bits(x_t), 3, logits),
+    ),
+    "binomial_bound_terms": (
+        ("x0", "uniform", "logits"),
+        lambda x0, uniform, logits: process.binomial_bound_terms(
+            S, lambda x, t: logits, bits(x0), lambda t: abs(uniform)
+        ),
+    ),
+    "binomial_ancestral": (
+        ("x", "logits", "uniform"),
+        lambda x, logits, uniform: list(
+            process.binomial_ancestral(S, lambda x, t: logits, bits(x), lambda t: abs(uniform))
+        ),
+    ),
+    "multiplied_gaussian": (("mean", "log_variance", "dlog_r"), process.multiplied_gaussian),
+    "multiplied_binomial": (("logits", "log_r_1", "log_r_0"), process.multiplied_binomial),
+    "conditioned": (("x", "known", "mask"), lambda x, known, mask: process.conditioned(x, known, bits(mask))),
 }
 
 

@@ -1,6 +1,7 @@
 """The systems by name."""
 
 from systems import (
+    autoencoders,
     contrastive,
     hierarchical,
     hybrid,
@@ -15,5 +16,6 @@ from systems import (
 ALONE = {
     "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
     "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
+    **autoencoders.ALONE,
 }  # fmt: skip
 NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")

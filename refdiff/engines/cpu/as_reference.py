@@ -16,9 +16,9 @@ from .. import reference
 from .runtime.memory import empty
 from .runtime.traced_array import call
 
-__all__ = ["backward", "forward", "per_sample"]
+__all__ = ["PART", "backward", "forward", "per_sample"]
 
-_PART = 1 << 15  # numbers of a part
+PART = 1 << 15  # numbers of a part
 
 
 def forward(name: str, inputs: tuple[Any, ...], *shapes: tuple[int, ...], **options: Any) -> tuple[np.ndarray, ...]:
@@ -46,7 +46,7 @@ def per_sample(f: Callable[..., Any], given: tuple[Any, ...], outs: tuple[np.nda
 def _by_parts(f: Callable[..., Any], count: int, size: int, *arrays: Any) -> None:
     given, outs = arrays[:count], arrays[count:]
     n = len(outs[0])
-    step = max(1, n * _PART // (size * max([1, *(a.size for a in given if isinstance(a, np.ndarray))])))
+    step = max(1, n * PART // (size * max([1, *(a.size for a in given if isinstance(a, np.ndarray))])))
     for i in range(0, n, step):
         rows = slice(i, i + step)
         part = [np.array(a[rows], np.float64, order="C") if isinstance(a, np.ndarray) else a for a in given]

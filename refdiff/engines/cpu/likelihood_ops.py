@@ -44,7 +44,7 @@ def gaussian_kl(
     mean_p: np.ndarray | None = None,
     log_variance_p: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Any]:
-    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp),  d = l - lp.   [VAE] appendix B
+    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp), d = l - lp.   [VAE] appendix B
 
     mean, mean_p (N, ...), log variances (N, ...) or (N,); without mean_p and log_variance_p the second is N(0, 1) -> (N,).
     """
@@ -54,9 +54,7 @@ def gaussian_kl(
 
 
 @operation
-def gaussian_kl_backward(
-    dy: Any, saved: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     """With z = (mean - mean_p) e^(-lp/2):  dmean = dy z e^(-lp/2) = -dmean_p,  dl = dy expm1(d) / 2,
     dlp = -dy (expm1(d) + z^2) / 2.   dy (N,) or a number. None for what was not given."""
     dmean, dlog, *of_p = backward("gaussian_kl", (dy,), saved, *(a.shape for a in saved if a is not None))

@@ -47,7 +47,7 @@ def diffuse_backward(dz: np.ndarray, saved: Any) -> np.ndarray:
 
 @operation
 def prior_kl(x: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, Any]:
-    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11, L_T
+    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11
 
     x (N, ...), gamma (N,) -> (N,) nats. sigma^2 - 1 = -alpha^2, and -log sigma^2 = softplus(-gamma).
     """
@@ -67,7 +67,7 @@ def prior_kl_backward(dy: Any, saved: Any) -> np.ndarray:
 def levels_log_likelihood(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray, bins: int) -> tuple[np.ndarray, Any]:
     """log p(x | z_0), z_0 = alpha x + sigma eps, each element one of `bins` levels v_k = 2k / (bins - 1) - 1, and
 
-    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2. [VDM] eq. 10
+    p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2. [VDM] eq. 8
 
     x, eps (N, ...), gamma (N,) -> (N,) nats. What is saved is the derivative by gamma.
     """
@@ -96,9 +96,9 @@ def levels_log_likelihood_backward(dy: Any, saved: Any) -> np.ndarray:
 def monotone(
     t: np.ndarray, slope: np.ndarray, rate: np.ndarray, shift: np.ndarray, weight: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], Any]:
-    """f(t) = (m(t) - m(0)) / (m(1) - m(0)),  m(t) = |slope| t + 1/K sum_k |weight_k| sigmoid(|rate_k| t + shift_k), and f'(t):
+    """f(t) = (m(t) - m(0)) / (m(1) - m(0)),  m(t) = |slope| t + 1/K sum_k |weight_k| sigmoid(|rate_k| t + shift_k), and
 
-    rising from 0 at 0 to 1 at 1, whatever the parameters.   [VDM] appendix H
+    f'(t), rising from 0 at 0 to 1 at 1, whatever the parameters.   [VDM] appendix H
     t (N,) in [0, 1], data; slope (1,), rate, shift, weight (K,), K = 0 for a straight line -> f (N,), f' (N,).
     """
     f, f1 = empty(t.shape), empty(t.shape)

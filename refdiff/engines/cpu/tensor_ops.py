@@ -11,7 +11,7 @@ from ..reference import Gradients
 from .runtime.memory import contiguous, empty, gradient_of_sum, gradient_out, scratch
 from .runtime.profiler import operation
 from .runtime.shards import shards, tree_sum
-from .runtime.traced_array import call
+from .runtime.traced_array import call, graph_input
 
 __all__ = [
     "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
@@ -141,7 +141,8 @@ def sample_sum_backward(dy: Any, saved: Any) -> np.ndarray:
 @operation
 def repeat(x: np.ndarray, times: int) -> tuple[np.ndarray, Any]:
     """y[n times + k] = x[n]: each sample so often, one copy after another.   x (N, ...) -> y (N times, ...)."""
-    y = empty((len(x) * times, *x.shape[1:]))
+    shape = len(x) * times, *x.shape[1:]
+    y = empty(shape) if x.dtype == np.float32 else graph_input(np.empty(shape, x.dtype))
     np.copyto(y.reshape(len(x), times, *x.shape[1:]), x[:, None])
     return y, times
 

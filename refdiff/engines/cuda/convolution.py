@@ -11,7 +11,7 @@ from typing import Any
 from .product import choose_tile, packed, weight_gradient
 from .runtime.context import Array
 from .structs import Struct, struct
-from .tensor_ops import cast
+from .tensor_ops import cast, dense
 from .tile_table import Problem
 
 __all__ = ["conv2d", "conv2d_backward"]
@@ -60,6 +60,7 @@ def conv2d_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
     needs_dx: False where x is data, whose gradient nobody asks for: dx is then None and costs nothing.
     """
     x, weight, stride, padding = saved
+    dy = cast(dense(dy), x.dtype)
     sizes = _sizes(x.shape, dy.shape, weight.shape, stride, padding)
     dx, terms = conv2d_dx(dy, saved) if needs_dx else None, dy.size // dy.shape[3]
     dweight, dbias = weight_gradient(

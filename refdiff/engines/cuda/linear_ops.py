@@ -36,10 +36,10 @@ def linear(x: Array, weight: Array, bias: Array) -> tuple[Array, Any]:
 def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array | None, dict[str, Array]]:
     """dx = dy W^T,  dW = x^T dy,  db = sum dy.   dW and db in float32; dy may be a part of a split.
 
-    needs_dx: as of conv2d_backward.
+    dy is rounded to x's type. needs_dx: as of conv2d_backward.
     """
     x, weight = saved
-    sizes = _sizes(x, weight)
+    dy, sizes = cast(dy, x.dtype), _sizes(x, weight)
     rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     dx = linear_dx(dy, saved) if needs_dx else None
     dweight, dbias = weight_gradient(
@@ -52,7 +52,7 @@ def linear_backward(dy: Array, saved: Any, needs_dx: bool = True) -> tuple[Array
 def linear_dx(dy: Array, saved: Any) -> Array:
     """dx of `linear_backward`."""
     x, weight = saved
-    sizes = _sizes(x, weight)
+    dy, sizes = cast(dy, x.dtype), _sizes(x, weight)
     rows, (inputs, outputs) = x.size // x.shape[-1], weight.shape
     dx = dy.context.empty(x.shape, x.dtype)
     tile = choose_tile(dy.context, "linear_dx", x.dtype, Problem(rows, inputs, outputs))

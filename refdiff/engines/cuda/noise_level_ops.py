@@ -55,7 +55,7 @@ def diffuse_backward(dz: Array, saved: Any) -> Array:
 
 
 def prior_kl(x: Array, gamma: Array) -> tuple[Array, Any]:
-    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11, L_T
+    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11
 
     x (N, ...), gamma (N,) -> (N,) float32, in nats. What is saved is the derivative.
     """
@@ -79,7 +79,7 @@ def levels_log_likelihood(x: Array, eps: Array, gamma: Array, bins: int) -> tupl
     """log p(x | z_0), z_0 = alpha x + sigma eps, each element one of `bins` levels v_k = 2k / (bins - 1) - 1, and
 
     p(v_k | z_0) in proportion to N(z_0; alpha v_k, sigma^2): a softmax of -1/2 ((x - v_k) e^(-gamma/2) + eps)^2,
-    [VDM] eq. 10.
+    [VDM] eq. 8.
 
     x, eps (N, ...), gamma (N,) -> (N,) float32, in nats. What is saved is the derivative.
     """

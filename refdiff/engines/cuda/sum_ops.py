@@ -71,7 +71,7 @@ def sample_sum_backward(dy: Any, saved: Any) -> Array:
 
 
 def repeat(x: Array, times: int) -> tuple[Array, Any]:
-    """y[n times + k] = x[n]: each sample so often, one copy after another.   x (N, ...), integers too -> y (N times, ...)."""
+    """y[n times + k] = x[n]: each sample so often, one copy after another.   (N, ...) -> (N times, ...), integers too."""
     x = dense(x)
     y = x.context.empty((x.shape[0] * times, *x.shape[1:]), x.dtype)
     over_elements("sums.cu", "repeat", y, x, y, times, prod(x.shape[1:]), y.size)

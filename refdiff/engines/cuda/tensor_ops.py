@@ -131,8 +131,13 @@ def reshape_backward(dy: Array, saved: Any) -> Array:
 
 
 def accumulate(*dys: Array) -> Array:
-    """dx of a value that several operations used: the sum of their gradients, four at a time."""
+    """dx of a value that several operations used: the sum of their gradients, four at a time.
+
+    In bfloat16 if one of them is.
+    """
     assert all(dy.shape == dys[0].shape for dy in dys), f"accumulate: {[dy.shape for dy in dys]}"
+    if any(dy.dtype != dys[0].dtype for dy in dys):
+        dys = tuple(cast(dy, "bfloat16") for dy in dys)
     dx, rest = dys[0], dys[1:]
     while rest:
         dx, rest = _sum(dx, *rest[:3]), rest[3:]

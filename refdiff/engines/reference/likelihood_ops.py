@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...process import kl_gaussian
 from .attention_ops import softmax
 
 __all__ = [
@@ -59,8 +60,11 @@ def gaussian_kl(
         away, log_p = mean - mean_p, log_variance_p
     d = _column(log_variance, mean) - _column(log_p, mean)
     z = away * np.exp(-0.5 * _column(log_p, mean))
-    y = 0.5 * (np.expm1(d) - d + z**2) + np.zeros(mean.shape, mean.real.dtype)
-    return _sum(y), (z, d, log_variance, log_p, mean_p is None)
+    zero = np.zeros_like(away)
+    kl, _ = kl_gaussian(
+        away, zero + _column(log_variance, mean), zero, zero + _column(log_p, mean)
+    )  # no digits are lost
+    return _sum(kl), (z, d, log_variance, log_p, mean_p is None)
 
 
 def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:

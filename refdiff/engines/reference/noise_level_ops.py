@@ -38,7 +38,7 @@ def diffuse_backward(dz: np.ndarray, saved: Any) -> np.ndarray:
 
 
 def prior_kl(x: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, Any]:
-    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11, L_T
+    """KL(N(alpha x, sigma^2) || N(0, 1)) = 1/2 sum (alpha^2 x^2 + sigma^2 - 1 - log sigma^2).   [VDM] eq. 11
 
     x (N, ...), gamma (N,) -> (N,) nats. sigma^2 - 1 = -alpha^2, and -log sigma^2 = softplus(-gamma).
     """

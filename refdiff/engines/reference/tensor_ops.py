@@ -150,7 +150,7 @@ def accumulate(*dys: np.ndarray) -> np.ndarray:
     """dx of a value that several operations used: the sum of their gradients."""
     dx = dys[0].copy()
     for dy in dys[1:]:
-        dx += dy
+        dx = dx + dy
     return dx
 
 

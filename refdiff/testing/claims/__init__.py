@@ -4,7 +4,7 @@
 # fmt: off
 from .. import claim as claim  # first, since it says what to install where something is missing
 from . import forward, posterior, bound, hierarchical, objectives, sampling, learned_variance, solvers, guidance, exact
-from . import guided, scheduler, steps, runs, misprints
+from . import guided, binomial, multiplied, scheduler, steps, runs, misprints
 from . import (
     schedules,
     flows,
@@ -20,7 +20,10 @@ from . import (
     classifiers,
     metrics,
     spacings,
+    likelihoods,
+    noise_levels,
     continuous,
+    autoencoders,
 )
 
 # fmt: on
@@ -29,6 +32,8 @@ from . import (
 __all__ = [
     "activations",
     "attention",
+    "autoencoders",
+    "binomial",
     "bound",
     "classification",
     "classifiers",
@@ -40,9 +45,12 @@ __all__ = [
     "guided",
     "hierarchical",
     "learned_variance",
+    "likelihoods",
     "metrics",
     "misprints",
+    "multiplied",
     "networks",
+    "noise_levels",
     "normalisation",
     "objectives",
     "operations",

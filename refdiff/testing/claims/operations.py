@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from inspect import signature
 from itertools import product
 from typing import Any
 
@@ -237,30 +238,48 @@ def a_resized_image_is_linear_between_the_centres_of_its_pixels(
 # --- backwards ---
 
 P = {"weight": (6,), "bias": (6,)}
+X, EPS = np.linspace(-1, 1, 9)[[0, 3, 8, 5, 1, 1]].reshape(2, 3), np.linspace(-2, 1.5, 6).reshape(2, 3)
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of parameters, and what gets no gradient
     "adaptive_group_norm_silu": ([(2, 3, 2, 6), (2, 6), (2, 6)], P, {"groups": 3}),
     "add": ([(2, 3), (2, 3)], {}, {}),
     "add_positions": ([(4, 3, 2)], {"weight": (3, 2)}, {}),
     "attention": ([(2, 3, 6), (2, 4, 6), (2, 4, 6)], {}, {"heads": 2}),
     "average_pool": ([(2, 4, 6, 3)], {}, {}),
+    "bernoulli_log_likelihood": ([(2, 3)], {}, {"x": 0.5 + 0.5 * X}),
     "broadcast_add": ([(2, 3, 2, 4), (2, 4)], {}, {}),
     "concat": ([(2, 3, 4), (2, 3, 1)], {}, {}),
     "conv2d": ([(2, 5, 6, 3)], {"weight": (3, 2, 3, 4), "bias": (4,)}, {"stride": 2, "padding": (0, 1)}),
     "cross_entropy": ([(3, 5)], {}, {"label": np.array([4, 0, 2])}),
+    "cumulative_sum": ([(7,)], {}, {}),
+    "diffuse": ([(2,)], {}, {"x": X, "eps": EPS}),
     "dropout": ([(3, 5)], {}, {"rate": 0.3, "key": Sequence(3, 1 << 16)}),
+    "expm1": ([(3, 7)], {}, {}),
+    "fourier_features": ([(2, 3, 2)], {}, {"exponents": (0, 3)}),
+    "gaussian_kl": ([(2, 3), (2,), (2, 3), (2, 3)], {}, {}),
+    "gaussian_log_likelihood": ([(2, 3), (2, 3), (2,)], {}, {}),
     "gelu": ([(3, 7)], {}, {}),
     "gelu_tanh": ([(3, 7)], {}, {}),
     "global_average_pool": ([(2, 3, 2, 4)], {}, {}),
     "group_norm": ([(2, 3, 2, 6)], P, {"groups": 3}),
     "group_norm_silu": ([(2, 3, 2, 6)], P, {"groups": 2}),
     "layer_norm": ([(2, 3, 6)], P, {}),
+    "levels_log_likelihood": ([(2,)], {}, {"x": X, "eps": EPS, "bins": 9}),
     "linear": ([(2, 3, 5)], {"weight": (5, 4), "bias": (4,)}, {}),
+    "log_mean_exp": ([(3, 7)], {}, {}),
+    "monotone": ([], {"slope": (1,), "rate": (4,), "shift": (4,), "weight": (4,)}, {"t": np.array([0.1, 0.7, 0.9])}),
+    "multiply": ([(2, 3), (2,)], {}, {}),
+    "prior_kl": ([(2,)], {}, {"x": X}),
     "relu": ([(3, 7)], {}, {}),
+    "reparameterise": ([(2, 3), (2,)], {}, {"eps": EPS}),
+    "repeat": ([(2, 3)], {}, {"times": 3}),
     "reshape": ([(2, 6)], {}, {"shape": (3, 4)}),
     "resize_bilinear": ([(2, 3, 4, 2)], {}, {"size": (7, 2)}),
+    "sample_sum": ([(3, 2, 4)], {}, {}),
     "scale": ([(2, 3)], {}, {"factor": -0.7}),
+    "sigmoid": ([(3, 7)], {}, {}),
     "silu": ([(3, 7)], {}, {}),
     "softmax": ([(2, 3, 5)], {}, {}),
+    "softplus": ([(3, 7)], {}, {}),
     "split": ([(2, 3, 6)], {}, {"parts": 3}),
     "squared_error": ([(3, 4)], {}, {"target": np.linspace(-1, 2, 12).reshape(3, 4), "weight": np.array([1.0, 0.5, 2])}),
     "time_embedding": ([(5,)], {}, {"channels": 9, "dtype": np.float64}),
@@ -280,19 +299,24 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of pa
 )  # fmt: skip
 def every_backward_of_the_engine_is_the_derivative_of_its_forward(seed: int) -> float:
     """Of all inputs and parameters, in random directions; that no backward of the engine is left out is asked first. An
-    embedding's index does not vary smoothly, and `accumulate` is the backward of using a value several times: both apart."""
+    embedding's index does not vary smoothly, `accumulate` is the backward of using a value several times, `posterior_step`
+    takes a logarithm below 0: those apart."""
     backwards = {name.removesuffix("_backward") for name in dir(reference) if name.endswith("_backward")}
-    if backwards - {"embedding"} != set(CASES):
+    if backwards - {"embedding", "posterior_step"} != set(CASES):
         return np.inf
     rng = np.random.default_rng(seed)
+    step = reference.posterior_step, reference.posterior_step_backward
     worst = [_embedding_and_accumulate(rng)]
+    worst += backward_errors(*step, (-rng.uniform(0.05, 3, 4), rng.standard_normal(4)), rng).values()
     for name, (inputs, parameters, options) in CASES.items():
         operation, backward = getattr(reference, name), getattr(reference, f"{name}_backward")
         arrays = tuple(rng.standard_normal(shape) for shape in inputs)
         p = {key: rng.standard_normal(shape) for key, shape in parameters.items()}
 
-        def forward(*x: Any, operation: Any = operation, n: int = len(arrays), options: Any = options) -> Any:
-            return operation(*x[:n], **(x[n] if len(x) > n else {}), **options)
+        free = [key for key in signature(operation).parameters if key not in options][: len(arrays)]
+
+        def forward(*x: Any, operation: Any = operation, free: Any = free, options: Any = options) -> Any:
+            return operation(**dict(zip(free, x, strict=False)), **(x[-1] if len(x) > len(free) else {}), **options)
 
         worst.append(max(backward_errors(forward, backward, (*arrays, p) if p else arrays, rng).values()))
     return float(np.max(worst))

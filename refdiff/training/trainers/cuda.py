@@ -237,13 +237,18 @@ class CUDATrainer:
         """The weights of frozen networks on the device; memory of that size without a state."""
         config = self.config
         if state:
-            return {name: on_device(tree, config.dtype) for name, tree in frozen_trees(config, state).items()}
+            return {
+                name: on_device(Network(config.networks[name].model, tree), config.dtype).p
+                for name, tree in frozen_trees(config, state).items()
+            }
 
-        def empty(parameter: Any) -> Array:
-            return self.context.empty(parameter.shape, config.dtype if len(parameter.shape) > 1 else "float32")
+        def empty(model: Any) -> Tree:
+            layout = models.layout(model)
+            each = unflatten(models.dtypes(layout, config.dtype))
+            return models.tree_map(lambda parameter, dtype: self.context.empty(parameter.shape, dtype), layout, each)
 
         frozen = {name: network.model for name, network in config.networks.items() if name not in self.optimisers}
-        return {name: models.tree_map(empty, models.layout(model)) for name, model in frozen.items()}
+        return {name: empty(model) for name, model in frozen.items()}
 
     def _check(self, record: np.ndarray | None) -> Step | None:
         """What a step measured. TrainingError, which names the step, where it or one before is bad; what was queued after it
@@ -276,8 +281,9 @@ class CUDATrainer:
         values = {tree: packing.pack(state.trees[tree][name]) for tree in TREES} if state else None
         extras = [1] * len(self.names) + ([s.batch] * len(self.names) if self.memory else [])
         extras = extras if name == self.objective.trains[0] else []
+        dtypes = models.dtypes(models.layout(self.config.networks[name].model), self.config.dtype)
         return FlatOptimiser(
-            self.context, packing.places, packing.size, values, self.config.dtype, settings,
+            self.context, packing.places, packing.size, values, dtypes, settings,
             self.captured.field(f"scalars {name}"), self.captured.field("bad"), extras,
         )  # fmt: skip
 

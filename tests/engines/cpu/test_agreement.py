@@ -161,7 +161,10 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda shape: (
 )
 def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
     options = {"rate": 0.3, "key": Sequence(seed, 1 << 16, 7)} if name == "dropout" else {}
-    if name in ("softmax", "expm1"):  # where one weight is nearly 1, the gradient is a difference of nearly equal numbers
+    if name in (
+        "softmax",
+        "expm1",
+    ):  # where one weight is nearly 1, the gradient is a difference of nearly equal numbers
         scale = min(scale, 1)
     agree(name, (scale * normal(seed, shape)[0],), seed=seed, terms=64, **options)
 

@@ -34,6 +34,9 @@ def test_data_in_float32_are_rounded_to_the_weights_type(context):
     assert np.array_equal(cuda.host(y), cuda.host(expected))
     dx, g = cuda.conv2d_backward(y, saved)
     assert (dx.dtype, g["weight"].dtype) == ("bfloat16", "float32")
+    again, of_float32 = cuda.conv2d_backward(cuda.cast(y, "float32"), saved)
+    assert np.array_equal(cuda.host(again), cuda.host(dx))
+    assert np.array_equal(cuda.host(of_float32["weight"]), cuda.host(g["weight"]))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 2)], ids=str)

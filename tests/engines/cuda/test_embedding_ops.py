@@ -8,11 +8,13 @@ from refdiff.engines import cuda, reference
 from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
+from refdiff.random import Sequence
 from refdiff.testing.measures import relative_error
 
 
 @pytest.mark.parametrize(
-    ("shape", "rows", "c"), [((5,), 3, 8), ((2, 3), 4, 5), ((1,), 1, 1), ((40,), 6, 136), ((), 2, 4)]
+    ("shape", "rows", "c"),
+    [((5,), 3, 8), ((2, 3), 4, 5), ((1,), 1, 1), ((40,), 6, 136), ((), 2, 4), ((1025,), 1, 2), ((300,), 40, 1)],
 )
 @pytest.mark.parametrize("on_device", [False, True])
 def test_embedding(context, dtype, shape, rows, c, on_device):
@@ -27,7 +29,27 @@ def test_embedding(context, dtype, shape, rows, c, on_device):
     assert g.dtype == "float32"
     assert cuda.host(g).tobytes() == cuda.host(again).tobytes()
     expected = reference.embedding_backward(cuda.host(dy).astype(np.float64), expected_saved)["weight"]
-    assert np.linalg.norm(cuda.host(g) - expected) <= bound("float32", 40) * np.linalg.norm(expected)
+    assert np.linalg.norm(cuda.host(g) - expected) <= bound("float32", max(index.size, 40)) * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("n", [1, 64, 1000])
+@pytest.mark.parametrize("c", [1, 2, 3, 200])
+def test_a_table_of_one_row_spreads_its_numbers_over_a_batch(context, dtype, n, c):
+    """Index 0 everywhere, drawn on the device; the gradient is the sum over the batch, the same in every order of blocks."""
+    row, zero = context.array(np.arange(1.0, c + 1)[None] / 7), cuda.integers(Sequence(0, 1 << 31, 0), n, 0, 0)
+    y, saved = cuda.embedding(zero, row)
+    assert np.array_equal(cuda.host(y), np.repeat(cuda.host(row), n, axis=0))
+    dy = context.array(np.random.default_rng(n).standard_normal((n, c)), dtype)
+    g = cuda.embedding_backward(dy, saved)["weight"]
+    assert (g.shape, g.dtype) == ((1, c), "float32")
+    each = cuda.host(dy).astype(np.float64)
+    error = np.abs(cuda.host(g)[0] - each.sum(axis=0))
+    assert np.all(error <= bound("float32", n) * np.linalg.norm(each, axis=0) + 1e-30)
+    part, _ = cuda.split(context.array(np.repeat(cuda.host(dy), 2, axis=1), dtype), 2)
+    again = cuda.embedding_backward(part[0], (zero, (1, c)))["weight"]
+    assert (
+        cuda.host(again).tobytes() == cuda.host(cuda.embedding_backward(cuda.dense(part[0]), saved)["weight"]).tobytes()
+    )
 
 
 def test_an_embedding_is_where_its_index_is(context):

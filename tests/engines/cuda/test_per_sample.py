@@ -83,6 +83,20 @@ def test_where(context, dtype, shape, kind):
     assert np.array_equal(cuda.host(half), reference.where(cuda.host(condition), -0.5, np.ones(shape)))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kinds", [("float32", "float32"), ("bfloat16", "bfloat16"), ("float32", "bfloat16")])
+def test_less(context, shape, kinds):
+    """A uniform number is compared as it is with a probability of the network's type."""
+    rng = np.random.default_rng(0)
+    a, b = (context.array(rng.random(shape), kind) for kind in kinds)
+    bits = cuda.less(a, b)
+    assert (bits.shape, bits.dtype) == (shape, kinds[1])
+    assert np.array_equal(cuda.host(bits), reference.less(cuda.host(a), cuda.host(b)))
+    assert not cuda.host(cuda.less(a, a)).any()
+    part, _ = cuda.split(context.array(rng.random((3, 8))), 2)
+    assert np.array_equal(cuda.host(cuda.less(*part)), reference.less(*map(cuda.host, part)))
+
+
 def test_the_parts_of_a_split_are_taken_as_they_are(context, dtype):
     x, one = context.array(np.random.default_rng(0).standard_normal((3, 8)), dtype), context.array(np.ones(3))
     (a, b), _ = cuda.split(x, 2)

@@ -19,6 +19,7 @@ from refdiff.engines.cuda.random_numbers import sequence_struct
 from refdiff.engines.cuda.runtime import nvrtc
 from refdiff.engines.cuda.runtime.device import DeviceError
 from refdiff.engines.cuda.runtime.sources import KERNELS
+from refdiff.engines.cuda.samples import results, values
 from refdiff.random import Sequence
 
 ENGINE = Path(refdiff.__file__).parent / "engines" / "cuda"
@@ -41,7 +42,7 @@ def layout():
     """The definitions of all structs as they stand in kernels/, and what ctypes says of each, for a compiler to refuse: the
     size, every offset, and how many fields."""
     lines = ["#include <device.cuh>", OFFSET]
-    for file, name in sorted(USED, key=lambda use: use[0] != "philox.cuh"):  # Sequence first, which others hold
+    for file, name in sorted(USED, key=lambda use: not use[0].endswith(".cuh")):  # those first that others hold
         made, spelt = structs.struct(file, name), f"{name}<const Real>" if name == "Pitched" else name
         space = f"of_{file.split('.')[0]}"
         if file != "device.cuh":
@@ -180,6 +181,15 @@ def test_values(context):
     sequence = sequence_struct(Sequence((1 << 64) - 2, (1 << 32) - 1, 3, first=4))
     assert (sequence.low, sequence.high, sequence.stream) == (0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFFFF)
     assert (sequence.step, sequence.first, sequence.step_at, sequence.first_at) == (3, 4, None, None)
+
+
+def test_an_array_of_numbers_is_given_by_its_first_ones(context):
+    x, features = context.array(np.zeros((2, 3))), structs.struct("noise_level.cu", "FourierFeatures")
+    given = features(x=values(x), y=results(x), exponent=(6, -7), count=2, C=3, n=6)
+    assert given.exponent[:] == [6, -7, *[0] * 14]
+    assert (given.x.wide, given.x.narrow, given.x.shared) == (x.pointer, None, 0)
+    with pytest.raises(AssertionError, match=r"FourierFeatures.exponent: expected at most 16 numbers, got 17"):
+        features(x=values(x), y=results(x), exponent=range(17), count=2, C=3, n=6)
 
 
 SPLIT, STEP = structs.struct("product.cuh", "Split"), structs.struct("sampler.cu", "SamplerStep")

@@ -93,6 +93,14 @@ def test_fan_out(context, dtype, count):
     assert len(context.device.launches) == -(-(count - 1) // 3)
 
 
+def test_gradients_of_two_types_are_added_in_bfloat16(context):
+    a, b = context.array(normal(3, 8)), context.array(normal(3, 8, seed=1), "bfloat16")
+    for dys in ((a, b), (b, a)):
+        dx = cuda.accumulate(*dys)
+        assert dx.dtype == "bfloat16"
+        assert np.array_equal(cuda.host(dx), cuda.host(cuda.accumulate(cuda.cast(a, "bfloat16"), b)))
+
+
 def test_fan_out_reads_the_parts_of_a_split(context, dtype):
     x, values = rounded(context, normal(3, 10), dtype)
     (a, b), _ = cuda.split(x, 2)

@@ -52,7 +52,8 @@ class ShardWorker:
 
     buffers: p, and for training those of `gradient_buffers` among others, all (size,). used_twice: keys of `differentiate`
     whose function uses a parameter more than once, or makes more of what it made of parameters alone (`gradient_of_sum`):
-    over several shards its gradients would not be added up in the order of the shards. passes: what is called for each buffer and key, a `Captured` unless that could not be captured.
+    over several shards its gradients would not be added up in the order of the shards. passes: what is called for each
+    buffer and key, a `Captured` unless that could not be captured.
     """
 
     def __init__(self, buffers: SharedMemory) -> None:

@@ -18,8 +18,8 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]
 class FlatOptimiser:
     """p, ema, m and v of one network, written in place, and its gradient: each (size,) float32.
 
-    parameters: by name, views of p for the network to compute with; where dtype is bfloat16, those of two and more
-    dimensions are views of a copy in it. All of it lies at the same addresses from step to step.
+    parameters: by name, views of p for the network to compute with; those in bfloat16 are views of a copy in it, which
+    follows p. All of it lies at the same addresses from step to step.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class FlatOptimiser:
         places: Places,
         size: int,
         values: Mapping[str, np.ndarray] | None,
-        dtype: str,
+        dtypes: Mapping[str, str],
         settings: OptimiserSettings,
         scalars: Array,
         bad: Array,
@@ -36,9 +36,9 @@ class FlatOptimiser:
     ) -> None:
         """places: name -> (offset in elements, shape), each parameter once, in buffers of `size` elements.
 
-        values: what p, ema, m and v begin with, (size,) each; None: whatever is there, to learn what memory it takes.
-        scalars (8,) float32, bad () int32: where a step leaves what it worked out, see `optimiser.FlatState`. extras: the
-        sizes of what `collect` copies beside the gradients.
+        dtypes: float32 or bfloat16 for each name. values: what p, ema, m and v begin with, (size,) each; None: whatever is
+        there, to learn what memory it takes. scalars (8,) float32, bad () int32: where a step leaves what it worked out,
+        see `optimiser.FlatState`. extras: the sizes of what `collect` copies beside the gradients.
         """
         assert scalars.pointer % 16 == 0, "scalars: expected an address that kernels read 16 bytes at"
         self.context, self.places, self.settings = context, places, settings
@@ -46,10 +46,10 @@ class FlatOptimiser:
             context.empty((size,)) if values is None else context.array(values[name]) for name in ("p", "ema", "m", "v")
         )
         with use(context):
-            state = flat_state(p, ema, m, v, bfloat16=dtype == "bfloat16")
+            state = flat_state(p, ema, m, v, bfloat16="bfloat16" in dtypes.values())
         self.state = state._replace(scalars=scalars, bad=bad)
         self.gradient = context.empty((size,)) if values is None else context.array(np.zeros(size, np.float32))
-        self.parameters = {name: self._parameter(name, dtype) for name in places}
+        self.parameters = {name: self._parameter(name, dtypes[name]) for name in places}
         sizes = [*(prod(shape) for _, shape in places.values()), *extras]
         segments = sum(max(1, -(-size // COPY_CHUNK)) for size in sizes)
         self._segments = context.empty((segments, 3), np.int64)
@@ -85,7 +85,5 @@ class FlatOptimiser:
 
     def _parameter(self, name: str, dtype: str) -> Array:
         (offset, shape), state = self.places[name], self.state
-        if len(shape) > 1:
-            flat = state.p if state.weights is None else state.weights
-            return Array(flat.buffer, shape, dtype, offset)
-        return Array(state.p.buffer, shape, "float32", offset)
+        flat = state.p if dtype == "float32" or state.weights is None else state.weights
+        return Array(flat.buffer, shape, flat.dtype, offset)

@@ -29,7 +29,7 @@ class Rows:
             PLACES,
             SIZE,
             values,
-            dtype,
+            {"table": dtype},
             settings,
             self.captured.field("scalars"),
             self.captured.field("bad"),

@@ -1,0 +1,87 @@
+"""Variances that are learned: beta_t = sigmoid(logit_t), t = 2 .. T, each step's numbers as functions of all logits, with
+their gradient, in operations of an engine; and as a `Schedule`, in float64.   [DPM]"""
+
+from __future__ import annotations
+
+from math import log
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..models import TableConfig
+from ..process import Schedule, from_beta
+
+__all__ = ["check_table", "first_logits", "learned_schedule", "step_numbers", "step_numbers_backward"]
+
+
+def first_logits(T: int) -> tuple[float, ...]:
+    """logit beta_2 .. beta_T of beta_t = 1 / (T - t + 2), which ends at 1/2: all but the first step take the same share."""
+    return tuple(-log(T - t + 1) for t in range(2, T + 1))
+
+
+def check_table(networks: dict[str, Any], T: int) -> None:
+    """ValueError unless networks.beta is a table of T - 1 logits."""
+    beta = networks["beta"]
+    if not isinstance(beta, TableConfig) or (beta.rows, beta.width) != (T - 1, 1):
+        got = f"{beta.rows} rows of {beta.width}" if isinstance(beta, TableConfig) else type(beta).__name__
+        raise ValueError(
+            f"networks.beta: expected a table of T - 1 = {T - 1} rows of 1, the logits of beta_2 .. beta_T, got {got}; give "
+            "networks.beta.rows, and networks.beta.first"
+        )
+
+
+def learned_schedule(logits: np.ndarray, first: float) -> Schedule:
+    """beta_1 = first, then the sigmoids.   logits (T - 1, 1)"""
+    return from_beta(np.concatenate([[first], 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))]))
+
+
+def step_numbers(
+    engine: ModuleType, weight: Any, row: Any, log_first: Any, one: Any
+) -> tuple[tuple[Any, tuple[Any, ...]], Any]:
+    """logit_t, and what `posterior_step` says of the step t = row + 2: log alpha_bar_{t-1} = log alpha_1 + the sum of
+    -softplus(logit_s) over s from 2 to t - 1.
+
+    weight (T - 1, 1), row, log_first = log(1 - beta_1) and one = 1 (N,) -> (logit (N,), six (N,)), saved
+    """
+    rows, n = weight.shape[0], row.shape[0]
+    logits, of_logits = engine.reshape(weight, (rows,))
+    lost, of_lost = engine.softplus(logits)  # -log alpha_t
+    log_alpha, of_sign = engine.scale(lost, -1.0)
+    summed, of_summed = engine.cumulative_sum(log_alpha)
+    before, of_before = engine.add(summed, lost)  # without the step's own
+    (column, of_column), (own, of_own) = (engine.reshape(a, (rows, 1)) for a in (before, logits))
+    table, of_table = engine.concat(column, own)
+    read, of_read = engine.embedding(row, table)
+    parts, of_parts = engine.split(read, 2)
+    (earlier, of_earlier), (logit, of_logit) = (engine.reshape(part, (n,)) for part in parts)
+    step, of_step = engine.posterior_step(engine.affine(log_first, one, one, earlier), logit)
+    saved = (
+        of_logits,
+        of_lost,
+        of_sign,
+        of_summed,
+        of_before,
+        of_column,
+        of_own,
+        of_table,
+        of_read,
+        of_parts,
+        of_earlier,
+    )
+    return (logit, step), (*saved, of_logit, of_step)
+
+
+def step_numbers_backward(engine: ModuleType, dlogit: Any, dstep: tuple[Any, ...], saved: Any) -> Any:
+    """A logit moves its own step, and alpha_bar of all later ones.   dlogit (N,), dstep: six (N,) -> dweight (T - 1, 1)"""
+    *saved, of_parts, of_earlier, of_logit, of_step = saved
+    of_logits, of_lost, of_sign, of_summed, of_before, of_column, of_own, of_table, of_read = saved
+    dearlier, dread = engine.posterior_step_backward(dstep, of_step)
+    dlogit = engine.reshape_backward(engine.accumulate(dlogit, dread), of_logit)
+    dread = engine.split_backward((engine.reshape_backward(dearlier, of_earlier), dlogit), of_parts)
+    dcolumn, down = engine.concat_backward(engine.embedding_backward(dread, of_read)["weight"], of_table)
+    dsummed, dlost = engine.add_backward(engine.reshape_backward(dcolumn, of_column), of_before)
+    dlog_alpha = engine.cumulative_sum_backward(dsummed, of_summed)
+    dlost = engine.accumulate(dlost, engine.scale_backward(dlog_alpha, of_sign))
+    dlogits = engine.accumulate(engine.softplus_backward(dlost, of_lost), engine.reshape_backward(down, of_own))
+    return engine.reshape_backward(dlogits, of_logits)

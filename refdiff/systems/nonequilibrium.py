@@ -1,0 +1,200 @@
+"""The first diffusion model [DPM]: a Gaussian kernel whose variances beta_t are learned with the reverse process:
+
+    q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t)
+    p(x_{t-1} | x_t) = N(sqrt(1 - beta_t) x_t + sqrt(beta_t) m, sigmoid(logit beta_t + r / sqrt(T))),   (m, r) = f(x_t, t)
+
+f is the network `denoiser`; beta_2 .. beta_T are the sigmoids of the table `beta`, with a rate and a clip of its own, and
+stay as they are with learning_rate = 0. beta_1 is fixed, and with it p(x_0 | x_1) = N(sqrt(1 - beta_1) x_1, beta_1),
+the forward kernel turned round: it has no parameters, so that no edge of the data makes the bound infinite, and is a
+normalised density, so that the bound is one of log p(x_0). Where f says 0, p is the perfect reverse process of N(0, 1) data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import log, prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .. import models
+from ..models import Batch, Input, Tree
+from ..objectives import Objective
+from ..process import Schedule, conditioned, l_vlb_term, prior_matching, q_sample
+from ..random import Key, normal
+from .learned_beta import check_table, learned_schedule, step_numbers, step_numbers_backward
+from .steps import check_denoiser, conditions_known, estimated, plot_drift, plot_terms_and_samples, samples_of
+from .system import Asked, register_system
+
+__all__ = ["Nonequilibrium"]
+
+Networks = dict[str, Asked]
+
+
+@dataclass(frozen=True)
+class Nonequilibrium(Objective):
+    """(T - 1) KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) + L_0 + L_T, t uniform on 2 .. T, of each sample its own: in the
+    mean the whole bound on -log p(x_0), in bits of a sample.   [DPM]   T: steps; first: beta_1."""
+
+    trains: tuple[str, ...] = ("denoiser", "beta")
+    T: int = 40
+    first: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.T < 2:
+            raise ValueError(f"objective.T: expected at least 2 steps, of which the first is fixed, got {self.T}")
+        if not 0 < self.first < 1:
+            raise ValueError(f"objective.first: expected beta_1, a number between 0 and 1, got {self.first}")
+
+    def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
+        return {"x": models.inputs(networks["denoiser"])["x"]}
+
+    def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
+        """t; the row of its logit, the same number counted from 0; and the last row, of T."""
+        x0, last = data["x"], self.T - 2
+        n = x0.shape[0]
+        t, row = (engine.integers(key("t"), n, low, low + last) for low in (2, 0))
+        end = engine.integers(key("end"), n, last, last)
+        return {"x": x0, "t": t, "row": row, "end": end, "eps": engine.normal(key("eps"), n, tuple(x0.shape[1:]))}
+
+    def loss_and_gradient(
+        self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
+    ) -> tuple[dict[str, Any], dict[str, Tree]]:
+        x0, weight, narrow = batch["x"], networks["beta"].p["weight"], self.T**-0.5
+        table = _table(self.T, self.first, prod(x0.shape[1:]))
+        one, log_first, of_square, constant, of_kl, bit = engine.columns(table, batch["t"])
+        (logit, step), of_step = step_numbers(engine, weight, batch["row"], log_first, one)
+        (_, ended), of_end = step_numbers(engine, weight, batch["end"], log_first, one)
+        gamma, c0, ct, log_variance, root_alpha, root_beta = step
+        x, of_x = engine.diffuse(x0, batch["eps"], gamma)
+        y, of_y = models.forward(engine, networks["denoiser"], {"x": x, "t": batch["t"]}, key.under("denoiser"))
+        (m, r), of_split = engine.split(y, 2)
+        (a, of_a), (b, of_b) = engine.multiply(x0, c0), engine.multiply(x, ct)  # the mean of q(x_{t-1} | x_t, x_0)
+        (c, of_c), (d, of_d) = engine.multiply(x, root_alpha), engine.multiply(m, root_beta)  # of p(x_{t-1} | x_t)
+        wide, of_wide = engine.multiply(engine.where(one, 1.0, x0), logit)
+        narrowed, of_narrowed = engine.scale(r, narrow)
+        turned, of_turned = engine.scale(engine.add(wide, narrowed)[0], -1.0)
+        plus, of_plus = engine.softplus(turned)
+        log_variance_p, of_sign = engine.scale(plus, -1.0)  # log sigmoid(logit + r / sqrt(T))
+        kl, of_divergence = engine.gaussian_kl(engine.add(a, b)[0], log_variance, engine.add(c, d)[0], log_variance_p)
+        prior, of_prior = engine.prior_kl(x0, ended[0])
+        square, _ = engine.sample_sum(engine.multiply(x0, x0)[0])
+        known = engine.affine(of_square, square, constant, one)  # L_0, which no parameter changes
+        loss = engine.affine(one, engine.affine(of_kl, kl, bit, prior), one, known)
+
+        share = 1 / log(2) / key.total
+        dmean, dlog_variance, dmean_p, dlog_variance_p = engine.gaussian_kl_backward(
+            (self.T - 1) * share, of_divergence
+        )
+        dturned = engine.softplus_backward(engine.scale_backward(dlog_variance_p, of_sign), of_plus)
+        dsum = engine.scale_backward(dturned, of_turned)
+        dr, (_, dlogit) = engine.scale_backward(dsum, of_narrowed), engine.multiply_backward(dsum, of_wide)
+        dx_p, droot_alpha = engine.multiply_backward(dmean_p, of_c)
+        dm, droot_beta = engine.multiply_backward(dmean_p, of_d)
+        (_, dc0), (dx_q, dct) = engine.multiply_backward(dmean, of_a), engine.multiply_backward(dmean, of_b)
+        dy = engine.split_backward((dm, dr), of_split)
+        dinputs, g = models.backward(engine, networks["denoiser"], dy, models.consume(of_y), ("x",))
+        dgamma = engine.diffuse_backward(engine.accumulate(dinputs["x"], dx_p, dx_q), of_x)
+        dstep = (dgamma, dc0, dct, dlog_variance, droot_alpha, droot_beta)
+        dgamma_T = engine.prior_kl_backward(share, of_prior)
+        zero, _ = engine.scale(dgamma_T, 0.0)
+        dweight = engine.accumulate(
+            step_numbers_backward(engine, dlogit, dstep, of_step),
+            step_numbers_backward(engine, zero, (dgamma_T, zero, zero, zero, zero, zero), of_end),
+        )
+        return {"loss": loss}, {"denoiser": g, "beta": {"weight": dweight}}
+
+
+@cache
+def _table(T: int, first: float, dims: int) -> np.ndarray:
+    """Rows, all alike, (1, log(1 - beta_1), beta_1 / 2, dims (log 2 pi beta_1 + 1 - beta_1) / 2, T - 1, 1), from the third
+    on in bits: -E log N(x_0; sqrt(1 - beta_1) x_1, beta_1) is affine in |x_0|^2.   -> (T + 1, 6) float64, read-only"""
+    constant = dims * (np.log(2 * np.pi * first) + 1 - first) / 2
+    bits = np.array([first / 2, constant, T - 1, 1]) / np.log(2)
+    table = np.tile([1, np.log1p(-first), *bits], (T + 1, 1))
+    table.flags.writeable = False
+    return table
+
+
+def check(networks: dict[str, Any], objective: Nonequilibrium) -> None:
+    """A denoiser that says m and r, and a table of logits."""
+    check_denoiser(networks, objective, ("denoiser", "beta"), outputs=2)
+    check_table(networks, objective.T)
+
+
+def shape(networks: dict[str, Any], objective: Nonequilibrium) -> tuple[int, ...]:
+    return models.inputs(networks["denoiser"])["x"].shape
+
+
+def reverse_of(
+    networks: Networks, objective: Nonequilibrium
+) -> tuple[Schedule, Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]]:
+    """The schedule that was learned, and reverse(x_t, t) -> mean, log variance of p(x_{t-1} | x_t), float64."""
+    logits = networks["beta"]({"index": np.arange(objective.T - 1)}).astype(np.float64)
+    s = learned_schedule(logits, objective.first)
+    of_t = np.concatenate([[0, 0], logits[:, 0]])
+
+    def reverse(x: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray]:
+        t = np.broadcast_to(t, (len(x),))
+        alpha, beta, logit, first = (
+            v[t].reshape(-1, *[1] * (x.ndim - 1)) for v in (s.alpha, s.beta, of_t, np.arange(objective.T + 1))
+        )
+        y = networks["denoiser"]({"x": x.astype(np.float32), "t": np.maximum(t, 2)}).astype(np.float64)
+        m, r = np.where(first > 1, np.split(y, 2, axis=-1), 0)
+        log_variance = np.where(first > 1, -np.logaddexp(0, -logit - r * objective.T**-0.5), np.log(beta))
+        return np.sqrt(alpha) * x + np.sqrt(beta) * m, log_variance
+
+    return s, reverse
+
+
+def trajectory(
+    networks: Networks, objective: Nonequilibrium, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(t, x_t) from N(0, 1) at T on, noise in the last step too, as p says; conditions `known` and `mask`: elements that are
+    held.   [DPM] section 2.5"""
+    of_one = samples_of(networks)
+    known, mask = conditions_known(conditions, (len(ids), *of_one))
+    _, reverse = reverse_of(networks, objective)
+    x = conditioned(normal(key("x"), ids, of_one, np.float64), known, mask)
+    yield objective.T, x.astype(np.float32)
+    for t in range(objective.T, 0, -1):
+        mean, log_variance = reverse(x, t)
+        x = mean + np.exp(0.5 * log_variance) * normal(key(f"step {t}"), ids, of_one, np.float64)
+        x = conditioned(x, known, mask)
+        yield t - 1, x.astype(np.float32)
+
+
+def evaluate(networks: Networks, objective: Nonequilibrium, data: Any, key: Key, progress: bool) -> dict[str, Any]:
+    """The bound on -log2 p(x), a density's, term by term, beside -log2 N(x; 0, 1), what it gains on that, and all beta_t."""
+    s, reverse = reverse_of(networks, objective)
+    x = data.held_out.astype(np.float64)
+
+    def term(pair: np.ndarray, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
+        x_t = q_sample(s, x0, t, normal(key("eps"), pair, x0.shape[1:], np.float64))
+        return l_vlb_term(s, x0, x_t, t, *reverse(x_t, t), None, "nats")[0]
+
+    found = estimated(objective.T, x, term, float(prior_matching(s, x, "nats").mean()), key, progress)
+    gaussian = float(((x**2 + np.log(2 * np.pi)) / 2).reshape(len(x), -1).sum(axis=1).mean() / np.log(2))
+    return found | {"gaussian_bits": gaussian, "gain_bits": gaussian - found["bound_bits"], "beta": s.beta[1:].tolist()}
+
+
+def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[str, Any], path: str | Path) -> None:
+    """Of points: q(x_t) at t = 0, T/2 and T, samples of p at the same t, and where a step of p takes x; of images: the terms
+    over t, and samples."""
+    key, (s, reverse) = Key(0).under("plot"), reverse_of(networks, objective)
+    ids, times = np.arange(64 if len(data.shape) == 3 else 2000), (0, objective.T // 2, objective.T)
+    way = dict(trajectory(networks, objective, None, ids, key, {}))
+    if len(data.shape) == 3:
+        plot_terms_and_samples(found, way[0], path)
+        return
+    x0 = data.held_out[: len(ids)].astype(np.float64)
+    q = {t: q_sample(s, x0, t, normal(key("q"), np.arange(len(x0)), data.shape, np.float64)) for t in times}
+    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 1))[0] - x, path)
+
+
+register_system("nonequilibrium", Nonequilibrium, sys.modules[__name__])
