@@ -16,7 +16,9 @@ from systems.runs import batch_at
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 CAPTURED = pytest.mark.parametrize(
-    "system", ["hybrid", "importance", "autoencoder", "latent", "base", "upsampling"], indirect=True
+    "system",
+    ["hybrid", "importance", "autoencoder", "latent", "base", "upsampling", "vdm", "vdm_images", "vdm_steps"],
+    indirect=True,
 )
 
 
