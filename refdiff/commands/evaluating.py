@@ -97,7 +97,7 @@ def _conditions_of_data(model: Any, data: Any) -> dict[str, Any]:
 
 def _evaluate_system(options: argparse.Namespace, config: Any, state: Any) -> None:
     """The bound of a system term by term, as lines or JSON, and its picture with --plot."""
-    from ..random import Key
+    from ..systems import measure
     from ..training import system_model
 
     refuse(options, _OF_SAMPLES, "a run of denoising", type(config.objective).__name__)
@@ -107,11 +107,10 @@ def _evaluate_system(options: argparse.Namespace, config: Any, state: Any) -> No
     if not len(data.held_out):
         raise ValueError(f"--data: expected samples that are held out, got none in {data.name}; give others")
     _check_plot(options)
-    system, given = model.module, (model.networks, model.objective, data)
-    found = system.evaluate(*given, Key(options.seed).under("evaluate"), not options.quiet)
+    found = measure(model, data, options.seed, progress=not options.quiet)
     if options.plot:
         Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
-        system.plot(*given, found, options.plot)
+        model.module.plot(model.networks, model.objective, data, found, options.plot)
     lines = found if options.json else {name: value for name, value in found.items() if not isinstance(value, list)}
     print_result(options, {"step": state.step, **lines})
 

@@ -18,7 +18,7 @@ __all__ = ["bound_numbers", "divergence_bound", "importance_weighted_bound", "lo
 def divergence_bound(
     engine: ModuleType, likelihood: Any, mean: Any, log_variance: Any, beta: float, share: float
 ) -> tuple[dict[str, Any], Any, tuple[Any, ...], Any, Any]:
-    """-log p(x|z) + beta KL(q(z|x) || N(0, 1)), q = N(mean, e^l), z drawn from it.   [VAE] section 2.3, [BetaVAE] section 2
+    """-log p(x|z) + beta KL(q(z|x) || N(0, 1)), q = N(mean, e^l), z drawn from it.   [VAE] eq. 3, [BetaVAE] section 2
 
     likelihood (N,) = log p(x|z).   -> terms (N,) by name, and share times the gradients of the loss: of the likelihood, of z
     apart from it (none, or several to be added), of the mean, and of the log variance

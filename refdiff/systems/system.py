@@ -26,7 +26,7 @@ from ..random import Key
 from ..sampling import SampleConfig, network_function
 from ..sampling.denoisers import Predict
 
-__all__ = ["Asked", "SystemModel", "can_draw", "draw", "register_system", "system_of", "trajectory"]
+__all__ = ["Asked", "SystemModel", "can_draw", "draw", "measure", "register_system", "system_of", "trajectory"]
 
 _SYSTEMS: dict[type[Objective], Any] = {}
 FUNCTIONS = ("check", "shape", "evaluate", "plot")
@@ -113,6 +113,13 @@ def trajectory(
         )
     key = Key(seed).under("sample")
     return model.module.trajectory(model.networks, model.objective, model.settings, ids, key, conditions or {})
+
+
+def measure(model: SystemModel, data: Any, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+    """What the system's `evaluate` finds of what is held out of the data: numbers, and lists of them, by name."""
+    key = Key(seed).under("evaluate")
+    found: dict[str, Any] = model.module.evaluate(model.networks, model.objective, data, key, progress)
+    return found
 
 
 def draw(

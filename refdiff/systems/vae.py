@@ -35,7 +35,7 @@ Networks = dict[str, Asked]
 @dataclass(frozen=True)
 class VAE(Objective):
     """-E_q log p(x|z) + beta KL(q(z|x) || N(0, 1)) in nats, z = mean + e^(l/2) eps; with samples k > 1 instead the tighter
-    -log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x).   [VAE] section 2.3, [IWAE] eq. 8
+    -log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x).   [VAE] eq. 3, [IWAE] eq. 8
 
     likelihood: "bernoulli" of (x + 1) / 2 in [0, 1], the decoder says logits; "gaussian", it says the mean, and the network
     `noise`, a table of one number, the log variance of all. beta: 1 for a bound. latent: numbers of z, as the encoder says.

@@ -21,7 +21,7 @@ def normals(names):
 
 def monotone(units):
     def draw(rng, shape):
-        parameters = {"slope": rng.standard_normal(1) + 2}
+        parameters = {"slope": rng.standard_normal(1) + 2 if units else np.full(1, -2.0)}  # a t / a = t to the bit
         parameters |= {name: rng.standard_normal(units) for name in ("rate", "shift", "weight")}
         return (), parameters, {"t": rng.uniform(0, 1, shape[0])}
 

@@ -36,7 +36,7 @@ def test_the_error_of_principal_components_is_the_sum_of_the_other_eigenvalues(n
 
 def test_a_linear_one_finds_the_principal_components():
     """Trained, its error is theirs within 1 %, and never below."""
-    x = points(256).astype(np.float32)
+    x = (points(256) - points(256).mean(axis=0)).astype(np.float32)
     networks = {"encoder": PerceptronConfig((6,), (), (2,)), "decoder": PerceptronConfig((2,), (), (6,), entry="z")}
     config = configuration(networks, Autoencoder(), batch=256, rate=5e-2, steps=600, max_grad_norm=0.0)
     _, steps = checks.trained(config, rows.Rows(x=x), State.first(config), 600)

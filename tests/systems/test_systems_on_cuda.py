@@ -17,7 +17,19 @@ from systems.runs import batch_at
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 CAPTURED = pytest.mark.parametrize(
     "system",
-    ["hybrid", "importance", "autoencoder", "latent", "base", "upsampling", "vdm", "vdm_images", "vdm_steps"],
+    [
+        "hybrid",
+        "importance",
+        "autoencoder",
+        "latent",
+        "base",
+        "upsamplingvae",
+        "vae_gaussian",
+        "vae_importance",
+        "vdm",
+        "vdm_images",
+        "vdm_steps",
+    ],
     indirect=True,
 )
 

@@ -1,6 +1,7 @@
-"""Noise at a level that is learned, as the reference has it: gamma = log(sigma^2 / alpha^2), alpha^2 + sigma^2 = 1 [VDM].
+"""Noise at a level that is learned: gamma = log(sigma^2 / alpha^2), alpha^2 + sigma^2 = 1 [VDM].
 
-x and eps are data; what has a gradient is the level, one number a sample.
+x and eps are data; what has a gradient is the level, one number a sample. Where there is little work it is done as the
+reference does it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import reference
 from ..reference import Gradients
 from .as_reference import backward, forward, per_sample
 from .runtime.memory import empty, gradient_out
@@ -78,8 +78,32 @@ def levels_log_likelihood(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray, bin
 
 
 def _levels(bins: int, x: np.ndarray, eps: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    y, saved = reference.levels_log_likelihood(x, eps, gamma, bins)
-    return y, reference.levels_log_likelihood_backward(1.0, saved)
+    """log p and its derivative by gamma, (n,) each.
+
+    With g_k = v_o - v_k, o the level of x: u_k = u_o + r g_k, so an exponent less that of o is -r g_k (u_o + r g_k / 2), and
+    nothing large is subtracted; and the sum of p_k u_k (x - v_k), less u_o (x - v_o), is (u_o + r (x - v_o)) G1 + r G2, G1
+    and G2 the means of g and g^2 under p.
+    """
+    v, r = np.linspace(-1, 1, bins), np.exp(-0.5 * gamma)[:, None]
+    x, eps = x.reshape(len(x), -1), eps.reshape(len(x), -1)
+    own = np.clip(np.rint((x + 1) * (0.5 * (bins - 1))), 0, bins - 1).astype(np.intp)
+    away = r * (x - v[own])
+    u = eps + away
+    g = (v[:, None] - v).astype(np.float32)[own]  # (n, D, bins)
+    step = g * r.astype(np.float32)[:, :, None]
+    p = step * np.float32(-0.5)
+    p -= u.astype(np.float32)[:, :, None]
+    p *= step
+    largest = p.max(axis=-1, keepdims=True)
+    p -= largest
+    np.exp(p, out=p)
+    total = p.sum(axis=-1, dtype=np.float64)
+    p *= g
+    first = p.sum(axis=-1, dtype=np.float64) / total
+    p *= g
+    second = p.sum(axis=-1, dtype=np.float64) / total
+    slope = -0.5 * r * ((u + away) * first + r * second)
+    return -(np.log(total) + largest[..., 0]).sum(axis=1), slope.sum(axis=1)
 
 
 @operation
@@ -108,7 +132,28 @@ def monotone(
 
 def _monotone(t: np.ndarray, *arrays: np.ndarray) -> None:
     *parameters, f, f1 = arrays
-    (f[...], f1[...]), _ = reference.monotone(*(a.astype(np.float64) for a in (t, *parameters)))
+    _, _, f[...], f1[...], _ = _curves(t.astype(np.float64), *parameters)
+
+
+def _curves(t: np.ndarray, slope: np.ndarray, rate: np.ndarray, shift: np.ndarray, weight: np.ndarray) -> Any:
+    """t, 0 and 1; the sigmoids at these (N + 2, K); f and f' at t; m(1) - m(0). In float64: f is made of differences."""
+    a, u, c, w = (
+        np.abs(slope.astype(np.float64)),
+        *(p.astype(np.float64) for p in (np.abs(rate), shift, np.abs(weight))),
+    )
+    t, k = np.concatenate([t, [0.0, 1.0]]), max(len(w), 1)
+    s = np.multiply.outer(t, -u)
+    s -= c
+    with np.errstate(over="ignore"):  # then the sigmoid is 0
+        np.exp(s, out=s)
+    s += 1
+    np.reciprocal(s, out=s)
+    weighed = s * w  # each row summed by itself, so that f is 0 at 0
+    m = a * t + weighed.sum(axis=1) / k
+    weighed *= u
+    weighed *= 1 - s
+    span = m[-1] - m[-2]
+    return t, s, (m[:-2] - m[-2]) / span, (a + weighed[:-2].sum(axis=1) / k) / span, span
 
 
 @operation
@@ -123,11 +168,28 @@ def monotone_backward(dys: tuple[np.ndarray, np.ndarray], saved: Any) -> Gradien
 
 
 def _monotone_backward(df: np.ndarray, df1: np.ndarray, t: np.ndarray, *arrays: np.ndarray) -> None:
-    parameters, outs = (a.astype(np.float64) for a in arrays[:4]), arrays[4:]
-    _, saved = reference.monotone(t.astype(np.float64), *parameters)
-    g = reference.monotone_backward((df, df1), saved)
-    for name, out in zip(_PARAMETERS, outs, strict=True):
-        out[...] = g[name]
+    """What m at t, 0 and 1, and m' at t weigh in the gradient; then, with s1 and s2 the derivatives of the sigmoid,
+
+    dslope = (t - f) dm + (1 - f') dm',  dweight = (s dm + s1 u dm') / K,  dshift = w (s1 dm + s2 u dm') / K and
+    drate = w (s1 (t dm + dm') + s2 u t dm') / K, summed over t.
+    """
+    slope, rate, shift, weight, *outs = arrays
+    t, s, f, f1, span = _curves(t.astype(np.float64), slope, rate, shift, weight)
+    dm, dm1 = df / span, df1 / span
+    of_slope = dm @ (t[:-2] - f) + dm1 @ (1 - f1)  # 0 of a straight line
+    both = dm @ f + dm1 @ f1  # of m(0), less of m(1)
+    dm, dm1 = np.concatenate([dm, [both - dm.sum(), -both]]), np.concatenate([dm1, [0.0, 0.0]])
+    u, w, k = np.abs(rate.astype(np.float64)), np.abs(weight.astype(np.float64)), max(len(weight), 1)
+    s1 = s * (1 - s)
+    of_m, of_m1, of_rate = np.stack([dm, dm1, t * dm + dm1]) @ s1
+    s1 *= 1 - 2 * s
+    of_second, of_second_t = np.stack([dm1, t * dm1]) @ s1
+    g = (
+        of_slope, w * (of_rate + u * of_second_t) / k, w * (of_m + u * of_second) / k,
+        (dm @ s + u * of_m1) / k,
+    )  # fmt: skip
+    for out, value, p in zip(outs, g, (slope, rate, None, weight), strict=True):
+        out[...] = value if p is None else np.where(p < 0, -value, value)  # by |p|
 
 
 @operation
@@ -136,17 +198,40 @@ def fourier_features(x: np.ndarray, exponents: tuple[int, ...]) -> tuple[np.ndar
 
     x (N, ..., C) -> (N, ..., C (1 + 2 len(exponents))).
     """
-    shape = *x.shape[:-1], x.shape[-1] * (1 + 2 * len(exponents))
-    (y,) = forward("fourier_features", (x,), shape, exponents=exponents)
-    return y, (x, exponents)
+    y = empty((*x.shape[:-1], x.shape[-1] * (1 + 2 * len(exponents))))
+    call(_fourier_features, x, exponents, y)
+    return y, (y, exponents)
+
+
+def _fourier_features(x: np.ndarray, exponents: tuple[int, ...], y: np.ndarray) -> None:
+    c, count = x.shape[-1], len(exponents)
+    y[..., :c] = x
+    for i, n in enumerate(exponents):
+        angle = x * np.float32(2.0**n)  # no digit is lost, nor by taking it modulo 2
+        angle -= 2 * np.rint(angle * np.float32(0.5))
+        angle *= np.float32(np.pi)
+        np.sin(angle, out=y[..., (1 + i) * c : (2 + i) * c])
+        np.cos(angle, out=y[..., (1 + count + i) * c : (2 + count + i) * c])
 
 
 @operation
 def fourier_features_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dx = the part of x + sum_n 2^n pi (cos(2^n pi x) dsin_n - sin(2^n pi x) dcos_n)."""
-    x, exponents = saved
-    (dx,) = backward("fourier_features", (dy,), (x,), x.shape, exponents=exponents)
+    y, exponents = saved
+    dx = empty((*y.shape[:-1], y.shape[-1] // (1 + 2 * len(exponents))))
+    call(_fourier_features_backward, dy, y, exponents, dx)
     return dx
+
+
+def _fourier_features_backward(dy: np.ndarray, y: np.ndarray, exponents: tuple[int, ...], dx: np.ndarray) -> None:
+    c, count = dx.shape[-1], len(exponents)
+    np.copyto(dx, dy[..., :c])
+    for i, n in enumerate(exponents):
+        sin, cos = (slice((1 + i + k) * c, (2 + i + k) * c) for k in (0, count))
+        part = y[..., cos] * dy[..., sin]
+        part -= y[..., sin] * dy[..., cos]
+        part *= np.float32(2.0**n * np.pi)
+        dx += part
 
 
 @operation

@@ -148,6 +148,23 @@ def what_the_bound_lacks_is_the_divergence_of_q_from_the_posterior(seed: int, li
 
 
 @claim(
+    r"E_q[\log p(x \mid z)] - \beta\, \mathrm{KL}(q(z \mid x)\, \|\, p(z)) = \log p(x)"
+    r" - \mathrm{KL}(q(z \mid x)\, \|\, p(z \mid x)) - (\beta - 1)\, \mathrm{KL}(q(z \mid x)\, \|\, p(z))",
+    source="[BetaVAE] section 2", of=VAE.loss_and_gradient, against="integrals over z by quadrature", bound=1e-9,
+    seed=seeds(), likelihood=LIKELIHOODS, beta=st.sampled_from([0.1, 0.5, 2.0, 10.0]),
+)  # fmt: skip
+def another_beta_moves_the_bound_by_the_divergence_from_the_prior(seed: int, likelihood: str, beta: float) -> float:
+    """So beta > 1 leaves it a bound of log p(x), and beta < 1 need not."""
+    networks, x, log_joint, (mean, log_variance) = _one_unit(seed, likelihood)
+    evidence = _log_evidence(log_joint)
+    z = mean + np.exp(0.5 * log_variance) * LINE
+    log_q = _log_normal(z, mean, log_variance)
+    gap, divergence = WEIGHTS @ (log_q - (log_joint(z) - evidence)), WEIGHTS @ (log_q - _log_normal(z, 0, 0))
+    actual = _mean_bound(networks, VAE(likelihood=likelihood, beta=beta, latent=1), x)
+    return float(abs(actual - (evidence - gap - (beta - 1) * divergence)) / (1 + abs(evidence) + beta * divergence))
+
+
+@claim(
     r"\mathcal L_1 \le \mathcal L_2 \le \mathcal L_3 \le \log p(x),\quad \mathcal L_k = E \log \frac1k \sum_{i=1}^k"
     r" \frac{p(x, z_i)}{q(z_i \mid x)}",
     source="[IWAE] eq. 8", of=VAE.loss_and_gradient, against="quadrature over all k of the z, and over z", bound=1e-9,
