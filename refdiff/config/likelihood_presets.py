@@ -46,7 +46,7 @@ def _digits_vdm() -> Config:
         "gamma": NetworkConfig(MonotoneConfig(64), replace(fast, learning_rate=0.01)),
     }
     train = TrainConfig(3000, learning_rate=2e-3, weight_decay=0.01, ema_decay=0.998, grid_every=1000)
-    return Config(networks=networks, objective=VDM(bins=17), train=train, sample=SampleConfig(steps=100))
+    return Config(networks=networks, objective=VDM(bins=17), train=train, sample=SampleConfig("ancestral", 100))
 
 
 PRESETS.update({"digits-autoencoder": _digits_autoencoder(), "digits-vae": _digits_vae(), "digits-vdm": _digits_vdm()})

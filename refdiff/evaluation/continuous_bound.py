@@ -82,8 +82,8 @@ def diffusion_estimates(
 def bound_numbers(
     schedule: ContinuousSchedule, found: Estimates, x: np.ndarray, key: Key, bins: int
 ) -> dict[str, float | int]:
-    """The bound in bits per dimension, its terms and their standard errors, and the variance of one estimate of the diffusion
-    loss, over samples, t and eps.   found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
+    """The bound in bits per dimension, its terms and their standard errors, and the variance of one estimate of the
+    diffusion loss, over samples, t and eps.   found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
     x = np.asarray(x, np.float64)
     bits, passes = 1 / (prod(x.shape[1:]) * log(2)), len(found.loss)
     prior = bits * float(prior_loss(schedule, x).mean())
@@ -119,8 +119,8 @@ def bound_beside_line(
     passes: int = 32,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """`bound_numbers` of a learned schedule; its ends; and of a straight line between them, with the same t and eps, the diffusion
-    loss, which in continuous time is the same, and how many times larger the variance of an estimate of it is.
+    """`bound_numbers` of a learned schedule; its ends; and of a straight line between them, with the same t and eps, the
+    diffusion loss, which in continuous time is the same, and how many times larger the variance of an estimate of it is.
 
     Lists: t and gamma there; loss_over_t and line_loss_over_t, as of `spread_over_time`.
     """

@@ -23,9 +23,9 @@ from .. import models
 from ..evaluation.continuous_bound import bound_beside_line, plot_schedule
 from ..models import Batch, Input, Tree, inputs
 from ..objectives import Objective
-from ..process import ancestral, predictor
+from ..process import predictor
 from ..random import Key, normal
-from ..sampling.methods import threshold_of
+from ..sampling.methods import choose_sampler, threshold_of
 from .learned_gamma import Levels, check_schedule, draw_times, levels, levels_backward, schedule_of
 from .system import Asked, register_system
 
@@ -143,7 +143,8 @@ def eps_hat(networks: Networks, objective: VDM, z: np.ndarray, gamma: np.ndarray
 def trajectory(
     networks: Networks, objective: VDM, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """`settings.steps` ancestral steps of the learned schedule from z_1 to z_0, and of that the mean of x.   [VDM] eq. 33"""
+    """From z_1 to z_0 in `settings.steps` steps of the learned schedule, then to the mean of x, by the sampler that the
+    settings choose: the paper's is `ancestral`, [VDM] eq. 33, or DDIM with eta = 1, which is the same."""
     learned = schedule_of(networks)
     schedule, one = learned.discretised(settings.steps), inputs(networks["denoiser"].config)["x"].shape
     gamma = learned.gamma(np.arange(schedule.T) / settings.steps)  # of steps 1, 2, ...
@@ -157,7 +158,7 @@ def trajectory(
     z_1 = normal(key("z"), ids, one, np.float64)
     yield schedule.T, z_1.astype(np.float32)
     predict = predictor(schedule, model, "eps", threshold_of(settings))
-    for t, z in ancestral(schedule, predict, z_1, range(1, schedule.T + 1), noise):
+    for t, z in choose_sampler(schedule, settings, predict, z_1, list(range(1, schedule.T + 1)), noise):
         yield t, z.astype(np.float32)
 
 

@@ -23,13 +23,14 @@ CAPTURED = pytest.mark.parametrize(
         "autoencoder",
         "latent",
         "base",
-        "upsamplingvae",
+        "upsampling",
+        "vae",
         "vae_gaussian",
         "vae_importance",
         "vdm",
         "vdm_images",
         "vdm_steps",
-    ],
+    ],  # fmt: skip
     indirect=True,
 )
 

@@ -23,6 +23,7 @@ from refdiff.process import (
 )
 from refdiff.random import Key
 from refdiff.sampling import SampleConfig
+from refdiff.sampling.settings import METHODS
 from refdiff.systems import VDM, SystemModel, draw, vdm
 from refdiff.systems.learned_gamma import schedule_of
 from refdiff.systems.system import Asked
@@ -174,6 +175,11 @@ def test_each_sample_is_the_same_whatever_the_others_are(name):
     states = list(vdm.trajectory(model.networks, model.objective, model.settings, np.arange(2), Key(0), {}))
     assert [t for t, _ in states] == list(range(8, -1, -1))
     assert np.abs(x).max() <= 1 + 1e-6
+    others = {
+        method: draw(model._replace(settings=SampleConfig(method, 7)), 5, seed=3, progress=False) for method in METHODS
+    }
+    np.testing.assert_allclose(others["ancestral"], others["ddim"], atol=1e-4)
+    assert all(np.isfinite(other).all() for other in others.values())
 
 
 def test_what_a_perfect_denoiser_draws_are_the_data():
