@@ -83,7 +83,9 @@ def bound_numbers(
     schedule: ContinuousSchedule, found: Estimates, x: np.ndarray, key: Key, bins: int
 ) -> dict[str, float | int]:
     """The bound in bits per dimension, its terms and their standard errors, and the variance of one estimate of the
-    diffusion loss, over samples, t and eps.   found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
+    diffusion loss, over samples, t and eps.
+
+    found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
     x = np.asarray(x, np.float64)
     bits, passes = 1 / (prod(x.shape[1:]) * log(2)), len(found.loss)
     prior = bits * float(prior_loss(schedule, x).mean())

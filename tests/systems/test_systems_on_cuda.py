@@ -30,7 +30,7 @@ CAPTURED = pytest.mark.parametrize(
         "vdm",
         "vdm_images",
         "vdm_steps",
-    ],  # fmt: skip
+    ],
     indirect=True,
 )
 
