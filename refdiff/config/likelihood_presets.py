@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..data import DataConfig
-from ..models import ConvDecoderConfig, ConvEncoderConfig, MLPConfig, TableConfig
-from ..systems import VAE, Autoencoder, Binomial, Nonequilibrium, first_logits
+from ..models import ConvDecoderConfig, ConvEncoderConfig, MLPConfig, MonotoneConfig, TableConfig, UNetConfig
+from ..sampling.settings import SampleConfig
+from ..systems import VAE, VDM, Autoencoder, Binomial, Nonequilibrium, first_logits
 from . import presets as presets  # which stand before these
 from .config import PRESETS, Config
 from .networks import NetworkConfig, RuleConfig
@@ -63,4 +65,19 @@ def _digits_vae() -> Config:
     return Config(DataConfig("binary-digits"), networks, objective=VAE(), train=train)
 
 
-PRESETS.update({"digits-autoencoder": _digits_autoencoder(), "digits-vae": _digits_vae()})
+def _digits_vdm() -> Config:
+    """The digits' seventeen levels, a network that keeps their size, with features whose periods are two levels and one; the
+    ends of gamma begin at -7 and 6, its inside as a straight line, and both learn faster than the network."""
+    betas = (0.9, 0.99)
+    denoiser = UNetConfig(8, 1, 32, (1,), 2, (), groups=8, fourier=(3, 4))
+    fast = RuleConfig(learning_rate=0.03, betas=betas, weight_decay=0.0)
+    networks = {
+        "denoiser": NetworkConfig(denoiser, RuleConfig(betas=betas)),
+        "ends": NetworkConfig(TableConfig(1, 2, (-7.0, 13.0)), fast),
+        "gamma": NetworkConfig(MonotoneConfig(64), replace(fast, learning_rate=0.01)),
+    }
+    train = TrainConfig(3000, learning_rate=2e-3, weight_decay=0.01, ema_decay=0.998, grid_every=1000)
+    return Config(networks=networks, objective=VDM(bins=17), train=train, sample=SampleConfig("ancestral", 100))
+
+
+PRESETS.update({"digits-autoencoder": _digits_autoencoder(), "digits-vae": _digits_vae(), "digits-vdm": _digits_vdm()})

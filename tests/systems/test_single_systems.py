@@ -126,7 +126,7 @@ def test_a_learned_schedule_stays_one():
     assert (np.diff(y["f"]) > 0).all()
     assert np.trapezoid(y["slope"], dx=0.01) == pytest.approx(1, abs=1e-3)
     before = State.first(vdm.config).trees["p"]
-    assert np.abs(before["gamma"]["w"] - state.trees["p"]["gamma"]["w"]).max() > 0.05
+    assert np.abs(before["gamma"]["weight"] - state.trees["p"]["gamma"]["weight"]).max() > 0.05
     assert np.abs(before["ends"]["value"] - state.trees["p"]["ends"]["value"]).min() > 0.001
 
 

@@ -29,6 +29,9 @@ CAPTURED = pytest.mark.parametrize(
         "vae_importance",
         "bits",
         "learned_beta",
+        "vdm",
+        "vdm_images",
+        "vdm_steps",
     ],
     indirect=True,
 )
