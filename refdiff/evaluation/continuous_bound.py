@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, prod
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..plotting import new_figure
 from ..process import (
     ContinuousSchedule,
     antithetic_times,
     diffusion_loss,
     discrete_diffusion_loss,
+    linear_gamma,
     prior_loss,
     q_sample_at,
     reconstruction_loss,
@@ -26,7 +29,9 @@ from ..process import (
 from ..progress import Progress
 from ..random import Key, normal, permutation, uniform
 
-__all__ = ["Estimates", "bound_numbers", "diffusion_estimates", "spread_over_time"]
+__all__ = [
+    "Estimates", "bound_beside_line", "bound_numbers", "diffusion_estimates", "plot_schedule", "spread_over_time",
+]  # fmt: skip
 
 EpsHat = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (z_t, gamma) -> eps_hat
 
@@ -77,8 +82,10 @@ def diffusion_estimates(
 def bound_numbers(
     schedule: ContinuousSchedule, found: Estimates, x: np.ndarray, key: Key, bins: int
 ) -> dict[str, float | int]:
-    """The bound in bits per dimension, its terms and their standard errors, and the variance of one estimate of the diffusion
-    loss, over samples, t and eps.   found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
+    """The bound in bits per dimension, its terms and their standard errors, and the variance of one estimate of the
+    diffusion loss, over samples, t and eps.
+
+    found: of `diffusion_estimates` for this schedule and x; bins: levels of the data"""
     x = np.asarray(x, np.float64)
     bits, passes = 1 / (prod(x.shape[1:]) * log(2)), len(found.loss)
     prior = bits * float(prior_loss(schedule, x).mean())
@@ -104,14 +111,67 @@ def bound_numbers(
     }
 
 
-def spread_over_time(found: Estimates, pieces: int = 24) -> dict[str, list[float]]:
-    """Mean and standard deviation of the loss in so many equal pieces of time.   -> {"t", "mean", "sd"}: lists"""
+def bound_beside_line(
+    learned: ContinuousSchedule,
+    eps_hat: EpsHat,
+    x: np.ndarray,
+    key: Key,
+    bins: int,
+    T: int = 0,
+    passes: int = 32,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """`bound_numbers` of a learned schedule; its ends; and of a straight line between them, with the same t and eps, the
+    diffusion loss, which in continuous time is the same, and how many times larger the variance of an estimate of it is.
+
+    Lists: t and gamma there; loss_over_t and line_loss_over_t, as of `spread_over_time`.
+    """
+    ends = float(learned.gamma(0.0)), float(learned.gamma(1.0))
+    found, of_line = (
+        diffusion_estimates(schedule, eps_hat, x, key, T, passes, progress=progress)
+        for schedule in (learned, linear_gamma(*ends))
+    )
+    means, t = of_line.loss.mean(axis=1), np.linspace(0, 1, 101)
+    return {
+        **bound_numbers(learned, found, x, key, bins),
+        "gamma_0": ends[0],
+        "gamma_1": ends[1],
+        "line_diffusion_bits": float(means.mean()),
+        "line_diffusion_bits_error": float(means.std(ddof=1)) / passes**0.5,
+        "line_diffusion_variance": float(of_line.loss.var()),
+        "variance_factor": float(of_line.loss.var() / found.loss.var()),
+        "t": t.tolist(),
+        "gamma": learned.gamma(t).tolist(),
+        "loss_over_t": spread_over_time(found),
+        "line_loss_over_t": spread_over_time(of_line),
+    }
+
+
+def spread_over_time(found: Estimates, pieces: int = 24) -> list[list[float]]:
+    """[t, mean, deviation] of the loss in so many equal pieces of time, t their middles: three lists."""
     t, loss = found.t.ravel(), found.loss.ravel()
     piece = np.minimum((t * pieces).astype(int), pieces - 1)
-    inside = [loss[piece == k] for k in range(pieces)]
-    there = [k for k in range(pieces) if len(inside[k]) > 1]
-    return {
-        "t": [(k + 0.5) / pieces for k in there],
-        "mean": [float(inside[k].mean()) for k in there],
-        "sd": [float(inside[k].std()) for k in there],
-    }
+    inside = {k: loss[piece == k] for k in range(pieces) if np.any(piece == k)}
+    middles = [(k + 0.5) / pieces for k in inside]
+    return [middles, [float(a.mean()) for a in inside.values()], [float(a.std()) for a in inside.values()]]
+
+
+def plot_schedule(found: dict[str, Any], path: str | Path) -> None:
+    """Draw what `bound_beside_line` found: gamma(t) and the loss over t with its spread, each beside the straight line's.
+
+    ImportError without matplotlib."""
+    figure = new_figure(9.6, 3.6)
+    of_gamma, of_loss = figure.subplots(1, 2)
+    of_gamma.plot([0, 1], [found["gamma_0"], found["gamma_1"]], color="0.6", label="straight line")
+    of_gamma.plot(found["t"], found["gamma"], color="C0", label="learned")
+    of_gamma.set(xlabel="t", ylabel=r"$\gamma(t) = -\log$ SNR", title="the noise schedule")
+    for name, color, label in (("line_loss_over_t", "0.6", "straight line"), ("loss_over_t", "C0", "learned")):
+        t, mean, sd = (np.array(values) for values in found[name])
+        of_loss.plot(t, mean, color=color, label=label)
+        of_loss.fill_between(t, mean - sd, mean + sd, color=color, alpha=0.25, linewidth=0)
+    title = f"variance of an estimate {found['variance_factor']:.2f} times smaller"
+    of_loss.set(xlabel="t", ylabel="diffusion loss (bits per dimension)", title=title)
+    for axes in (of_gamma, of_loss):
+        axes.legend(frameon=False)
+        axes.grid(True, color="0.92")
+    figure.savefig(path, dpi=150)

@@ -36,7 +36,7 @@ def inputs(config: MonotoneConfig) -> dict[str, Input]:
 
 
 def layout(config: MonotoneConfig) -> Tree:
-    """slope (1,), rate, shift, weight (hidden,). At first a straight line with a hundredth of curves: sigmoids whose middles
+    """slope (1,), rate, shift, weight (hidden,). At first nearly a straight line, with a hundredth of sigmoids whose middles
     lie evenly over [0, 1], of rates from 4 to 64."""
     K = config.hidden
     rate = 4.0 * 16.0 ** (np.arange(K) * 0.6180339887 % 1)  # spread over the middles, without drawing
@@ -58,5 +58,6 @@ def forward(engine: ModuleType, net: Network, inputs: Batch, key: Key | None = N
 def backward(
     engine: ModuleType, net: Network, dy: Any, saved: Saved, wrt: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], Tree]:
-    """dy: {"f": (N,), "slope": (N,)}; t has no gradient."""
-    return {}, engine.monotone_backward((dy["f"], dy["slope"]), saved["monotone"])
+    """dy: {"f": (N,), "slope": (N,)}; t has no gradient, and of a straight line the slope has none but rounding."""
+    g = engine.monotone_backward((dy["f"], dy["slope"]), saved["monotone"])
+    return {}, g if net.config.hidden else {name: engine.scale(d, 0.0)[0] for name, d in g.items()}

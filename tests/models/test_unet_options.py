@@ -57,6 +57,46 @@ def test_gradients_of_the_inputs(drawn, wrt):
     assert set(models.backward(engine, net, y, saved, wrt)[0]) == set(wrt)
 
 
+# ---- Fourier features
+
+
+@pytest.mark.parametrize("low_res", [0, 4])
+def test_fourier_features_lie_beside_x_and_x_has_a_gradient_through_them(drawn, low_res):
+    """The network of x with features is that of more channels, told them; and the gradients of x and of all parameters."""
+    config = replace(TINY, channels=2, fourier=(0, 3), low_res=low_res)
+    assert (config.channels_in, layout(config)["conv_in"]["weight"].shape[2]) == ((12, 12) if low_res else (10, 10))
+    p, x, t = case(drawn, config, 0)
+    batch = networks.inputs(config, x, t)
+    features = [x, *(f(2.0**n * np.pi * x) for f in (np.sin, np.cos) for n in (0, 3))]
+    wide = replace(TINY, channels=10)
+    assert config.shape == x.shape[1:]
+    told = {"x": np.concatenate(features, axis=-1), "t": t}
+    if not low_res:  # but for the last convolution, it is the same network
+        more = p | {"conv_out": layout_of_zeros(layout(wide)["conv_out"])}
+        more["conv_out"]["weight"][..., :2] = p["conv_out"]["weight"]
+        more["conv_out"]["bias"][:2] = p["conv_out"]["bias"]
+        assert relative_error(forward(config, p, batch), forward(wide, more, told)[..., :2]) <= 1e-13
+    check_backward(
+        lambda x, p: models.forward(engine, Network(config, p), batch | {"x": x}),
+        lambda dy, saved: (lambda d, g: (d["x"], g))(*models.backward(engine, Network(config, p), dy, saved, ("x",))),
+        (x, p),
+        np.random.default_rng(1),
+        1e-12,
+    )
+
+
+def layout_of_zeros(tree):
+    return tree_map(lambda spec: np.zeros(spec.shape), tree)
+
+
+def test_fourier_features_of_no_exponents_change_nothing_and_others_are_refused():
+    assert layout(replace(TINY, fourier=())) == layout(TINY)
+    assert replace(TINY, fourier=[3, 4]).fourier == (3, 4)
+    for wrong in ((0.5,), (3, 3), (True,)):
+        with pytest.raises(ValueError, match=r"^fourier: expected exponents, integers and each once, got"):
+            replace(TINY, fourier=wrong)
+
+
 # ---- conditioning
 
 

@@ -2,6 +2,7 @@
 
 from systems import (
     autoencoders,
+    bits,
     contrastive,
     hierarchical,
     hybrid,
@@ -9,6 +10,7 @@ from systems import (
     learned_beta,
     tokens,
     variational,
+    variational_diffusion,
     vector_quantised,
 )
 
@@ -16,6 +18,6 @@ from systems import (
 ALONE = {
     "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
     "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
-    **autoencoders.ALONE,
+    "bits": bits, **autoencoders.ALONE, **variational_diffusion.ALONE,
 }  # fmt: skip
 NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")

@@ -13,7 +13,7 @@ from systems import checks
 from systems.catalogue import NAMES
 
 # They sum over samples themselves, as an operation of the engine would not: the last digits follow the number of processes.
-SUM_THEMSELVES = ("vector_quantised", "variational", "learned_beta")
+SUM_THEMSELVES = ("vector_quantised", "variational")
 
 
 def on_cpu(config):
@@ -28,15 +28,18 @@ def test_the_gradients_are_those_of_the_reference(begun):
     """Of one step, by what it adds to the first moments; and what else a step changes."""
     config, data, state = begun
     (expected, of_expected), (actual, of_actual) = (checks.trained(c, data, state, 1) for c in (config, on_cpu(config)))
-    assert of_actual[0].terms == pytest.approx(of_expected[0].terms, rel=1e-5)
-    assert of_actual[0].norms == pytest.approx(of_expected[0].norms, rel=1e-5)
+    bound = (
+        3e-4 if {"ends", "gamma"} <= set(config.networks) else 1e-5
+    )  # a t of some hundreds, in float32, is no integer
+    assert of_actual[0].terms == pytest.approx(of_expected[0].terms, rel=bound)
+    assert of_actual[0].norms == pytest.approx(of_expected[0].norms, rel=bound)
     a, b = actual.state(), expected.state()
     assert a.updates == b.updates
     for name, before in state.trees["m"].items():
         g, g_expected = (whole(s.trees["m"][name]) - 0.9 * whole(before) for s in (a, b))
         if config.networks[name].rule.betas[0] == 0.9:
-            assert relative_error(g, g_expected) <= 1e-5, name
-        assert relative_error(whole(a.trees["v"][name]), whole(b.trees["v"][name])) <= 1e-5, name
+            assert relative_error(g, g_expected) <= bound, name
+        assert relative_error(whole(a.trees["v"][name]), whole(b.trees["v"][name])) <= bound, name
     for name in a.trees["p"].keys() - state.trees["m"].keys():  # by the rules "average" and "follow"
         assert relative_error(whole(a.trees["p"][name]), whole(b.trees["p"][name])) <= 1e-5, name
     for name, memory in b.memory.items():

@@ -17,7 +17,22 @@ from systems.runs import batch_at
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 CAPTURED = pytest.mark.parametrize(
     "system",
-    ["hybrid", "importance", "autoencoder", "latent", "base", "upsampling", "vae", "vae_gaussian", "vae_importance"],
+    [
+        "hybrid",
+        "importance",
+        "autoencoder",
+        "latent",
+        "base",
+        "upsampling",
+        "vae",
+        "vae_gaussian",
+        "vae_importance",
+        "bits",
+        "learned_beta",
+        "vdm",
+        "vdm_images",
+        "vdm_steps",
+    ],
     indirect=True,
 )
 

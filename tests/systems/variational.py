@@ -7,10 +7,10 @@ import numpy as np
 
 from refdiff import models
 from refdiff.config import RuleConfig
-from refdiff.models import Input, MLPConfig
+from refdiff.models import Input, MLPConfig, MonotoneConfig
 from refdiff.objectives import Objective, register_objective
 from systems import operations, rows
-from systems.networks import Monotone, Numbers
+from systems.networks import Numbers
 from systems.runs import configuration
 
 LOW, HIGH = -6.0, 4.0  # gamma is told to the network as a time from 0 to 1000
@@ -75,7 +75,7 @@ class Variational(Objective):
 register_objective("variational", Variational)
 data = rows.points(labels=False)
 config = configuration(
-    {"score": MLPConfig(2, 32, 2), "ends": Numbers((-5.0, 3.0)), "gamma": Monotone(8)},
+    {"score": MLPConfig(2, 32, 2), "ends": Numbers((-5.0, 3.0)), "gamma": MonotoneConfig(8)},
     Variational(),
     {
         "ends": RuleConfig(learning_rate=1e-3, betas=(0.9, 0.99)),

@@ -292,6 +292,50 @@ def the_decoder_of_levels_is_bayes_over_them(schedule: ContinuousSchedule, bins:
     return float(np.max(np.abs(actual - expected) / (1 + np.abs(own).sum(axis=1) + 1 / schedule.sigma(0.0))))
 
 
+@claim(
+    r"-\mathrm{VLB} = \log K + \mathrm{KL}(q(z_1) \,\|\, p(z_1))",
+    source="[VDM] eqs. 8, 11 and 17", of=diffusion_loss, against="the entropy, all expectations by quadrature", bound=1e-8,
+    examples=5, schedule=plain.filter(lambda s: s.gamma(1.0) - s.gamma(0.0) < 15), bins=st.integers(2, 4),
+)  # fmt: skip
+def of_the_perfect_denoiser_the_bound_is_the_entropy(schedule: ContinuousSchedule, bins: int) -> float:
+    """Of K levels, as likely each: reconstruction, diffusion and prior loss together, whatever the ends are; what is above
+    the entropy is the divergence of z_1 from the normal distribution. In nats."""
+    levels = np.linspace(-1, 1, bins)
+    eps, step = np.linspace(-9, 9, 1201, retstep=True)
+    density = step * np.exp(normal_logpdf(eps, 0.0, 1.0))
+
+    def over_eps(f: Any) -> Any:
+        """E f(x, eps) of each level with each eps.   f (n, 1), (n, 1) -> (n,)"""
+        x, e = (a.reshape(-1, 1) for a in np.broadcast_arrays(levels[:, None], eps))
+        return float((np.asarray(f(x, e)).reshape(bins, -1) @ density).mean())
+
+    def squared_error(t: float) -> float:
+        a, s = float(schedule.alpha(t)), float(schedule.sigma(t))
+
+        def f(x: np.ndarray, e: np.ndarray) -> np.ndarray:
+            z = a * x + s * e
+            log = normal_logpdf(z, a * levels, s**2)
+            w = np.exp(log - log.max(axis=1, keepdims=True))
+            e_hat = (z - a * (w @ levels / w.sum(axis=1))[:, None]) / s
+            return diffusion_loss(schedule, t, e, e_hat)
+
+        return over_eps(f)
+
+    t, w = _quadrature()
+    diffusion = float(w @ [squared_error(u) for u in t.tolist()])
+    reconstruction = over_eps(lambda x, e: reconstruction_loss(schedule, x, e, bins))
+    prior = float(prior_loss(schedule, levels[:, None]).mean())
+    a, s = float(schedule.alpha(1.0)), float(schedule.sigma(1.0))
+
+    def marginal_ratio(x: np.ndarray, e: np.ndarray) -> np.ndarray:
+        z = a * x + s * e
+        log = normal_logpdf(z, a * levels, s**2)
+        most = log.max(axis=1)
+        return most + np.log(np.exp(log - most[:, None]).mean(axis=1)) - normal_logpdf(z, 0.0, 1.0)[:, 0]
+
+    return abs(diffusion + reconstruction + prior - np.log(bins) - over_eps(marginal_ratio))
+
+
 def _quadrature() -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre over [0, 1], 24 nodes on each of 28 pieces, shorter near 0, where a schedule that is linear in beta is
     steep.   -> t, weights"""

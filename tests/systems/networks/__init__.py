@@ -1,9 +1,8 @@
 """The networks of the systems, each a configuration and four functions, made known as a user's would be."""
 
-from . import codebook, cross, monotone, numbers, text, transformer, upsampler
+from . import codebook, cross, numbers, text, transformer, upsampler
 from .codebook import Codebook
 from .cross import Cross
-from .monotone import Monotone
 from .numbers import Numbers
 from .text import Text
 from .transformer import Transformer
@@ -12,14 +11,12 @@ from .upsampler import Upsampler
 __all__ = [
     "Codebook",
     "Cross",
-    "Monotone",
     "Numbers",
     "Text",
     "Transformer",
     "Upsampler",
     "codebook",
     "cross",
-    "monotone",
     "numbers",
     "text",
     "transformer",
