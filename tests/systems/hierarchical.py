@@ -1,5 +1,7 @@
 """A hierarchical variational autoencoder of points, three latents of their dimension, and what others are made with."""
 
+from types import SimpleNamespace
+
 from refdiff.models import PerceptronConfig, TableConfig
 from refdiff.systems import HierarchicalVAE
 from systems import rows
@@ -24,3 +26,4 @@ def system(shape, latents, likelihood, **options):
 
 data = rows.points(labels=False)
 config = system((2,), (2, 2, 2), "gaussian", steps=250)
+images = SimpleNamespace(config=system((4, 4, 1), (5, 3), "bernoulli", steps=150), data=rows.images(4))

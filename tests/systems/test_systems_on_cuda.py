@@ -27,6 +27,8 @@ CAPTURED = pytest.mark.parametrize(
         "vae",
         "vae_gaussian",
         "vae_importance",
+        "hierarchical",
+        "hierarchical_images",
         "bits",
         "learned_beta",
         "vdm",
