@@ -17,8 +17,9 @@
 // levels: with j = k - o and h the distance of two levels, u_k = u_o - j h r, so exponents are products and no differences;
 // the largest term is known beforehand, the sum goes over its neighbours that reach e^-40 of it, and log1p keeps a sum that
 // is hardly more than that term. The derivative by gamma is summed with it: of the forward a number a sample is kept.
-// monotone: s(b + d) - s(b) = s(b + d) s(-b) (1 - e^-d), which does not cancel, so f(0) = 0 and f(1) = 1 exactly. A block a
-// sample, each with m(1) by itself; backward a warp a unit, whose lanes take the samples in turn: no atomics.
+// monotone: s(b + d) - s(b) = s(b + d) s(-b) (1 - e^-d), which does not cancel, so f(0) = 0 and f(1) = 1 exactly, and a
+// straight line is t, whose gradient is 0. A block a sample, each with m(1) by itself; backward a warp a unit, whose lanes
+// take the samples in turn: no atomics.
 //
 // Where a sample is summed, `parts` blocks share it, and sample_means of per_sample.cu adds their sums (those of squares:
 // prior_kl). Bytes an element: diffuse 12, backward 8 and dz; squares 4; levels 8, and an exponential for each level within
@@ -159,8 +160,8 @@ extern "C" __global__ void __launch_bounds__(256) monotone(PARAM Monotone of) {
     to_t = block_sum(to_t, scratch[0]), to_1 = block_sum(to_1, scratch[1]), inclines = block_sum(inclines, scratch[2]);
     if (threadIdx.x) return;
     float span = a + to_1 * each;
-    of.f[blockIdx.x] = (a * t + to_t * each) / span;
-    of.derivative[blockIdx.x] = (a + inclines * each) / span;
+    of.f[blockIdx.x] = of.K ? (a * t + to_t * each) / span : t;
+    of.derivative[blockIdx.x] = of.K ? (a + inclines * each) / span : 1;
     if (blockIdx.x == 0) of.span[0] = span;
 }
 

@@ -51,7 +51,7 @@ def inputs(config: TableConfig) -> dict[str, Input]:
 
 
 def layout(config: TableConfig) -> Tree:
-    """The one parameter, weight (rows, width), float32 in a network of bfloat16 too: these are numbers whose digits count."""
+    """The one parameter, weight (rows, width), float32 where others are bfloat16 too: numbers whose digits count."""
     first = np.asarray(config.first, np.float64)
     if len(first) == config.rows * config.width:
         first = first.reshape(config.rows, config.width)

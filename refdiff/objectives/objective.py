@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from ..errors import new_name
 from ..models import Batch, Input, Network, Tree, inputs
 from ..random import Key
@@ -30,6 +32,10 @@ class Objective:
         """The entries that a sample of the data must have, as far as they are known before a step: those are checked before
         anything is computed. networks: {name: configuration}."""
         return {}
+
+    def check_samples(self, x: np.ndarray) -> None:
+        """ValueError for samples x of a data set that nothing can be learned from, such as values that are no bits: asked
+        once, before the first step."""
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """All randomness of a step, in operations of the engine: the batch that `loss_and_gradient` gets. A pure function.

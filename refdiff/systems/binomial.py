@@ -11,9 +11,8 @@ dimension. Bits are -1 and 1 here, 0 and 1 in `process.binomial`; of signs the p
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import log
 from pathlib import Path
 from types import ModuleType
@@ -26,16 +25,14 @@ from ..models import Batch, Input, Tree
 from ..objectives import Objective
 from ..process import (
     binomial_ancestral,
-    binomial_log_odds,
     binomial_marginal,
-    binomial_posterior_coefficients,
-    binomial_posterior_entropy,
     binomial_term,
     conditioned,
     draw_bits,
     reciprocal,
 )
 from ..random import Key, uniform
+from .bits import bits_reverse, bits_table
 from .steps import (
     among_few,
     check_denoiser,
@@ -80,7 +77,7 @@ class Binomial(Objective):
         n, shape = x0.shape[0], tuple(x0.shape[1:])
         t = engine.integers(key("t"), n, 1, self.T)
         one, _ = engine.multiply(x0, x0)  # of bits
-        two, half, minus, half_signal, *_ = engine.columns(_table(self.T), t)
+        two, half, minus, half_signal, *_ = engine.columns(bits_table(self.T), t)
         bit = engine.less(engine.uniform(key("bits"), n, shape), engine.affine(half_signal, x0, half, one))
         return {"x": engine.affine(two, bit, minus, one), "t": t, "x0": x0}
 
@@ -89,7 +86,7 @@ class Binomial(Objective):
     ) -> tuple[dict[str, Any], dict[str, Tree]]:
         x, x0 = batch["x"], batch["x0"]
         one, _ = engine.multiply(x0, x0)
-        _, half, _, _, of_x0, of_xt, odds, middle, slope, nats, unit = engine.columns(_table(self.T), batch["t"])
+        _, half, _, _, of_x0, of_xt, odds, middle, slope, nats, unit = engine.columns(bits_table(self.T), batch["t"])
         y, saved = models.forward(engine, networks["denoiser"], {"x": x, "t": batch["t"]}, key.under("denoiser"))
         p = engine.affine(unit, engine.affine(of_x0, x0, of_xt, x), half, one)  # q(x_{t-1} = 1 | x_t, x_0)
         cross, of_cross = engine.bernoulli_log_likelihood(p, engine.affine(unit, y, odds, x))
@@ -102,21 +99,6 @@ class Binomial(Objective):
         return {"loss": loss}, {"denoiser": g}
 
 
-@cache
-def _table(T: int) -> np.ndarray:
-    """Rows (2, 1/2, -1, alpha_bar_t / 2, c_0 / 2, c_t / 2, log odds of x_t, (h + h') / 2, (h - h') / 2, -T / log 2, 1) of
-    t = 0 .. T, h the posterior's entropy where x_t = x_0, h' where not.   -> (T + 1, 11) float64, read-only; row 0 is 0"""
-    s, t, one = reciprocal(T), np.arange(1, T + 1), np.ones(T)
-    _, of_x0, of_xt = binomial_posterior_coefficients(s, t)
-    agree, differ = binomial_posterior_entropy(s, t)
-    columns = [2 * one, one / 2, -one, s.alpha_bar[1:] / 2, of_x0 / 2, of_xt / 2, binomial_log_odds(s, t)]
-    columns += [(agree + differ) / 2, (agree - differ) / 2, -T / np.log(2) * one, one]
-    table = np.zeros((T + 1, len(columns)))
-    table[1:] = np.stack(columns, axis=1)
-    table.flags.writeable = False
-    return table
-
-
 def check(networks: dict[str, Any], objective: Binomial) -> None:
     """A denoiser that says one number for each bit."""
     check_denoiser(networks, objective, ("denoiser",), outputs=1)
@@ -126,25 +108,13 @@ def shape(networks: dict[str, Any], objective: Binomial) -> tuple[int, ...]:
     return models.inputs(networks["denoiser"])["x"].shape
 
 
-def reverse_of(networks: Networks, objective: Binomial) -> Callable[[np.ndarray, Any], np.ndarray]:
-    """reverse(x_t, t) -> the logits of p(x_{t-1} = 1 | x_t), x_t bits 0 and 1, float64."""
-    s = reciprocal(objective.T)
-
-    def reverse(x: np.ndarray, t: Any) -> np.ndarray:
-        sign, t = 2 * x - 1, np.broadcast_to(t, (len(x),))
-        said = networks["denoiser"]({"x": sign.astype(np.float32), "t": t}).astype(np.float64)
-        return said + binomial_log_odds(s, t).reshape(-1, *[1] * (x.ndim - 1)) * sign
-
-    return reverse
-
-
 def trajectory(
     networks: Networks, objective: Binomial, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(t, x_t) from throws of a coin at T on; conditions `known` and `mask`: bits that are held.   [DPM] section 2.5"""
     of_one = samples_of(networks)
     known, mask = conditions_known(conditions, (len(ids), *of_one))
-    known, reverse = (known + 1) / 2, reverse_of(networks, objective)
+    known, reverse = (known + 1) / 2, bits_reverse(networks["denoiser"], objective.T)
 
     def hold(x: np.ndarray) -> np.ndarray:
         return conditioned(x, known, mask)
@@ -165,7 +135,7 @@ def evaluate(networks: Networks, objective: Binomial, data: Any, key: Key, progr
     s, bits, reverse = (
         reciprocal(objective.T),
         (data.held_out.astype(np.float64) + 1) / 2,
-        reverse_of(networks, objective),
+        bits_reverse(networks["denoiser"], objective.T),
     )
 
     def term(pair: np.ndarray, x0: np.ndarray, t: np.ndarray) -> np.ndarray:

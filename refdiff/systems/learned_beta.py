@@ -3,6 +3,8 @@ their gradient, in operations of an engine; and as a `Schedule`, in float64.   [
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from math import log
 from types import ModuleType
 from typing import Any
@@ -11,8 +13,17 @@ import numpy as np
 
 from ..models import TableConfig
 from ..process import Schedule, from_beta
+from .system import Asked
 
-__all__ = ["check_table", "first_logits", "learned_schedule", "step_numbers", "step_numbers_backward"]
+__all__ = [
+    "bound_table",
+    "check_table",
+    "first_logits",
+    "learned_schedule",
+    "learned_steps",
+    "step_numbers",
+    "step_numbers_backward",
+]
 
 
 def first_logits(T: int) -> tuple[float, ...]:
@@ -55,7 +66,8 @@ def step_numbers(
     read, of_read = engine.embedding(row, table)
     parts, of_parts = engine.split(read, 2)
     (earlier, of_earlier), (logit, of_logit) = (engine.reshape(part, (n,)) for part in parts)
-    step, of_step = engine.posterior_step(engine.affine(log_first, one, one, earlier), logit)
+    before_t = engine.affine(one, earlier, log_first, engine.where(one, 1.0, earlier))
+    step, of_step = engine.posterior_step(before_t, logit)
     saved = (
         of_logits,
         of_lost,
@@ -85,3 +97,35 @@ def step_numbers_backward(engine: ModuleType, dlogit: Any, dstep: tuple[Any, ...
     dlost = engine.accumulate(dlost, engine.scale_backward(dlog_alpha, of_sign))
     dlogits = engine.accumulate(engine.softplus_backward(dlost, of_lost), engine.reshape_backward(down, of_own))
     return engine.reshape_backward(dlogits, of_logits)
+
+
+@cache
+def bound_table(T: int, first: float, dims: int) -> np.ndarray:
+    """Rows, all alike, (1, log(1 - beta_1), beta_1 / 2, dims (log 2 pi beta_1 + 1 - beta_1) / 2, T - 1, 1), from the third
+    on in bits: -E log N(x_0; sqrt(1 - beta_1) x_1, beta_1) is affine in |x_0|^2.   -> (T + 1, 6) float64, read-only"""
+    constant = dims * (np.log(2 * np.pi * first) + 1 - first) / 2
+    bits = np.array([first / 2, constant, T - 1, 1]) / np.log(2)
+    table = np.tile([1, np.log1p(-first), *bits], (T + 1, 1))
+    table.flags.writeable = False
+    return table
+
+
+def learned_steps(
+    denoiser: Asked, table: Asked, T: int, first: float
+) -> tuple[Schedule, Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]]:
+    """The schedule that was learned, and reverse(x_t, t) -> mean, log variance of p(x_{t-1} | x_t), float64."""
+    logits = table({"index": np.arange(T - 1)}).astype(np.float64)
+    s = learned_schedule(logits, first)
+    of_t = np.concatenate([[0, 0], logits[:, 0]])
+
+    def reverse(x: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray]:
+        t = np.broadcast_to(t, (len(x),))
+        alpha, beta, logit, place = (
+            v[t].reshape(-1, *[1] * (x.ndim - 1)) for v in (s.alpha, s.beta, of_t, np.arange(T + 1))
+        )
+        y = denoiser({"x": x.astype(np.float32), "t": np.maximum(t, 2)}).astype(np.float64)
+        m, r = np.where(place > 1, np.split(y, 2, axis=-1), 0)
+        log_variance = np.where(place > 1, -np.logaddexp(0, -logit - r * T**-0.5), np.log(beta))
+        return np.sqrt(alpha) * x + np.sqrt(beta) * m, log_variance
+
+    return s, reverse

@@ -12,9 +12,8 @@ normalised density, so that the bound is one of log p(x_0). Where f says 0, p is
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import log, prod
 from pathlib import Path
 from types import ModuleType
@@ -25,9 +24,9 @@ import numpy as np
 from .. import models
 from ..models import Batch, Input, Tree
 from ..objectives import Objective
-from ..process import Schedule, conditioned, l_vlb_term, prior_matching, q_sample
+from ..process import conditioned, l_vlb_term, prior_matching, q_sample
 from ..random import Key, normal
-from .learned_beta import check_table, learned_schedule, step_numbers, step_numbers_backward
+from .learned_beta import bound_table, check_table, learned_steps, step_numbers, step_numbers_backward
 from .steps import check_denoiser, conditions_known, estimated, plot_drift, plot_terms_and_samples, samples_of
 from .system import Asked, register_system
 
@@ -66,7 +65,7 @@ class Nonequilibrium(Objective):
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
     ) -> tuple[dict[str, Any], dict[str, Tree]]:
         x0, weight, narrow = batch["x"], networks["beta"].p["weight"], self.T**-0.5
-        table = _table(self.T, self.first, prod(x0.shape[1:]))
+        table = bound_table(self.T, self.first, prod(x0.shape[1:]))
         one, log_first, of_square, constant, of_kl, bit = engine.columns(table, batch["t"])
         (logit, step), of_step = step_numbers(engine, weight, batch["row"], log_first, one)
         (_, ended), of_end = step_numbers(engine, weight, batch["end"], log_first, one)
@@ -84,7 +83,9 @@ class Nonequilibrium(Objective):
         kl, of_divergence = engine.gaussian_kl(engine.add(a, b)[0], log_variance, engine.add(c, d)[0], log_variance_p)
         prior, of_prior = engine.prior_kl(x0, ended[0])
         square, _ = engine.sample_sum(engine.multiply(x0, x0)[0])
-        known = engine.affine(of_square, square, constant, one)  # L_0, which no parameter changes
+        known = engine.affine(
+            of_square, square, constant, engine.where(one, 1.0, square)
+        )  # L_0, which no parameter changes
         loss = engine.affine(one, engine.affine(of_kl, kl, bit, prior), one, known)
 
         share = 1 / log(2) / key.total
@@ -110,17 +111,6 @@ class Nonequilibrium(Objective):
         return {"loss": loss}, {"denoiser": g, "beta": {"weight": dweight}}
 
 
-@cache
-def _table(T: int, first: float, dims: int) -> np.ndarray:
-    """Rows, all alike, (1, log(1 - beta_1), beta_1 / 2, dims (log 2 pi beta_1 + 1 - beta_1) / 2, T - 1, 1), from the third
-    on in bits: -E log N(x_0; sqrt(1 - beta_1) x_1, beta_1) is affine in |x_0|^2.   -> (T + 1, 6) float64, read-only"""
-    constant = dims * (np.log(2 * np.pi * first) + 1 - first) / 2
-    bits = np.array([first / 2, constant, T - 1, 1]) / np.log(2)
-    table = np.tile([1, np.log1p(-first), *bits], (T + 1, 1))
-    table.flags.writeable = False
-    return table
-
-
 def check(networks: dict[str, Any], objective: Nonequilibrium) -> None:
     """A denoiser that says m and r, and a table of logits."""
     check_denoiser(networks, objective, ("denoiser", "beta"), outputs=2)
@@ -131,27 +121,6 @@ def shape(networks: dict[str, Any], objective: Nonequilibrium) -> tuple[int, ...
     return models.inputs(networks["denoiser"])["x"].shape
 
 
-def reverse_of(
-    networks: Networks, objective: Nonequilibrium
-) -> tuple[Schedule, Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]]:
-    """The schedule that was learned, and reverse(x_t, t) -> mean, log variance of p(x_{t-1} | x_t), float64."""
-    logits = networks["beta"]({"index": np.arange(objective.T - 1)}).astype(np.float64)
-    s = learned_schedule(logits, objective.first)
-    of_t = np.concatenate([[0, 0], logits[:, 0]])
-
-    def reverse(x: np.ndarray, t: Any) -> tuple[np.ndarray, np.ndarray]:
-        t = np.broadcast_to(t, (len(x),))
-        alpha, beta, logit, first = (
-            v[t].reshape(-1, *[1] * (x.ndim - 1)) for v in (s.alpha, s.beta, of_t, np.arange(objective.T + 1))
-        )
-        y = networks["denoiser"]({"x": x.astype(np.float32), "t": np.maximum(t, 2)}).astype(np.float64)
-        m, r = np.where(first > 1, np.split(y, 2, axis=-1), 0)
-        log_variance = np.where(first > 1, -np.logaddexp(0, -logit - r * objective.T**-0.5), np.log(beta))
-        return np.sqrt(alpha) * x + np.sqrt(beta) * m, log_variance
-
-    return s, reverse
-
-
 def trajectory(
     networks: Networks, objective: Nonequilibrium, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -159,7 +128,7 @@ def trajectory(
     held.   [DPM] section 2.5"""
     of_one = samples_of(networks)
     known, mask = conditions_known(conditions, (len(ids), *of_one))
-    _, reverse = reverse_of(networks, objective)
+    _, reverse = learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
     x = conditioned(normal(key("x"), ids, of_one, np.float64), known, mask)
     yield objective.T, x.astype(np.float32)
     for t in range(objective.T, 0, -1):
@@ -171,7 +140,7 @@ def trajectory(
 
 def evaluate(networks: Networks, objective: Nonequilibrium, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The bound on -log2 p(x), a density's, term by term, beside -log2 N(x; 0, 1), what it gains on that, and all beta_t."""
-    s, reverse = reverse_of(networks, objective)
+    s, reverse = learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
     x = data.held_out.astype(np.float64)
 
     def term(pair: np.ndarray, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -186,7 +155,10 @@ def evaluate(networks: Networks, objective: Nonequilibrium, data: Any, key: Key,
 def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Of points: q(x_t) at t = 0, T/2 and T, samples of p at the same t, and where a step of p takes x; of images: the terms
     over t, and samples."""
-    key, (s, reverse) = Key(0).under("plot"), reverse_of(networks, objective)
+    key, (s, reverse) = (
+        Key(0).under("plot"),
+        learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first),
+    )
     ids, times = np.arange(64 if len(data.shape) == 3 else 2000), (0, objective.T // 2, objective.T)
     way = dict(trajectory(networks, objective, None, ids, key, {}))
     if len(data.shape) == 3:
@@ -194,7 +166,7 @@ def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[s
         return
     x0 = data.held_out[: len(ids)].astype(np.float64)
     q = {t: q_sample(s, x0, t, normal(key("q"), np.arange(len(x0)), data.shape, np.float64)) for t in times}
-    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 1))[0] - x, path)
+    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 2))[0] - x, path)
 
 
 register_system("nonequilibrium", Nonequilibrium, sys.modules[__name__])

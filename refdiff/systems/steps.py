@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import log, prod
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def estimated(
             pair = np.arange(start, min(start + 1000, len(step)))
             found.append(term(pair, x[integers(key("choice"), pair, 0, len(x) - 1)], step[pair]))
             bar.update(len(pair))
-    bits, last = np.concatenate(found).reshape(T, each) / np.log(2), prior / np.log(2)
+    bits, last = np.concatenate(found).reshape(T, each) / log(2), prior / log(2)
     means, errors = bits.mean(axis=1), bits.std(axis=1, ddof=1) / each**0.5
     bound, error = float(means.sum()) + last, float(np.linalg.norm(errors))
     return {
@@ -110,23 +110,27 @@ def among_few(learned: np.ndarray, x: np.ndarray) -> dict[str, float]:
 
 
 def plot_terms_and_samples(found: dict[str, Any], x: np.ndarray, path: str | Path) -> None:
-    """L_{t-1} in bits over t, and images (N, H, W, C) beside it, below each other where they are single rows of pixels."""
+    """L_{t-1} in bits over t, where T is large in the mean over neighbours; beside it images (N, H, W, C) in a square, or a
+    line each where they are single rows of pixels."""
+    terms = np.array(found["terms"][:-1])
+    each, single = max(1, len(terms) // 100), x.shape[1] == 1
+    parts = np.array_split(np.arange(len(terms)), len(terms) // each)
     figure = new_figure(9, 4)
     left, right = figure.subplots(1, 2)
-    left.plot(np.arange(1, len(found["terms"])), found["terms"][:-1], linewidth=1)
-    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits")
-    right.imshow(_grid(x), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    left.plot([1 + part.mean() for part in parts], [terms[part].mean() for part in parts])
+    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits", ylim=(0, None))
+    picture = x[:, 0, :, 0] if single else _square(x)
+    right.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto" if single else "equal")
     right.set(title="samples")
     right.axis("off")
     figure.savefig(path)
 
 
-def _grid(x: np.ndarray) -> np.ndarray:
-    """Images side by side in a square, or rows of pixels below each other, with a grey line between."""
+def _square(x: np.ndarray) -> np.ndarray:
+    """Images side by side in a square, with a grey line between."""
     n, height, width = x.shape[:3]
-    across = 1 if height == 1 else int(np.ceil(n**0.5))
-    down = -(-n // across)
-    grid = np.zeros((down * (height + 1), across * (width + 1)))
+    across = int(np.ceil(n**0.5))
+    grid = np.zeros((-(-n // across) * (height + 1), across * (width + 1)))
     for i, image in enumerate(x[..., 0]):
         row, column = i // across * (height + 1), i % across * (width + 1)
         grid[row : row + height, column : column + width] = image
@@ -139,7 +143,9 @@ def plot_drift(
     drift: Callable[[np.ndarray, int], np.ndarray],
     path: str | Path,
 ) -> None:
-    """A column each t: points of q above, of p in the middle, drift(x, t) beneath, as arrows.   points (N, 2)"""
+    """A column each t: points of q above, of p in the middle, and beneath drift(x, t) as arrows, of t = 2 for t = 0.
+
+    points (N, 2)"""
     figure = new_figure(9, 9)
     rows = figure.subplots(3, len(q), sharex=True, sharey=True)
     places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
@@ -148,5 +154,5 @@ def plot_drift(
             rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
             rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
         rows[2, column].quiver(*places.T, *drift(places, t).T, angles="xy", width=0.004)
-        rows[2, column].set(title=f"drift of p, t = {max(t, 1)}", aspect="equal")
+        rows[2, column].set(title=f"drift of p, t = {max(t, 2)}", aspect="equal")
     figure.savefig(path)

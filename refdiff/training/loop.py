@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import Config
 from ..config.fitting import check_fit, doubt_prediction, doubt_schedule
-from ..data import Data
+from ..data import Data, Dataset
 from ..divergence import Overflows
 from ..errors import TrainingError
 from ..progress import Progress
@@ -69,6 +69,8 @@ def train(
     check_inputs(config.data.source, data.inputs)
     check_fit(config, data)
     check_batch(config, data.inputs, config.data.source)
+    if isinstance(data, Dataset):
+        config.objective.check_samples(data.x)
     doubt_schedule(config.schedule)
     doubt_prediction(config)
     check_machine(config, data.inputs)

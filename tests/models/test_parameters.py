@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff.engines import reference as engine
-from refdiff.models import MODELS, MLPConfig, Parameter, UNetConfig, count, flatten, initialise, layout
+from refdiff.models import (
+    MODELS,
+    MLPConfig,
+    Parameter,
+    TableConfig,
+    UNetConfig,
+    count,
+    dtypes,
+    flatten,
+    initialise,
+    layout,
+)
 from refdiff.models.parameters import conv_layout, linear_layout, norm_layout
 
 seeds = st.integers(0, 2**64 - 1)
@@ -121,6 +132,21 @@ def test_the_first_prediction_is_exactly_zero(config):
     assert y.dtype == np.float32
     assert y.shape == x.shape
     assert not y.any()
+
+
+def test_what_a_parameter_is_computed_with():
+    """Matrices and filters in the network's type, but for those that keep float32; vectors in float32."""
+    own = {"a": linear_layout(3, 4), "b": {"c": conv_layout(3, 2, 2)}, "d": Parameter((4, 5), keep_float32=True)}
+    expected = {
+        "a/weight": "bfloat16",
+        "a/bias": "float32",
+        "b/c/weight": "bfloat16",
+        "b/c/bias": "float32",
+        "d": "float32",
+    }
+    assert dtypes(own, "bfloat16") == expected
+    assert set(dtypes(own, "float32").values()) == {"float32"}
+    assert dtypes(layout(TableConfig(1, 2)), "bfloat16") == {"weight": "float32"}
 
 
 @given(seeds, st.sampled_from([np.float32, np.float64]))

@@ -6,13 +6,16 @@ from math import prod
 
 import numpy as np
 import pytest
-from helpers import dense, silu
+from emulator import Emulator
+from helpers import dense, emulated, silu
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import models
 from refdiff.config import NetworkConfig
+from refdiff.engines import cpu, cuda
 from refdiff.engines import reference as engine
+from refdiff.engines.cuda.runtime.memory import PerArrayAllocator
 from refdiff.models import (
     ConvDecoderConfig,
     ConvEncoderConfig,
@@ -121,6 +124,47 @@ def test_float32_says_what_float64_says(drawn, name):
         assert all(a.dtype == dtype for a in (y, *dinputs.values(), *flatten(g).values()))
         results.append((y, np.concatenate([a.ravel() for a in (*dinputs.values(), *flatten(g).values())])))
     assert relative_error(*results) <= 2e-5
+
+
+def exact(drawn, config):
+    """A case in float32, dy, and what the reference says of it in float64: y, the gradients of inputs and parameters."""
+    p, batch = case(drawn, config, 3, dtype=np.float32)
+    net = Network(config, tree_map(lambda a: a.astype(np.float64), p))
+    y, saved = models.forward(engine, net, batch | {k: a.astype(np.float64) for k, a in floats(batch).items()})
+    dy = np.random.default_rng(3).standard_normal(y.shape).astype(np.float32)
+    return p, batch, dy, (y, *models.backward(engine, net, dy.astype(np.float64), saved, tuple(floats(batch))))
+
+
+def check(actual, expected):
+    """Values and gradients, each in norm."""
+    (y, *trees), (y_expected, *trees_expected) = actual, expected
+    assert relative_error(y, y_expected) <= 1e-5
+    for tree, tree_expected in zip(trees, trees_expected, strict=True):
+        assert flatten(tree).keys() == flatten(tree_expected).keys()
+        for path, a in flatten(tree_expected).items():
+            assert relative_error(flatten(tree)[path], a) <= 2e-5, path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_cpu_engine_says_what_the_reference_says(drawn, name):
+    p, batch, dy, expected = exact(drawn, NETWORKS[name])
+    net = Network(NETWORKS[name], p)
+    y, saved = models.forward(cpu, net, batch)
+    check((y, *models.backward(cpu, net, dy, saved, tuple(floats(batch)))), expected)
+
+
+@emulated
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_cuda_engine_says_what_the_reference_says(drawn, name):
+    p, batch, dy, expected = exact(drawn, NETWORKS[name])
+    device = Emulator(0)
+    with cuda.use(cuda.Context(device, PerArrayAllocator(device))) as context:
+        net = Network(NETWORKS[name], tree_map(lambda a: context.array(a, "float32"), p))
+        told = {k: context.array(a, "float32" if a.dtype == np.float32 else "int32") for k, a in batch.items()}
+        y, saved = models.forward(cuda, net, told)
+        found = models.backward(cuda, net, context.array(dy, "float32"), saved, tuple(floats(batch)))
+        actual = cuda.host(y), *(tree_map(cuda.host, tree) for tree in found)
+    check(actual, expected)
 
 
 # ---- what each is

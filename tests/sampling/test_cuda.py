@@ -9,7 +9,7 @@ from toy_networks import ToyClassifier
 
 from refdiff import DeviceError, models
 from refdiff.engines import cuda
-from refdiff.sampling import trajectory
+from refdiff.sampling import network_function, trajectory
 from refdiff.sampling.cuda import METHODS, CUDASampler, supports
 from refdiff.training import State, trained
 
@@ -169,3 +169,19 @@ def test_too_little_memory_is_refused_with_the_numbers(tiny):
     with pytest.raises(DeviceError, match=r"2 samples at once need [\d.]+ GiB, 0.00 GiB are free; take fewer"):
         list(sampler(np.arange(2), 0, {}))
     assert not small.launches
+
+
+def test_what_is_asked_of_a_network_of_bfloat16_keeps_its_digits():
+    """A table's numbers and times between 0 and 1 are float32 there; what a matrix makes is rounded."""
+
+    def asked(config, dtype, **batch):
+        network = models.Network(config, models.initialise(models.layout(config), 0))
+        with cuda.use(cuda.Context(Emulator())):
+            return network_function("cuda", network, dtype)(batch)
+
+    ends = asked(models.TableConfig(1, 2, (-13.3, 5.1)), "bfloat16", index=np.zeros(3, np.int64))
+    assert ends.tolist() == np.float32([[-13.3, 5.1]] * 3).tolist()
+    t = np.float32([0.123456, 0.5, 1])
+    curve = [asked(models.MonotoneConfig(8), dtype, t=t) for dtype in ("bfloat16", "float32")]
+    assert curve[0]["f"].tolist() == curve[1]["f"].tolist()
+    assert curve[0]["f"][0] != asked(models.MonotoneConfig(8), "bfloat16", t=np.float32([0.12345]))["f"][0]

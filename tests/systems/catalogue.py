@@ -2,6 +2,7 @@
 
 from systems import (
     autoencoders,
+    bits,
     contrastive,
     hierarchical,
     hybrid,
@@ -17,6 +18,6 @@ from systems import (
 ALONE = {
     "hybrid": hybrid, "vector_quantised": vector_quantised, "variational": variational, "tokens": tokens,
     "contrastive": contrastive, "importance": importance, "hierarchical": hierarchical, "learned_beta": learned_beta,
-    **autoencoders.ALONE, **variational_diffusion.ALONE,
+    "bits": bits, **autoencoders.ALONE, **variational_diffusion.ALONE,
 }  # fmt: skip
 NAMES = (*ALONE, "autoencoder", "latent", "consistency", "base", "upsampling")

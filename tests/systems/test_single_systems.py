@@ -132,7 +132,9 @@ def test_a_learned_schedule_stays_one():
 
 def test_first_values_may_be_an_array():
     state = State.first(learned_beta.config)
-    np.testing.assert_allclose(1 / (1 + np.exp(-state.trees["p"]["beta"]["value"])), learned_beta.FIRST, rtol=1e-6)
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-state.trees["p"]["beta"]["weight"][:, 0])), learned_beta.FIRST, rtol=1e-6
+    )
 
 
 def test_a_learned_beta_lowers_the_bound():
@@ -144,7 +146,8 @@ def test_a_learned_beta_lowers_the_bound():
     learned = checks.trained(config, learned_beta.data, begun, 100)[0].state()
     t = np.repeat(np.arange(2, learned_beta.T + 1), 64)
     x0 = learned_beta.data.entries["x"][np.arange(len(t)) % 512]
-    batch = {"x0": x0, "t": t, "eps": np.random.default_rng(0).standard_normal(x0.shape).astype(np.float32)}
+    eps = np.random.default_rng(0).standard_normal(x0.shape).astype(np.float32)
+    batch = {"x": x0, "t": t, "row": t - 2, "end": np.full_like(t, learned_beta.T - 2), "eps": eps}
     bounds = []
     for state in (begun, learned):
         nets = {n: models.Network(c.model, state.trees["p"][n]) for n, c in networks.items()}

@@ -13,7 +13,7 @@ from systems import checks
 from systems.catalogue import NAMES
 
 # They sum over samples themselves, as an operation of the engine would not: the last digits follow the number of processes.
-SUM_THEMSELVES = ("vector_quantised", "variational", "learned_beta")
+SUM_THEMSELVES = ("vector_quantised", "variational")
 
 
 def on_cpu(config):

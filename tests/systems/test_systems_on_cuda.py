@@ -27,6 +27,8 @@ CAPTURED = pytest.mark.parametrize(
         "vae",
         "vae_gaussian",
         "vae_importance",
+        "bits",
+        "learned_beta",
         "vdm",
         "vdm_images",
         "vdm_steps",

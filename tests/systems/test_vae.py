@@ -1,10 +1,14 @@
 """The variational autoencoder: its loss beside what is measured, probabilistic principal components, and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 from contract_networks import AffineConfig
+from helpers import fails
 
 from refdiff import models
+from refdiff.cli import main
 from refdiff.config import Config
 from refdiff.engines import reference
 from refdiff.models import Network, PerceptronConfig, TableConfig
@@ -242,3 +246,19 @@ def test_gaussian_by_name():
     assert config.objective.trains == ("encoder", "decoder", "noise")
     again = config.changed(["objective.likelihood=bernoulli"])
     assert again.objective.trains == ("encoder", "decoder")
+
+
+def test_a_run_is_trained_measured_and_drawn_from(tmp_path, capsys):
+    out = tmp_path / "run"
+    tiny = ["train.steps=3", "networks.encoder.width=4", "networks.decoder.width=4", "engine=reference"]
+    sets = [word for change in tiny for word in ("--set", change)]
+    main(["train", "--preset", "digits-vae", "--out", str(out), "--quiet", *sets])
+    capsys.readouterr()
+    main(["eval", str(out), "--json", "--quiet", "--plot", str(tmp_path / "a.png")])
+    found = json.loads(capsys.readouterr().out)
+    assert found["bound_bits"] >= found["importance_weighted_bits"] > 0
+    assert len(found["unit_divergence_nats"]) == 16
+    assert (tmp_path / "a.png").exists()
+    main(["sample", str(out), "--n", "3", "--out", str(tmp_path / "s.npz"), "--quiet"])
+    assert np.load(tmp_path / "s.npz")["x"].shape == (3, 8, 8, 1)
+    assert "--nll: expected" in fails(capsys, "eval", out, "--nll", "--quiet")

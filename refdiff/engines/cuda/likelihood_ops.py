@@ -70,7 +70,7 @@ def gaussian_log_likelihood_backward(dy: Any, saved: Any) -> tuple[Array, Array,
 def gaussian_kl(
     mean: Array, log_variance: Array, mean_p: Array | None = None, log_variance_p: Array | None = None
 ) -> tuple[Array, Any]:
-    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp),  d = l - lp.   [VAE] app. B
+    """KL(N(mean, e^l) || N(mean_p, e^lp)) = 1/2 sum (expm1(d) - d + (mean - mean_p)^2 e^-lp), d = l - lp.   [VAE] appendix B
 
     mean, mean_p (N, ...), log variances (N, ...) or (N,); without mean_p and log_variance_p the second is N(0, 1) -> (N,)
     float32.
@@ -89,24 +89,17 @@ def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[Array, Array, Array | Non
     """With z = (mean - mean_p) e^(-lp/2):  dmean = dy z e^(-lp/2) = -dmean_p,  dl = dy expm1(d) / 2,
     dlp = -dy (expm1(d) + z^2) / 2.   dy (N,) float32, or a number. None for what was not given."""
     mean, log, mean_p, log_p = saved
-    n, given = mean.shape[0], scalar_or_array("gaussian_kl", mean.shape[0], dy)
-    shared = {name: one_a_sample(a, mean) for name, a in (("shared", log), ("shared_p", log_p))}
-    dmean, dmean_p = (None if a is None else a.context.empty(a.shape, a.dtype) for a in (mean, mean_p))
-    dlog, dlog_p = (
-        None if a is None or alone else a.context.empty(a.shape, a.dtype)
-        for a, alone in zip((log, log_p), shared.values(), strict=True)
-    )
-    names = tuple(name for name, alone in shared.items() if alone)
+    n, (given, factor) = mean.shape[0], scalar_or_array("gaussian_kl", mean.shape[0], dy)
+    dmean, dmean_p, dlog, dlog_p = _whole(mean, mean), _whole(mean_p, mean), _whole(log, mean), _whole(log_p, mean)
+    alone = {name: a for name, a in (("shared", log), ("shared_p", log_p)) if one_a_sample(a, mean)}
     sums = launch_sums(
-        mean.context, SOURCE, "gaussian_kl_backward", GaussianKLBackward, n, mean.size // n, names, dy=given[0],
-        factor=given[1], dmean=results(dmean), dlog=results(dlog), dmean_p=results(dmean_p), dlog_p=results(dlog_p),
+        mean.context, SOURCE, "gaussian_kl_backward", GaussianKLBackward, n, mean.size // n, tuple(alone), dy=given,
+        factor=factor, dmean=results(dmean), dlog=results(dlog), dmean_p=results(dmean_p), dlog_p=results(dlog_p),
         **_distributions(saved),
     )  # fmt: skip
-    found = dict(zip(names, sums, strict=True))
-    if "shared" in found:
-        dlog = like(found["shared"], log)
-    if "shared_p" in found:
-        dlog_p = like(found["shared_p"], log_p)
+    summed = {name: like(d, a) for (name, a), d in zip(alone.items(), sums, strict=True)}
+    dlog, dlog_p = summed.get("shared", dlog), summed.get("shared_p", dlog_p)
+    assert dmean is not None and dlog is not None
     return dmean, dlog, dmean_p, dlog_p
 
 
@@ -195,6 +188,11 @@ def log_mean_exp_backward(dy: Any, saved: Any) -> Array:
         LogMeanExpBackward(x=values(x), dy=given, kept=kept, dx=results(dx), factor=factor, K=x.shape[1], n=x.size),
     )  # fmt: skip
     return dx
+
+
+def _whole(a: Array | None, x: Array) -> Array | None:
+    """Room for the gradient of each element of a; none where it is not given, or one number a sample beside x."""
+    return None if a is None or one_a_sample(a, x) else a.context.empty(a.shape, a.dtype)
 
 
 def _distributions(saved: tuple[Array | None, ...]) -> dict[str, Any]:

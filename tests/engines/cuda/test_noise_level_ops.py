@@ -146,6 +146,17 @@ def test_a_monotone_function_ends_where_it_must(context):
     assert cuda.host(f)[2] == pytest.approx(expected[0][2], rel=1e-6)
 
 
+def test_a_straight_line_has_no_gradient(context):
+    """Not one of rounding, which Adam would make a step of."""
+    t = np.random.default_rng(0).random(40)
+    given_, (t64, *_) = given(context, t, *parameters(0))
+    (f, derivative), saved = cuda.monotone(*given_)
+    assert np.array_equal(exact(f), t64)
+    assert np.array_equal(exact(derivative), np.ones(40))
+    g = cuda.monotone_backward((f, f), saved)
+    assert (exact(g["slope"]).tolist(), g["rate"].shape) == ([0], (0,))
+
+
 @pytest.mark.parametrize("shape", [(7, 1), (2, 3, 3, 3), (4, 5, 8)])
 @pytest.mark.parametrize("exponents", [(), (0,), (6, 7), tuple(range(-2, 3))])
 @pytest.mark.parametrize("of_dy", ["float32", "bfloat16"])
