@@ -191,12 +191,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--nll", action="store_true", help="also bits per dimension of the held-out split, about a minute")
     sub.add_argument("--nll-steps", type=int, metavar="N", help="with --nll: of the chain of N steps (default: all T)")
+    sub.add_argument(
+        "--flow",
+        action="store_true",
+        help="also -log2 p of the held-out split by the probability-flow ODE, about a minute",
+    )
+    sub.add_argument(
+        "--flow-steps", type=int, metavar="N", help="with --flow: of so many steps (default: sample.steps)"
+    )
     sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of a bound, or a classifier's accuracy, over t")
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
         help="with --nll, of the variance beta at t = 1: the posterior's of t = 2, as published (default), or beta_1",
     )  # fmt: skip
-    sub.add_argument("--bins", metavar="N", help="with --nll: levels of the data, or density (default: 256 or 17)")
+    sub.add_argument(
+        "--bins", metavar="N", help="with --nll or --flow: levels of the data, or density (default: 256 or 17)"
+    )
     sub.add_argument("--seed", type=int, default=0, help="same seed, same samples")
     configuration(sub)
 

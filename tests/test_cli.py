@@ -292,6 +292,9 @@ def test_the_place_of_a_result_is_looked_at_before_the_work(run, tmp_path, capsy
         ([*evaluate, "--n", "1"], "n: expected at least 2 samples to measure, got 1"),
         ([*evaluate, "--plot", tmp_path / "p.png"], "--plot: expected with --nll, got it alone; add --nll"),
         ([*evaluate, "--bins", "17"], "--bins: expected with --nll"),
+        ([*evaluate, "--flow", "--plot", tmp_path / "p.png"], "--plot: expected with --nll, got it alone; add --nll"),
+        ([*evaluate, "--flow-steps", "5"], "--flow-steps: expected with --flow, got it alone; add --flow"),
+        ([*evaluate, "--flow", "--flow-steps", "0"], "--flow-steps: expected from 1 to schedule.T ="),
         ([*evaluate, "--first-variance", "refdiff"], "--first-variance: expected with --nll"),
         (
             [*evaluate, "--nll", "--plot", tmp_path / "p.xyz"],

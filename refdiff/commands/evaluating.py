@@ -10,16 +10,19 @@ from .options import GUIDANCE, changed, loaded, other_run, print_result, refuse,
 
 __all__ = ["evaluate"]
 
-_OF_SAMPLES = ("n", "nll", "nll_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE)  # options
+_OF_SAMPLES = (
+    "n", "nll", "nll_steps", "flow", "flow_steps", "bins", "first_variance", "judge", "classifier", *GUIDANCE
+)  # options  # fmt: skip
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Frechet distance in pixel space beside its floor and its ceiling; the classes covered, and of a model with classes the
     distance of each; for the mixture the error of eps beside the perfect denoiser's. With --judge the share of samples in
     which a classifier sees the class asked for. With --nll the variational bound in bits per dimension, term by term, of a
-    model with classes given the label of each image. Of a model that enlarges: a sample of each held-out image made small,
-    beside that image and plain interpolation. Of a classifier: its accuracy on held-out images in noise, for ten values of
-    t, beside chance. Of a model with a bound of its own, such as a variational autoencoder: that bound, term by term."""
+    model with classes given the label of each image; with --flow also the likelihood by the probability-flow ODE, and a
+    warning where its steps are too long. Of a model that enlarges: a sample of each held-out image made small, beside that
+    image and plain interpolation. Of a classifier: its accuracy on held-out images in noise, for ten values of t, beside
+    chance. Of a model with a bound of its own, such as a variational autoencoder: that bound, term by term."""
     from ..evaluation import enlarging_errors, judged_accuracy
     from ..evaluation import evaluate as measure
     from ..evaluation.metrics import check_evaluable
@@ -50,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> None:
             )
         judge = judge_of(*other_run("judge", options.judge), model, config.data.classes)
     asked, originals = conditions_to_show(model, n, data)
-    given = _conditions_of_data(model, data) if options.nll else {}
+    given = _conditions_of_data(model, data) if options.nll or options.flow else {}
     if judge and "label" not in asked:
         raise ValueError(f"--judge: expected data with labels, got {data.name} without; leave it out")
     x = draw(model, n, options.seed, asked, progress=not options.quiet)
@@ -70,6 +73,18 @@ def evaluate(options: argparse.Namespace) -> None:
         if options.plot:
             Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
             plot_nll(bound, options.plot)
+    if options.flow:
+        from ..evaluation import flow_nll
+
+        metrics |= flow_nll(
+            model,
+            data.held_out,
+            options.seed,
+            options.flow_steps,
+            bins=bins,
+            progress=not options.quiet,
+            conditions=given,
+        )
     print_result(options, metrics)
 
 
@@ -166,16 +181,22 @@ def _check_plot(options: argparse.Namespace) -> None:
 
 
 def _checked_likelihood(options: argparse.Namespace, x: Any, T: int) -> int | None:
-    """The levels of the data, once the options about the bound are seen to be right: it takes a minute."""
-    if not options.nll:
-        for name in ("plot", "bins", "first_variance", "nll_steps"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')}: expected with --nll, got it alone; add --nll")
+    """The levels of the data, once the options about the bound and the flow are seen to be right: each takes a minute."""
+    flow = options.flow
+    for given, name in (
+        (options.nll, "plot"), (options.nll or flow, "bins"), (options.nll, "first_variance"), (options.nll, "nll_steps"),
+        (flow, "flow_steps"),
+    ):  # fmt: skip
+        if not given and getattr(options, name) is not None:
+            needs = "--flow" if name == "flow_steps" else "--nll"
+            raise ValueError(f"--{name.replace('_', '-')}: expected with {needs}, got it alone; add {needs}")
+    if not (options.nll or flow):
         return None
     from ..evaluation.likelihood import levels
 
-    if options.nll_steps is not None and not 1 <= options.nll_steps <= T:
-        raise ValueError(f"--nll-steps: expected from 1 to schedule.T = {T} steps, got {options.nll_steps}")
+    for name in ("nll_steps", "flow_steps"):
+        if (steps := getattr(options, name)) is not None and not 1 <= steps <= T:
+            raise ValueError(f"--{name.replace('_', '-')}: expected from 1 to schedule.T = {T} steps, got {steps}")
     _check_plot(options)
     if options.bins is None or options.bins == "density":
         return None if options.bins else levels(x)
