@@ -133,6 +133,27 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int, help="of every random number; same seed, same bits")
         configuration(sub)
 
+    def told(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--image", metavar="FILE", help="images to begin with: a file, a folder or a data set")
+        sub.add_argument(
+            "--mask", metavar="FILE",
+            help="with --image: one image of its size, white where it is filled in, black where it is kept",
+        )  # fmt: skip
+        sub.add_argument(
+            "--observed",
+            metavar="FILE",
+            help="images seen in noise, of which samples are drawn that may lie behind them",
+        )
+        sub.add_argument(
+            "--deviation", type=float, metavar="S", help="with --observed: of the noise, where black is -1 and white 1"
+        )
+        sub.add_argument(
+            "--flipped",
+            type=float,
+            metavar="P",
+            help="with --observed, of a run of bits: how probably each is turned over",
+        )
+
     def guidance(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--guidance", type=float, metavar="W",
@@ -164,7 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("sample", commands.sample, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, help="how many (default: 64, eight of each class, or all images of --low-res)")
+    sub.add_argument("--n", type=int, help="how many (default: 64, eight of each class, or all images told)")
     sub.add_argument(
         "--label",
         type=int,
@@ -174,6 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--low-res", metavar="FILE",
         help="of a model that enlarges: small images, or of its own size to be averaged down; a file, folder or data set",
     )  # fmt: skip
+    told(sub)
     guidance(sub)
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")
     sub.add_argument("--trajectory", metavar="NAME.png", help="also the strip of a few samples from noise to image")

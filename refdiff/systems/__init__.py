@@ -2,6 +2,7 @@
 
 from .autoencoder import Autoencoder as Autoencoder
 from .binomial import Binomial as Binomial
+from .conditions import check_noise as check_noise
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .learned_beta import first_logits as first_logits
 from .nonequilibrium import Nonequilibrium as Nonequilibrium

@@ -17,7 +17,7 @@ import numpy as np
 from ..models import Batch
 from ..process import conditioned, observed_bits, observed_gaussian
 
-__all__ = ["GivenBits", "GivenNumbers", "bits_given", "numbers_given"]
+__all__ = ["GivenBits", "GivenNumbers", "bits_given", "check_noise", "numbers_given"]
 
 
 class GivenNumbers(NamedTuple):
@@ -54,12 +54,22 @@ def bits_given(conditions: Batch, shape: tuple[int, ...]) -> GivenBits:
         _bits("known", known[mask == 1])
         return GivenBits(lambda x: conditioned(x, (known + 1) / 2, mask), lambda logits: logits)
     _bits("observed", y)
-    if not 0 < p < 0.5:
-        raise ValueError(
-            f"flipped: expected a probability between 0 and 1/2, both left out, got {p:g}; bits that are seen without "
-            "error are known, with mask"
-        )
+    check_noise("flipped", p)
     return GivenBits(lambda x: x, lambda logits: observed_bits(logits, (y + 1) / 2, p))
+
+
+def check_noise(name: str, value: float, called: str = "") -> None:
+    """ValueError for a deviation that is not positive, and for a probability of flipped bits that is not between 0 and 1/2;
+    called: what the error names it, if not by its name."""
+    if name == "deviation" and not 0 < value < np.inf:
+        raise ValueError(
+            f"{called or name}: expected a positive number, got {value:g}; what is seen without noise is known, with mask"
+        )
+    if name == "flipped" and not 0 < value < 0.5:
+        raise ValueError(
+            f"{called or name}: expected a probability between 0 and 1/2, both left out, got {value:g}; bits that are seen "
+            "without error are known, with mask"
+        )
 
 
 def _read(
