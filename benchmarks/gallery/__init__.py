@@ -2,3 +2,4 @@
 
 from benchmarks.gallery import entries as entries
 from benchmarks.gallery import origins as origins
+from benchmarks.gallery import variational as variational

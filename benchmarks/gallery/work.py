@@ -64,6 +64,11 @@ class Work:
         }  # fmt: skip
         return run, state
 
+    def steps(self, count: int) -> int:
+        """So many steps, or as many as the changes for every run say: of a training that is no preset's."""
+        given = [int(line.partition("=")[2]) for line in self.changes if line.startswith("train.steps=")]
+        return given[-1] if given else count
+
     def note(self, **values: Any) -> None:
         """Values for the record: numbers, dictionaries of them, or what `spread` made."""
         self.record["values"] |= values
