@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from documents.reading import Block, Command
 from helpers import ROOT
+from PIL import Image
 
 from refdiff.cli import main, make_parser
 from refdiff.config import RULES
@@ -34,6 +35,7 @@ SMALLER = {
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
     "refdiff train --preset digits-upsampler": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
+    "refdiff train --preset digits-binary": "--set networks.denoiser.width=8 --set train.steps=4 --set train.warmup=2",
     "refdiff eval runs/classifier": "",
     "refdiff train": SMALL_MODEL,
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
@@ -48,6 +50,7 @@ SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SM
 CLASSIFIER = "--preset digits-classifier"
 UPSAMPLER = "--preset digits-upsampler --set networks.denoiser.groups=4 --set networks.denoiser.head_channels=8"
 SHORT_CLASSIFIER = f"refdiff train --quiet {CLASSIFIER} --set schedule.T=20 --set sample.steps=3 {SMALL_CLASSIFIER}"
+BITS = "--preset digits-binary --set networks.denoiser.width=8 --set train.steps=4 --set train.warmup=2 --set objective.T=20"
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -67,11 +70,13 @@ def pictures(folder: Path) -> None:
 
 
 def short_run(folder: Path, options: str = "") -> Path:
-    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier."""
-    digits = load("digits")
+    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier; BITS: of
+    bits."""
+    digits = load("binary-digits" if options == BITS else "digits")
     few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
     np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
-    train = SHORT_CLASSIFIER if options == CLASSIFIER else f"{SHORT_RUN} {options}"
+    short = {CLASSIFIER: SHORT_CLASSIFIER, BITS: f"refdiff train --quiet {BITS}"}
+    train = short.get(options, f"{SHORT_RUN} {options}")
     status, _, err = refdiff(f"{train} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
@@ -114,6 +119,10 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         pictures(folder / "path/to/images")
     if "path/to/small" in command.text:
         save_folder(folder / "path/to/small", np.random.default_rng(0).uniform(-1, 1, (4, 4, 4, 1)).astype(np.float32))
+    for name in re.findall(r"path/to/(mask|digit|noisy).png", command.text):
+        (folder / "path/to").mkdir(parents=True, exist_ok=True)
+        black_above_white = np.repeat(np.uint8([0, 255]), 32).reshape(8, 8)
+        Image.fromarray(black_above_white).save(folder / f"path/to/{name}.png")
     if "--kernel" in words[:-1]:
         source, _, name = words[words.index("--kernel") + 1].partition(":")
         if source.startswith("benchmarks/"):
@@ -126,7 +135,8 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         for name, before in zip(words[1:], words, strict=False):
             if name in read:
                 classifies = before in ("--classifier", "--judge") or name in ("runs/classifier", "runs/judge")
-                kind = CLASSIFIER if classifies else UPSAMPLER if name == "runs/upsampler" else options
+                named = {"runs/upsampler": UPSAMPLER, "runs/bits": BITS}
+                kind = CLASSIFIER if classifies else named.get(name, options)
                 shutil.copytree(run(kind), folder / name)
 
 
