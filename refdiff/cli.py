@@ -259,7 +259,11 @@ class _Parser(argparse.ArgumentParser):
             return super().format_help()
         from .config.keys import describe
 
-        further = "" if self.tables else " (networks.NAME.kind and so on make a further network)"
+        further = (
+            ""
+            if self.tables
+            else " (networks.NAME.kind and so on make a further network, whose keys refdiff info PRESET shows)"
+        )
         keys = f"keys for --set, each with its default and the names that it may have{further}:\n"
         return f"{super().format_help()}\n{keys}{describe(self.tables)}"
 
