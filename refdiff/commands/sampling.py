@@ -13,9 +13,9 @@ __all__ = ["sample"]
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label; one that enlarges
-    draws a sample for each image of --low-res."""
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz, as points need it; and the strip from noise to
+    image. --set chooses how. A model with classes, or guided by a --classifier, draws one row a class, or the class of
+    --label; one that enlarges draws a sample for each image of --low-res."""
     from ..sampling import sample as draw
     from ..storage import save_enlarged, save_grid
     from ..systems import system_of

@@ -43,7 +43,7 @@ SYSTEMS = {
 SMALLER = {
     **{f"refdiff train --preset {preset} ": SMALL_SYSTEM for preset in SYSTEMS.values()},
     "refdiff train --config moons.toml": SMALL_SYSTEM,
-    **{f"refdiff eval {run} ": "" for run in SYSTEMS},
+    **{f"refdiff eval {run}": "" for run in SYSTEMS},
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
@@ -63,7 +63,7 @@ CLASSIFIER = "--preset digits-classifier"
 UPSAMPLER = "--preset digits-upsampler --set networks.denoiser.groups=4 --set networks.denoiser.head_channels=8"
 # What a short run of a system is changed by besides: no network of its preset needs to be large.
 SHORT_SYSTEM = {
-    "digits-vdm": "--set objective.bins=17 --set networks.denoiser.width=8 --set networks.denoiser.groups=4 --set networks.denoiser.blocks=1",
+    "digits-vdm": "--set objective.bins=17 --set networks.denoiser.width=8 --set networks.denoiser.groups=4",
     "heartbeat": "--set objective.T=20",
     "digits-binary": "--set objective.T=20",
 }
