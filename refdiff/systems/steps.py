@@ -13,7 +13,7 @@ from ..models import Batch, inputs
 from ..plotting import new_figure
 from ..progress import Progress
 from ..random import Key, integers
-from .system import Asked
+from .system import Asked, check_trains
 
 __all__ = [
     "among_few", "check_denoiser", "conditions_known", "estimated", "independent_bits", "plot_drift",
@@ -26,10 +26,7 @@ MEASURED = 100_000  # samples that measure a bound, about, over all t
 def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, ...], outputs: int) -> None:
     """ValueError unless these networks are trained, and the denoiser reads x and t alone and says `outputs` numbers for each
     element of x."""
-    if set(objective.trains) != set(trains):
-        raise ValueError(
-            f"objective.trains: expected {' and '.join(trains)}, got {', '.join(objective.trains) or 'none'}; leave it out"
-        )
+    check_trains(objective, trains)
     denoiser = networks["denoiser"]
     reads = inputs(denoiser)
     if set(reads) != {"x", "t"}:
