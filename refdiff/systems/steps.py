@@ -14,7 +14,7 @@ from ..plotting import new_figure
 from ..process import Schedule, q_sample
 from ..progress import Progress
 from ..random import Key, integers, normal
-from .system import Asked
+from .system import Asked, check_trains
 
 __all__ = [
     "SHOWN", "among_few", "check_denoiser", "estimated", "independent_bits", "normal_bits", "plot_terms_and_samples",
@@ -28,10 +28,7 @@ MEASURED = 100_000  # samples that measure a bound, about, over all t
 def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, ...], outputs: int) -> None:
     """ValueError unless these networks are trained, and the denoiser reads x and t alone and says `outputs` numbers for each
     element of x."""
-    if set(objective.trains) != set(trains):
-        raise ValueError(
-            f"objective.trains: expected {' and '.join(trains)}, got {', '.join(objective.trains) or 'none'}; leave it out"
-        )
+    check_trains(objective, trains)
     denoiser = networks["denoiser"]
     reads = inputs(denoiser)
     if set(reads) != {"x", "t"}:

@@ -12,10 +12,12 @@ from refdiff.cli import main
 from refdiff.config import Config
 from refdiff.engines import reference
 from refdiff.models import Network, PerceptronConfig, TableConfig
+from refdiff.process import joint_ratio
 from refdiff.random import Key, Sequence, normal
 from refdiff.sampling import SampleConfig
 from refdiff.systems import VAE, SystemModel, draw, vae
-from refdiff.systems.bounds import log_mean_weights, log_terms
+from refdiff.systems.bounds import log_mean_weights
+from refdiff.systems.levels import draw_up
 from refdiff.systems.system import Asked
 from refdiff.training import State, system_model
 from systems import checks, rows
@@ -55,15 +57,18 @@ def test_the_loss_is_what_is_measured_of_the_same_draws(name):
     x, key = data.entries["x"][:6].astype(np.float64), Key(3, 1, 0, 6)
     batch = objective.draw(reference, {"x": x}, key, {})
     terms, _ = objective.loss_and_gradient(reference, networks, batch, key)
-    likelihood, log_w, units = log_terms(asked(networks), objective.likelihood, x, batch["eps"])
+    nets = asked(networks)
+    levels = nets | {"encoder1": nets["encoder"], "decoder1": nets["decoder"]}
+    d = draw_up(levels, objective.likelihood, x, [batch["eps"]])
     if objective.samples > 1:
         assert terms.keys() == {"loss"}
-        np.testing.assert_allclose(terms["loss"], -log_mean_weights(log_w)[0], rtol=1e-6)
+        log_w = joint_ratio(d.forward, d.reverse, d.prior).reshape(6, objective.samples)
+        np.testing.assert_allclose(terms["loss"], -log_mean_weights(log_w)[0], rtol=1e-12)
         return
-    np.testing.assert_allclose(terms["reconstruction"], -likelihood[:, 0], rtol=1e-6)  # a decoder is asked in float32
-    np.testing.assert_allclose(terms["divergence"], units.sum(axis=1), rtol=1e-12)
-    expected = -likelihood[:, 0] + objective.beta * units.sum(axis=1)
-    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-6)
+    divergence = d.divergence.sum(axis=1)
+    np.testing.assert_allclose(terms["reconstruction"], -d.reverse[0], rtol=1e-12)
+    np.testing.assert_allclose(terms["divergence"], divergence, rtol=1e-12)
+    np.testing.assert_allclose(terms["loss"], -d.reverse[0] + objective.beta * divergence, rtol=1e-12)
 
 
 def test_what_is_drawn():
