@@ -270,6 +270,10 @@ def test_a_folder_that_holds_a_run_is_not_written_over(run, capsys):
     assert "holds a run" in fails(capsys, "train", "--out", run, *SMALL)
     line = fails(capsys, "train", "--out", run, "--resume", *SMALL, "--set", "train.learning_rate=1e-5")
     assert "belongs to another configuration: train.learning_rate = 0.002 there, 1e-05 here" in line
+    line = fails(capsys, "train", "--preset", "digits-vae", "--out", run, "--resume")
+    assert (
+        "belongs to another configuration: objective.kind = 'denoising' there, 'vae' here; use its config.toml" in line
+    )
     assert "train.steps" in fails(capsys, "train", "--out", run, "--resume", *SMALL, "--set", "train.steps=9")
     assert contents(run) == before
 

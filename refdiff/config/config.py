@@ -213,8 +213,9 @@ class Config:
         for name in [name for name in ("trains", *own) if f"objective.{name}" in given and own]:
             expected, got = plain(getattr(self.objective, name)), table["objective"][name]
             if sorted(expected) != sorted(got) if name == "trains" else expected != got:
+                said, told = (", ".join(map(str, v)) or "none" if isinstance(v, list) else v for v in (expected, got))
                 raise ValueError(
-                    f"objective.{name}: expected {expected}, as it follows from the networks, got {got}; leave it out"
+                    f"objective.{name}: expected {said}, as it follows from the networks, got {told}; leave it out"
                 )
 
     def to_toml(self) -> str:

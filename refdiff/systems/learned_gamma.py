@@ -36,7 +36,7 @@ class OfLevels(Objective):
     def check_samples(self, x: np.ndarray) -> None:
         """ValueError unless each value is one of the levels."""
         off = np.abs((place := (x.astype(np.float64) + 1) * (0.5 * (self.bins - 1))) - np.rint(place))
-        if wrong := int(np.count_nonzero((off > 0.01) | (np.abs(x) > 1))):
+        if wrong := int(np.count_nonzero(~((off <= 0.01) & (np.abs(x) <= 1)))):
             raise ValueError(
                 f"data.source: expected values on {self.bins} levels from -1 to 1, got {wrong} of {x.size} that are not; "
                 f"give {setting('objective.bins', 'N')}, the levels that the data have"

@@ -121,3 +121,39 @@ def test_a_presets_guidance_goes_with_the_null_label(change):
     assert Config.resolve("digits-classes", changes=[f"networks.denoiser.{change}"]).sample.guidance == 1
     with pytest.raises(ValueError, match=r"^sample.guidance: expected 1"):
         Config.resolve("digits-classes", changes=[f"networks.denoiser.{change}", "sample.guidance=2"])
+
+
+def test_a_run_without_a_schedule_is_not_bound_by_its_length():
+    """Variational diffusion has its own: sample.steps may be more than schedule.T."""
+    assert Config.resolve("digits-vdm", changes=["sample.steps=2000"]).sample.steps == 2000
+    assert Config.resolve("digits-vae", changes=["schedule.T=10"]).schedule.T == 10
+    with pytest.raises(
+        ValueError, match=r"\Asample.steps: expected at most schedule.T = 1000, got 2000; add sample.steps"
+    ):
+        Config.resolve("digits", changes=["sample.steps=2000"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "objective.latents=[1, 2, 3]",
+            "objective.latents: expected 32, 16, 8, as it follows from the networks, got 1, 2, 3",
+        ),
+        (
+            "objective.latents=[]",
+            "objective.latents: expected 32, 16, 8, as it follows from the networks, got none",
+        ),
+        (
+            'objective.trains=["encoder1"]',
+            "objective.trains: expected encoder1, encoder2, encoder3, decoder1, decoder2, dec",
+        ),
+    ],
+)
+def test_what_follows_from_the_networks_is_not_replaced_unsaid(change, message):
+    with pytest.raises(ValueError, match=rf"\A{message}[^\n]*; leave it out\Z"):
+        Config.resolve("digits-hvae", changes=[change])
+    config = Config.resolve("digits-hvae", changes=["objective.latents=[32, 16, 8]", "objective.levels=3"])
+    fewer = config.changed(["objective.levels=2"])
+    assert fewer.objective.latents == (32, 16)
+    assert "encoder3" not in fewer.objective.trains

@@ -8,10 +8,13 @@ import pytest
 
 from refdiff import models, process
 from refdiff.config import PRESETS, NetworkConfig
-from refdiff.data import load
-from refdiff.models import MLPConfig, TableConfig
-from refdiff.random import Key
-from refdiff.systems import Binomial, Nonequilibrium, draw, trajectory
+from refdiff.data import Dataset, load
+from refdiff.errors import NotFiniteError
+from refdiff.models import ClassifierConfig, MLPConfig, TableConfig
+from refdiff.random import Key, Sequence, normal
+from refdiff.systems import Binomial, Nonequilibrium, draw, measure, trajectory
+from refdiff.systems.bits import bits_reverse
+from refdiff.systems.learned_beta import learned_schedule
 from refdiff.training import State, system_model, train
 from systems import bits, checks, learned_beta
 
@@ -254,7 +257,49 @@ def test_samples_that_are_no_bits_are_refused_before_the_first_step():
         train(config, data=load("digits"), progress=False)
     model = system_model(config, State.first(config))
     with pytest.raises(ValueError, match=r"\Adata.source: expected bits"):
-        evaluate(model, load("digits"))
+        measure(model, load("digits"))
+
+
+@pytest.mark.parametrize(
+    ("module", "networks", "message"),
+    [
+        (bits, {"denoiser": ClassifierConfig(8, 1, 8, (1,), 1, (), groups=4, classes=2)},
+         "networks.denoiser.kind: expected a network that says an array of the shape of x, got 'classifier', which says"),
+        (learned_beta, {"beta": TableConfig(learned_beta.T - 1, 1, (500.0,))},
+         "networks.beta: expected logits whose sigmoids are values in (0, 1), 1 at the last step at most, got 1.0 at t = 2"),
+        (learned_beta, {"beta": TableConfig(learned_beta.T - 1, 1, (-1000.0,))},
+         "networks.beta: expected logits whose sigmoids are values in (0, 1), 1 at the last step at most, got 0.0 at t = 2"),
+    ],
+)  # fmt: skip
+def test_networks_of_which_no_step_can_be_made_are_refused(module, networks, message):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(message)}[^\n]*\Z"):
+        changed(module, **networks)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 40.0, -1000.0])
+def test_variances_that_training_has_lost_say_so(value):
+    with pytest.raises(ValueError, match=r"\Anetworks.beta: expected .*; .*lower networks.beta.learning_rate\Z"):
+        learned_schedule(np.full((5, 1), value, np.float32), 1e-3)
+
+
+def test_logits_that_are_no_number_make_no_bits():
+    """Any comparison of NaN with a uniform number would make a bit of it."""
+    reverse = bits_reverse(lambda batch: np.full(batch["x"].shape, np.nan, np.float32), 4)
+    with pytest.raises(NotFiniteError, match=r"\Anetworks.denoiser: expected finite logits, got 6 of 6 that are not"):
+        reverse(np.ones((2, 3)), 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("module", [bits, learned_beta])
+def test_a_picture_of_points(module, size, tmp_path):
+    """Also of another number of coordinates than two."""
+    pytest.importorskip("matplotlib")
+    config = changed(module, denoiser=MLPConfig(size, 8, 1, outputs=1 if module is bits else 2))
+    x = np.sign(normal(Sequence(0, 1), np.arange(30), (size,)))
+    model, data = system_model(config, State.first(config)), Dataset("signs", x[:20], None, x[20:], None)
+    found = {"terms": [-1.0, 1.0, 0.0], "bound_bits": 0.0}
+    model.module.plot(model.networks, model.objective, data, found, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 ONES = np.ones((2, 2))

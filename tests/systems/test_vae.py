@@ -1,6 +1,7 @@
 """The variational autoencoder: its loss beside what is measured, probabilistic principal components, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from refdiff.models import Network, PerceptronConfig, TableConfig
 from refdiff.process import joint_ratio
 from refdiff.random import Key, Sequence, normal
 from refdiff.sampling import SampleConfig
-from refdiff.systems import VAE, SystemModel, draw, vae
+from refdiff.systems import VAE, HierarchicalVAE, SystemModel, draw, vae
 from refdiff.systems.bounds import log_mean_weights
 from refdiff.systems.levels import draw_up
 from refdiff.systems.system import Asked
@@ -219,6 +220,18 @@ GAUSSIAN = ["objective.likelihood=gaussian", "networks.noise.kind=table"]
         (["networks.encoder.kind=unet"], "^networks.encoder: expected a network that reads x alone, got UNet"),
         (["objective.likelihood=gaussian"], "^networks: expected 'noise', which VAE trains, got encoder, decoder; add"),
         ([*GAUSSIAN, "networks.noise.width=2"], "^networks.noise: expected a table of one row and one number"),
+        (
+            [*GAUSSIAN, "networks.noise.rows=2"],
+            "^networks.noise: expected a table of one row and one number, .*rows=2",
+        ),
+        (
+            ["objective.latent=3"],
+            "^objective.latent: expected 16, as it follows from the networks, got 3; leave it out$",
+        ),
+        (
+            ['objective.trains=["encoder","encoder","decoder"]'],
+            "^objective.trains: expected encoder, decoder, as it follows from the networks, got encoder, encoder, decoder;",
+        ),
         (['objective.trains=["encoder"]'], "^objective.trains: expected encoder, decoder, got encoder; leave it out"),
     ],
 )
@@ -267,3 +280,16 @@ def test_a_run_is_trained_measured_and_drawn_from(tmp_path, capsys):
     main(["sample", str(out), "--n", "3", "--out", str(tmp_path / "s.npz"), "--quiet"])
     assert np.load(tmp_path / "s.npz")["x"].shape == (3, 8, 8, 1)
     assert "--nll: expected" in fails(capsys, "eval", out, "--nll", "--quiet")
+
+
+@pytest.mark.parametrize("objective", [VAE(), HierarchicalVAE()])
+def test_a_bernoulli_likelihood_is_of_values_in_the_unit_interval(objective):
+    x = np.array([[-1.0, 0.2, 1.0], [0.0, 0.5, -1.0]], np.float32)
+    objective.check_samples(x)
+    for wrong in (1.001, -3.0, np.nan):
+        x[1, 0] = wrong
+        with pytest.raises(
+            ValueError, match=r"^objective.likelihood: expected gaussian for values outside \[-1, 1\], 1 of 6, got bern"
+        ):
+            objective.check_samples(x)
+    replace(objective, likelihood="gaussian").check_samples(10 * x)

@@ -11,7 +11,7 @@ from emulator import Emulator
 from refdiff import models
 from refdiff.config import NetworkConfig
 from refdiff.engines import reference
-from refdiff.models import MLPConfig, MonotoneConfig, TableConfig, flatten
+from refdiff.models import ClassifierConfig, MLPConfig, MonotoneConfig, TableConfig, flatten
 from refdiff.process import (
     ContinuousSchedule,
     diffusion_loss,
@@ -211,8 +211,9 @@ def test_what_a_perfect_denoiser_draws_are_the_data():
     [
         ({"T": -1}, r"^objective.T: expected a number of steps, or 0 for continuous time, got -1"),
         ({"bins": 1}, r"^objective.bins: expected how many levels the data have, at least 2, got 1"),
-        ({"low": 5.0}, r"^objective.low, high: expected finite numbers, low < high, got 5.0, 5.0"),
-        ({"high": float("inf")}, r"^objective.low, high: expected finite numbers"),
+        ({"low": 5.0}, r"^objective.low, high: expected -100 <= low < high <= 100, got 5, 5"),
+        ({"high": float("inf")}, r"^objective.low, high: expected -100 <= low < high <= 100, got -13.3, inf"),
+        ({"low": float("nan")}, r"^objective.low, high: expected -100 <= low"),
     ],
 )
 def test_an_objective_that_is_none_is_refused(change, message):
@@ -235,6 +236,10 @@ def test_an_objective_that_is_none_is_refused(change, message):
         (
             {"denoiser": replace(MLP, outputs=2)},
             r"^networks.denoiser.outputs: expected 1 for each element of a sample, got 2; give networks.denoiser.outputs=1",
+        ),
+        (
+            {"denoiser": ClassifierConfig(4, 1, 8, (1,), 1, (), groups=4)},
+            r"^networks.denoiser.kind: expected a network that says an array of the shape of x, got 'classifier'",
         ),
         (
             {"denoiser": replace(IMAGES, classes=3)},
@@ -264,9 +269,43 @@ def test_a_schedule_that_rounding_has_made_flat_says_where():
     flat = nets | {"gamma": Asked(None, lambda b: {"f": np.round(b["t"]), "slope": np.ones_like(b["t"])})}
     assert schedule_of(nets).gamma(1.0) == pytest.approx(5.0, abs=1e-5)
     with pytest.raises(
-        ValueError, match=r"^gamma: expected a schedule that rises from t = 0 to 1, got gamma\(0\) = -10"
+        ValueError,
+        match=r"^networks.gamma: expected a function that rises from t = 0 to 1, got gamma\(0\) = -10 .*; train with a",
     ):
         schedule_of(flat)
+
+
+@pytest.mark.parametrize("ends", [(0, -1000), (-7, -20), (1000, 1), (0, 1e30), (np.nan, 1), (0, np.nan), (0, np.inf)])
+def test_ends_that_do_not_rise_or_leave_no_signal_are_refused(ends):
+    """Where the networks are made and where they are asked; -7 + log(1 + e^-20) is -7 in float32."""
+    message = r"^networks.ends: expected a schedule that rises, -100 <= gamma_0 < gamma_1 <= 100, got .*; "
+    with pytest.raises(ValueError, match=message + "train with a lower networks.ends.learning_rate$"):
+        schedule_of({"ends": Asked(None, lambda batch: np.array([ends], np.float32)), "gamma": None})
+    if np.all(np.isfinite(ends)):
+        with pytest.raises(ValueError, match=message + "give others as networks.ends.first$"):
+            configuration(networks(MLP) | {"ends": TableConfig(1, 2, ends)}, VDM(bins=LEVELS))
+
+
+def test_a_schedule_that_is_no_number_is_refused():
+    nets = {"ends": Asked(None, lambda batch: np.array([[-10.0, 15.0]]))}
+    nan = Asked(None, lambda batch: {"f": np.nan * batch["t"], "slope": np.nan * batch["t"]})
+    with pytest.raises(
+        ValueError, match=r"^networks.gamma: expected a function that rises .*, got nan and nan at the ends"
+    ):
+        schedule_of(nets | {"gamma": nan})
+
+
+def test_samples_that_are_on_no_level_are_refused():
+    x = on_levels(np.linspace(-1, 1, 24)).reshape(6, 4).astype(np.float32)
+    VDM(bins=LEVELS).check_samples(x)
+    x[1, 2] += np.float32(0.3 / LEVELS)
+    x[3, 0] = np.nan
+    with pytest.raises(
+        ValueError, match=rf"^data.source: expected values on {LEVELS} levels from -1 to 1, got 2 of 24 "
+    ):
+        VDM(bins=LEVELS).check_samples(x)
+    with pytest.raises(ValueError, match=r"^data.source: expected values on 2 levels from -1 to 1, got 1 of 3 "):
+        VDM(bins=2).check_samples(np.array([[-1.0, 1.0, 3.0]]))
 
 
 def test_a_straight_line_is_the_linear_schedule():

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from states import bits
 
 from refdiff import TrainingError, engines, models
+from refdiff.config import Config
 from refdiff.data import load
+from refdiff.models import Input
 from refdiff.process import convert, q_sample
 from refdiff.random import Key, integers, normal
 from refdiff.training import State, batch_indices, load_state, train, train_step
@@ -144,6 +146,47 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkp
     with pytest.raises(TrainingError, match=message):
         train(config, tmp_path, resume=True, progress=False, data=unchecked(images, bad))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
+
+
+def test_a_schedule_that_a_grid_finds_lost_keeps_the_last_good_checkpoint(tmp_path):
+    """The ends of a learned schedule far away after one step, found where it is first drawn of."""
+    changes = [
+        "networks.ends.learning_rate=1000",
+        "train.warmup=0",
+        "train.steps=3",
+        "train.batch=8",
+        "engine=reference",
+    ]
+    config = Config.resolve("digits-vdm", changes=[*changes, "train.checkpoint_every=1", "train.grid_every=2"])
+    message = (
+        r"\Astep 2: networks.ends: expected [^\n]*; lower train.learning_rate [^\n]*; the last good checkpoint is \S+\Z"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train(config, tmp_path, progress=False)
+    assert load_state(tmp_path)[1].step == 1
+
+
+class Wild:
+    """Samples made on the way, of which the second batch has values outside [-1, 1]."""
+
+    def __init__(self):
+        self.inputs = {"x": Input((8, 8, 1))}
+
+    def __len__(self):
+        return 1000
+
+    def rows(self, ids, key):
+        x = np.ones((len(ids), 8, 8, 1), np.float32)
+        return {"x": x if key.step < 2 else 3 * x}
+
+
+@pytest.mark.parametrize("preset", ["digits-vae", "digits-hvae", "digits-vdm", "digits-binary"])
+def test_samples_that_are_made_on_the_way_are_checked_in_each_step(preset, tmp_path):
+    changes = ["train.steps=3", "train.batch=8", "train.checkpoint_every=1", "train.grid_every=0", "engine=reference"]
+    config = Config.resolve(preset, changes=changes)
+    with pytest.raises(ValueError, match=r"\A(data.source|objective.likelihood): expected [^\n]* 512[^\n]*\Z"):
+        train(config, tmp_path, progress=False, data=Wild())
+    assert load_state(tmp_path)[1].step == 1
 
 
 def unchecked(data, x):
