@@ -28,6 +28,8 @@ EPILOG = """examples:
   refdiff train --preset digits-classifier --out runs/d    a classifier of digits in noise, and digits guided by it
   refdiff sample runs/a --classifier runs/d --classifier-scale 2 --out guided.png
   refdiff eval runs/a --json
+  refdiff train --preset digits-vae --out runs/vae         a variational autoencoder, which diffusion comes from
+  refdiff eval runs/vae --plot vae.png                     its bound on log p(x), term by term, and a picture
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
   refdiff bench                                            the engines of this machine, side by side
@@ -116,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     def extension(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--import", dest="imports", action="append", metavar="MODULE",
-            help="import a module of yours first, which registers a network, objective, rule or data set",
+            help="import a module of yours first, which registers a network, objective, rule, data set or system",
         )  # fmt: skip
 
     def configuration(sub: argparse.ArgumentParser) -> None:
@@ -132,6 +134,27 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--force", action="store_true", help="replace the run in --out")
         sub.add_argument("--seed", type=int, help="of every random number; same seed, same bits")
         configuration(sub)
+
+    def told(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--image", metavar="FILE", help="images to begin with: a file, a folder or a data set")
+        sub.add_argument(
+            "--mask", metavar="FILE",
+            help="with --image: one image of its size, white where it is filled in, black where it is kept",
+        )  # fmt: skip
+        sub.add_argument(
+            "--observed",
+            metavar="FILE",
+            help="images seen in noise, of which samples are drawn that may lie behind them",
+        )
+        sub.add_argument(
+            "--deviation", type=float, metavar="S", help="with --observed: of the noise, where black is -1 and white 1"
+        )
+        sub.add_argument(
+            "--flipped",
+            type=float,
+            metavar="P",
+            help="with --observed, of a run of bits: how probably each is turned over",
+        )
 
     def guidance(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -164,7 +187,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("sample", commands.sample, ["sample"])
     sub.add_argument("checkpoint", help="a run's folder or a checkpoint")
-    sub.add_argument("--n", type=int, help="how many (default: 64, eight of each class, or all images of --low-res)")
+    sub.add_argument("--n", type=int, help="how many (default: 64, eight of each class, or all images told)")
     sub.add_argument(
         "--label",
         type=int,
@@ -174,6 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--low-res", metavar="FILE",
         help="of a model that enlarges: small images, or of its own size to be averaged down; a file, folder or data set",
     )  # fmt: skip
+    told(sub)
     guidance(sub)
     sub.add_argument("--out", required=True, help="NAME.png: a grid; NAME.npz: an array x; NAME: a folder of PNGs")
     sub.add_argument("--trajectory", metavar="NAME.png", help="also the strip of a few samples from noise to image")
@@ -199,7 +223,11 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--flow-steps", type=int, metavar="N", help="with --flow: of so many steps (default: sample.steps)"
     )
-    sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of a bound, or a classifier's accuracy, over t")
+    sub.add_argument(
+        "--plot",
+        metavar="NAME.png",
+        help="draw the bound, or a classifier's accuracy, over t; of a system, what it shows",
+    )
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
         help="with --nll, of the variance beta at t = 1: the posterior's of t = 2, as published (default), or beta_1",
@@ -259,7 +287,8 @@ class _Parser(argparse.ArgumentParser):
             return super().format_help()
         from .config.keys import describe
 
-        further = "" if self.tables else " (networks.NAME.kind and so on make a further network)"
+        further = "networks.NAME.kind and so on make a further network, whose keys refdiff info PRESET shows"
+        further = "" if self.tables else f" ({further})"
         keys = f"keys for --set, each with its default and the names that it may have{further}:\n"
         return f"{super().format_help()}\n{keys}{describe(self.tables)}"
 

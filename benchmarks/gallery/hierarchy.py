@@ -124,10 +124,10 @@ def bounds_by_levels(
         measured = model.module.evaluate(model.networks, model.objective, load("mixture-1d"), Key(seed), False)
         nats, own = log(2) * prod(model.shape), float(-log_density(model, x).mean())
         found[f"{count}"] = {
-            "bound": nats * measured["bound_bits"],
-            "bound_error": nats * measured["bound_bits_error"],
+            "bound": nats * measured["bits_per_dim"],
+            "bound_error": nats * measured["bits_per_dim_error"],
             "minus_log_p": own,
-            "gap": nats * measured["bound_bits"] - own,
+            "gap": nats * measured["bits_per_dim"] - own,
         }
     return found
 

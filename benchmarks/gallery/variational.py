@@ -72,4 +72,6 @@ def _ddpm_ends() -> tuple[str, ...]:
 
 
 DDPM_ENDS = _ddpm_ends()
-BOUND = ("bound_bits", "bound_bits_error", "diffusion_bits", "prior_bits", "reconstruction_bits", "gamma_0", "gamma_1")
+BOUND = (
+    "bits_per_dim", "bits_per_dim_error", "diffusion_bits", "prior_bits", "reconstruction_bits", "gamma_0", "gamma_1"
+)  # fmt: skip

@@ -82,7 +82,8 @@ def changed(config: Any, options: argparse.Namespace) -> Any:
 def refuse(options: argparse.Namespace, names: tuple[str, ...], expected: str, actual: str) -> None:
     """ValueError for an option among these that is given; expected: the run that it is for; actual: what this run is."""
     for name in names:
-        if getattr(options, name, None) not in (None, False, []):
+        value = getattr(options, name, None)
+        if value is not None and value is not False and value != []:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: expected {expected}, got {actual}; leave it out")
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from .options import GUIDANCE, changed, loaded, print_result, refuse
+from .told import TOLD, read_images, told
 
 __all__ = ["sample"]
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label; one that enlarges
-    draws a sample for each image of --low-res."""
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz, as points need it; and the strip from noise to
+    image. --set chooses how. A model with classes, or guided by a --classifier, draws one row a class, or the class of
+    --label; one that enlarges draws a sample for each image of --low-res; one of bits or of learned variances fills in the
+    white part of --mask in each --image, or draws what may have been seen as --observed."""
     from ..sampling import sample as draw
     from ..storage import save_enlarged, save_grid
     from ..systems import system_of
@@ -26,6 +28,7 @@ def sample(options: argparse.Namespace) -> None:
     if system_of(run[0].objective):
         _sample_system(options, *run)
         return
+    refuse(options, TOLD, "a run of binomial or nonequilibrium", type(run[0].objective).__name__)
     _, _, model = loaded(options, *run)
     conditions, n, columns, originals = _conditions(options, model)
     out, suffix = _checked_out(options, model.shape, n)
@@ -55,9 +58,10 @@ def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None
     refuse(
         options, ("label", "low_res", "classifier", *GUIDANCE), "a run of denoising", type(config.objective).__name__
     )
-    model, n = system_model(changed(config, options), state), 64 if options.n is None else options.n
+    model = system_model(changed(config, options), state)
+    conditions, n = told(options, model)
     out, suffix = _checked_out(options, model.shape, n)
-    x = draw(model, n, options.seed, progress=not options.quiet)
+    x = draw(model, n, options.seed, conditions, progress=not options.quiet)
     out.parent.mkdir(parents=True, exist_ok=True)
     if suffix == ".png":
         save_grid(out, x)
@@ -65,7 +69,9 @@ def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None
         _save_each(out, suffix, x)
     if options.trajectory:
         Path(options.trajectory).parent.mkdir(parents=True, exist_ok=True)
-        save_states(options.trajectory, [x for _, x in trajectory(model, np.arange(min(n, 6)), options.seed)])
+        first = {name: value[:6] if np.ndim(value) else value for name, value in conditions.items()}
+        way = trajectory(model, np.arange(min(n, 6)), options.seed, first)
+        save_states(options.trajectory, [x for _, x in way])
     _print_samples(options, x)
 
 
@@ -130,7 +136,6 @@ def _conditions(options: argparse.Namespace, model: Any) -> tuple[dict[str, Any]
 def _low_res(options: argparse.Namespace, model: Any, enlarges: bool) -> tuple[dict[str, Any], Any]:
     """The first --n images of --low-res with the labels of --label or else their own, and the large images that they were
     made of, or None. ValueError unless the model enlarges images of this size."""
-    from ..data import load_images
     from ..sampling import conditions_of, conditions_taken
 
     if not enlarges:
@@ -143,10 +148,7 @@ def _low_res(options: argparse.Namespace, model: Any, enlarges: bool) -> tuple[d
         raise ValueError(
             f"--low-res: expected {sizes}, got none; give a file, a folder or a data set, as --low-res digits"
         )
-    try:
-        x, labels = load_images(options.low_res)
-    except ValueError as error:
-        raise ValueError(str(error).replace("name_or_path:", "--low-res:", 1)) from None
+    x, labels = read_images("low-res", options.low_res)
     if x.shape[1:] != small and not (made and x.shape[1:] == model.shape):
         raise ValueError(f"--low-res: expected {sizes}, got {x.shape[1:]} in {options.low_res}")
     n = len(x) if options.n is None else options.n

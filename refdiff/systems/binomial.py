@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import log
 from pathlib import Path
 from types import ModuleType
@@ -23,29 +24,16 @@ import numpy as np
 from .. import models
 from ..models import Batch, Input, Tree
 from ..objectives import Objective
-from ..process import (
-    binomial_ancestral,
-    binomial_marginal,
-    binomial_term,
-    conditioned,
-    draw_bits,
-    reciprocal,
-)
+from ..process import binomial_ancestral, binomial_marginal, binomial_term, draw_bits, reciprocal
 from ..random import Key, uniform
-from .bits import bits_reverse, bits_table
-from .steps import (
-    among_few,
-    check_denoiser,
-    conditions_known,
-    estimated,
-    independent_bits,
-    plot_terms_and_samples,
-    samples_of,
-)
+from .bits import bits_reverse, bits_table, check_bits
+from .conditions import bits_given
+from .steps import among_few, check_denoiser, estimated, independent_bits, plot_terms_and_samples, samples_of
 from .system import Asked, register_system
 
 __all__ = ["Binomial"]
 
+CONDITIONS = ("known", "mask", "observed", "flipped")
 Networks = dict[str, Asked]
 
 
@@ -65,11 +53,7 @@ class Binomial(Objective):
 
     def check_samples(self, x: np.ndarray) -> None:
         """ValueError unless these are bits."""
-        if wrong := int(np.count_nonzero(np.abs(x) != 1)):
-            raise ValueError(
-                f"data.source: expected bits, each -1 or 1, got {wrong} of {x.size} values that are neither; take "
-                "heartbeat or binary-digits, or images at a threshold"
-            )
+        check_bits(x)
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """x_t = 1 where a uniform number is below 1/2 + alpha_bar_t x_0 / 2, else -1."""
@@ -111,32 +95,29 @@ def shape(networks: dict[str, Any], objective: Binomial) -> tuple[int, ...]:
 def trajectory(
     networks: Networks, objective: Binomial, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(t, x_t) from throws of a coin at T on; conditions `known` and `mask`: bits that are held.   [DPM] section 2.5"""
-    of_one = samples_of(networks)
-    known, mask = conditions_known(conditions, (len(ids), *of_one))
-    known, reverse = (known + 1) / 2, bits_reverse(networks["denoiser"], objective.T)
+    """(t, x_t) from throws of a coin at T on; the first state and each step are multiplied with what the conditions say, see
+    `conditions`.   [DPM] section 2.5"""
+    of_one, T = samples_of(networks), objective.T
+    given, reverse = bits_given(conditions, (len(ids), *of_one)), bits_reverse(networks["denoiser"], T)
 
-    def hold(x: np.ndarray) -> np.ndarray:
-        return conditioned(x, known, mask)
+    def multiplied(x: np.ndarray, t: Any) -> np.ndarray:
+        return given.multiply(reverse(given.hold(x), t))
 
     def drawn(t: int) -> np.ndarray:
         return uniform(key(f"step {t}"), ids, of_one)
 
-    start = draw_bits(np.full((len(ids), *of_one), 0.5), uniform(key("x"), ids, of_one))
-    yield objective.T, (2 * hold(start) - 1).astype(np.float32)
-    for t, x in binomial_ancestral(reciprocal(objective.T), lambda x_t, t: reverse(hold(x_t), t), start, drawn):
-        yield t, (2 * hold(x) - 1).astype(np.float32)
+    rate = 1 / (1 + np.exp(-given.multiply(np.zeros((len(ids), *of_one)))))
+    start = draw_bits(rate, uniform(key("x"), ids, of_one))
+    for t, x in chain([(T, start)], binomial_ancestral(reciprocal(T), multiplied, start, drawn)):
+        yield t, (2 * given.hold(x) - 1).astype(np.float32)
 
 
 def evaluate(networks: Networks, objective: Binomial, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The bound on -log2 p(x), term by term, beside what independent pixels cost, and of data that are few different samples
     their entropy, with the share of samples that are one of them."""
     objective.check_samples(data.held_out)
-    s, bits, reverse = (
-        reciprocal(objective.T),
-        (data.held_out.astype(np.float64) + 1) / 2,
-        bits_reverse(networks["denoiser"], objective.T),
-    )
+    s, reverse = reciprocal(objective.T), bits_reverse(networks["denoiser"], objective.T)
+    bits = (data.held_out.astype(np.float64) + 1) / 2
 
     def term(pair: np.ndarray, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
         x_t = draw_bits(binomial_marginal(s, x0, t), uniform(key("bits"), pair, x0.shape[1:]))

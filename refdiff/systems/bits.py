@@ -11,7 +11,16 @@ import numpy as np
 from ..process import binomial_log_odds, binomial_posterior_coefficients, binomial_posterior_entropy, reciprocal
 from .system import Asked
 
-__all__ = ["bits_reverse", "bits_table"]
+__all__ = ["bits_reverse", "bits_table", "check_bits"]
+
+
+def check_bits(x: np.ndarray) -> None:
+    """ValueError unless samples of the data are bits."""
+    if wrong := int(np.count_nonzero(np.abs(x) != 1)):
+        raise ValueError(
+            f"data.source: expected bits, each -1 or 1, got {wrong} of {x.size} values that are neither; take "
+            "heartbeat or binary-digits, or images at a threshold"
+        )
 
 
 @cache

@@ -72,8 +72,9 @@ def bound_numbers(
     bits, (tight, spread) = 1 / (dims * log(2)), log_mean_weights(log_w)
     found = {}
     for name, each in bounds.items():
-        found[f"{name}_bits"] = bits * each.mean()
-        found[f"{name}_bits_error"] = bits * (each.var(axis=1).mean() / each.size) ** 0.5
+        key = "bits_per_dim" if name == "bound" else f"{name}_bits"
+        found[key] = bits * each.mean()
+        found[f"{key}_error"] = bits * (each.var(axis=1).mean() / each.size) ** 0.5
     found |= {f"{name}_bits": bits * each.mean() for name, each in terms.items()}
     found["importance_weighted_bits"] = -bits * tight.mean()
     found["importance_weighted_bits_error"] = bits * (spread.mean() / len(log_w)) ** 0.5

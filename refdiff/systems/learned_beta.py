@@ -1,5 +1,5 @@
-"""Variances that are learned: beta_t = sigmoid(logit_t), t = 2 .. T, each step's numbers as functions of all logits, with
-their gradient, in operations of an engine; and as a `Schedule`, in float64.   [DPM]"""
+"""Variances that are learned: beta_t = sigmoid(logit_t), t = 2 .. T, each step's numbers as functions of all logits, and the
+reverse step that is made of them, with their gradients, in operations of an engine; the same in float64.   [DPM]"""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ __all__ = [
     "bound_table",
     "check_table",
     "first_logits",
+    "first_term",
+    "gamma_backward",
     "learned_schedule",
     "learned_steps",
+    "reverse_kernel",
+    "reverse_kernel_backward",
     "step_numbers",
     "step_numbers_backward",
 ]
@@ -68,20 +72,8 @@ def step_numbers(
     (earlier, of_earlier), (logit, of_logit) = (engine.reshape(part, (n,)) for part in parts)
     before_t = engine.affine(one, earlier, log_first, engine.where(one, 1.0, earlier))
     step, of_step = engine.posterior_step(before_t, logit)
-    saved = (
-        of_logits,
-        of_lost,
-        of_sign,
-        of_summed,
-        of_before,
-        of_column,
-        of_own,
-        of_table,
-        of_read,
-        of_parts,
-        of_earlier,
-    )
-    return (logit, step), (*saved, of_logit, of_step)
+    saved = (of_logits, of_lost, of_sign, of_summed, of_before, of_column, of_own, of_table, of_read)
+    return (logit, step), (*saved, of_parts, of_earlier, of_logit, of_step)
 
 
 def step_numbers_backward(engine: ModuleType, dlogit: Any, dstep: tuple[Any, ...], saved: Any) -> Any:
@@ -97,6 +89,50 @@ def step_numbers_backward(engine: ModuleType, dlogit: Any, dstep: tuple[Any, ...
     dlost = engine.accumulate(dlost, engine.scale_backward(dlog_alpha, of_sign))
     dlogits = engine.accumulate(engine.softplus_backward(dlost, of_lost), engine.reshape_backward(down, of_own))
     return engine.reshape_backward(dlogits, of_logits)
+
+
+def gamma_backward(engine: ModuleType, dgamma: Any, saved: Any) -> Any:
+    """`step_numbers_backward` of the first of the six numbers, gamma_t, alone.   dgamma (N,) -> dweight (T - 1, 1)"""
+    zero, _ = engine.scale(dgamma, 0.0)
+    return step_numbers_backward(engine, zero, (dgamma, zero, zero, zero, zero, zero), saved)
+
+
+def reverse_kernel(
+    engine: ModuleType, x: Any, y: Any, logit: Any, root_alpha: Any, root_beta: Any, one: Any, T: int
+) -> tuple[tuple[Any, Any], Any]:
+    """p(x_{t-1} | x_t = x): the mean sqrt(alpha_t) x + sqrt(beta_t) m, and log sigmoid(logit_t + r / sqrt(T)), (m, r) = y.
+
+    x (N, ..., C), y (N, ..., 2 C), the others and one = 1 (N,) -> (mean, log variance) (N, ..., C), saved
+    """
+    (m, r), of_split = engine.split(y, 2)
+    (kept, of_kept), (moved, of_moved) = engine.multiply(x, root_alpha), engine.multiply(m, root_beta)
+    wide, of_wide = engine.multiply(engine.where(one, 1.0, x), logit)
+    narrowed, of_narrowed = engine.scale(r, T**-0.5)
+    turned, of_turned = engine.scale(engine.add(wide, narrowed)[0], -1.0)
+    plus, of_plus = engine.softplus(turned)
+    log_variance, of_sign = engine.scale(plus, -1.0)
+    saved = (of_split, of_kept, of_moved, of_wide, of_narrowed, of_turned, of_plus, of_sign)
+    return (engine.add(kept, moved)[0], log_variance), saved
+
+
+def reverse_kernel_backward(engine: ModuleType, dp: Any, saved: Any) -> tuple[Any, ...]:
+    """dp: of the mean and of the log variance, two (N, ..., C) -> dx, dy, dlogit, droot_alpha, droot_beta."""
+    dmean, dlog_variance = dp
+    of_split, of_kept, of_moved, of_wide, of_narrowed, of_turned, of_plus, of_sign = saved
+    dturned = engine.softplus_backward(engine.scale_backward(dlog_variance, of_sign), of_plus)
+    dsum = engine.scale_backward(dturned, of_turned)
+    dr, (_, dlogit) = engine.scale_backward(dsum, of_narrowed), engine.multiply_backward(dsum, of_wide)
+    (dx, droot_alpha), (dm, droot_beta) = (
+        engine.multiply_backward(dmean, of_kept),
+        engine.multiply_backward(dmean, of_moved),
+    )
+    return dx, engine.split_backward((dm, dr), of_split), dlogit, droot_alpha, droot_beta
+
+
+def first_term(engine: ModuleType, x0: Any, of_square: Any, constant: Any, one: Any) -> Any:
+    """L_0 in the mean over x_1, affine in |x_0|^2 by two columns of `bound_table`: no parameter changes it.   -> (N,)"""
+    square, _ = engine.sample_sum(engine.multiply(x0, x0)[0])
+    return engine.affine(of_square, square, constant, engine.where(one, 1.0, square))
 
 
 @cache

@@ -24,14 +24,16 @@ import numpy as np
 from .. import models
 from ..models import Batch, Input, Tree
 from ..objectives import Objective
-from ..process import conditioned, l_vlb_term, prior_matching, q_sample
+from ..process import l_vlb_term, prior_matching, q_sample
 from ..random import Key, normal
-from .learned_beta import bound_table, check_table, learned_steps, step_numbers, step_numbers_backward
-from .steps import check_denoiser, conditions_known, estimated, plot_drift, plot_terms_and_samples, samples_of
+from . import learned_beta
+from .conditions import numbers_given
+from .steps import SHOWN, check_denoiser, estimated, normal_bits, plot_way, samples_of
 from .system import Asked, register_system
 
 __all__ = ["Nonequilibrium"]
 
+CONDITIONS = ("known", "mask", "observed", "deviation")
 Networks = dict[str, Asked]
 
 
@@ -64,49 +66,32 @@ class Nonequilibrium(Objective):
     def loss_and_gradient(
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
     ) -> tuple[dict[str, Any], dict[str, Tree]]:
-        x0, weight, narrow = batch["x"], networks["beta"].p["weight"], self.T**-0.5
-        table = bound_table(self.T, self.first, prod(x0.shape[1:]))
+        x0, weight = batch["x"], networks["beta"].p["weight"]
+        table = learned_beta.bound_table(self.T, self.first, prod(x0.shape[1:]))
         one, log_first, of_square, constant, of_kl, bit = engine.columns(table, batch["t"])
-        (logit, step), of_step = step_numbers(engine, weight, batch["row"], log_first, one)
-        (_, ended), of_end = step_numbers(engine, weight, batch["end"], log_first, one)
+        (logit, step), of_step = learned_beta.step_numbers(engine, weight, batch["row"], log_first, one)
+        (_, ended), of_end = learned_beta.step_numbers(engine, weight, batch["end"], log_first, one)
         gamma, c0, ct, log_variance, root_alpha, root_beta = step
         x, of_x = engine.diffuse(x0, batch["eps"], gamma)
         y, of_y = models.forward(engine, networks["denoiser"], {"x": x, "t": batch["t"]}, key.under("denoiser"))
-        (m, r), of_split = engine.split(y, 2)
         (a, of_a), (b, of_b) = engine.multiply(x0, c0), engine.multiply(x, ct)  # the mean of q(x_{t-1} | x_t, x_0)
-        (c, of_c), (d, of_d) = engine.multiply(x, root_alpha), engine.multiply(m, root_beta)  # of p(x_{t-1} | x_t)
-        wide, of_wide = engine.multiply(engine.where(one, 1.0, x0), logit)
-        narrowed, of_narrowed = engine.scale(r, narrow)
-        turned, of_turned = engine.scale(engine.add(wide, narrowed)[0], -1.0)
-        plus, of_plus = engine.softplus(turned)
-        log_variance_p, of_sign = engine.scale(plus, -1.0)  # log sigmoid(logit + r / sqrt(T))
-        kl, of_divergence = engine.gaussian_kl(engine.add(a, b)[0], log_variance, engine.add(c, d)[0], log_variance_p)
+        p, of_p = learned_beta.reverse_kernel(engine, x, y, logit, root_alpha, root_beta, one, self.T)
+        kl, of_divergence = engine.gaussian_kl(engine.add(a, b)[0], log_variance, *p)
         prior, of_prior = engine.prior_kl(x0, ended[0])
-        square, _ = engine.sample_sum(engine.multiply(x0, x0)[0])
-        known = engine.affine(
-            of_square, square, constant, engine.where(one, 1.0, square)
-        )  # L_0, which no parameter changes
-        loss = engine.affine(one, engine.affine(of_kl, kl, bit, prior), one, known)
+        first = learned_beta.first_term(engine, x0, of_square, constant, one)
+        loss = engine.affine(one, engine.affine(of_kl, kl, bit, prior), one, first)
 
         share = 1 / log(2) / key.total
-        dmean, dlog_variance, dmean_p, dlog_variance_p = engine.gaussian_kl_backward(
-            (self.T - 1) * share, of_divergence
-        )
-        dturned = engine.softplus_backward(engine.scale_backward(dlog_variance_p, of_sign), of_plus)
-        dsum = engine.scale_backward(dturned, of_turned)
-        dr, (_, dlogit) = engine.scale_backward(dsum, of_narrowed), engine.multiply_backward(dsum, of_wide)
-        dx_p, droot_alpha = engine.multiply_backward(dmean_p, of_c)
-        dm, droot_beta = engine.multiply_backward(dmean_p, of_d)
+        dmean, dlog_variance, *dp = engine.gaussian_kl_backward((self.T - 1) * share, of_divergence)
+        dx_p, dy, dlogit, droot_alpha, droot_beta = learned_beta.reverse_kernel_backward(engine, dp, of_p)
         (_, dc0), (dx_q, dct) = engine.multiply_backward(dmean, of_a), engine.multiply_backward(dmean, of_b)
-        dy = engine.split_backward((dm, dr), of_split)
         dinputs, g = models.backward(engine, networks["denoiser"], dy, models.consume(of_y), ("x",))
         dgamma = engine.diffuse_backward(engine.accumulate(dinputs["x"], dx_p, dx_q), of_x)
         dstep = (dgamma, dc0, dct, dlog_variance, droot_alpha, droot_beta)
         dgamma_T = engine.prior_kl_backward(share, of_prior)
-        zero, _ = engine.scale(dgamma_T, 0.0)
         dweight = engine.accumulate(
-            step_numbers_backward(engine, dlogit, dstep, of_step),
-            step_numbers_backward(engine, zero, (dgamma_T, zero, zero, zero, zero, zero), of_end),
+            learned_beta.step_numbers_backward(engine, dlogit, dstep, of_step),
+            learned_beta.gamma_backward(engine, dgamma_T, of_end),
         )
         return {"loss": loss}, {"denoiser": g, "beta": {"weight": dweight}}
 
@@ -114,7 +99,7 @@ class Nonequilibrium(Objective):
 def check(networks: dict[str, Any], objective: Nonequilibrium) -> None:
     """A denoiser that says m and r, and a table of logits."""
     check_denoiser(networks, objective, ("denoiser", "beta"), outputs=2)
-    check_table(networks, objective.T)
+    learned_beta.check_table(networks, objective.T)
 
 
 def shape(networks: dict[str, Any], objective: Nonequilibrium) -> tuple[int, ...]:
@@ -124,23 +109,23 @@ def shape(networks: dict[str, Any], objective: Nonequilibrium) -> tuple[int, ...
 def trajectory(
     networks: Networks, objective: Nonequilibrium, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(t, x_t) from N(0, 1) at T on, noise in the last step too, as p says; conditions `known` and `mask`: elements that are
-    held.   [DPM] section 2.5"""
+    """(t, x_t) from N(0, 1) at T on, noise in the last step too, as p says; each is multiplied with what the conditions say,
+    see `conditions`.   [DPM] section 2.5"""
     of_one = samples_of(networks)
-    known, mask = conditions_known(conditions, (len(ids), *of_one))
-    _, reverse = learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
-    x = conditioned(normal(key("x"), ids, of_one, np.float64), known, mask)
-    yield objective.T, x.astype(np.float32)
-    for t in range(objective.T, 0, -1):
-        mean, log_variance = reverse(x, t)
-        x = mean + np.exp(0.5 * log_variance) * normal(key(f"step {t}"), ids, of_one, np.float64)
-        x = conditioned(x, known, mask)
-        yield t - 1, x.astype(np.float32)
+    given = numbers_given(conditions, (len(ids), *of_one))
+    _, reverse = learned_beta.learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
+    step, name = (np.zeros((len(ids), *of_one)),) * 2, "x"
+    for t in range(objective.T, -1, -1):
+        mean, log_variance = given.multiply(*step)
+        x = given.hold(mean + np.exp(0.5 * log_variance) * normal(key(name), ids, of_one, np.float64))
+        yield t, x.astype(np.float32)
+        if t > 0:
+            step, name = reverse(x, t), f"step {t}"
 
 
 def evaluate(networks: Networks, objective: Nonequilibrium, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The bound on -log2 p(x), a density's, term by term, beside -log2 N(x; 0, 1), what it gains on that, and all beta_t."""
-    s, reverse = learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
+    s, reverse = learned_beta.learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
     x = data.held_out.astype(np.float64)
 
     def term(pair: np.ndarray, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -148,25 +133,16 @@ def evaluate(networks: Networks, objective: Nonequilibrium, data: Any, key: Key,
         return l_vlb_term(s, x0, x_t, t, *reverse(x_t, t), None, "nats")[0]
 
     found = estimated(objective.T, x, term, float(prior_matching(s, x, "nats").mean()), key, progress)
-    gaussian = float(((x**2 + np.log(2 * np.pi)) / 2).reshape(len(x), -1).sum(axis=1).mean() / np.log(2))
+    gaussian = normal_bits(x)
     return found | {"gaussian_bits": gaussian, "gain_bits": gaussian - found["bound_bits"], "beta": s.beta[1:].tolist()}
 
 
 def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Of points: q(x_t) at t = 0, T/2 and T, samples of p at the same t, and where a step of p takes x; of images: the terms
     over t, and samples."""
-    key, (s, reverse) = (
-        Key(0).under("plot"),
-        learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first),
-    )
-    ids, times = np.arange(64 if len(data.shape) == 3 else 2000), (0, objective.T // 2, objective.T)
-    way = dict(trajectory(networks, objective, None, ids, key, {}))
-    if len(data.shape) == 3:
-        plot_terms_and_samples(found, way[0], path)
-        return
-    x0 = data.held_out[: len(ids)].astype(np.float64)
-    q = {t: q_sample(s, x0, t, normal(key("q"), np.arange(len(x0)), data.shape, np.float64)) for t in times}
-    plot_drift(q, {t: way[t] for t in times}, lambda x, t: reverse(x, max(t, 2))[0] - x, path)
+    s, reverse = learned_beta.learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
+    ids = np.arange(SHOWN[len(data.shape)])
+    plot_way(found, s, data, dict(trajectory(networks, objective, None, ids, Key(0).under("plot"), {})), reverse, path)
 
 
 register_system("nonequilibrium", Nonequilibrium, sys.modules[__name__])

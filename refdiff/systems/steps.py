@@ -1,4 +1,4 @@
-"""What systems with T steps from noise to data share: the bound by Monte Carlo over t, known elements, pictures."""
+"""What systems with T steps from noise to data share: the bound by Monte Carlo over t, what it stands beside, pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..models import Batch, inputs
+from ..models import inputs
 from ..plotting import new_figure
+from ..process import Schedule, q_sample
 from ..progress import Progress
-from ..random import Key, integers
+from ..random import Key, integers, normal
 from .system import Asked, check_trains
 
 __all__ = [
-    "among_few", "check_denoiser", "conditions_known", "estimated", "independent_bits", "plot_drift",
-    "plot_terms_and_samples", "samples_of",
+    "SHOWN", "among_few", "check_denoiser", "estimated", "independent_bits", "normal_bits", "plot_terms_and_samples",
+    "plot_way", "samples_of",
 ]  # fmt: skip
 
+SHOWN = {1: 2000, 3: 64}  # samples of a picture: points, images
 MEASURED = 100_000  # samples that measure a bound, about, over all t
 
 
@@ -44,23 +46,6 @@ def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, 
 def samples_of(networks: dict[str, Asked]) -> tuple[int, ...]:
     """The shape of one sample, as the denoiser reads it."""
     return inputs(networks["denoiser"].config)["x"].shape
-
-
-def conditions_known(conditions: Batch, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The known samples and the mask of what is known of them, 1 or 0, both of `shape`; without conditions nothing is known.
-
-    ValueError for one without the other, for other conditions and shapes.
-    """
-    if not conditions:
-        return np.ones(shape), np.zeros(shape)
-    if set(conditions) != {"known", "mask"}:
-        raise ValueError(
-            f"conditions: expected known and mask, or none, got {', '.join(sorted(conditions))}; give both"
-        )
-    for name, array in conditions.items():
-        if np.shape(array) != shape:
-            raise ValueError(f"{name}: expected one a sample, {shape}, got {np.shape(array)}")
-    return np.asarray(conditions["known"], np.float64), np.asarray(conditions["mask"], np.float64)
 
 
 def estimated(
@@ -93,6 +78,11 @@ def independent_bits(learned: np.ndarray, bits: np.ndarray) -> float:
     from, (M, ...) of -1 and 1; those by Laplace's rule, (ones + 1) / (M + 2)."""
     rate = ((learned > 0).sum(axis=0) + 1) / (len(learned) + 2)
     return float(-np.where(bits == 1, np.log2(rate), np.log2(1 - rate)).reshape(len(bits), -1).sum(axis=1).mean())
+
+
+def normal_bits(x: np.ndarray) -> float:
+    """-log2 N(x; 0, 1) of samples (N, ...), in the mean."""
+    return float(((x**2 + np.log(2 * np.pi)) / 2).reshape(len(x), -1).sum(axis=1).mean() / log(2))
 
 
 def among_few(learned: np.ndarray, x: np.ndarray) -> dict[str, float]:
@@ -134,22 +124,24 @@ def _square(x: np.ndarray) -> np.ndarray:
     return grid[:-1, :-1]
 
 
-def plot_drift(
-    q: dict[int, np.ndarray],
-    p: dict[int, np.ndarray],
-    drift: Callable[[np.ndarray, int], np.ndarray],
+def plot_way(
+    found: dict[str, Any], s: Schedule, data: Any, way: dict[int, np.ndarray], reverse: Callable[..., Any],
     path: str | Path,
-) -> None:
-    """A column each t: points of q above, of p in the middle, and beneath drift(x, t) as arrows, of t = 2 for t = 0.
-
-    points (N, 2)"""
+) -> None:  # fmt: skip
+    """Of points a column each of t = 0, T/2 and T: q(x_t) of what is held out above, way[t] in the middle, and beneath as
+    arrows where the mean of reverse(x, t) takes x, at t = 2 for t = 0. Of images the terms over t, and way[0]."""
+    if len(data.shape) == 3:
+        return plot_terms_and_samples(found, way[0], path)
+    x0, times = data.held_out[: SHOWN[1]].astype(np.float64), (0, s.T // 2, s.T)
     figure = new_figure(9, 9)
-    rows = figure.subplots(3, len(q), sharex=True, sharey=True)
+    rows = figure.subplots(3, len(times), sharex=True, sharey=True)
     places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
-    for column, t in enumerate(q):
-        for row, name, x in ((0, "q", q[t]), (1, "p", p[t])):
+    for column, t in enumerate(times):
+        eps = normal(Key(0).under("plot")("q"), np.arange(len(x0)), x0.shape[1:], np.float64)
+        for row, name, x in ((0, "q", q_sample(s, x0, t, eps)), (1, "p", way[t])):
             rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
             rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
-        rows[2, column].quiver(*places.T, *drift(places, t).T, angles="xy", width=0.004)
+        moved = reverse(places, max(t, 2))[0] - places
+        rows[2, column].quiver(*places.T, *moved.T, angles="xy", width=0.004)
         rows[2, column].set(title=f"drift of p, t = {max(t, 2)}", aspect="equal")
     figure.savefig(path)

@@ -5,9 +5,10 @@ trajectory(networks, objective, settings, ids, key, conditions) -> (t, x), ..., 
 evaluate(networks, objective, data, key, progress)      -> {name: a number, or a list}, of what is held out of the data
 plot(networks, objective, data, found, path)            the picture of an evaluation; found: what `evaluate` gave
 
-A system of which nothing can be drawn has no `trajectory`. In the last three `networks` are {name: Asked}. Where fields of
-the objective follow from the networks, as the size of a latent does, follows(networks, objective) -> {field: value} says
-them, and a configuration fills them in.
+A system of which nothing can be drawn has no `trajectory`. One whose `trajectory` takes conditions names them in CONDITIONS,
+a tuple; `conditions` is empty for the others. In the last three `networks` are {name: Asked}. Where fields of the objective
+follow from the networks, as the size of a latent does, follows(networks, objective) -> {field: value} says them, and a
+configuration fills them in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from ..sampling.denoisers import Predict
 from .codes import pieces
 
 __all__ = [
-    "Asked", "Networks", "SystemModel", "can_draw", "check_trains", "draw", "measure", "register_system", "system_of",
+    "Asked", "Networks", "SystemModel", "can_draw", "check_trains", "conditions_of_system", "draw", "measure",
+    "register_system", "system_of",
     "trajectory",
 ]  # fmt: skip
 
@@ -113,16 +115,27 @@ def can_draw(objective: Objective) -> bool:
     return hasattr(system_of(objective), "trajectory")
 
 
+def conditions_of_system(objective: Objective) -> tuple[str, ...]:
+    """The names of what samples of the system of this objective may be told; () where that is nothing."""
+    names: tuple[str, ...] = getattr(system_of(objective), "CONDITIONS", ())
+    return names
+
+
 def trajectory(
     model: SystemModel, ids: np.ndarray, seed: int = 0, conditions: Batch | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(t, x_t) from the first state to (0, samples), for samples of these numbers; each is the same whatever the others are.
 
-    x_t (len(ids), ...) float32. ValueError where nothing can be drawn."""
+    x_t (len(ids), ...) float32. ValueError where nothing can be drawn, and for conditions of which the system has none."""
     if not can_draw(model.objective):
         raise ValueError(
             f"objective.kind: expected a system of which samples can be drawn, got {type(model.objective).__name__}, which "
             "has no distribution of its latents; look at it with refdiff eval, or train digits-vae"
+        )
+    if conditions and not conditions_of_system(model.objective):
+        raise ValueError(
+            f"conditions: expected none, since samples of {type(model.objective).__name__} are told nothing, got "
+            f"{', '.join(sorted(conditions))}; leave them out"
         )
     key = Key(seed).under("sample")
     return model.module.trajectory(model.networks, model.objective, model.settings, ids, key, conditions or {})
@@ -138,15 +151,19 @@ def measure(model: SystemModel, data: Any, seed: int = 0, progress: bool = True)
 def draw(
     model: SystemModel, n: int, seed: int = 0, conditions: Batch | None = None, batch: int = 256, progress: bool = True
 ) -> np.ndarray:
-    """n samples.   -> (n, ...) float32.   conditions: one entry a sample, (n, ...), as the system takes them.
+    """n samples.   -> (n, ...) float32.   conditions: one entry a sample, (n, ...), or a number for all, as the
+    system takes them.
 
     ValueError for n < 1, where nothing can be drawn, and where a sample holds what is no number.
     """
     if n < 1:
         raise ValueError(f"n: expected at least one sample, got {n}")
+    for name, value in (conditions or {}).items():
+        if np.ndim(value) and len(value) != n:
+            raise ValueError(f"{name}: expected one a sample, {n}, or a number for all, got {len(value)}")
     done = []
     for ids in pieces(n, batch, "sampling", progress):
-        own = {name: value[ids] for name, value in (conditions or {}).items()}
+        own = {name: value[ids] if np.ndim(value) else value for name, value in (conditions or {}).items()}
         for _, x in trajectory(model, ids, seed, own):  # noqa: B007
             pass
         if bad := int(np.count_nonzero(~np.isfinite(x))):

@@ -39,8 +39,8 @@ __all__ = ["VDM"]
 class VDM(Objective):
     """The bound in bits per dimension, and for gamma the squared diffusion loss.   [VDM] eqs. 11, 14 and 17
 
-    Networks: those of `learned_gamma`, and a denoiser, told 1000 (gamma - low) / (high - low) as its t, whose answer plus z
-    is eps_hat, as in the paper's code. T: 0 for continuous time, or steps. bins: levels of the data, from -1 to 1.
+    Networks: those of `learned_gamma`, and a denoiser, told 1000 (gamma - low) / (high - low) as t, whose answer plus z_t
+    is eps_hat, as in the paper's code. T: 0 for continuous time, or so many steps. bins: levels of the data, from -1 to 1.
     """
 
     trains: tuple[str, ...] = ("denoiser", "ends", "gamma")

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from documents.reading import Block, Command
 from helpers import ROOT
+from PIL import Image
 
 from refdiff.cli import main, make_parser
-from refdiff.config import RULES
+from refdiff.config import PRESETS, RULES
 from refdiff.data import load
 from refdiff.data.loading import NAMED
 from refdiff.models import KINDS
@@ -29,11 +30,26 @@ SMALL_MODEL = (
     "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
 )
 SMALL_CLASSIFIER = "--set networks.classifier.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2"
+SMALL_SYSTEM = "--set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
+# What the documents call a run of each system, and its preset.
+SYSTEMS = {
+    "runs/autoencoder": "digits-autoencoder",
+    "runs/vae": "digits-vae",
+    "runs/hvae": "digits-hvae",
+    "runs/vdm": "digits-vdm",
+    "runs/roll": "swissroll-2015",
+    "runs/heartbeat": "heartbeat",
+    "runs/bits": "digits-binary",
+}
 SMALLER = {
+    **{f"refdiff train --preset {preset} ": SMALL_SYSTEM for preset in SYSTEMS.values()},
+    "refdiff train --config moons.toml": SMALL_SYSTEM,
+    **{f"refdiff eval {run}": "" for run in SYSTEMS},
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
     "refdiff train --preset digits-upsampler": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
+    "refdiff train --preset digits-binary": "--set networks.denoiser.width=8 --set train.steps=4 --set train.warmup=2",
     "refdiff eval runs/classifier": "",
     "refdiff train": SMALL_MODEL,
     "refdiff demo": f"{SMALL_MODEL} --set sample.steps=3 --n 16",
@@ -47,6 +63,12 @@ SMALLER = {
 SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
 CLASSIFIER = "--preset digits-classifier"
 UPSAMPLER = "--preset digits-upsampler --set networks.denoiser.groups=4 --set networks.denoiser.head_channels=8"
+# What a short run of a system is changed by besides: no network of its preset needs to be large.
+SHORT_SYSTEM = {
+    "digits-vdm": "--set objective.bins=17 --set networks.denoiser.width=8 --set networks.denoiser.groups=4",
+    "heartbeat": "--set objective.T=20",
+    "digits-binary": "--set objective.T=20",
+}
 SHORT_CLASSIFIER = f"refdiff train --quiet {CLASSIFIER} --set schedule.T=20 --set sample.steps=3 {SMALL_CLASSIFIER}"
 
 # Tools of the checkout, each called by the tests of that file on something small.
@@ -67,11 +89,19 @@ def pictures(folder: Path) -> None:
 
 
 def short_run(folder: Path, options: str = "") -> Path:
-    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier."""
-    digits = load("digits")
-    few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
-    np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
+    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier; the preset
+    of a system: of that, on a hundred of its data."""
+    preset = options.removeprefix("--preset ")
+    system = preset in SYSTEMS.values()
+    data = load(PRESETS[preset].data.source if system else "digits")
+    measured = 70 if system else 14  # 64 draws of each
+    few = {"x": data.x[::14], "held_out": data.held_out[::measured]}
+    if data.labels is not None:
+        few |= {"labels": data.labels[::14], "held_out_labels": data.held_out_labels[::measured]}
+    np.savez(folder / "few.npz", **few)
     train = SHORT_CLASSIFIER if options == CLASSIFIER else f"{SHORT_RUN} {options}"
+    if system:
+        train = f"refdiff train --quiet {options} {SMALL_SYSTEM} {SHORT_SYSTEM.get(preset, '')}"
     status, _, err = refdiff(f"{train} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
@@ -114,6 +144,10 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         pictures(folder / "path/to/images")
     if "path/to/small" in command.text:
         save_folder(folder / "path/to/small", np.random.default_rng(0).uniform(-1, 1, (4, 4, 4, 1)).astype(np.float32))
+    for name in re.findall(r"path/to/(mask|digit|noisy).png", command.text):
+        (folder / "path/to").mkdir(parents=True, exist_ok=True)
+        black_above_white = np.repeat(np.uint8([0, 255]), 32).reshape(8, 8)
+        Image.fromarray(black_above_white).save(folder / f"path/to/{name}.png")
     if "--kernel" in words[:-1]:
         source, _, name = words[words.index("--kernel") + 1].partition(":")
         if source.startswith("benchmarks/"):
@@ -127,6 +161,7 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
             if name in read:
                 classifies = before in ("--classifier", "--judge") or name in ("runs/classifier", "runs/judge")
                 kind = CLASSIFIER if classifies else UPSAMPLER if name == "runs/upsampler" else options
+                kind = f"--preset {SYSTEMS[name]}" if name in SYSTEMS else kind
                 shutil.copytree(run(kind), folder / name)
 
 

@@ -105,6 +105,8 @@ def test_other_libraries_give_the_same_numbers(library):
         (process.final(process.binomial_ancestral(S, lambda x, t: logits, x0, lambda t: u)),
          process.final(process.binomial_ancestral(S, lambda x, t: c, a, lambda t: d))),
         (process.multiplied_gaussian(x0, logits, u), process.multiplied_gaussian(a, c, d)),
+        (process.observed_gaussian(x0, logits, u, 0.3)[0], process.observed_gaussian(a, c, d, 0.3)[0]),
+        (process.observed_bits(logits, x0, 0.1), process.observed_bits(c, a, 0.1)),
         (process.conditioned(logits, u, x0), process.conditioned(c, d, a)),
     ):  # fmt: skip
         np.testing.assert_allclose(np.asarray(theirs), ours, rtol=1e-14)
@@ -113,3 +115,20 @@ def test_other_libraries_give_the_same_numbers(library):
 def test_a_mask_of_parts_is_refused():
     with pytest.raises(ValueError, match=r"mask: expected 1 where elements are known, .* got values from 0.5 to 0.5"):
         process.conditioned(BITS, BITS, np.full((1, 3), 0.5))
+
+
+@pytest.mark.parametrize("deviation", [0, -1.0, np.nan, np.inf])
+def test_a_deviation_that_is_none_is_refused(deviation):
+    with pytest.raises(ValueError, match=r"\Adeviation: expected a positive number, got [^\n]*\Z"):
+        process.observed_gaussian(*np.zeros((3, 1, 2)), deviation)
+
+
+@pytest.mark.parametrize("flipped", [0, 0.5, 1, -0.1, np.nan])
+def test_a_probability_of_errors_that_is_none_is_refused(flipped):
+    with pytest.raises(ValueError, match=r"\Aflipped: expected a probability between 0 and 1/2, [^\n]*\Z"):
+        process.observed_bits(np.zeros_like(BITS), BITS, flipped)
+
+
+def test_what_was_seen_of_bits_is_bits():
+    with pytest.raises(ValueError, match=r"\Ay: expected bits, each 0 or 1, got values from -1 to -1\Z"):
+        process.observed_bits(np.zeros((1, 3)), np.full((1, 3), -1.0), 0.1)

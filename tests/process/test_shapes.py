@@ -255,6 +255,11 @@ CALLS = {
     ),
     "multiplied_gaussian": (("mean", "log_variance", "dlog_r"), process.multiplied_gaussian),
     "multiplied_binomial": (("logits", "log_r_1", "log_r_0"), process.multiplied_binomial),
+    "observed_gaussian": (
+        ("mean", "log_variance", "y"),
+        lambda mean, log_variance, y: process.observed_gaussian(mean, log_variance, y, 0.5),
+    ),
+    "observed_bits": (("logits", "y"), lambda logits, y: process.observed_bits(logits, bits(y), 0.1)),
     "conditioned": (("x", "known", "mask"), lambda x, known, mask: process.conditioned(x, known, bits(mask))),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refdiff import models
+from refdiff import models, process
 from refdiff.config import PRESETS, NetworkConfig
 from refdiff.data import load
 from refdiff.models import MLPConfig, TableConfig
@@ -131,6 +131,77 @@ def test_a_known_pulse_is_gone_on_with(heartbeat):
     assert right > 2 * by_itself
 
 
+# ---- a noisy observation: perfect reverse processes, of which the posterior is known
+
+
+def perfect(module, say, **objective):
+    """The model whose denoiser says say(x, t)."""
+    model = model_of(module, **objective)
+    networks = model.networks | {"denoiser": model.networks["denoiser"]._replace(predict=lambda b: say(b["x"], b["t"]))}
+    return model._replace(networks=networks)
+
+
+@pytest.mark.parametrize(("y", "s"), [(1.5, 0.4), (-0.7, 2.0)])
+def test_a_number_seen_in_noise_has_its_posterior(y, s):
+    """x_1 is drawn whatever x_2 is, so that r stands before one step, but for the last, of variance 1e-6: of N(0, 1) data
+    the samples are those of N(y / (1 + s^2), s^2 / (1 + s^2))."""
+    n, chain = 20_000, TableConfig(1, 1, (40.0,))
+    config = replace(
+        learned_beta.config, objective=Nonequilibrium(T=2, first=1e-6),
+        networks=learned_beta.config.networks | {"beta": NetworkConfig(chain)},
+    )  # fmt: skip
+    x = draw(
+        system_model(config, State.first(config)), n, 0, {"observed": np.full((n, 2), y), "deviation": s}, n, False
+    )
+    variance = s**2 / (1 + s**2)
+    assert np.abs(x.mean(axis=0) - y / (1 + s**2)).max() < 4 * (variance / n) ** 0.5
+    assert np.abs(x.var(axis=0) / variance - 1).max() < 4 * (2 / n) ** 0.5
+    assert abs(np.corrcoef(x.T)[0, 1]) < 4 / n**0.5
+
+
+@pytest.mark.parametrize("y", [-1, 1])
+def test_bits_seen_in_noise_have_their_posterior(y):
+    """In one step from throws of a coin, of bits that are 1 with probability q: q r(1) / (q r(1) + (1 - q) r(0))."""
+    n, p, q = 5000, 0.2, np.linspace(0.05, 0.95, 20).reshape(1, 20, 1)
+    model = perfect(bits, lambda x, t: np.broadcast_to(np.log(q / (1 - q)), x.shape), T=1)
+    x = draw(model, n, 0, {"observed": np.full((n, 1, 20, 1), y), "flipped": p}, n, False)
+    r_1, r_0 = (1 - p, p) if y == 1 else (p, 1 - p)
+    exact = q * r_1 / (q * r_1 + (1 - q) * r_0)
+    assert np.abs(((x == 1).mean(axis=0) - exact) / (exact * (1 - exact) / n) ** 0.5).max() < 4
+    assert set(np.unique(x)) == {-1.0, 1.0}
+
+
+def says_the_heartbeat(x, t):
+    """What the network of the perfect reverse process of five sequences says: q(x_{t-1} | x_t), summed over x_0."""
+    s, pulses = process.reciprocal(PULSES), (bits.data.x[:5].astype(np.float64) + 1) / 2
+    x, t = (x.astype(np.float64) + 1) / 2, int(t[0])
+    rate = process.binomial_marginal(s, pulses, t)[None]
+    likelihood = np.where(x[:, None] == 1, rate, 1 - rate).prod(axis=(2, 3, 4))
+    posterior = likelihood / likelihood.sum(axis=1, keepdims=True)
+    c, of_x0, of_xt = process.binomial_posterior_coefficients(s, t)
+    p = np.clip(c + of_x0 * np.tensordot(posterior, pulses, 1) + of_xt * x, 1e-12, 1 - 1e-12)
+    return np.log(p / (1 - p)) - process.binomial_log_odds(s, t) * (2 * x - 1)
+
+
+PULSES = 200
+
+
+@pytest.mark.parametrize("p", [0.2, 0.35])
+def test_a_heartbeat_seen_in_noise_has_its_posterior(p):
+    """The five sequences are drawn as often as Bayes' rule says, and nothing else is drawn: of data that are so few, and far
+    from each other, the r of the paper, the same at all t, does what it should."""
+    n, pulses = 1000, bits.data.x[:5]
+    y = np.where(np.random.default_rng(3).uniform(size=(1, 20, 1)) < p, -pulses[2], pulses[2])
+    exact = np.where(pulses == y, 1 - p, p).prod(axis=(1, 2, 3))
+    exact = exact / exact.sum()
+    model = perfect(bits, says_the_heartbeat, T=PULSES)
+    x = draw(model, n, 0, {"observed": np.broadcast_to(y, (n, 1, 20, 1)), "flipped": p}, n, False)
+    found = np.array([(x == pulse).all(axis=(1, 2, 3)).mean() for pulse in pulses])
+    assert found.sum() == 1
+    assert np.abs(found - exact).max() < 4 * (0.25 / n) ** 0.5
+    assert np.abs(exact - 0.2).max() > 0.2
+
+
 @pytest.mark.parametrize("name", ["heartbeat", "swissroll", "binary-digits"])
 def test_a_picture_of_each(name, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib, of the extra `plot`, is not installed")
@@ -186,21 +257,53 @@ def test_samples_that_are_no_bits_are_refused_before_the_first_step():
         evaluate(model, load("digits"))
 
 
+ONES = np.ones((2, 2))
+BITS = np.ones((2, 1, 20, 1))
+
+
 @pytest.mark.parametrize(
-    ("conditions", "message"),
+    ("module", "conditions", "message"),
     [
-        ({"known": np.ones((2, 2))}, "conditions: expected known and mask, or none, got known; give both"),
-        ({"label": np.ones(2)}, "conditions: expected known and mask, or none, got label; give both"),
-        ({"known": np.ones((2, 2)), "mask": np.ones((2, 1))}, "mask: expected one a sample, (2, 2), got (2, 1)"),
-        (
-            {"known": np.ones((2, 2)), "mask": np.full((2, 2), 0.5)},
-            "mask: expected 1 where elements are known, 0 where",
-        ),
+        (learned_beta, {"known": ONES},
+         "conditions: expected known and mask, observed and deviation, or none, got known; give both of one kind"),
+        (learned_beta, {"label": ONES}, "conditions: expected known and mask, observed and deviation, or none, got label"),
+        (learned_beta, {"known": ONES, "mask": ONES, "observed": ONES, "deviation": 1.0},
+         "conditions: expected known and mask, observed and deviation, or none, got deviation, known, mask, observed; give"),
+        (learned_beta, {"observed": ONES, "flipped": 0.1},
+         "conditions: expected known and mask, observed and deviation, or none, got flipped, observed; give both"),
+        (bits, {"observed": BITS, "deviation": 0.1},
+         "conditions: expected known and mask, observed and flipped, or none, got deviation, observed; give both"),
+        (learned_beta, {"known": ONES, "mask": ONES[:, :1]}, "mask: expected one a sample, (2, 2), got (2, 1)"),
+        (learned_beta, {"known": ONES, "mask": ONES / 2}, "mask: expected 1 where elements are known, 0 where they are to "),
+        (learned_beta, {"known": ONES * np.nan, "mask": ONES}, "known: expected finite numbers, got 4 of 4 that are not"),
+        (learned_beta, {"observed": ONES[0], "deviation": 1.0}, "observed: expected one a sample, (2, 2), got (2,)"),
+        (learned_beta, {"observed": ONES * np.inf, "deviation": 1.0}, "observed: expected finite numbers, got 4 of 4"),
+        (learned_beta, {"observed": ONES, "deviation": ONES},
+         "deviation: expected one number for all samples, got an array of (2, 2)"),
+        (learned_beta, {"observed": ONES, "deviation": 0}, "deviation: expected a positive number, got 0; what is seen "),
+        (learned_beta, {"observed": ONES, "deviation": -1.0}, "deviation: expected a positive number, got -1; what is "),
+        (learned_beta, {"observed": ONES, "deviation": np.nan}, "deviation: expected a positive number, got nan; what is "),
+        (bits, {"observed": BITS, "flipped": 0.0}, "flipped: expected a probability between 0 and 1/2, both left out"),
+        (bits, {"observed": BITS, "flipped": 0.5},
+         "flipped: expected a probability between 0 and 1/2, both left out, got 0.5; bits that are seen without error are"),
+        (bits, {"observed": BITS / 2, "flipped": 0.1}, "observed: expected bits, each -1 or 1, got 40 of 40 values that "),
+        (bits, {"known": BITS * 0, "mask": BITS}, "known: expected bits, each -1 or 1, got 40 of 40 values that are "),
     ],
-)
-def test_conditions_that_are_none_are_refused(conditions, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        list(trajectory(model_of(learned_beta), np.arange(2), 0, conditions))
+)  # fmt: skip
+def test_conditions_that_are_none_are_refused(module, conditions, message):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(message)}[^\n]*\Z"):
+        list(trajectory(model_of(module), np.arange(2), 0, conditions))
+
+
+def test_conditions_of_other_numbers_of_samples_and_of_systems_that_have_none_are_refused():
+    conditions = {"observed": np.zeros((3, 2)), "deviation": 1.0}
+    with pytest.raises(ValueError, match=r"\Aobserved: expected one a sample, 4, or a number for all, got 3\Z"):
+        draw(model_of(learned_beta), 4, 0, conditions, progress=False)
+    config = PRESETS["digits-vae"]
+    with pytest.raises(
+        ValueError, match=r"\Aconditions: expected none, since samples of VAE are told nothing, got observed"
+    ):
+        draw(system_model(config, State.first(config)), 4, 0, {"observed": np.zeros(4)}, progress=False)
 
 
 # ---- presets

@@ -97,11 +97,11 @@ def test_the_bound_both_ways_and_the_tighter_one():
     found = module.evaluate(model.networks, config.objective, data, Key(0), False)
     terms = [found[f"{name}_bits"] for name in ("reconstruction", "consistency1", "prior")]
     assert found["sum_of_terms_bits"] == pytest.approx(sum(terms), rel=1e-12)
-    apart, error = found["bound_bits"] - found["sum_of_terms_bits"], found["bound_bits_error"]
-    assert 0 < error < 0.1 * found["bound_bits"]
+    apart, error = found["bits_per_dim"] - found["sum_of_terms_bits"], found["bits_per_dim_error"]
+    assert 0 < error < 0.1 * found["bits_per_dim"]
     assert 0 < abs(apart) < 5 * error
-    assert found["importance_weighted_bits"] < found["bound_bits"]
-    assert found["bound_nats"] == pytest.approx(found["bound_bits"] * 2 * np.log(2), rel=1e-12)
+    assert found["importance_weighted_bits"] < found["bits_per_dim"]
+    assert found["bound_nats"] == pytest.approx(found["bits_per_dim"] * 2 * np.log(2), rel=1e-12)
 
 
 def test_a_sample_is_its_own_and_comes_down_level_by_level():

@@ -146,9 +146,9 @@ def test_what_is_measured_is_the_bound_term_by_term(name, tmp_path):
     state, _ = checks.trained(config, data, State.first(config), 20)
     model = system_model(config, state.state())
     found = vae.evaluate(model.networks, model.objective, data, Key(0).under("evaluate"), False)
-    assert found["bound_bits"] == pytest.approx(found["reconstruction_bits"] + found["divergence_bits"])
-    assert found["bound_nats"] == pytest.approx(found["bound_bits"] * 16 * np.log(2))
-    assert found["importance_weighted_bits"] < found["bound_bits"]
+    assert found["bits_per_dim"] == pytest.approx(found["reconstruction_bits"] + found["divergence_bits"])
+    assert found["bound_nats"] == pytest.approx(found["bits_per_dim"] * 16 * np.log(2))
+    assert found["importance_weighted_bits"] < found["bits_per_dim"]
     assert 0 < found["importance_weighted_bits_error"] < 0.1
     assert sum(found["unit_divergence_nats"]) == pytest.approx(found["divergence_bits"] * 16 * np.log(2))
     assert found["samples"] == 40
@@ -160,7 +160,7 @@ def test_the_error_of_the_bound_is_its_spread_over_draws():
     config, data = ALONE["vae"].config, Held(**ALONE["vae"].data.entries)
     model = system_model(config, State.first(config))
     found = [vae.evaluate(model.networks, model.objective, data, Key(seed), False) for seed in range(30)]
-    for name in ("bound_bits", "importance_weighted_bits"):
+    for name in ("bits_per_dim", "importance_weighted_bits"):
         spread = np.std([f[name] for f in found])
         assert np.mean([f[f"{name}_error"] for f in found]) == pytest.approx(spread, rel=0.4), name
 
@@ -261,7 +261,7 @@ def test_a_run_is_trained_measured_and_drawn_from(tmp_path, capsys):
     capsys.readouterr()
     main(["eval", str(out), "--json", "--quiet", "--plot", str(tmp_path / "a.png")])
     found = json.loads(capsys.readouterr().out)
-    assert found["bound_bits"] >= found["importance_weighted_bits"] > 0
+    assert found["bits_per_dim"] >= found["importance_weighted_bits"] > 0
     assert len(found["unit_divergence_nats"]) == 16
     assert (tmp_path / "a.png").exists()
     main(["sample", str(out), "--n", "3", "--out", str(tmp_path / "s.npz"), "--quiet"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from ...process import (
     final,
     multiplied_binomial,
     multiplied_gaussian,
+    observed_bits,
+    observed_gaussian,
     reciprocal,
 )
 from ...random import Key, uniform
@@ -73,6 +76,53 @@ def a_binomial_step_times_a_function_of_each_bit_is_one(seed: int) -> float:
 
 
 @claim(
+    r"\mathcal N(x; m, v)\, \mathcal N(y; x, s^2) = Z\, \mathcal N\big(x; m + v'(y - m) / s^2, v'\big),"
+    r" \quad 1 / v' = 1 / v + 1 / s^2,\ Z = \mathcal N(y; m, v + s^2)",
+    source="[DPM] section 2.5", of=observed_gaussian, against="the product of densities, point by point", bound=1e-12,
+    log_ratio=st.floats(-12, 12), seed=seeds(),
+)  # fmt: skip
+def a_gaussian_step_times_a_noisy_observation_is_gaussian(log_ratio: float, seed: int) -> float:
+    """Exact in steps of any size, at points all over the step. log_ratio: of v / s^2."""
+    m, y, *points = np.random.default_rng(seed).standard_normal(8)
+    s2 = 0.3
+    v = s2 * np.exp(log_ratio)
+    mean, log_variance = observed_gaussian(np.full(6, m), np.full(6, np.log(v)), np.full(6, y), s2**0.5)
+    x = m + v**0.5 * np.array(points)
+    product = _log_normal(x, m, v) + _log_normal(y, x, s2) - _log_normal(y, m, v + s2)
+    return relative_error(_log_normal(x, mean, np.exp(log_variance)), product)
+
+
+@claim(
+    r"\mathcal B(x; \sigma(\ell))\, P(y \mid x) / Z,\quad P(y \mid x) = (1 - p)^{[x = y]}\, p^{[x \neq y]}",
+    source="[DPM] section 2.5", of=observed_bits, against="the products of all states, divided by their sum", bound=1e-12,
+    flipped=st.floats(1e-3, 0.499), seed=seeds(),
+)  # fmt: skip
+def a_binomial_step_times_a_noisy_observation_is_binomial(flipped: float, seed: int) -> float:
+    """Of three bits, each of which is seen turned over with probability p."""
+    rng = np.random.default_rng(seed)
+    logits, x = 3 * rng.standard_normal((1, 3)), states(3)
+    y = (rng.uniform(size=(1, 3)) < 0.5).astype(float)
+    expected = kernel(sigmoid(logits), x)[0] * np.where(x == y, 1 - flipped, flipped).prod(axis=1)
+    return relative_error(kernel(sigmoid(observed_bits(logits, y, flipped)), x)[0], expected / expected.sum())
+
+
+@claim(
+    r"r_t = r,\ p(x_t) = \mathcal B(\tfrac12) \text{ at all } t,\ \beta \to 0:\quad"
+    r" \tilde p(x_0) \to \frac{p(x_0)\, r(x_0)^2}{Z}",
+    source="[DPM] section 2.5", of=observed_bits, against="the state that two-state chains of small steps come to",
+    bound=1.0, unit="steps' beta", exponent=st.floats(-9, -3), flipped=st.floats(0.05, 0.45),
+)  # fmt: skip
+def a_likelihood_that_is_the_same_at_all_t_counts_twice_in_a_chain_at_rest(exponent: float, flipped: float) -> float:
+    """The error of the odds against ((1 - p) / p)^2, relative, is of the order of beta = 10^exponent."""
+    beta, x = 10**exponent, np.array([[0.0], [1.0]])
+    stay = np.log((2 - beta) / beta) * (2 * x - 1)
+    to_1 = sigmoid(observed_bits(stay, np.ones_like(x), flipped))[:, 0]
+    from_1 = sigmoid(-observed_bits(stay, np.ones_like(x), flipped))[:, 0]
+    odds, twice = to_1[0] / from_1[1], ((1 - flipped) / flipped) ** 2
+    return abs(odds / twice - 1) / (beta * twice**0.5)
+
+
+@claim(
     r"r_t(x_t) = \mathbb E_p[r(x_0) \mid x_t]:\quad \tilde p(x_0) = \frac{p(x_0)\, r(x_0)}{Z}",
     source="[DPM] section 2.5", of=multiplied_binomial, against="the exact product of a chain of one bit", bound=1e-12,
     T=st.integers(1, 6), seed=seeds(),
@@ -108,6 +158,10 @@ def held_elements_stay_and_the_others_follow_them(T: int, seed: int) -> float:
         exact = exact @ kernel(sigmoid(of_t[2:, 1:]), held)
     wrong = float(np.any(samples[:, 0] != 1))
     return np.inf if wrong else standard_errors(samples[:, 1:], exact[1])
+
+
+def _log_normal(x: Any, mean: Any, variance: Any) -> Any:
+    return -0.5 * (np.log(2 * np.pi * variance) + (x - mean) ** 2 / variance)
 
 
 def _held(
