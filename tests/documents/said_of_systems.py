@@ -31,7 +31,8 @@ def of_autoencoders(records):
     found = record["values"]
     yield (
         PAGE,
-        f"`digits-autoencoder` is trained in {trained_in(record, 'digits-autoencoder')} on two cores. Through two numbers a pixel "
+        f"`digits-autoencoder` is trained in {trained_in(record, 'digits-autoencoder')} on two cores. Through "
+        f"two numbers a pixel "
         f"of the {found['samples']} held-out digits has a squared error of {mean(found['squared_error'])}; through two "
         f"principal components, {mean(found['principal_components_error'])}.",
     )
@@ -54,7 +55,8 @@ def of_hierarchies(records):
         PAGE,
         f"`digits-hvae` is trained in {trained_in(record, 'digits-hvae')}. A held-out binary digit costs at most "
         f"{mean(found['bits_per_dim'])} bits per dimension as the mean of the joint ratio and "
-        f"{mean(found['sum_of_terms_bits'])} as the sum of the terms: {mean(found['reconstruction_bits'])} of reconstruction, "
+        f"{mean(found['sum_of_terms_bits'])} as the sum of the terms: {mean(found['reconstruction_bits'])} of "
+        f"reconstruction, "
         f"{mean(found['consistency1_bits'])} and {mean(found['consistency2_bits'])} of consistency, "
         f"{mean(found['prior_bits'])} of the prior.",
     )
@@ -76,14 +78,17 @@ def of_variational_diffusion(record):
     )
     yield (
         PAGE,
-        f"Of the learned schedule, gamma from {mean(found['gamma_0'], 2)} to {mean(found['gamma_1'], 2)}, the diffusion loss is "
+        f"Of the learned schedule, gamma from {mean(found['gamma_0'], 2)} to {mean(found['gamma_1'], 2)}, the "
+        f"diffusion loss is "
         f"{shown(found['diffusion_bits'])} bits, and with a straight line between the same ends "
-        f"{shown(found['line_diffusion_bits'])}; but a single estimate of it varies {mean(found['variance_factor'], 2)} times "
+        f"{shown(found['line_diffusion_bits'])}; but a single estimate of it varies "
+        f"{mean(found['variance_factor'], 2)} times "
         "less.",
     )
     yield (
         "README.md",
-        f"a held-out digit costs {mean(found['bits_per_dim'], 2)} bits per dimension, and {mean(found['ddpm_ends_bits_per_dim'], 2)} "
+        f"a held-out digit costs {mean(found['bits_per_dim'], 2)} bits per dimension, and "
+        f"{mean(found['ddpm_ends_bits_per_dim'], 2)} "
         f"where the schedule is DDPM's; its inside changes no bound, and makes an estimate vary "
         f"{mean(found['variance_factor'], 1)} times less",
     )
@@ -95,14 +100,16 @@ def of_the_first_diffusion(records):
     yield (
         PAGE,
         f"`swissroll-2015` is trained in {trained_in(record, 'swissroll-2015')}. A held-out point costs at most "
-        f"{two(found['bound_bits'])} bits with learned variances, and {two(found['fixed_bound_bits'])} with variances that stay, "
+        f"{two(found['bound_bits'])} bits with learned variances, and {two(found['fixed_bound_bits'])} with "
+        f"variances that stay, "
         f"the same network and as many steps; a unit Gaussian needs {two(found['gaussian_bits'])}.",
     )
     record = records["heartbeat"]
     found = record["values"]
     yield (
         PAGE,
-        f"`heartbeat` is trained in {trained_in(record, 'heartbeat')}. A sequence costs at most {two(found['bound_bits'])} bits, "
+        f"`heartbeat` is trained in {trained_in(record, 'heartbeat')}. A sequence costs at most "
+        f"{two(found['bound_bits'])} bits, "
         f"where its entropy is {mean(found['entropy_bits'], 2)}, and "
         f"{100 * found['samples_among_data']['mean']:.1f} % of the samples are one of the five.",
     )
@@ -111,5 +118,6 @@ def of_the_first_diffusion(records):
     yield (
         PAGE,
         f"`digits-binary` is trained in {trained_in(record, 'digits-binary')}. A held-out digit costs at most "
-        f"{two(found['bound_bits'])} bits, where pixels that know nothing of each other need {two(found['independent_bits'])}.",
+        f"{two(found['bound_bits'])} bits, where pixels that know nothing of each other need "
+        f"{two(found['independent_bits'])}.",
     )
