@@ -86,8 +86,8 @@ THREE_OF_FIVE = np.where(np.arange(20) % 5 < np.where(np.arange(20) < 15, 3, 1),
 @entry("Binary digits: diffusion of bits")
 def digits_binary(work: Work) -> None:
     """The bound of held-out binary digits in bits, below the entropy of independent pixels; how often the pixels of a lower
-    half that is filled in are those of the digit, beside those of another digit. Of digits seen in noise, how often pixels of
-    samples are those of the digit, and how often those seen, which of the digit itself is one less FLIPPED."""
+    half that is filled in are those of the digit, beside those of another digit. Of digits seen in noise, how often pixels
+    of samples are those of the digit, and how often those seen, which of the digit itself is one less FLIPPED."""
     model, x = _diffusion(work, "digits-binary")
     told = {"known": x, "mask": np.broadcast_to(HALF, x.shape)}
     filled, hidden = _drawn(work, model, told), told["mask"] == 0
