@@ -28,6 +28,8 @@ EPILOG = """examples:
   refdiff train --preset digits-classifier --out runs/d    a classifier of digits in noise, and digits guided by it
   refdiff sample runs/a --classifier runs/d --classifier-scale 2 --out guided.png
   refdiff eval runs/a --json
+  refdiff train --preset digits-vae --out runs/vae         a variational autoencoder, which diffusion comes from
+  refdiff eval runs/vae --plot vae.png                     its bound on log p(x), term by term, and a picture
   refdiff verify                                           check every equation, one line each
   refdiff audit diffusers:DDIMScheduler eta=0.5            check somebody else's scheduler
   refdiff bench                                            the engines of this machine, side by side
@@ -116,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     def extension(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--import", dest="imports", action="append", metavar="MODULE",
-            help="import a module of yours first, which registers a network, objective, rule or data set",
+            help="import a module of yours first, which registers a network, objective, rule, data set or system",
         )  # fmt: skip
 
     def configuration(sub: argparse.ArgumentParser) -> None:
@@ -221,7 +223,11 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--flow-steps", type=int, metavar="N", help="with --flow: of so many steps (default: sample.steps)"
     )
-    sub.add_argument("--plot", metavar="NAME.png", help="draw the terms of a bound, or a classifier's accuracy, over t")
+    sub.add_argument(
+        "--plot",
+        metavar="NAME.png",
+        help="draw the bound, or a classifier's accuracy, over t; of a system, what it shows",
+    )
     sub.add_argument(
         "--first-variance", choices=("guided-diffusion", "refdiff"),
         help="with --nll, of the variance beta at t = 1: the posterior's of t = 2, as published (default), or beta_1",
@@ -281,7 +287,8 @@ class _Parser(argparse.ArgumentParser):
             return super().format_help()
         from .config.keys import describe
 
-        further = "" if self.tables else " (networks.NAME.kind and so on make a further network)"
+        further = "networks.NAME.kind and so on make a further network, whose keys refdiff info PRESET shows"
+        further = "" if self.tables else f" ({further})"
         keys = f"keys for --set, each with its default and the names that it may have{further}:\n"
         return f"{super().format_help()}\n{keys}{describe(self.tables)}"
 

@@ -15,8 +15,9 @@ from helpers import fails
 from PIL import Image
 
 from refdiff.cli import main
-from refdiff.config import PRESETS, Config, RuleConfig
+from refdiff.config import PRESETS, RuleConfig
 from refdiff.config.keys import choices, describe
+from refdiff.objectives import OBJECTIVES, Denoising
 
 SMALL = ["--quiet", *(f"--set={change}" for change in (
     "model.width=8", "train.batch=8", "train.steps=6", "train.warmup=2", "train.grid_every=3", "train.checkpoint_every=3",
@@ -153,7 +154,10 @@ def test_the_help_lists_the_keys_of_a_networks_rule(capsys):
     assert keys["networks.denoiser.learning_rate"].split("=")[1].split() == ["as", "train.learning_rate"]
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    assert "(networks.NAME.kind and so on make a further network):" in capsys.readouterr().out
+    assert (
+        "(networks.NAME.kind and so on make a further network, whose keys refdiff info PRESET shows):"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_frozen_network_that_was_moved_is_found_where_the_command_says(capsys, tmp_path):
@@ -176,11 +180,28 @@ def test_the_help_names_every_key_with_the_names_that_it_may_have(capsys):
     keys = {line.partition("=")[0].strip(): line for line in describe().splitlines()}
     assert keys.keys() >= {"objective.weighting", "objective.variance", "sample.threshold", "data.flip", "train.shards"}
     assert keys["data.flip"].split() == ["data.flip=false", "false,", "true"]
+    others = {"networks.classifier": "digits-classifier", "objective.likelihood": "digits-vae"}
     for key, names in choices().items():
-        assert keys[key].split(maxsplit=1)[1] == ", ".join(names)
+        assert keys[key].split(maxsplit=1)[1].partition("; of ")[0] == ", ".join(names)
         if key != "data.source":  # any name is one
+            preset = next((preset for start, preset in others.items() if key.startswith(start)), "digits")
             with pytest.raises(ValueError, match=rf"^{key}: expected one of {', '.join(names)}, got 'nonsense'"):
-                (PRESETS["digits-classifier"] if "classifier" in key else Config()).changed([f"{key}=nonsense"])
+                PRESETS[preset].changed([f"{key}=nonsense"])
+
+
+def test_the_help_has_the_keys_of_objectives_of_every_kind():
+    lines = describe().splitlines()
+    for kind, cls in OBJECTIVES.items():
+        for f in fields(cls):
+            if f.name not in ("schedule", *(g.name for g in fields(Denoising))):
+                assert any(
+                    line.startswith(f"  objective.{f.name}=") and kind in line.partition(" of ")[2] for line in lines
+                )
+    of_steps = [line.split() for line in lines if line.startswith("  objective.T=")]
+    assert of_steps == [
+        ["objective.T=100", "of", "binomial"], ["objective.T=40", "of", "nonequilibrium"], ["objective.T=0", "of", "vdm"]
+    ]  # fmt: skip
+    assert not any(line.startswith("  objective.") for line in describe(["sample"]).splitlines())
 
 
 @pytest.mark.parametrize(

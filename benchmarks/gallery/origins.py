@@ -61,7 +61,13 @@ def digits_vae(work: Work) -> None:
     words = "held-out digits and what is decoded of their codes; along the units that say most, from -3 to 3"
     shown_by_the_system(work, run, model, found[0], words, "traversals")
     model, found = measured(work, flat)
-    work.note(**{f"two_{name}": value for name, value in numbers(found).items() if name.endswith("bits")})
+    work.note(
+        **{
+            f"two_{name}": value
+            for name, value in numbers(found).items()
+            if name.startswith("bits") or name.endswith("bits")
+        }
+    )
     words = "two latent numbers: held-out digits, along each unit, the codes by digit, and what lies between"
     shown_by_the_system(work, flat, model, found[0], words, "map")
 

@@ -14,10 +14,10 @@ __all__ = ["sample"]
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz; and the strip from noise to image. --set chooses
-    how. A model with classes, or guided by a --classifier, draws one row a class, or the class of --label; one that enlarges
-    draws a sample for each image of --low-res; one of bits or of learned variances fills in the white part of --mask in each
-    --image, or draws what may have been seen as --observed."""
+    """Sample from a trained model: a PNG grid, a folder of PNGs, or an npz, as points need it; and the strip from noise to
+    image. --set chooses how. A model with classes, or guided by a --classifier, draws one row a class, or the class of
+    --label; one that enlarges draws a sample for each image of --low-res; one of bits or of learned variances fills in the
+    white part of --mask in each --image, or draws what may have been seen as --observed."""
     from ..sampling import sample as draw
     from ..storage import save_enlarged, save_grid
     from ..systems import system_of

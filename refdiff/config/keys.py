@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from ..data.loading import NAMED
@@ -12,12 +12,14 @@ from ..engines import ENGINES
 from ..models import KINDS, ClassifierConfig
 from ..models.blocks import CONDITIONINGS, EMBEDDING_SILUS, POOLINGS, QKVS, RESAMPLINGS, TIMES
 from ..models.unet import RESCALES
-from ..objectives import OBJECTIVES, PREDICTIONS, TIMESTEPS, VARIANCES, WEIGHTINGS, Classification
+from ..objectives import OBJECTIVES, PREDICTIONS, TIMESTEPS, VARIANCES, WEIGHTINGS, Denoising, Objective
 from ..process import SCHEDULES, SPACINGS
 from ..sampling import settings
+from ..systems import LIKELIHOODS
 from .config import Config
 from .networks import RuleConfig
 from .rules import RULES
+from .toml import plain
 from .train import DECAYS
 
 __all__ = ["choices", "describe"]
@@ -34,27 +36,28 @@ def choices() -> dict[str, tuple[str, ...]]:
         "networks.classifier.kind": tuple(KINDS), "networks.classifier.pooling": POOLINGS,
         "schedule.kind": tuple(SCHEDULES), "objective.kind": tuple(OBJECTIVES), "objective.prediction": PREDICTIONS,
         "objective.weighting": WEIGHTINGS, "objective.variance": VARIANCES, "objective.timesteps": TIMESTEPS,
+        "objective.likelihood": LIKELIHOODS,
         "train.decay": DECAYS, "sample.method": settings.METHODS, "sample.spacing": tuple(SPACINGS),
         "sample.variance": settings.VARIANCES, "sample.threshold": settings.THRESHOLDS,
     }  # fmt: skip
 
 
 def describe(tables: Iterable[str] = ()) -> str:
-    """A line a key of the preset digits, and of what else a classification has: its default, and the names that it may have,
-    or the key that it follows.
+    """A line a key of the preset digits, and of what else a classifier and objectives of other kinds have: its default, and
+    the names that it may have, or the key that it follows.
 
     tables: only their keys."""
     known, lines = choices(), []
     table = Config().to_dict()
     table["networks"]["denoiser"] |= asdict(RuleConfig())
     table["networks"]["classifier"] = {"kind": "classifier", "pooling": ClassifierConfig().pooling}
-    table["objective"]["noised"] = Classification().noised
-    for key, value in _leaves(table):
+    for key, value, kinds in _with_other_kinds(_leaves(table)):
         if not tables or key.split(".")[0] in tables:
             names = ("false", "true") if isinstance(value, bool) else known.get(key, ())
             if value is None:
                 value, names = "", (f"as train.{key.split('.')[-1]}",)
-            lines.append((f"{key}={value if isinstance(value, str) else json.dumps(value)}", ", ".join(names)))
+            told = [", ".join(names)] * bool(names) + [f"of {', '.join(kinds)}"] * bool(kinds)
+            lines.append((f"{key}={value if isinstance(value, str) else json.dumps(value)}", "; ".join(told)))
     width = max(len(text) for text, names in lines if names)
     return "".join(f"  {text:<{width}}  {names}".rstrip() + "\n" for text, names in lines)
 
@@ -65,3 +68,21 @@ def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _with_other_kinds(leaves: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, list[str]]]:
+    """(key, default, kinds) of these leaves, and behind those of the objective the fields of objectives of other kinds: a
+    line for each default that differs, with the kinds that have it."""
+    others: dict[tuple[str, str], tuple[Any, list[str]]] = {}
+    own = {f.name for cls in (Objective, Denoising) for f in fields(cls)}
+    for kind, cls in OBJECTIVES.items():
+        for f in fields(cls):
+            if f.name not in own:
+                default = f.default_factory() if f.default_factory is not MISSING else f.default
+                others.setdefault((f"objective.{f.name}", repr(default)), (plain(default), []))[1].append(kind)
+    before = ""
+    for key, value in leaves:
+        if before.startswith("objective.") and not key.startswith("objective."):
+            yield from ((name, default, kinds) for (name, _), (default, kinds) in others.items())
+        before = key
+        yield key, value, []

@@ -8,3 +8,4 @@ from .flow_likelihood import *
 from .judging import *
 from .likelihood import *
 from .metrics import *
+from .uncertainty import *

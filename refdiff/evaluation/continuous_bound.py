@@ -28,6 +28,7 @@ from ..process import (
 )
 from ..progress import Progress
 from ..random import Key, normal, permutation, uniform
+from .uncertainty import standard_error
 
 __all__ = [
     "Estimates", "bound_beside_line", "bound_numbers", "diffusion_estimates", "plot_schedule", "spread_over_time",
@@ -96,7 +97,7 @@ def bound_numbers(
         for r in range(passes)
     ])  # fmt: skip
     diffusion = found.loss.mean(axis=1)
-    errors = [float(means.std(ddof=1)) / passes**0.5 for means in (diffusion, reconstruction)]
+    errors = [standard_error(means) for means in (diffusion, reconstruction)]
     return {
         "bits_per_dim": float(diffusion.mean() + reconstruction.mean()) + prior,
         "bits_per_dim_error": float(np.linalg.norm(errors)),
@@ -137,7 +138,7 @@ def bound_beside_line(
         "gamma_0": ends[0],
         "gamma_1": ends[1],
         "line_diffusion_bits": float(means.mean()),
-        "line_diffusion_bits_error": float(means.std(ddof=1)) / passes**0.5,
+        "line_diffusion_bits_error": standard_error(means),
         "line_diffusion_variance": float(of_line.loss.var()),
         "variance_factor": float(of_line.loss.var() / found.loss.var()),
         "t": t.tolist(),

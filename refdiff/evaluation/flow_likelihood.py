@@ -22,6 +22,7 @@ from ..progress import Progress
 from ..random import Key, bits, uniform
 from ..sampling import Trained, check_conditions, conditions_of, denoiser, encoder_function, network_function
 from .likelihood import levels
+from .uncertainty import standard_error
 
 __all__ = ["estimate_flow", "flow_nll"]
 
@@ -110,7 +111,7 @@ def estimate_flow(
     each = found / (dims * log(2)) - (log2(width) if bins else 0.0)
     return {
         "flow_bits_per_dim": float(each.mean()),
-        "flow_bits_per_dim_error": float(each.std() / max(len(x) - 1, 1) ** 0.5),
+        "flow_bits_per_dim_error": standard_error(each),
         "flow_probes": probes,
         "flow_samples": len(x),
         "dims": dims,

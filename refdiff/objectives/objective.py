@@ -1,8 +1,8 @@
 """What a run learns: how a batch becomes what the networks are asked, and what their answers cost.
 
-An objective is a frozen dataclass. Two functions are all that most need; four more are there for the papers that ask for
-them. `engine` is the module of operations, `networks` a dictionary {name: Network}, `key` names random sequences and says
-which samples of the step's total these are.
+An objective is a frozen dataclass. Two functions are all that most need; two say what the data must be, and four more are
+there for the papers that ask for them. `engine` is the module of operations, `networks` a dictionary {name: Network}, `key`
+names random sequences and says which samples of the step's total these are.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ from .posterior import posterior_mean, posterior_variance
 from .schedules import Schedule
 from .variational_bound import ReverseStep
 
-__all__ = ["PathDensities", "consistency_terms", "denoising_terms", "joint_ratio", "path_densities"]
+__all__ = [
+    "PathDensities", "consistency_terms", "denoising_terms", "gaussian_log_density", "joint_ratio", "path_densities",
+]  # fmt: skip
 
 
 class PathDensities(NamedTuple):
@@ -87,6 +89,19 @@ def denoising_terms(posterior: Sequence[Array], reverse: Sequence[Array], margin
     return namespace(prior).stack(terms)
 
 
+def gaussian_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
+    """log N(x; mean, e^log_variance) = -1/2 sum ((x - mean)^2 e^-log_variance + log_variance + log 2 pi), in nats.
+
+    three of one shape (N, ...) -> (N,)
+    """
+    same_shape(x=x, mean=mean, log_variance=log_variance)
+    full_precision("log_variance", log_variance)
+    if not x.ndim:
+        raise ValueError("x: expected samples (N, ...), got a single number; give it an axis")
+    exponent = (x - mean) ** 2 * namespace(x).exp(-log_variance)
+    return -0.5 * sample_sum(exponent + log_variance + math.log(2 * math.pi))
+
+
 def path_densities(schedule: Schedule, reverse: ReverseStep, path: Sequence[Array]) -> PathDensities:
     """The log densities of a path x_0, ..., x_T with the forward process as encoder, N(0, I) as prior, and decoders
 
@@ -103,7 +118,11 @@ def path_densities(schedule: Schedule, reverse: ReverseStep, path: Sequence[Arra
         full_precision(f"x_{t}", x)
     x0, last = path[0], path[-1]
     steps = range(1, schedule.T + 1)
-    decoded = [_decoded(f"x_{t - 1}", path[t - 1], reverse(path[t], t)) for t in steps]
+    decoded = []
+    for t in steps:
+        mean, log_variance = two("reverse", "(mean, log variance), as of `fixed_reverse`", reverse(path[t], t))
+        same_shape(**{f"x_{t - 1}": path[t - 1], "mean": mean, "log_variance": log_variance})
+        decoded.append(gaussian_log_density(path[t - 1], mean, log_variance))
     forward = [_log_normal(path[t], *q_step_moments(schedule, path[t - 1], t)) for t in steps]
     posterior = [
         _log_normal(path[t - 1], posterior_mean(schedule, path[t], x0, t), like(posterior_variance(schedule, t), x0))
@@ -116,16 +135,6 @@ def path_densities(schedule: Schedule, reverse: ReverseStep, path: Sequence[Arra
 def _log_normal(x: Array, mean: Array, variance: float) -> Array:
     """log N(x; mean, variance I).   (N, ...) -> (N,)"""
     return -0.5 * sample_sum((x - mean) ** 2 / variance + math.log(2 * math.pi * variance))
-
-
-def _decoded(name: str, x: Array, moments: tuple[Array, Array]) -> Array:
-    """log N(x; mean, e^log_variance) of what `reverse` said.   (N, ...) -> (N,)"""
-    mean, log_variance = two("reverse", "(mean, log variance), as of `fixed_reverse`", moments)
-    same_shape(**{name: x, "mean": mean, "log_variance": log_variance})
-    if not x.ndim:
-        raise ValueError(f"{name}: expected samples (N, ...), got a single number; give it an axis")
-    exponent = (x - mean) ** 2 * namespace(x).exp(-log_variance)
-    return -0.5 * sample_sum(exponent + log_variance + math.log(2 * math.pi))
 
 
 def _levels(prior: Array, count: int, what: str = "one a level", **of_levels: Sequence[Array]) -> None:

@@ -1,10 +1,10 @@
 """What is kept on disk: checkpoints and images, each file whole or not there."""
 
+from ..plotting import grid, to_uint8
 from .atomic import replace_file
 from .checkpoint import load_checkpoint, save_checkpoint
 from .images import (
     check_folder,
-    grid,
     save_blocks,
     save_enlarged,
     save_folder,
@@ -12,7 +12,6 @@ from .images import (
     save_npz,
     save_png,
     save_strip,
-    to_uint8,
 )
 from .places import check_file, check_place
 

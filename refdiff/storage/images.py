@@ -10,48 +10,8 @@ from typing import IO
 
 import numpy as np
 
+from ..plotting import TILE, as_bytes, check_images, grid, positive
 from .atomic import replace_file
-
-_TILE, _LEAST = 64, 8  # a tile is enlarged to at least so many pixels, and so many along its short side
-
-
-def to_uint8(x: np.ndarray) -> np.ndarray:
-    """round(127.5 (x + 1)), halves to even, x clipped to [-1, 1] first.   float, any shape -> uint8, same shape.
-
-    The inverse of x = v / 127.5 - 1 for v = 0 .. 255. Raises ValueError for NaN and for anything but floats.
-    """
-    x = np.asarray(x)
-    if x.dtype.kind != "f":
-        raise ValueError(f"x: expected floats in [-1, 1], got {x.dtype}; give samples as they come from a model")
-    if np.isnan(x).any():
-        raise ValueError(
-            f"x: expected numbers, got {int(np.isnan(x).sum())} NaN of {x.size}; look for where they arose"
-        )
-    y = np.clip(x, -1, 1).astype(np.float32)
-    return np.rint((y + 1) * 127.5).astype(np.uint8)
-
-
-def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: int | None = None) -> np.ndarray:
-    """Images side by side, row by row, on black, with `pad` pixels (before enlargement) between and around them.
-
-    images   (N, H, W, C), C = 1 or 3, N >= 1; float in [-1, 1] (made bytes by `to_uint8`) or uint8
-    columns  how many in a row; by default the smallest square that holds all
-    scale    each pixel becomes scale x scale; by default the smallest that makes a tile at least 64 pixels long and 8 wide
-    -> uint8 (rows (H + pad) + pad, columns (W + pad) + pad, C), times scale. Raises ValueError.
-    """
-    images = _bytes(images)
-    _check_images("images", images)
-    count, height, width, channels = images.shape
-    columns = _positive("columns", columns, math.isqrt(count - 1) + 1)
-    scale = _positive("scale", scale, max(-(-_TILE // max(height, width)), -(-_LEAST // min(height, width))))
-    if not isinstance(pad, int) or pad < 0:
-        raise ValueError(f"pad: expected an integer of at least 0, got {pad!r}; 1 is usual")
-    rows = -(-count // columns)
-    canvas = np.zeros((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), np.uint8)
-    for i, image in enumerate(images):
-        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
-        canvas[top : top + height, left : left + width] = image
-    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
@@ -61,8 +21,8 @@ def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
         from PIL import Image
     except ImportError:
         raise ImportError("writing PNG needs Pillow, which is not installed: pip install pillow") from None
-    image = _bytes(image)
-    _check_images("image", image[None])
+    image = as_bytes(image)
+    check_images("image", image[None])
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     replace_file(path, lambda file: picture.save(file, format="PNG"))
 
@@ -103,13 +63,13 @@ def save_blocks(
     blocks (B, rows, columns, H, W, C): of each block its images row by row, so a class may have a row and a setting a block.
     titles: one a block, or none; gap: pixels (before enlargement) between blocks, beside `pad`. ValueError as for `grid`.
     """
-    blocks = _bytes(blocks)
+    blocks = as_bytes(blocks)
     if blocks.ndim != 6 or not blocks.shape[0]:
         raise ValueError(f"blocks: expected (B, rows, columns, H, W, C), got shape {blocks.shape}; stack the grids")
     if len(titles) not in (0, len(blocks)):
         raise ValueError(f"titles: expected one for each of {len(blocks)} blocks, or none, got {len(titles)}")
     images, columns = blocks.reshape(len(blocks), -1, *blocks.shape[3:]), blocks.shape[2]
-    scale = _positive("scale", scale, -(-_TILE // min(blocks.shape[3:5])))
+    scale = positive("scale", scale, -(-TILE // min(blocks.shape[3:5])))
     pictures = [grid(each, columns, pad, scale) for each in images]
     if titles:
         pictures = [np.vstack([_title(text, p.shape), p]) for text, p in zip(titles, pictures, strict=True)]
@@ -152,8 +112,8 @@ def save_folder(folder: str | os.PathLike[str], images: np.ndarray) -> None:
     images (N, H, W, 1 or 3). Files of these names are replaced; raises ValueError if the folder holds other images,
     because whoever measures the folder would measure them too.
     """
-    images = _bytes(images)
-    _check_images("images", images)
+    images = as_bytes(images)
+    check_images("images", images)
     names = check_folder(folder, len(images))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,26 +147,6 @@ def save_npz(path: str | os.PathLike[str], images: np.ndarray) -> None:
         np.savez(file, x=images)
 
     replace_file(path, write)
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    return images if images.dtype == np.uint8 else to_uint8(images)
-
-
-def _check_images(argument: str, images: np.ndarray) -> None:
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        one = argument == "image"
-        expected, shape = ("(H, W, C)", images.shape[1:]) if one else ("(N, H, W, C)", images.shape)
-        raise ValueError(f"{argument}: expected {expected} with C = 1 or 3, none of them 0, got {shape}; reshape it")
-
-
-def _positive(argument: str, value: int | None, default: int) -> int:
-    if value is None:
-        return default
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{argument}: expected a positive integer, got {value!r}; leave it out for a default")
-    return int(value)
 
 
 def _suffix(path: str | os.PathLike[str], suffix: str) -> Path:

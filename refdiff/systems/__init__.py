@@ -5,6 +5,7 @@ from .binomial import Binomial as Binomial
 from .conditions import check_noise as check_noise
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .learned_beta import first_logits as first_logits
+from .likelihoods import LIKELIHOODS as LIKELIHOODS
 from .nonequilibrium import Nonequilibrium as Nonequilibrium
 from .system import *
 from .vae import VAE as VAE

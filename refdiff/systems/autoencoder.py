@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..models import Batch, Input, Tree, inputs
+from ..evaluation import standard_error
+from ..models import Batch, Input, Tree
 from ..objectives import Objective
 from ..random import Key
-from .codes import check_pair, decode, encode, plot_codes, reads_x
-from .system import Asked, register_system
+from .codes import ask, check_pair, reads_x
+from .pictures import plot_codes
+from .system import Networks, check_trains, register_system
 
 __all__ = ["Autoencoder"]
-
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,8 @@ class Autoencoder(Objective):
 
 def check(networks: dict[str, Any], objective: Autoencoder) -> None:
     """ValueError unless encoder and decoder are what is trained, and one reads what the other says."""
-    if set(objective.trains) != {"encoder", "decoder"}:
-        raise ValueError(
-            f"objective.trains: expected encoder and decoder, got {', '.join(objective.trains) or 'none'}; leave it out"
-        )
+    check_trains(objective, ("encoder", "decoder"))
     check_pair(networks, parts=1)
-
-
-def shape(networks: dict[str, Any], objective: Autoencoder) -> tuple[int, ...]:
-    return inputs(networks["encoder"])["x"].shape
 
 
 def evaluate(networks: Networks, objective: Autoencoder, data: Any, key: Key, progress: bool) -> dict[str, Any]:
@@ -64,12 +57,12 @@ def evaluate(networks: Networks, objective: Autoencoder, data: Any, key: Key, pr
     that of as many principal components of the training data, the least that a linear autoencoder can have of these; and
     the variance of each unit of the code."""
     x = data.held_out.astype(np.float64)
-    z = encode(networks, data.held_out, progress).reshape(len(x), -1)
-    error = ((x - decode(networks, z, progress)) ** 2).reshape(len(x), -1).mean(axis=1)
+    z = ask(networks["encoder"], x, progress).reshape(len(x), -1)
+    error = ((x - ask(networks["decoder"], z, progress)) ** 2).reshape(len(x), -1).mean(axis=1)
     beside = principal_error(data.x, x, z.shape[1]).mean()
     return {
         "squared_error": float(error.mean()),
-        "squared_error_error": float(error.std() / len(x) ** 0.5),
+        "squared_error_error": standard_error(error),
         "principal_components_error": float(beside),
         "latent": z.shape[1],
         "samples": len(x),
@@ -83,19 +76,18 @@ def principal_error(training: np.ndarray, x: np.ndarray, count: int) -> np.ndarr
     training = training.reshape(len(training), -1).astype(np.float64)
     mean = training.mean(axis=0)
     centred, x = training - mean, x.reshape(len(x), -1) - mean
-    wide = centred.shape[1] > len(
-        centred
-    )  # the scatter matrix has the same directions, and is small where there are many
+    wide = centred.shape[1] > len(centred)
+    # The scatter matrix has the same directions, and is small where there are many samples.
     _, _, v = np.linalg.svd(centred if wide else centred.T @ centred, full_matrices=False)
     return ((x - x @ v[:count].T @ v[:count]) ** 2).mean(axis=1)
 
 
 def plot(networks: Networks, objective: Autoencoder, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Reconstructions, what happens along each unit of the code, those that vary most first, and the map of two units."""
-    z = encode(networks, data.held_out).reshape(len(data.held_out), -1)
+    z = ask(networks["encoder"], data.held_out).reshape(len(data.held_out), -1)
     order = np.argsort(found["unit_variance"])[::-1]
     held_out, spread = (data.held_out, data.held_out_labels), (z.mean(axis=0), z.std(axis=0))
-    plot_codes(path, *held_out, z, lambda z: decode(networks, z), order, *spread)
+    plot_codes(path, *held_out, z, lambda z: ask(networks["decoder"], z), order, *spread)
 
 
 register_system("autoencoder", Autoencoder, sys.modules[__name__])

@@ -28,13 +28,13 @@ from ..process import binomial_ancestral, binomial_marginal, binomial_term, draw
 from ..random import Key, uniform
 from .bits import bits_reverse, bits_table, check_bits
 from .conditions import bits_given
-from .steps import among_few, check_denoiser, estimated, independent_bits, plot_terms_and_samples, samples_of
-from .system import Asked, register_system
+from .pictures import plot_terms_and_samples
+from .steps import among_few, check_denoiser, estimated, independent_bits, samples_of
+from .system import Networks, register_system
 
 __all__ = ["Binomial"]
 
 CONDITIONS = ("known", "mask", "observed", "flipped")
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,6 @@ class Binomial(Objective):
 def check(networks: dict[str, Any], objective: Binomial) -> None:
     """A denoiser that says one number for each bit."""
     check_denoiser(networks, objective, ("denoiser",), outputs=1)
-
-
-def shape(networks: dict[str, Any], objective: Binomial) -> tuple[int, ...]:
-    return models.inputs(networks["denoiser"])["x"].shape
 
 
 def trajectory(

@@ -1,5 +1,5 @@
 """Bounds of log p(x) by a q(z|x): as a step of training needs them, in operations of an engine and with their gradients; and
-as they are measured, from weights log p(x, z) / q(z|x) in NumPy, with standard errors over the draws."""
+as they are measured, from draws of log p(x, z) / q(z|x) in NumPy, with standard errors over the draws."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .codes import decode, posterior
-from .likelihoods import measured_log_likelihood, measured_log_normal
-
-__all__ = ["bound_numbers", "divergence_bound", "importance_weighted_bound", "log_mean_weights", "log_terms"]
+__all__ = ["bound_numbers", "divergence_bound", "importance_weighted_bound", "log_mean_weights"]
 
 
 def divergence_bound(
@@ -55,19 +52,6 @@ def importance_weighted_bound(
 # ---- what is measured
 
 
-def log_terms(networks: dict[str, Any], likelihood: str, x: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, ...]:
-    """log p(x|z) and log p(x|z) p(z) / q(z|x) of each z, and the divergence of each of its units: in NumPy and float64.
-
-    networks: {name: Asked}, x (N, ...), eps (N, draws, latent) -> (N, draws), twice, and (N, latent)"""
-    mean, l = posterior(networks, x)
-    z = mean[:, None] + np.exp(0.5 * l[:, None]) * eps
-    y = decode(networks, z.reshape(-1, z.shape[-1])).reshape(*eps.shape[:2], -1)
-    flat = x.reshape(len(x), 1, -1).astype(np.float64)
-    given = measured_log_likelihood(networks, likelihood, flat, y)
-    prior, of_q = measured_log_normal(z, 0.0, 0.0), measured_log_normal(z, mean[:, None], l[:, None])
-    return given, given + prior - of_q, 0.5 * (np.expm1(l) - l + mean**2)
-
-
 def log_mean_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log 1/k sum_i w_i of each sample, the importance-weighted bound [IWAE] eq. 8, and its variance, by the first term of
     the logarithm's series: var(w) / (k mean(w)^2).   (N, k) -> (N,), (N,)"""
@@ -77,23 +61,23 @@ def log_mean_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.log(mean) + largest, w.var(axis=1) / (w.shape[1] * mean**2)
 
 
-def bound_numbers(dims: int, likelihood: np.ndarray, log_w: np.ndarray, units: np.ndarray) -> dict[str, Any]:
-    """-E_q log p(x|z) + KL in bits a dimension, term by term; the importance-weighted bound of all draws beside it; both are
-    bounds from above of -log p(x), the latter the tighter one; and the divergence of each unit, in nats a sample.
+def bound_numbers(
+    dims: int, log_w: np.ndarray, bounds: dict[str, np.ndarray], terms: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """In bits a dimension: bounds of -log p(x) from above with their errors, of which "bound" is in nats of a sample too,
+    the terms that they are sums of, and the importance-weighted bound of all draws, the tightest. Errors are standard errors
+    over the draws: what the samples themselves differ by is not in them.
 
-    likelihood, log_w (N, draws), units (N, latent)"""
-    (n, draws), bits = likelihood.shape, 1 / (dims * log(2))
-    reconstruction, variance = -likelihood.mean(), likelihood.var(axis=1).mean() / (draws * n)
-    tight, of_tight = log_mean_weights(log_w)
-    each = units.mean(axis=0)
-    found = {
-        "bound_bits": bits * (reconstruction + each.sum()),
-        "bound_bits_error": bits * variance**0.5,
-        "reconstruction_bits": bits * reconstruction,
-        "divergence_bits": bits * each.sum(),
-        "importance_weighted_bits": -bits * tight.mean(),
-        "importance_weighted_bits_error": bits * (of_tight.mean() / n) ** 0.5,
-        "bound_nats": reconstruction + each.sum(),
-    }
+    log_w, bounds, terms (N, draws), by name"""
+    bits, (tight, spread) = 1 / (dims * log(2)), log_mean_weights(log_w)
+    found = {}
+    for name, each in bounds.items():
+        key = "bits_per_dim" if name == "bound" else f"{name}_bits"
+        found[key] = bits * each.mean()
+        found[f"{key}_error"] = bits * (each.var(axis=1).mean() / each.size) ** 0.5
+    found |= {f"{name}_bits": bits * each.mean() for name, each in terms.items()}
+    found["importance_weighted_bits"] = -bits * tight.mean()
+    found["importance_weighted_bits_error"] = bits * (spread.mean() / len(log_w)) ** 0.5
+    found["bound_nats"] = bounds["bound"].mean()
     numbers: dict[str, Any] = {name: float(value) for name, value in found.items()}
-    return numbers | {"draws": draws, "samples": n, "unit_divergence_nats": each.tolist()}
+    return numbers | {"draws": log_w.shape[1], "samples": len(log_w)}

@@ -11,31 +11,24 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log, prod
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .. import models
 from ..errors import one_of
 from ..models import Batch, Input, Tree, inputs
 from ..objectives import Objective
-from ..plotting import new_figure
-from ..process import consistency_terms, joint_ratio
 from ..random import Key, normal
-from . import likelihoods
-from .bounds import log_mean_weights
-from .codes import pieces, show_samples
-from .levels import check_levels, draw_up, drawn_anew, entry, latent_sizes, means_down, step_down
-from .system import Asked, register_system
+from . import levels, likelihoods
+from .bounds import bound_numbers
+from .compositions import moments, moments_backward
+from .pictures import SHOWN, plot_levels
+from .system import Networks, check_trains, register_system
 
 __all__ = ["HierarchicalVAE"]
-
-DRAWS = 64  # of all latents for each sample that is measured
-SHOWN = 12  # samples in a picture
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -54,9 +47,7 @@ class HierarchicalVAE(Objective):
 
     def __post_init__(self) -> None:
         if self.levels < 1:
-            raise ValueError(
-                f"objective.levels: expected at least 1 level, got {self.levels}; 1 is a variational autoencoder"
-            )
+            raise ValueError(f"objective.levels: expected at least 1 level, got {self.levels}; 1 makes a VAE of it")
         one_of("objective.likelihood", self.likelihood, likelihoods.LIKELIHOODS)
         if all(re.fullmatch(r"(en|de)coder\d+|noise", name) for name in self.trains):  # as levels and likelihood ask
             object.__setattr__(self, "trains", self.names)
@@ -67,122 +58,72 @@ class HierarchicalVAE(Objective):
         both = (f"{kind}{l}" for kind in ("encoder", "decoder") for l in range(1, self.levels + 1))
         return (*both, *likelihoods.noise(self.likelihood))
 
+    @property
+    def noise(self) -> dict[str, int]:
+        """Numbers of eps1 .. epsL."""
+        return {f"eps{l}": size for l, size in enumerate(self.latents, 1)}
+
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
         return {"x": inputs(networks["encoder1"])["x"]}
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """eps1 .. epsL ~ N(0, 1), and what the likelihood is of."""
-        x, sizes = data["x"], dict(enumerate(self.latents, 1))
-        eps = {f"eps{l}": engine.normal(key(f"eps{l}"), x.shape[0], (size,)) for l, size in sizes.items()}
+        x = data["x"]
+        eps = {name: engine.normal(key(name), x.shape[0], (size,)) for name, size in self.noise.items()}
         return {"x": x, **eps, **likelihoods.draw(engine, self.likelihood, x, key)}
 
     def loss_and_gradient(
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
     ) -> tuple[dict[str, Any], dict[str, Tree]]:
-        L, share, z, log_q = self.levels, 1 / key.total, batch["x"], None
-        saved, terms = {}, {}
-        for l in range(1, L + 1):
-            y, of_encoder = models.forward(engine, networks[f"encoder{l}"], {entry(l): z}, key.under(f"encoder{l}"))
-            (mean, log_variance), of_split = engine.split(y, 2)
-            above, of_z = engine.reparameterise(mean, log_variance, engine.reshape(batch[f"eps{l}"], mean.shape)[0])
-            y, of_decoder = models.forward(engine, networks[f"decoder{l}"], {"z": above}, key.under(f"decoder{l}"))
-            if l == 1:
-                log_p, of_p = likelihoods.log_likelihood(engine, networks, self.likelihood, batch, y)
-                terms["reconstruction"] = engine.scale(log_p, -1.0)[0]
-            else:
-                of_below, of_said = engine.split(y, 2)
-                log_p, of_p = engine.gaussian_log_likelihood(z, *of_below)
-                of_p = of_p, of_said
-                terms[f"consistency{l - 1}"] = engine.add(log_q, engine.scale(log_p, -1.0)[0])[0]
-            if l < L:
-                log_q, of_q = engine.gaussian_log_likelihood(above, mean, log_variance)
-            else:
-                terms["prior"], of_q = engine.gaussian_kl(mean, log_variance)
-            saved[l], z = (of_encoder, of_split, of_z, of_decoder, of_p, of_q), above
-        loss = terms["reconstruction"]
-        for name in list(terms)[1:]:
-            loss, _ = engine.add(loss, terms[name])
-        return {"loss": loss, **terms}, self._backward(engine, networks, saved, share)
+        z, share, log_q, terms, saved = batch["x"], 1 / key.total, None, [], []
+        for l in range(1, self.levels + 1):
+            read, name = {"x" if l == 1 else "z": z}, f"encoder{l}"
+            q, of_encoder = moments(engine, networks[name], read, key.under(name))
+            above, of_z = engine.reparameterise(*q, engine.reshape(batch[f"eps{l}"], q[0].shape)[0])
+            log_p, of_p = levels.decoded(engine, networks, self.likelihood, l, batch, z, above, key)
+            minus, _ = engine.scale(log_p, -1.0)
+            terms.append(minus if l == 1 else engine.add(log_q, minus)[0])  # log q of the level below
+            log_q, of_q = engine.gaussian_log_likelihood(above, *q) if l < self.levels else engine.gaussian_kl(*q)
+            saved.append((of_encoder, of_z, of_p, of_q))
+            z = above
+        named = dict(zip(levels.term_names(self.levels), [*terms, log_q], strict=True))
 
-    def _backward(self, engine: ModuleType, networks: Any, saved: dict[int, Any], share: float) -> dict[str, Tree]:
-        """From the top down; `dz`: the gradients of z_l by all that stands above it."""
         g: dict[str, Tree] = {}
-        dz: tuple[Any, ...] = ()
+        dz: tuple[Any, ...] = ()  # of z_l, by all that stands above it
         for l in range(self.levels, 0, -1):
-            of_encoder, of_split, of_z, of_decoder, of_p, of_q = saved[l]
-            if l == 1:
-                dy, g_noise = likelihoods.log_likelihood_backward(engine, networks, self.likelihood, -share, of_p)
-                g |= g_noise
-            else:
-                dbelow, *dof_below = engine.gaussian_log_likelihood_backward(-share, of_p[0])
-                dy = engine.split_backward(tuple(dof_below), of_p[1])
-            d, g[f"decoder{l}"] = models.backward(
-                engine, networks[f"decoder{l}"], dy, models.consume(of_decoder), ("z",)
-            )
+            of_encoder, of_z, of_p, of_q = saved[l - 1]
+            dz_p, dbelow, g_p = levels.decoded_backward(engine, networks, self.likelihood, l, -share, of_p)
             if l < self.levels:
-                dq, dmean, dlog_variance = engine.gaussian_log_likelihood_backward(share, of_q)
-                dz = (*dz, dq)
+                dlog_q, *dq = engine.gaussian_log_likelihood_backward(share, of_q)
+                dz = (*dz, dlog_q)
             else:
-                dmean, dlog_variance, _, _ = engine.gaussian_kl_backward(share, of_q)
-            dmean_z, dlog_variance_z = engine.reparameterise_backward(engine.accumulate(d["z"], *dz), of_z)
-            dof = engine.accumulate(dmean_z, dmean), engine.accumulate(dlog_variance_z, dlog_variance)
-            dy, wrt = engine.split_backward(dof, of_split), ("z",) if l > 1 else ()
-            d, g[f"encoder{l}"] = models.backward(engine, networks[f"encoder{l}"], dy, models.consume(of_encoder), wrt)
-            dz = (d["z"], dbelow) if l > 1 else ()
-        return g
+                dq = engine.gaussian_kl_backward(share, of_q)[:2]
+            dof_z = engine.reparameterise_backward(engine.accumulate(dz_p, *dz), of_z)
+            dmean, dlog_variance = (engine.accumulate(*both) for both in zip(dof_z, dq, strict=True))
+            wrt, name = ("z",) if l > 1 else (), f"encoder{l}"
+            d, g[name] = moments_backward(engine, networks[name], (dmean, dlog_variance), of_encoder, wrt)
+            dz, g = (*d.values(), *dbelow), g | g_p
+        return {"loss": engine.accumulate(*named.values()), **named}, g
 
 
 def check(networks: dict[str, Any], objective: HierarchicalVAE) -> None:
     """ValueError unless the networks are what is trained, each reads what the one before says, and the likelihood fits."""
-    if set(objective.trains) != set(objective.names):
-        raise ValueError(
-            f"objective.trains: expected {', '.join(objective.names)}, got {', '.join(objective.trains)}; leave it out"
-        )
-    check_levels(networks, objective.levels)
-    likelihoods.check(networks, objective.likelihood, shape(networks, objective))
-    if objective.latents != (said := latent_sizes(networks, objective.levels)):
-        raise ValueError(
-            f"objective.latents: expected {said}, as the encoders say, got {objective.latents}; leave it out"
-        )
+    check_trains(objective, objective.names)
+    levels.check_levels(networks, objective.levels)
+    likelihoods.check(networks, objective.likelihood, objective.reads(networks)["x"].shape)
 
 
 def follows(networks: dict[str, Any], objective: HierarchicalVAE) -> dict[str, Any]:
     """The numbers of each latent are those of its encoder."""
-    return {"latents": latent_sizes(networks, objective.levels)}
-
-
-def shape(networks: dict[str, Any], objective: HierarchicalVAE) -> tuple[int, ...]:
-    return inputs(networks["encoder1"])["x"].shape
+    return {"latents": levels.latent_sizes(networks, objective.levels)}
 
 
 def evaluate(networks: Networks, objective: HierarchicalVAE, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The bound of held-out samples both ways, all latents drawn 64 times for each: as the mean joint ratio, and as the sum
-    of reconstruction, a consistency term a level, and the divergence from the prior; in bits a dimension, from above of
-    -log p(x). Beside them the importance-weighted bound of these draws. Errors are standard errors over the draws."""
-    x, found = data.held_out, []
-    for ids in pieces(len(x), 4096 // DRAWS, "bound", progress):
-        noise = [normal(key(f"eps{l}"), ids, (DRAWS, n), np.float64) for l, n in enumerate(objective.latents, 1)]
-        eps = [e.reshape(len(ids) * DRAWS, -1) for e in noise]
-        d = draw_up(networks, objective.likelihood, np.repeat(x[ids], DRAWS, axis=0), eps)
-        terms = consistency_terms(d.forward, d.reverse, d.prior)
-        parts = [joint_ratio(d.forward, d.reverse, d.prior), *terms[:-1], d.divergence]
-        found.append(np.stack(parts).reshape(len(parts), len(ids), DRAWS))
-    ratio, *terms = np.concatenate(found, axis=1)
-    bits, (tight, spread) = 1 / (prod(x.shape[1:]) * log(2)), log_mean_weights(ratio)
-    total = sum(terms)
-    numbers = {
-        "bound_bits": -bits * ratio.mean(),
-        "bound_bits_error": bits * (ratio.var(axis=1).mean() / ratio.size) ** 0.5,
-        "sum_of_terms_bits": bits * total.mean(),
-        "sum_of_terms_bits_error": bits * (total.var(axis=1).mean() / ratio.size) ** 0.5,
-        "reconstruction_bits": bits * terms[0].mean(),
-        **{f"consistency{l}_bits": bits * terms[l].mean() for l in range(1, objective.levels)},
-        "prior_bits": bits * terms[-1].mean(),
-        "importance_weighted_bits": -bits * tight.mean(),
-        "importance_weighted_bits_error": bits * (spread.mean() / len(x)) ** 0.5,
-        "bound_nats": -ratio.mean(),
-    }
-    return {name: float(value) for name, value in numbers.items()} | {"draws": DRAWS, "samples": len(x)}
+    of reconstruction, a consistency term a level, and the divergence from the prior; as `bound_numbers` says it."""
+    ratio, terms, _ = levels.measured(networks, objective.likelihood, data.held_out, objective.noise, key, progress)
+    both = {"bound": -ratio, "sum_of_terms": np.sum(list(terms.values()), axis=0)}
+    return bound_numbers(prod(data.held_out.shape[1:]), ratio, both, terms)
 
 
 def trajectory(
@@ -191,27 +132,17 @@ def trajectory(
     """Down from z_L ~ N(0, 1), a state a level: z_l drawn, x by the mean of each level below; t = l - 1, L - 1 to 0."""
     z = normal(key("eps"), ids, (objective.latents[-1],), np.float64)
     for l in range(objective.levels, 0, -1):
-        yield l - 1, means_down(networks, objective.likelihood, l, z).astype(np.float32)
+        yield l - 1, levels.means_down(networks, objective.likelihood, l, z).astype(np.float32)
         if l > 1:
-            z = step_down(networks, l, z, normal(key(f"eps{l - 1}"), ids, (objective.latents[l - 2],), np.float64))
+            z = levels.step_down(
+                networks, l, z, normal(key(f"eps{l - 1}"), ids, (objective.latents[l - 2],), np.float64)
+            )
 
 
 def plot(networks: Networks, objective: HierarchicalVAE, data: Any, found: dict[str, Any], path: str | Path) -> None:
-    """The terms of the bound, level by level; and samples of held-out ones whose z_l and all above are kept, the rest drawn
-    anew: the first row shows the data, the next l = 1, and so up to l = L, where all but the top is new."""
-    terms = ["reconstruction", *(f"consistency{l}" for l in range(1, objective.levels)), "prior"]
-    figure = new_figure(9.0, 6.5)
-    bars, samples = figure.subplots(2, 1, height_ratios=(1, 1.6))
-    bars.bar(terms, [found[f"{name}_bits"] for name in terms])
-    bars.set_ylabel("bits a dimension")
-    x, key = data.held_out[:SHOWN], Key(0).under("plot")
-    ids = np.arange(len(x))
-    noise = [normal(key(f"eps{l}"), ids, (n,), np.float64) for l, n in enumerate(objective.latents, 1)]
-    rows = [x.astype(np.float64)]
-    for level, z in enumerate(draw_up(networks, objective.likelihood, x, noise).z, 1):
-        rows.append(drawn_anew(networks, objective.likelihood, level, z, key.under(f"kept{level}")))
-    show_samples(samples, np.stack(rows), "held out; below, z_l and above kept, l = 1 to L, the rest drawn anew")
-    figure.savefig(path, dpi=120)
+    """The terms of the bound; and what each level decides: held-out samples, of which less is kept in each row."""
+    terms, x = {name: found[f"{name}_bits"] for name in levels.term_names(objective.levels)}, data.held_out[:SHOWN]
+    plot_levels(terms, levels.rows_kept(networks, objective.likelihood, x, objective.noise, Key(0).under("plot")), path)
 
 
 register_system("hierarchical_vae", HierarchicalVAE, sys.modules[__name__])

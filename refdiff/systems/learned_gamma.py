@@ -18,6 +18,7 @@ from ..errors import setting
 from ..models import Batch, TableConfig, Tree, trees
 from ..process import ContinuousSchedule, between_ends
 from ..random import Key
+from .compositions import constant, zeros
 from .system import Asked
 
 __all__ = ["Levels", "check_schedule", "draw_times", "levels", "levels_backward", "schedule_of"]
@@ -37,11 +38,11 @@ def draw_times(engine: ModuleType, n: int, key: Key, T: int) -> Batch:
     """Antithetic t, of T steps i / T, and then s = (i - 1) / T beside it; and the only row of the table, once a sample.
 
     -> {"t": (N,), "index": (N,)}, and "s" (N,) where T > 0"""
-    index = engine.integers(key("row"), n, 0, 0)
+    index = zeros(engine, n, key)
     if not T:
         return {"index": index, "t": engine.antithetic(key("t"), n, key.total)}
     s, t = engine.columns(_half_times(T), engine.antithetic_steps(key("t"), n, key.total, T))
-    one = engine.where(engine.integers(key("one"), n, 1, 1), 1.0, engine.uniform(key("one"), n))
+    one = constant(engine, 1.0, engine.uniform(key("one"), n), key)
     return {"index": index, "t": engine.affine(t, one, t, one), "s": engine.affine(s, one, s, one)}
 
 

@@ -3,7 +3,6 @@ operations of an engine for a step of training, and in NumPy and float64 for wha
 
 from __future__ import annotations
 
-from math import log, pi
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 from .. import models
 from ..errors import one_of, setting
 from ..models import Batch, Tree, inputs
+from ..process import gaussian_log_density
 from ..random import Key
+from .compositions import constant, zeros
 
 __all__ = [
     "LIKELIHOODS", "check", "draw", "log_likelihood", "log_likelihood_backward", "mean", "measured_log_likelihood",
-    "measured_log_normal", "noise",
+    "noise",
 ]  # fmt: skip
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -47,10 +48,9 @@ def noise(likelihood: str) -> tuple[str, ...]:
 
 def draw(engine: ModuleType, likelihood: str, x: Any, key: Key) -> Batch:
     """The entries that it reads: `target`, x or, of a Bernoulli likelihood, (x + 1) / 2; and the row of the one variance."""
-    n = x.shape[0]
     if likelihood == "gaussian":
-        return {"target": x, "index": engine.integers(key("index"), n, 0, 0)}
-    half = engine.where(engine.integers(key("all"), n, 1, 1), 0.5, x)
+        return {"target": x, "index": zeros(engine, x.shape[0], key)}
+    half = constant(engine, 0.5, x, key)
     return {"target": engine.add(engine.scale(x, 0.5)[0], half)[0]}
 
 
@@ -90,12 +90,10 @@ def mean(likelihood: str, y: np.ndarray) -> np.ndarray:
 
 
 def measured_log_likelihood(networks: dict[str, Any], likelihood: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """log p(x|z), the sum over the last axis.   x, y (..., dims) float64 -> (...) nats.   networks: {name: Asked}"""
+    """log p(x|z).   x (N, ...), y of its shape, what the decoder says -> (N,) nats.   networks: {name: Asked}"""
+    x = x.astype(np.float64)
     if likelihood == "bernoulli":
-        return (0.5 * (x + 1) * y - np.logaddexp(0, y)).sum(axis=-1)
-    return measured_log_normal(x, y, networks["noise"]({"index": np.zeros(1, np.int64)}).astype(np.float64).item())
-
-
-def measured_log_normal(x: np.ndarray, mean: Any, log_variance: Any) -> np.ndarray:
-    """log N(x; mean, e^l), the sum over the last axis.   (..., dims) -> (...)"""
-    return -0.5 * ((x - mean) ** 2 * np.exp(-log_variance) + log_variance + log(2 * pi)).sum(axis=-1)
+        return (0.5 * (x + 1) * y - np.logaddexp(0, y)).reshape(len(x), -1).sum(axis=1)
+    log_variance = networks["noise"]({"index": np.zeros(1, np.int64)}).astype(np.float64).item()
+    log_p: np.ndarray = gaussian_log_density(x, y, np.full(x.shape, log_variance))
+    return log_p

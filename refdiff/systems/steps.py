@@ -1,37 +1,28 @@
-"""What systems with T steps from noise to data share: the bound by Monte Carlo over t, what it stands beside, pictures."""
+"""What systems with T steps from noise to data share: the bound by Monte Carlo over t, and what it stands beside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..models import inputs
-from ..plotting import new_figure
-from ..process import Schedule, q_sample
-from ..progress import Progress
-from ..random import Key, integers, normal
-from .system import Asked
+from ..process import gaussian_log_density
+from ..random import Key, integers
+from .codes import pieces
+from .system import Asked, check_trains
 
-__all__ = [
-    "SHOWN", "among_few", "check_denoiser", "estimated", "independent_bits", "normal_bits", "plot_terms_and_samples",
-    "plot_way", "samples_of",
-]  # fmt: skip
+__all__ = ["among_few", "check_denoiser", "estimated", "independent_bits", "normal_bits", "samples_of"]
 
-SHOWN = {1: 2000, 3: 64}  # samples of a picture: points, images
 MEASURED = 100_000  # samples that measure a bound, about, over all t
 
 
 def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, ...], outputs: int) -> None:
     """ValueError unless these networks are trained, and the denoiser reads x and t alone and says `outputs` numbers for each
     element of x."""
-    if set(objective.trains) != set(trains):
-        raise ValueError(
-            f"objective.trains: expected {' and '.join(trains)}, got {', '.join(objective.trains) or 'none'}; leave it out"
-        )
+    check_trains(objective, trains)
     denoiser = networks["denoiser"]
     reads = inputs(denoiser)
     if set(reads) != {"x", "t"}:
@@ -61,11 +52,8 @@ def estimated(
     """
     each, dims, found = max(16, MEASURED // T), prod(x.shape[1:]), []
     step = np.repeat(np.arange(1, T + 1), each)
-    with Progress("likelihood", len(step), "sample", progress) as bar:
-        for start in range(0, len(step), 1000):
-            pair = np.arange(start, min(start + 1000, len(step)))
-            found.append(term(pair, x[integers(key("choice"), pair, 0, len(x) - 1)], step[pair]))
-            bar.update(len(pair))
+    for pair in pieces(len(step), 1000, "likelihood", progress):
+        found.append(term(pair, x[integers(key("choice"), pair, 0, len(x) - 1)], step[pair]))
     bits, last = np.concatenate(found).reshape(T, each) / log(2), prior / log(2)
     means, errors = bits.mean(axis=1), bits.std(axis=1, ddof=1) / each**0.5
     bound, error = float(means.sum()) + last, float(np.linalg.norm(errors))
@@ -85,7 +73,8 @@ def independent_bits(learned: np.ndarray, bits: np.ndarray) -> float:
 
 def normal_bits(x: np.ndarray) -> float:
     """-log2 N(x; 0, 1) of samples (N, ...), in the mean."""
-    return float(((x**2 + np.log(2 * np.pi)) / 2).reshape(len(x), -1).sum(axis=1).mean() / log(2))
+    zero = np.zeros_like(x)
+    return float(-gaussian_log_density(x, zero, zero).mean() / log(2))
 
 
 def among_few(learned: np.ndarray, x: np.ndarray) -> dict[str, float]:
@@ -97,54 +86,3 @@ def among_few(learned: np.ndarray, x: np.ndarray) -> dict[str, float]:
     p, kinds = counts / counts.sum(), {row.tobytes() for row in known}
     share = np.mean([row.tobytes() in kinds for row in x.reshape(len(x), -1).astype(known.dtype)])
     return {"entropy_bits": float(-(p * np.log2(p)).sum()), "samples_among_data": float(share)}
-
-
-def plot_terms_and_samples(found: dict[str, Any], x: np.ndarray, path: str | Path) -> None:
-    """L_{t-1} in bits over t, where T is large in the mean over neighbours; beside it images (N, H, W, C) in a square, or a
-    line each where they are single rows of pixels."""
-    terms = np.array(found["terms"][:-1])
-    each, single = max(1, len(terms) // 100), x.shape[1] == 1
-    parts = np.array_split(np.arange(len(terms)), len(terms) // each)
-    figure = new_figure(9, 4)
-    left, right = figure.subplots(1, 2)
-    left.plot([1 + part.mean() for part in parts], [terms[part].mean() for part in parts])
-    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits", ylim=(0, None))
-    picture = x[:, 0, :, 0] if single else _square(x)
-    right.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto" if single else "equal")
-    right.set(title="samples")
-    right.axis("off")
-    figure.savefig(path)
-
-
-def _square(x: np.ndarray) -> np.ndarray:
-    """Images side by side in a square, with a grey line between."""
-    n, height, width = x.shape[:3]
-    across = int(np.ceil(n**0.5))
-    grid = np.zeros((-(-n // across) * (height + 1), across * (width + 1)))
-    for i, image in enumerate(x[..., 0]):
-        row, column = i // across * (height + 1), i % across * (width + 1)
-        grid[row : row + height, column : column + width] = image
-    return grid[:-1, :-1]
-
-
-def plot_way(
-    found: dict[str, Any], s: Schedule, data: Any, way: dict[int, np.ndarray], reverse: Callable[..., Any],
-    path: str | Path,
-) -> None:  # fmt: skip
-    """Of points a column each of t = 0, T/2 and T: q(x_t) of what is held out above, way[t] in the middle, and beneath as
-    arrows where the mean of reverse(x, t) takes x, at t = 2 for t = 0. Of images the terms over t, and way[0]."""
-    if len(data.shape) == 3:
-        return plot_terms_and_samples(found, way[0], path)
-    x0, times = data.held_out[: SHOWN[1]].astype(np.float64), (0, s.T // 2, s.T)
-    figure = new_figure(9, 9)
-    rows = figure.subplots(3, len(times), sharex=True, sharey=True)
-    places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
-    for column, t in enumerate(times):
-        eps = normal(Key(0).under("plot")("q"), np.arange(len(x0)), x0.shape[1:], np.float64)
-        for row, name, x in ((0, "q", q_sample(s, x0, t, eps)), (1, "p", way[t])):
-            rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
-            rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
-        moved = reverse(places, max(t, 2))[0] - places
-        rows[2, column].quiver(*places.T, *moved.T, angles="xy", width=0.004)
-        rows[2, column].set(title=f"drift of p, t = {max(t, 2)}", aspect="equal")
-    figure.savefig(path)

@@ -1,7 +1,6 @@
 """What a system is besides the objective that it registers: a module of functions, and the model that a run makes of it.
 
 check(networks, objective)                              ValueError where they do not fit; networks: {name: configuration}
-shape(networks, objective)                              of one sample
 trajectory(networks, objective, settings, ids, key, conditions) -> (t, x), ..., (0, samples), x (len(ids), ...) float32
 evaluate(networks, objective, data, key, progress)      -> {name: a number, or a list}, of what is held out of the data
 plot(networks, objective, data, found, path)            the picture of an evaluation; found: what `evaluate` gave
@@ -22,18 +21,19 @@ import numpy as np
 from ..errors import NotFiniteError
 from ..models import Batch, Network
 from ..objectives import Objective, register_objective
-from ..progress import Progress
 from ..random import Key
 from ..sampling import SampleConfig, network_function
 from ..sampling.denoisers import Predict
+from .codes import pieces
 
 __all__ = [
-    "Asked", "SystemModel", "can_draw", "conditions_of_system", "draw", "measure", "register_system", "system_of",
+    "Asked", "Networks", "SystemModel", "can_draw", "check_trains", "conditions_of_system", "draw", "measure",
+    "register_system", "system_of",
     "trajectory",
 ]  # fmt: skip
 
 _SYSTEMS: dict[type[Objective], Any] = {}
-FUNCTIONS = ("check", "shape", "evaluate", "plot")
+FUNCTIONS = ("check", "evaluate", "plot")
 
 
 class Asked(NamedTuple):
@@ -44,6 +44,9 @@ class Asked(NamedTuple):
 
     def __call__(self, batch: Batch) -> Any:
         return self.predict(batch)
+
+
+Networks = dict[str, Asked]
 
 
 class SystemModel(NamedTuple):
@@ -61,7 +64,7 @@ class SystemModel(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return self.module.shape({name: network.config for name, network in self.networks.items()}, self.objective)
+        return self.objective.reads({name: network.config for name, network in self.networks.items()})["x"].shape
 
     @classmethod
     def of(
@@ -97,6 +100,14 @@ def register_system(name: str, cls: type[Objective], module: Any) -> None:
 def system_of(objective: Objective) -> Any:
     """The module of an objective's system, that of a class it derives from included; None where it has none."""
     return next((_SYSTEMS[cls] for cls in type(objective).__mro__ if cls in _SYSTEMS), None)
+
+
+def check_trains(objective: Objective, names: tuple[str, ...]) -> None:
+    """ValueError unless the objective trains these networks."""
+    if set(objective.trains) != set(names):
+        raise ValueError(
+            f"objective.trains: expected {', '.join(names)}, got {', '.join(objective.trains) or 'none'}; leave it out"
+        )
 
 
 def can_draw(objective: Objective) -> bool:
@@ -151,16 +162,13 @@ def draw(
         if np.ndim(value) and len(value) != n:
             raise ValueError(f"{name}: expected one a sample, {n}, or a number for all, got {len(value)}")
     done = []
-    with Progress("sampling", n, "sample", progress) as bar:
-        for first in range(0, n, batch):
-            ids = np.arange(first, min(first + batch, n))
-            own = {name: value[ids] if np.ndim(value) else value for name, value in (conditions or {}).items()}
-            for _, x in trajectory(model, ids, seed, own):  # noqa: B007
-                pass
-            if bad := int(np.count_nonzero(~np.isfinite(x))):
-                raise NotFiniteError(
-                    f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
-                )
-            done.append(x)
-            bar.update(len(ids))
+    for ids in pieces(n, batch, "sampling", progress):
+        own = {name: value[ids] if np.ndim(value) else value for name, value in (conditions or {}).items()}
+        for _, x in trajectory(model, ids, seed, own):  # noqa: B007
+            pass
+        if bad := int(np.count_nonzero(~np.isfinite(x))):
+            raise NotFiniteError(
+                f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
+            )
+        done.append(x)
     return np.concatenate(done)

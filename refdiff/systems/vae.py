@@ -18,18 +18,18 @@ import numpy as np
 
 from .. import models
 from ..errors import one_of, setting
-from ..models import Batch, Input, Tree, inputs
+from ..models import Batch, Input, Tree
 from ..objectives import Objective
 from ..random import Key, normal
 from . import likelihoods
-from .bounds import bound_numbers, divergence_bound, importance_weighted_bound, log_terms
-from .codes import check_pair, code_size, decode, pieces, plot_codes, posterior, reads_x
-from .system import Asked, register_system
+from .bounds import bound_numbers, divergence_bound, importance_weighted_bound
+from .codes import ask, ask_moments, check_pair, code_size, reads_x
+from .compositions import moments, moments_backward
+from .levels import measured
+from .pictures import plot_codes
+from .system import Networks, check_trains, register_system
 
 __all__ = ["VAE"]
-
-DRAWS = 64  # of z for each sample that is measured
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class VAE(Objective):
         self, engine: ModuleType, networks: dict[str, Any], batch: Batch, key: Key
     ) -> tuple[dict[str, Any], dict[str, Tree]]:
         k, encoder, decoder = self.samples, networks["encoder"], networks["decoder"]
-        y, of_encoder = models.forward(engine, encoder, batch, key.under("encoder"))
-        (mean, log_variance), of_split = engine.split(y, 2)
+        (mean, log_variance), of_encoder = moments(engine, encoder, batch, key.under("encoder"))
         mean, of_mean = engine.repeat(mean, k)
         log_variance, of_log_variance = engine.repeat(log_variance, k)
         z, of_z = engine.reparameterise(mean, log_variance, engine.reshape(batch["eps"], mean.shape)[0])
@@ -93,20 +92,15 @@ class VAE(Objective):
         dmean_z, dlog_variance_z = engine.reparameterise_backward(engine.accumulate(d["z"], *dz), of_z)
         dmean = engine.repeat_backward(engine.accumulate(dmean_z, dmean), of_mean)
         dlog_variance = engine.repeat_backward(engine.accumulate(dlog_variance_z, dlog_variance), of_log_variance)
-        dy = engine.split_backward((dmean, dlog_variance), of_split)
-        _, g["encoder"] = models.backward(engine, encoder, dy, models.consume(of_encoder))
+        _, g["encoder"] = moments_backward(engine, encoder, (dmean, dlog_variance), of_encoder)
         return terms, g
 
 
 def check(networks: dict[str, Any], objective: VAE) -> None:
     """ValueError unless the networks are what is trained, one reads what the other says, and the likelihood fits."""
-    expected = ("encoder", "decoder", *likelihoods.noise(objective.likelihood))
-    if set(objective.trains) != set(expected):
-        raise ValueError(
-            f"objective.trains: expected {', '.join(expected)}, got {', '.join(objective.trains)}; leave it out"
-        )
+    check_trains(objective, ("encoder", "decoder", *likelihoods.noise(objective.likelihood)))
     check_pair(networks, parts=2)
-    likelihoods.check(networks, objective.likelihood, shape(networks, objective))
+    likelihoods.check(networks, objective.likelihood, objective.reads(networks)["x"].shape)
 
 
 def follows(networks: dict[str, Any], objective: VAE) -> dict[str, Any]:
@@ -114,22 +108,21 @@ def follows(networks: dict[str, Any], objective: VAE) -> dict[str, Any]:
     return {"latent": code_size(networks) or objective.latent}
 
 
-def shape(networks: dict[str, Any], objective: VAE) -> tuple[int, ...]:
-    return inputs(networks["encoder"])["x"].shape
-
-
 def evaluate(networks: Networks, objective: VAE, data: Any, key: Key, progress: bool) -> dict[str, Any]:
-    """What `bound_numbers` says of held-out samples, z drawn 64 times for each; whatever beta is, the bound has 1."""
-    x, found = data.held_out, []
-    for ids in pieces(len(x), 4096 // DRAWS, "bound", progress):
-        eps = normal(key("eps"), ids, (DRAWS, objective.latent), np.float64)
-        found.append(log_terms(networks, objective.likelihood, x[ids], eps))
-    return bound_numbers(prod(x.shape[1:]), *(np.concatenate(part) for part in zip(*found, strict=True)))
+    """The bound of held-out samples, z drawn 64 times for each, as `bound_numbers` says it; whatever beta is, it has 1; and
+    the divergence of each unit, in nats a sample."""
+    one_level = networks | {"encoder1": networks["encoder"], "decoder1": networks["decoder"]}
+    x, eps = data.held_out, {"eps": objective.latent}
+    log_w, measures, units = measured(one_level, objective.likelihood, x, eps, key, progress)
+    terms = {"reconstruction": measures["reconstruction"], "divergence": measures["prior"]}
+    bound = {"bound": terms["reconstruction"] + terms["divergence"]}
+    found = bound_numbers(prod(x.shape[1:]), log_w, bound, terms)
+    return found | {"unit_divergence_nats": units.tolist()}
 
 
 def decoded(networks: Networks, objective: VAE, z: np.ndarray) -> np.ndarray:
     """The mean of p(x|z).   z (N, latent) -> (N, ...) float64"""
-    return likelihoods.mean(objective.likelihood, decode(networks, z))
+    return likelihoods.mean(objective.likelihood, ask(networks["decoder"], z))
 
 
 def trajectory(
@@ -141,7 +134,7 @@ def trajectory(
 
 def plot(networks: Networks, objective: VAE, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """Reconstructions, what happens along each unit, those with most divergence first, and the map of two units."""
-    codes, order = posterior(networks, data.held_out)[0], np.argsort(found["unit_divergence_nats"])[::-1]
+    codes, order = ask_moments(networks["encoder"], data.held_out)[0], np.argsort(found["unit_divergence_nats"])[::-1]
     held_out, prior = (data.held_out, data.held_out_labels), (np.zeros(objective.latent), np.ones(objective.latent))
     plot_codes(path, *held_out, codes, lambda z: decoded(networks, objective, z), order, *prior)
 

@@ -18,7 +18,7 @@ from helpers import ROOT
 from PIL import Image
 
 from refdiff.cli import main, make_parser
-from refdiff.config import RULES
+from refdiff.config import PRESETS, RULES
 from refdiff.data import load
 from refdiff.data.loading import NAMED
 from refdiff.models import KINDS
@@ -30,7 +30,21 @@ SMALL_MODEL = (
     "--set model.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
 )
 SMALL_CLASSIFIER = "--set networks.classifier.width=8 --set train.batch=8 --set train.steps=4 --set train.warmup=2"
+SMALL_SYSTEM = "--set train.batch=8 --set train.steps=4 --set train.warmup=2 --set train.grid_every=0"
+# What the documents call a run of each system, and its preset.
+SYSTEMS = {
+    "runs/autoencoder": "digits-autoencoder",
+    "runs/vae": "digits-vae",
+    "runs/hvae": "digits-hvae",
+    "runs/vdm": "digits-vdm",
+    "runs/roll": "swissroll-2015",
+    "runs/heartbeat": "heartbeat",
+    "runs/bits": "digits-binary",
+}
 SMALLER = {
+    **{f"refdiff train --preset {preset} ": SMALL_SYSTEM for preset in SYSTEMS.values()},
+    "refdiff train --config moons.toml": SMALL_SYSTEM,
+    **{f"refdiff eval {run}": "" for run in SYSTEMS},
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
@@ -49,8 +63,13 @@ SMALLER = {
 SHORT_RUN = f"refdiff train --quiet --set schedule.T=20 --set sample.steps=3 {SMALL_MODEL}"
 CLASSIFIER = "--preset digits-classifier"
 UPSAMPLER = "--preset digits-upsampler --set networks.denoiser.groups=4 --set networks.denoiser.head_channels=8"
+# What a short run of a system is changed by besides: no network of its preset needs to be large.
+SHORT_SYSTEM = {
+    "digits-vdm": "--set objective.bins=17 --set networks.denoiser.width=8 --set networks.denoiser.groups=4",
+    "heartbeat": "--set objective.T=20",
+    "digits-binary": "--set objective.T=20",
+}
 SHORT_CLASSIFIER = f"refdiff train --quiet {CLASSIFIER} --set schedule.T=20 --set sample.steps=3 {SMALL_CLASSIFIER}"
-BITS = "--preset digits-binary --set networks.denoiser.width=8 --set train.steps=4 --set train.warmup=2 --set objective.T=20"
 
 # Tools of the checkout, each called by the tests of that file on something small.
 TOOLS = {
@@ -70,13 +89,19 @@ def pictures(folder: Path) -> None:
 
 
 def short_run(folder: Path, options: str = "") -> Path:
-    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier; BITS: of
-    bits."""
-    digits = load("binary-digits" if options == BITS else "digits")
-    few = {"x": digits.x[::14], "labels": digits.labels[::14], "held_out": digits.held_out[::14]}
-    np.savez(folder / "few.npz", **few, held_out_labels=digits.held_out_labels[::14])
-    short = {CLASSIFIER: SHORT_CLASSIFIER, BITS: f"refdiff train --quiet {BITS}"}
-    train = short.get(options, f"{SHORT_RUN} {options}")
+    """`runs/...` of a command that reads it: four steps on a hundred of the digits; CLASSIFIER: of a classifier; the preset
+    of a system: of that, on a hundred of its data."""
+    preset = options.removeprefix("--preset ")
+    system = preset in SYSTEMS.values()
+    data = load(PRESETS[preset].data.source if system else "digits")
+    measured = 70 if system else 14  # 64 draws of each
+    few = {"x": data.x[::14], "held_out": data.held_out[::measured]}
+    if data.labels is not None:
+        few |= {"labels": data.labels[::14], "held_out_labels": data.held_out_labels[::measured]}
+    np.savez(folder / "few.npz", **few)
+    train = SHORT_CLASSIFIER if options == CLASSIFIER else f"{SHORT_RUN} {options}"
+    if system:
+        train = f"refdiff train --quiet {options} {SMALL_SYSTEM} {SHORT_SYSTEM.get(preset, '')}"
     status, _, err = refdiff(f"{train} --set data.source={folder / 'few.npz'} --out {folder / 'run'}")
     assert status == 0, err
     return folder / "run"
@@ -135,8 +160,8 @@ def prepare(folder: Path, command: Command, blocks: list[Block], run: Callable[[
         for name, before in zip(words[1:], words, strict=False):
             if name in read:
                 classifies = before in ("--classifier", "--judge") or name in ("runs/classifier", "runs/judge")
-                named = {"runs/upsampler": UPSAMPLER, "runs/bits": BITS}
-                kind = CLASSIFIER if classifies else named.get(name, options)
+                kind = CLASSIFIER if classifies else UPSAMPLER if name == "runs/upsampler" else options
+                kind = f"--preset {SYSTEMS[name]}" if name in SYSTEMS else kind
                 shutil.copytree(run(kind), folder / name)
 
 

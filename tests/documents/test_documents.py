@@ -69,6 +69,12 @@ def run(tmp_path_factory):
     return cache(lambda options: short_run(tmp_path_factory.mktemp("short"), options))
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """A bound by Monte Carlo over t is measured with so few that it takes no second."""
+    monkeypatch.setattr("refdiff.systems.steps.MEASURED", 1000)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

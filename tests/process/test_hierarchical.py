@@ -71,7 +71,7 @@ def test_one_level_has_no_consistency_and_no_denoising_term():
         ),
         (
             lambda a: path_densities(linear(1), lambda x, t: (x, x), [a[0]] * 2),
-            "x_0: expected samples (N, ...), got a single number; give it an axis",
+            "x: expected samples (N, ...), got a single number; give it an axis",
         ),
     ],
 )  # fmt: skip

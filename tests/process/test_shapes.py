@@ -163,6 +163,7 @@ CALLS = {
             [posterior_1], [prior, reverse_2], marginal, prior
         ),
     ),
+    "gaussian_log_density": (("x", "mean", "log_variance"), process.gaussian_log_density),
     "path_densities": (
         ("x_0", "x_1", "x_10"),
         lambda x_0, x_1, x_10: process.path_densities(S, lambda x, t: (x, x), [x_0, x_1, *[x_0] * 8, x_10]),

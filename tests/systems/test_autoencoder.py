@@ -54,7 +54,7 @@ def test_what_is_measured_and_shown(tmp_path):
     z = model.networks["encoder"]({"x": data.held_out})
     error = (model.networks["decoder"]({"z": z}) - data.held_out) ** 2
     assert found["squared_error"] == pytest.approx(error.mean(), rel=1e-5)
-    assert found["squared_error_error"] == pytest.approx(error.mean(axis=(1, 2, 3)).std() / 20**0.5, rel=1e-5)
+    assert found["squared_error_error"] == pytest.approx(error.mean(axis=(1, 2, 3)).std(ddof=1) / 20**0.5, rel=1e-5)
     assert found["principal_components_error"] == pytest.approx(
         autoencoder.principal_error(data.x, data.held_out, 2).mean()
     )
@@ -84,7 +84,7 @@ def test_nothing_can_be_drawn():
         (["networks.encoder.kind=table"], "^networks.encoder: expected a network that reads x alone, got TableConfig"),
         (
             ['objective.trains=["decoder"]'],
-            "^objective.trains: expected encoder and decoder, got decoder; leave it out",
+            "^objective.trains: expected encoder, decoder, got decoder; leave it out",
         ),
     ],
 )

@@ -80,8 +80,10 @@ def test_the_terms_are_those_that_are_measured_and_their_sum_is_the_loss(likelih
     config, data = small((5, 3, 2), likelihood)
     networks, batch, key = drawn(config, data)
     terms, _ = config.objective.loss_and_gradient(reference, networks, batch, key)
-    d = draw_up(asked(config, networks).networks, likelihood, batch["x"], [batch[f"eps{l}"] for l in (1, 2, 3)])
-    measured = [*consistency_terms(d.forward, d.reverse, d.prior)[:-1], d.divergence]
+    d = draw_up(
+        asked(config, networks).networks, likelihood, batch["x"], [batch[f"eps{l}"][:, None] for l in (1, 2, 3)]
+    )
+    measured = [*consistency_terms(d.forward, d.reverse, d.prior)[:-1], d.divergence.sum(axis=1)]
     names = ["reconstruction", "consistency1", "consistency2", "prior"]
     assert list(terms) == ["loss", *names]
     for name, expected in zip(names, measured, strict=True):
@@ -95,11 +97,11 @@ def test_the_bound_both_ways_and_the_tighter_one():
     found = module.evaluate(model.networks, config.objective, data, Key(0), False)
     terms = [found[f"{name}_bits"] for name in ("reconstruction", "consistency1", "prior")]
     assert found["sum_of_terms_bits"] == pytest.approx(sum(terms), rel=1e-12)
-    apart, error = found["bound_bits"] - found["sum_of_terms_bits"], found["bound_bits_error"]
-    assert 0 < error < 0.1 * found["bound_bits"]
+    apart, error = found["bits_per_dim"] - found["sum_of_terms_bits"], found["bits_per_dim_error"]
+    assert 0 < error < 0.1 * found["bits_per_dim"]
     assert 0 < abs(apart) < 5 * error
-    assert found["importance_weighted_bits"] < found["bound_bits"]
-    assert found["bound_nats"] == pytest.approx(found["bound_bits"] * 2 * np.log(2), rel=1e-12)
+    assert found["importance_weighted_bits"] < found["bits_per_dim"]
+    assert found["bound_nats"] == pytest.approx(found["bits_per_dim"] * 2 * np.log(2), rel=1e-12)
 
 
 def test_a_sample_is_its_own_and_comes_down_level_by_level():
@@ -120,7 +122,7 @@ def test_what_is_kept_stays_and_what_is_below_is_drawn():
     """Kept at level 1 there is nothing to draw; kept at the top, another key gives another sample of the same z."""
     config, data = small((5, 3, 2))
     networks = asked(config).networks
-    eps = [np.random.default_rng(l).standard_normal((4, n)) for l, n in enumerate((5, 3, 2))]
+    eps = [np.random.default_rng(l).standard_normal((4, 1, n)) for l, n in enumerate((5, 3, 2))]
     z = draw_up(networks, "bernoulli", data.x[:4], eps).z
     one, other = (drawn_anew(networks, "bernoulli", 1, z[0], Key(seed)) for seed in (1, 2))
     assert np.array_equal(one, other)
@@ -154,7 +156,7 @@ def changed(name, **changes):
 @pytest.mark.parametrize(
     ("networks", "options", "message"),
     [
-        ({}, {"levels": 0}, "objective.levels: expected at least 1 level, got 0; 1 is a variational autoencoder"),
+        ({}, {"levels": 0}, "objective.levels: expected at least 1 level, got 0; 1 makes a VAE of it"),
         (
             networks_without("encoder3"), {"levels": 3},
             "networks: expected 'encoder3', which HierarchicalVAE trains, got encoder1, decoder1, encoder2, decoder2, "

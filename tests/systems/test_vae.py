@@ -12,10 +12,12 @@ from refdiff.cli import main
 from refdiff.config import Config
 from refdiff.engines import reference
 from refdiff.models import Network, PerceptronConfig, TableConfig
+from refdiff.process import joint_ratio
 from refdiff.random import Key, Sequence, normal
 from refdiff.sampling import SampleConfig
 from refdiff.systems import VAE, SystemModel, draw, vae
-from refdiff.systems.bounds import log_mean_weights, log_terms
+from refdiff.systems.bounds import log_mean_weights
+from refdiff.systems.levels import draw_up
 from refdiff.systems.system import Asked
 from refdiff.training import State, system_model
 from systems import checks, rows
@@ -55,15 +57,18 @@ def test_the_loss_is_what_is_measured_of_the_same_draws(name):
     x, key = data.entries["x"][:6].astype(np.float64), Key(3, 1, 0, 6)
     batch = objective.draw(reference, {"x": x}, key, {})
     terms, _ = objective.loss_and_gradient(reference, networks, batch, key)
-    likelihood, log_w, units = log_terms(asked(networks), objective.likelihood, x, batch["eps"])
+    nets = asked(networks)
+    levels = nets | {"encoder1": nets["encoder"], "decoder1": nets["decoder"]}
+    d = draw_up(levels, objective.likelihood, x, [batch["eps"]])
     if objective.samples > 1:
         assert terms.keys() == {"loss"}
-        np.testing.assert_allclose(terms["loss"], -log_mean_weights(log_w)[0], rtol=1e-6)
+        log_w = joint_ratio(d.forward, d.reverse, d.prior).reshape(6, objective.samples)
+        np.testing.assert_allclose(terms["loss"], -log_mean_weights(log_w)[0], rtol=1e-12)
         return
-    np.testing.assert_allclose(terms["reconstruction"], -likelihood[:, 0], rtol=1e-6)  # a decoder is asked in float32
-    np.testing.assert_allclose(terms["divergence"], units.sum(axis=1), rtol=1e-12)
-    expected = -likelihood[:, 0] + objective.beta * units.sum(axis=1)
-    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-6)
+    divergence = d.divergence.sum(axis=1)
+    np.testing.assert_allclose(terms["reconstruction"], -d.reverse[0], rtol=1e-12)
+    np.testing.assert_allclose(terms["divergence"], divergence, rtol=1e-12)
+    np.testing.assert_allclose(terms["loss"], -d.reverse[0] + objective.beta * divergence, rtol=1e-12)
 
 
 def test_what_is_drawn():
@@ -141,9 +146,9 @@ def test_what_is_measured_is_the_bound_term_by_term(name, tmp_path):
     state, _ = checks.trained(config, data, State.first(config), 20)
     model = system_model(config, state.state())
     found = vae.evaluate(model.networks, model.objective, data, Key(0).under("evaluate"), False)
-    assert found["bound_bits"] == pytest.approx(found["reconstruction_bits"] + found["divergence_bits"])
-    assert found["bound_nats"] == pytest.approx(found["bound_bits"] * 16 * np.log(2))
-    assert found["importance_weighted_bits"] < found["bound_bits"]
+    assert found["bits_per_dim"] == pytest.approx(found["reconstruction_bits"] + found["divergence_bits"])
+    assert found["bound_nats"] == pytest.approx(found["bits_per_dim"] * 16 * np.log(2))
+    assert found["importance_weighted_bits"] < found["bits_per_dim"]
     assert 0 < found["importance_weighted_bits_error"] < 0.1
     assert sum(found["unit_divergence_nats"]) == pytest.approx(found["divergence_bits"] * 16 * np.log(2))
     assert found["samples"] == 40
@@ -155,7 +160,7 @@ def test_the_error_of_the_bound_is_its_spread_over_draws():
     config, data = ALONE["vae"].config, Held(**ALONE["vae"].data.entries)
     model = system_model(config, State.first(config))
     found = [vae.evaluate(model.networks, model.objective, data, Key(seed), False) for seed in range(30)]
-    for name in ("bound_bits", "importance_weighted_bits"):
+    for name in ("bits_per_dim", "importance_weighted_bits"):
         spread = np.std([f[name] for f in found])
         assert np.mean([f[f"{name}_error"] for f in found]) == pytest.approx(spread, rel=0.4), name
 
@@ -256,7 +261,7 @@ def test_a_run_is_trained_measured_and_drawn_from(tmp_path, capsys):
     capsys.readouterr()
     main(["eval", str(out), "--json", "--quiet", "--plot", str(tmp_path / "a.png")])
     found = json.loads(capsys.readouterr().out)
-    assert found["bound_bits"] >= found["importance_weighted_bits"] > 0
+    assert found["bits_per_dim"] >= found["importance_weighted_bits"] > 0
     assert len(found["unit_divergence_nats"]) == 16
     assert (tmp_path / "a.png").exists()
     main(["sample", str(out), "--n", "3", "--out", str(tmp_path / "s.npz"), "--quiet"])

@@ -211,7 +211,7 @@ def test_what_a_perfect_denoiser_draws_are_the_data():
     [
         ({"T": -1}, r"^objective.T: expected a number of steps, or 0 for continuous time, got -1"),
         ({"bins": 1}, r"^objective.bins: expected how many levels the data have, at least 2, got 1"),
-        ({"low": 5.0}, r"^objective.low, high: expected finite numbers, low < high, got 5.0 and 5.0"),
+        ({"low": 5.0}, r"^objective.low, high: expected finite numbers, low < high, got 5.0, 5.0"),
         ({"high": float("inf")}, r"^objective.low, high: expected finite numbers"),
     ],
 )
@@ -234,11 +234,11 @@ def test_an_objective_that_is_none_is_refused(change, message):
         ),
         (
             {"denoiser": replace(MLP, outputs=2)},
-            r"^networks.denoiser: expected one that reads x and t and says one array",
+            r"^networks.denoiser.outputs: expected 1 for each element of a sample, got 2; give networks.denoiser.outputs=1",
         ),
         (
             {"denoiser": replace(IMAGES, classes=3)},
-            r"^networks.denoiser: expected one that reads x and t .* x, t, label; l",
+            r"^networks.denoiser: expected a network that reads x and t alone, .* x, t, label; give networks.denoiser.cl",
         ),
     ],
 )
@@ -248,13 +248,12 @@ def test_networks_that_do_not_fit_are_refused(change, message):
 
 
 def test_networks_that_are_missing_or_are_not_trained_are_refused():
-    message = (
-        r"^networks, objective.trains: expected denoiser, ends, gamma, got .*; one that stands still has networks.NAME"
-    )
-    with pytest.raises(ValueError, match=message):
-        vdm.check(networks(MLP), VDM(trains=("denoiser",)))
-    with pytest.raises(ValueError, match=message):
-        vdm.check({"denoiser": MLP}, VDM())
+    with pytest.raises(
+        ValueError, match=r"^objective.trains: expected denoiser, ends, gamma, got denoiser; leave it out"
+    ):
+        configuration(networks(MLP), VDM(trains=("denoiser",)))
+    with pytest.raises(ValueError, match=r"^networks: expected 'ends', which VDM trains, got denoiser; add a table"):
+        configuration({"denoiser": MLP}, VDM())
 
 
 def test_a_schedule_that_rounding_has_made_flat_says_where():
