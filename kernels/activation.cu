@@ -1,14 +1,13 @@
-// SiLU, GELU (exact and tanh), ReLU, sigmoid, softplus and exp(x) - 1, forward and backward, elementwise.
+// SiLU, GELU (exact and tanh), ReLU, softplus and exp(x) - 1, forward and backward, elementwise.
 //
 //   silu       y = x s(x),  s(x) = 1 / (1 + exp(-x))              dy/dx = s (1 + x (1 - s))
 //   gelu       y = x Phi(x)                                       dy/dx = Phi(x) + x phi(x)
 //   gelu_tanh  y = x (1 + tanh u) / 2,  u = C (x + 0.044715 x^3)  dy/dx = (1 + tanh u) / 2 + x/2 (1 - tanh^2 u) du/dx
 //   relu       y = x where x > 0, else 0                          dx = dy where y > 0, else 0
-//   sigmoid    y = s(x)                                           dy/dx = s(x) s(-x)
 //   softplus   y = log(1 + exp(x))                                dy/dx = s(x)
 //   expm1      y = exp(x) - 1                                     dy/dx = exp(x)
 //
-// A thread takes PACK neighbours (16 bytes); the last thread takes the rest one by one. The last three
+// A thread takes PACK neighbours (16 bytes); the last thread takes the rest one by one. The last two
 // keep all digits of small values: they make noise levels and probabilities.
 // Bytes: forward 2 n sizeof(Real), backward 3 n sizeof(Real). Floor: bytes over the copy bandwidth.
 #include <functions.cuh>
@@ -100,12 +99,6 @@ extern "C" __global__ void __launch_bounds__(256) relu(const Real* x, Real* y, i
 }
 extern "C" __global__ void __launch_bounds__(256) relu_backward(const Real* dy, const Real* y, Real* dx, int n) {
     map([](float dy, float y) { return y <= 0 ? 0 : dy; }, dy, y, dx, n);
-}
-extern "C" __global__ void __launch_bounds__(256) sigmoid(const Real* x, Real* y, int n) {
-    map([](float x) { return sigmoid_of(x); }, x, y, n);
-}
-extern "C" __global__ void __launch_bounds__(256) sigmoid_backward(const Real* dy, const Real* x, Real* dx, int n) {
-    map([](float dy, float x) { return dy * (sigmoid_of(x) * sigmoid_of(-x)); }, dy, x, dx, n);
 }
 extern "C" __global__ void __launch_bounds__(256) softplus(const Real* x, Real* y, int n) {
     map([](float x) { return softplus_of(x); }, x, y, n);

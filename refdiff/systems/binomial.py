@@ -28,13 +28,13 @@ from ..process import binomial_ancestral, binomial_marginal, binomial_term, draw
 from ..random import Key, uniform
 from .bits import bits_reverse, bits_table, check_bits
 from .conditions import bits_given
-from .steps import SHOWN, among_few, check_denoiser, estimated, independent_bits, plot_terms_and_samples, samples_of
-from .system import Asked, register_system
+from .pictures import WAYS, plot_terms_and_samples
+from .steps import among_few, check_denoiser, estimated, independent_bits, samples_of
+from .system import Networks, register_system
 
 __all__ = ["Binomial"]
 
 CONDITIONS = ("known", "mask", "observed", "flipped")
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,6 @@ def check(networks: dict[str, Any], objective: Binomial) -> None:
     check_denoiser(networks, objective, ("denoiser",), outputs=1)
 
 
-def shape(networks: dict[str, Any], objective: Binomial) -> tuple[int, ...]:
-    return models.inputs(networks["denoiser"])["x"].shape
-
-
 def trajectory(
     networks: Networks, objective: Binomial, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -129,7 +125,7 @@ def evaluate(networks: Networks, objective: Binomial, data: Any, key: Key, progr
 
 def plot(networks: Networks, objective: Binomial, data: Any, found: dict[str, Any], path: str | Path) -> None:
     """The terms over t, and samples."""
-    ids = np.arange(SHOWN[len(data.shape)])
+    ids = np.arange(WAYS[len(data.shape)])
     *_, (_, x) = trajectory(networks, objective, None, ids, Key(0).under("plot"), {})
     plot_terms_and_samples(found, x, path)
 

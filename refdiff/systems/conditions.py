@@ -40,10 +40,7 @@ def numbers_given(conditions: Batch, shape: tuple[int, ...]) -> GivenNumbers:
     if s is None:
         return GivenNumbers(lambda x: conditioned(x, known, mask), lambda mean, log_variance: (mean, log_variance))
     _finite("observed", y)
-    if not 0 < s < np.inf:
-        raise ValueError(
-            f"deviation: expected a positive number, got {s:g}; what is seen without noise is known, with mask"
-        )
+    check_noise("deviation", s)
     return GivenNumbers(lambda x: x, lambda mean, log_variance: observed_gaussian(mean, log_variance, y, s))
 
 

@@ -28,13 +28,13 @@ from ..process import l_vlb_term, prior_matching, q_sample
 from ..random import Key, normal
 from . import learned_beta
 from .conditions import numbers_given
-from .steps import SHOWN, check_denoiser, estimated, normal_bits, plot_way, samples_of
-from .system import Asked, register_system
+from .pictures import WAYS, plot_way
+from .steps import check_denoiser, estimated, normal_bits, samples_of
+from .system import Networks, register_system
 
 __all__ = ["Nonequilibrium"]
 
 CONDITIONS = ("known", "mask", "observed", "deviation")
-Networks = dict[str, Asked]
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,6 @@ def check(networks: dict[str, Any], objective: Nonequilibrium) -> None:
     learned_beta.check_table(networks, objective.T)
 
 
-def shape(networks: dict[str, Any], objective: Nonequilibrium) -> tuple[int, ...]:
-    return models.inputs(networks["denoiser"])["x"].shape
-
-
 def trajectory(
     networks: Networks, objective: Nonequilibrium, settings: Any, ids: np.ndarray, key: Key, conditions: Batch
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -141,7 +137,7 @@ def plot(networks: Networks, objective: Nonequilibrium, data: Any, found: dict[s
     """Of points: q(x_t) at t = 0, T/2 and T, samples of p at the same t, and where a step of p takes x; of images: the terms
     over t, and samples."""
     s, reverse = learned_beta.learned_steps(networks["denoiser"], networks["beta"], objective.T, objective.first)
-    ids = np.arange(SHOWN[len(data.shape)])
+    ids = np.arange(WAYS[len(data.shape)])
     plot_way(found, s, data, dict(trajectory(networks, objective, None, ids, Key(0).under("plot"), {})), reverse, path)
 
 

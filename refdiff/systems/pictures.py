@@ -1,4 +1,4 @@
-"""Pictures of what an encoder and a decoder have learned: what each latent decides, and the terms of their bound."""
+"""Pictures of what systems have learned: what each latent decides, the terms of a bound, samples and their way."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..plotting import grid, new_figure
+from ..plotting import grid, new_figure, to_uint8
+from ..process import Schedule, q_sample
+from ..random import Key, normal
 
-__all__ = ["SHOWN", "plot_codes", "plot_levels"]
+__all__ = ["SHOWN", "WAYS", "plot_codes", "plot_levels", "plot_terms_and_samples", "plot_way"]
 
 SHOWN, UNITS, STEPS, SIDE = 12, 10, 11, 15  # reconstructions; rows and columns of traversals; the side of a latent map
+WAYS = {1: 2000, 3: 64}  # samples whose ways are shown: points, images
 REACH = 3.0  # deviations from the centre to the end of a traversal
 
 
@@ -63,6 +66,57 @@ def plot_levels(bits: dict[str, float], rows: np.ndarray, path: str | Path) -> N
     bars.set_ylabel("bits a dimension")
     _show_samples(samples, rows, "held out; below, z_l and above kept, l = 1 to L, the rest drawn anew")
     figure.savefig(path, dpi=120)
+
+
+def plot_terms_and_samples(found: dict[str, Any], x: np.ndarray, path: str | Path) -> None:
+    """L_{t-1} in bits over t, where T is large in the mean over neighbours; beside it images (N, H, W, C) in a square, or a
+    line each where they are single rows of pixels; or points (N, D), by their first two numbers, or one's counts."""
+    terms = np.array(found["terms"][:-1])
+    each = max(1, len(terms) // 100)
+    parts = np.array_split(np.arange(len(terms)), len(terms) // each)
+    figure = new_figure(9, 4)
+    left, right = figure.subplots(1, 2)
+    left.plot([1 + part.mean() for part in parts], [terms[part].mean() for part in parts])
+    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits")
+    left.set_ylim(bottom=0 if terms.min() >= 0 else None)  # L_0 of a density may lie below
+    right.set(title="samples")
+    if x.ndim == 4:
+        single = x.shape[1] == 1
+        picture = to_uint8(x[:, 0]) if single else grid(x, scale=1)
+        right.imshow(
+            picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto" if single else "equal"
+        )
+        right.axis("off")
+    elif x.shape[1] == 1:
+        right.hist(x[:, 0], bins=50)
+    else:
+        right.plot(*x.T[:2], ".", markersize=1.5)
+        right.set(xlabel="x_1", ylabel="x_2")
+    figure.savefig(path)
+
+
+def plot_way(
+    found: dict[str, Any], s: Schedule, data: Any, way: dict[int, np.ndarray], reverse: Callable[..., Any],
+    path: str | Path,
+) -> None:  # fmt: skip
+    """Of points a column each of t = 0, T/2 and T: q(x_t) of what is held out above, way[t] in the middle, and beneath as
+    arrows where the mean of reverse(x, t) takes x, at t = 2 for t = 0. Of all but points of two numbers the terms over
+    t, and way[0]."""
+    if data.shape != (2,):
+        return plot_terms_and_samples(found, way[0], path)
+    x0, times = data.held_out[: WAYS[1]].astype(np.float64), (0, s.T // 2, s.T)
+    figure = new_figure(9, 9)
+    rows = figure.subplots(3, len(times), sharex=True, sharey=True)
+    places = np.stack(np.meshgrid(*[np.linspace(-3, 3, 25)] * 2), axis=-1).reshape(-1, 2)
+    for column, t in enumerate(times):
+        eps = normal(Key(0).under("plot")("q"), np.arange(len(x0)), x0.shape[1:], np.float64)
+        for row, name, x in ((0, "q", q_sample(s, x0, t, eps)), (1, "p", way[t])):
+            rows[row, column].plot(*x.T, ".", markersize=1.5, color=("black", "tab:blue")[row])
+            rows[row, column].set(title=f"{name}, t = {t}", aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
+        moved = reverse(places, max(t, 2))[0] - places
+        rows[2, column].quiver(*places.T, *moved.T, angles="xy", width=0.004)
+        rows[2, column].set(title=f"drift of p, t = {max(t, 2)}", aspect="equal")
+    figure.savefig(path)
 
 
 def _show_samples(axes: Any, samples: np.ndarray, title: str) -> None:

@@ -9,28 +9,6 @@ from refdiff.engines.reference import *  # noqa: F403
 from refdiff.engines.reference import softmax, softmax_backward
 
 
-def sigmoid(x):
-    """y = 1 / (1 + exp(-x)), any shape."""
-    y = 1 / (1 + np.exp(-x))
-    return y, y
-
-
-def sigmoid_backward(dy, saved):
-    """dx = dy y (1 - y)."""
-    return dy * saved * (1 - saved)
-
-
-def softplus(x):
-    """y = log(1 + exp(x)), any shape: x + log(1 + exp(-x)) where x > 0, so that nothing overflows."""
-    above = x.real > 0
-    return np.where(above, x, 0) + np.log1p(np.exp(np.where(above, -x, x))), x
-
-
-def softplus_backward(dy, saved):
-    """dx = dy sigmoid(x)."""
-    return dy * sigmoid(saved)[0]
-
-
 def log_softmax(x):
     """y_i = x_i - log sum_j exp(x_j) over the last axis, shifted by the largest x."""
     z = x - x.real.max(axis=-1, keepdims=True)

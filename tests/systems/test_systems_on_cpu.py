@@ -12,8 +12,8 @@ from refdiff.training import load_state, save_state
 from systems import checks
 from systems.catalogue import NAMES
 
-# They sum over samples themselves, as an operation of the engine would not: the last digits follow the number of processes.
-SUM_THEMSELVES = ("vector_quantised", "variational")
+# It sums over samples itself, as an operation of the engine would not: the last digits follow the number of processes.
+SUM_THEMSELVES = ("vector_quantised",)
 
 
 def on_cpu(config):

@@ -1,4 +1,4 @@
-"""SiLU by the tanh of half its argument; ReLU; exp(x) - 1; GELU, sigmoid and softplus as the reference has them."""
+"""SiLU by the tanh of half its argument; ReLU; exp(x) - 1; GELU and softplus as the reference has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .runtime.traced_array import call
 
 __all__ = [
     "expm1", "expm1_backward", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward",
-    "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
+    "silu", "silu_backward", "softplus", "softplus_backward",
 ]  # fmt: skip
 
 gelu, gelu_backward = operation(reference.gelu), operation(reference.gelu_backward)
@@ -73,27 +73,6 @@ def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def _where_positive(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
     np.copyto(dx, dy)
     np.copyto(dx, np.float32(0), where=y <= 0)
-
-
-@operation
-def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """y = 1 / (1 + exp(-x)), small values with all their digits."""
-    y, rest = empty(x.shape), empty(x.shape)
-    by_rows(lambda x, y, rest: call(_sigmoid, x, y, rest), x, y, rest)
-    return y, (y, rest)
-
-
-def _sigmoid(x: np.ndarray, y: np.ndarray, rest: np.ndarray) -> None:
-    y[...], (_, rest[...]) = reference.sigmoid(x)
-
-
-@operation
-def sigmoid_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """dy/dx = y (1 - y)."""
-    (y, rest), dx = saved, empty(dy.shape)
-    np.multiply(dy, y, out=dx)
-    dx *= rest
-    return dx
 
 
 @operation

@@ -1,4 +1,4 @@
-"""SiLU, GELU, ReLU, sigmoid, softplus and exp(x) - 1: kernels/activation.cu. What is saved is x alone, of ReLU y; the
+"""SiLU, GELU, ReLU, softplus and exp(x) - 1: kernels/activation.cu. What is saved is x alone, of ReLU y; the
 backward works out the rest again, in the type of x."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from .tensor_ops import cast, dense
 
 __all__ = [
     "expm1", "expm1_backward", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward",
-    "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
+    "silu", "silu_backward", "softplus", "softplus_backward",
 ]  # fmt: skip
 
 
@@ -53,16 +53,6 @@ def relu(x: Array) -> tuple[Array, Any]:
 def relu_backward(dy: Array, saved: Any) -> Array:
     """dx = dy where y > 0, else 0."""
     return _backward("relu_backward", dy, saved)
-
-
-def sigmoid(x: Array) -> tuple[Array, Any]:
-    """y = 1 / (1 + exp(-x)), small values with all their digits."""
-    return _forward("sigmoid", x)
-
-
-def sigmoid_backward(dy: Array, saved: Any) -> Array:
-    """dy/dx = y (1 - y)."""
-    return _backward("sigmoid_backward", dy, saved)
 
 
 def softplus(x: Array) -> tuple[Array, Any]:

@@ -1,5 +1,5 @@
-"""SiLU [SiLU], GELU [GELU], the latter exact and in its tanh form, ReLU, sigmoid, softplus and exp(x) - 1. Any shape in, the
-same shape out."""
+"""SiLU [SiLU], GELU [GELU], the latter exact and in its tanh form, ReLU, softplus and exp(x) - 1. Any shape in, the same
+shape out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = [
     "expm1", "expm1_backward", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "relu", "relu_backward",
-    "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
+    "silu", "silu_backward", "softplus", "softplus_backward",
 ]  # fmt: skip
 
 _GAUSS_LEGENDRE = [*zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(24)), strict=True)]  # nodes and weights
@@ -65,20 +65,6 @@ def relu_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     return np.where(y.real <= 0, np.zeros_like(dy), dy)
 
 
-def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Any]:
-    """y = 1 / (1 + exp(-x)), small values with all their digits."""
-    positive = x.real > 0
-    e = np.exp(np.where(positive, -x, x))  # of -|x|, which cannot overflow
-    y = np.where(positive, 1, e) / (1 + e)
-    return y, (y, np.where(positive, e, 1) / (1 + e))
-
-
-def sigmoid_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
-    """dy/dx = y (1 - y)."""
-    y, rest = saved
-    return dy * y * rest
-
-
 def softplus(x: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which cannot overflow; -softplus(-x) = log sigmoid(x)."""
     positive = x.real > 0
@@ -87,7 +73,7 @@ def softplus(x: np.ndarray) -> tuple[np.ndarray, Any]:
 
 def softplus_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dy/dx = sigmoid(x)."""
-    return dy * sigmoid(saved)[0]
+    return dy * sigmoid(saved)
 
 
 def expm1(x: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -99,6 +85,14 @@ def expm1(x: np.ndarray) -> tuple[np.ndarray, Any]:
 def expm1_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
     """dy/dx = y + 1."""
     return dy * (saved + 1)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), small values with all their digits: what other operations are made of, and none itself."""
+    positive = x.real > 0
+    e = np.exp(np.where(positive, -x, x))  # of -|x|, which cannot overflow
+    y: np.ndarray = np.where(positive, 1, e) / (1 + e)
+    return y
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...process import kl_gaussian
 from .attention_ops import softmax
+from .samples import column, sum_like, sums
 
 __all__ = [
     "bernoulli_log_likelihood", "bernoulli_log_likelihood_backward", "gaussian_kl", "gaussian_kl_backward",
@@ -27,9 +28,9 @@ def gaussian_log_likelihood(x: np.ndarray, mean: np.ndarray, log_variance: np.nd
     x, mean (N, ...), log_variance l (N, ...) or (N,) -> (N,).
     """
     assert x.shape == mean.shape, f"gaussian_log_likelihood: {x.shape} and {mean.shape}"
-    log, z = _column(log_variance, x), (x - mean) * np.exp(-0.5 * _column(log_variance, x))
+    log, z = column(log_variance, x), (x - mean) * np.exp(-0.5 * column(log_variance, x))
     y = -0.5 * (z**2 + log + math.log(2 * math.pi))
-    return _sum(y), (z, log_variance)
+    return sums(y), (z, log_variance)
 
 
 def gaussian_log_likelihood_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,8 +40,8 @@ def gaussian_log_likelihood_backward(dy: Any, saved: Any) -> tuple[np.ndarray, n
     """
     z, log_variance = saved
     dy = _gradient(dy, z)
-    dmean = dy * z * np.exp(-0.5 * _column(log_variance, z))
-    return -dmean, dmean.copy(), _like(0.5 * dy * (z**2 - 1), log_variance)
+    dmean = dy * z * np.exp(-0.5 * column(log_variance, z))
+    return -dmean, dmean.copy(), sum_like(0.5 * dy * (z**2 - 1), log_variance)
 
 
 def gaussian_kl(
@@ -58,13 +59,11 @@ def gaussian_kl(
     if mean_p is not None and log_variance_p is not None:
         assert mean.shape == mean_p.shape, f"gaussian_kl: {mean.shape} and {mean_p.shape}"
         away, log_p = mean - mean_p, log_variance_p
-    d = _column(log_variance, mean) - _column(log_p, mean)
-    z = away * np.exp(-0.5 * _column(log_p, mean))
+    d = column(log_variance, mean) - column(log_p, mean)
+    z = away * np.exp(-0.5 * column(log_p, mean))
     zero = np.zeros_like(away)
-    kl, _ = kl_gaussian(
-        away, zero + _column(log_variance, mean), zero, zero + _column(log_p, mean)
-    )  # no digits are lost
-    return _sum(kl), (z, d, log_variance, log_p, mean_p is None)
+    kl, _ = kl_gaussian(away, zero + column(log_variance, mean), zero, zero + column(log_p, mean))  # no digits are lost
+    return sums(kl), (z, d, log_variance, log_p, mean_p is None)
 
 
 def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -72,12 +71,12 @@ def gaussian_kl_backward(dy: Any, saved: Any) -> tuple[np.ndarray, np.ndarray, n
     dlp = -dy (expm1(d) + z^2) / 2.   dy (N,) or a number. None for what was not given."""
     z, d, log_variance, log_p, standard = saved
     dy = _gradient(dy, z)
-    dmean = dy * z * np.exp(-0.5 * _column(log_p, z))
+    dmean = dy * z * np.exp(-0.5 * column(log_p, z))
     grown = np.expm1(d) + np.zeros(z.shape, z.real.dtype)
-    dlog = _like(0.5 * dy * grown, log_variance)
+    dlog = sum_like(0.5 * dy * grown, log_variance)
     if standard:
         return dmean, dlog, None, None
-    return dmean, dlog, -dmean, _like(-0.5 * dy * (grown + z**2), log_p)
+    return dmean, dlog, -dmean, sum_like(-0.5 * dy * (grown + z**2), log_p)
 
 
 def reparameterise(mean: np.ndarray, log_variance: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -86,14 +85,14 @@ def reparameterise(mean: np.ndarray, log_variance: np.ndarray, eps: np.ndarray) 
     mean, eps (N, ...), log_variance l (N, ...) or (N,) -> (N, ...). eps is data: it has no gradient.
     """
     assert mean.shape == eps.shape, f"reparameterise: {mean.shape} and {eps.shape}"
-    spread = np.exp(0.5 * _column(log_variance, mean)) * eps.real
+    spread = np.exp(0.5 * column(log_variance, mean)) * eps.real
     return mean + spread, (spread, log_variance)
 
 
 def reparameterise_backward(dz: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
     """dmean = dz,  dl = dz e^(l/2) eps / 2."""
     spread, log_variance = saved
-    return dz.copy(), _like(0.5 * dz * spread, log_variance)
+    return dz.copy(), sum_like(0.5 * dz * spread, log_variance)
 
 
 def bernoulli_log_likelihood(x: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -104,7 +103,7 @@ def bernoulli_log_likelihood(x: np.ndarray, logits: np.ndarray) -> tuple[np.ndar
     assert x.shape == logits.shape, f"bernoulli_log_likelihood: {x.shape} and {logits.shape}"
     x, size = x.real, np.where(logits.real > 0, logits, -logits)  # |l|, as a complex step needs it
     positive = np.where(logits.real > 0, logits, np.zeros_like(logits))
-    return _sum(x * logits - positive - np.log1p(np.exp(-size))), (x, logits)
+    return sums(x * logits - positive - np.log1p(np.exp(-size))), (x, logits)
 
 
 def bernoulli_log_likelihood_backward(dy: Any, saved: Any) -> np.ndarray:
@@ -130,22 +129,6 @@ def log_mean_exp_backward(dy: Any, saved: Any) -> np.ndarray:
     return _gradient(dy, p) * p
 
 
-def _sum(x: np.ndarray) -> np.ndarray:
-    """(N, ...) -> (N,)."""
-    return x.reshape(len(x), -1).sum(axis=1)
-
-
-def _column(a: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """a itself, or where it is one number a sample, (N, 1, ..., 1), to go with x."""
-    assert a.shape in (x.shape, x.shape[:1]), f"log variance: expected {x.shape} or {x.shape[:1]}, got {a.shape}"
-    return a if a.shape == x.shape else a.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _like(d: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """d, summed over each sample where a is one number a sample."""
-    return d if d.shape == a.shape else _sum(d)
-
-
 def _gradient(dy: Any, x: np.ndarray) -> np.ndarray:
     """dy (N,) or a number, in x's dtype, to go with x."""
-    return np.asarray(dy, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return column(np.asarray(dy, x.dtype), x)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .activation import sigmoid, softplus
 from .attention_ops import softmax
+from .samples import column, sums
 from .tensor_ops import Gradients
 
 __all__ = [
@@ -27,14 +28,14 @@ def diffuse(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarr
     """
     assert x.shape == eps.shape and gamma.shape == x.shape[:1], f"diffuse: {x.shape}, {eps.shape}, {gamma.shape}"
     x, eps = x.real, eps.real
-    alpha, sigma = (_column(np.sqrt(sigmoid(sign * gamma)[0]), x) for sign in (-1, 1))
+    alpha, sigma = (column(np.sqrt(sigmoid(sign * gamma)), x) for sign in (-1, 1))
     return alpha * x + sigma * eps, (x, eps, alpha, sigma)
 
 
 def diffuse_backward(dz: np.ndarray, saved: Any) -> np.ndarray:
     """dgamma = 1/2 alpha sigma sum dz (alpha eps - sigma x), since dalpha/dgamma = -alpha sigma^2 / 2.   -> (N,)"""
     x, eps, alpha, sigma = saved
-    return _sum(0.5 * alpha * sigma * dz * (alpha * eps - sigma * x))
+    return sums(0.5 * alpha * sigma * dz * (alpha * eps - sigma * x))
 
 
 def prior_kl(x: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -43,15 +44,15 @@ def prior_kl(x: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, Any]:
     x (N, ...), gamma (N,) -> (N,) nats. sigma^2 - 1 = -alpha^2, and -log sigma^2 = softplus(-gamma).
     """
     assert gamma.shape == x.shape[:1], f"prior_kl: {x.shape}, {gamma.shape}"
-    count, square = x.size // len(x), _sum(x.real**2)
-    alpha2, _ = sigmoid(-gamma)
+    count, square = x.size // len(x), sums(x.real**2)
+    alpha2 = sigmoid(-gamma)
     return 0.5 * (alpha2 * (square - count) + count * softplus(-gamma)[0]), (square, count, alpha2, gamma)
 
 
 def prior_kl_backward(dy: Any, saved: Any) -> np.ndarray:
     """dgamma = -dy/2 alpha^2 (sigma^2 (sum x^2 - count) + count).   dy (N,) or a number -> (N,)"""
     square, count, alpha2, gamma = saved
-    return np.asarray(dy, gamma.dtype) * (-0.5 * alpha2 * (sigmoid(gamma)[0] * (square - count) + count))
+    return np.asarray(dy, gamma.dtype) * (-0.5 * alpha2 * (sigmoid(gamma) * (square - count) + count))
 
 
 def levels_log_likelihood(x: np.ndarray, eps: np.ndarray, gamma: np.ndarray, bins: int) -> tuple[np.ndarray, Any]:
@@ -96,7 +97,7 @@ def monotone(
     t = np.concatenate([t.real, np.array([0, 1], t.real.dtype)])[:, None]
     (a, of_a), (u, of_u), (w, of_w) = (_absolute(p) for p in (slope, rate, weight))
     k = max(len(w), 1)
-    s, _ = sigmoid(t * u + shift)
+    s = sigmoid(t * u + shift)
     s1 = s * (1 - s)  # the first and the second derivative of the sigmoid
     s2 = s1 * (1 - 2 * s)
     m, m1 = a * t[:, 0] + (s * w).sum(axis=1) / k, a + (s1 * (w * u)).sum(axis=1) / k  # each t by itself: f is 0 at 0
@@ -173,7 +174,7 @@ def posterior_step_backward(dys: tuple[np.ndarray, ...], saved: Any) -> tuple[np
     dlog_s = dlog_t + dnoise_s * of_s + 0.5 * d0
     dlog_alpha = dlog_t + 0.5 * d1 + 0.5 * droot_alpha * root_alpha
     dlog_beta = d0 + dl + 0.5 * droot_beta * root_beta
-    beta, alpha = sigmoid(logit)[0], sigmoid(-logit)[0]
+    beta, alpha = sigmoid(logit), sigmoid(-logit)
     return dlog_s, dlog_beta * alpha - dlog_alpha * beta
 
 
@@ -186,13 +187,3 @@ def _absolute(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """|p| and its derivative, 1 at 0, by the real part, as a complex step needs it."""
     sign = np.where(p.real < 0, -1, 1).astype(p.real.dtype)
     return sign * p, sign
-
-
-def _sum(x: np.ndarray) -> np.ndarray:
-    """(N, ...) -> (N,)."""
-    return x.reshape(len(x), -1).sum(axis=1)
-
-
-def _column(a: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """One number a sample, to go with x.   (N,) -> (N, 1, ..., 1)"""
-    return a.reshape(-1, *[1] * (x.ndim - 1))

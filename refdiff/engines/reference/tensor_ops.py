@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...random import Sequence, uniform
+from .samples import column, sum_like, sums
 
 __all__ = [
     "accumulate", "add", "add_backward", "add_positions", "add_positions_backward", "array", "broadcast_add",
@@ -74,20 +75,18 @@ def scale_backward(dy: np.ndarray, saved: Any) -> np.ndarray:
 def multiply(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
     """y = a b.   a (N, ...), b of its shape, or one number a sample (N,) -> y (N, ...)."""
     assert b.shape in (a.shape, a.shape[:1]), f"multiply: {a.shape} and {b.shape}"
-    return a * (b if b.shape == a.shape else b.reshape(-1, *[1] * (a.ndim - 1))), (a, b)
+    return a * column(b, a), (a, b)
 
 
 def multiply_backward(dy: np.ndarray, saved: Any) -> tuple[np.ndarray, np.ndarray]:
     """da = dy b,  db = dy a, summed over each sample where b is one number a sample."""
     a, b = saved
-    if b.shape == a.shape:
-        return dy * b, dy * a
-    return dy * b.reshape(-1, *[1] * (a.ndim - 1)), (dy * a).reshape(len(a), -1).sum(axis=1)
+    return dy * column(b, a), sum_like(dy * a, b)
 
 
 def sample_sum(x: np.ndarray) -> tuple[np.ndarray, Any]:
     """y_n = the sum of all elements of x_n.   x (N, ...) -> (N,)."""
-    return x.reshape(len(x), -1).sum(axis=1), x.shape
+    return sums(x), x.shape
 
 
 def sample_sum_backward(dy: Any, saved: Any) -> np.ndarray:

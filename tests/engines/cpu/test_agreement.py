@@ -154,7 +154,7 @@ SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(lambda shape: (
 
 
 @given(
-    st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "sigmoid", "softplus", "expm1", "softmax", "dropout"]),
+    st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "softplus", "expm1", "softmax", "dropout"]),
     SHAPES,
     st.sampled_from([0.1, 1, 4]),
     seeds,
@@ -169,7 +169,7 @@ def test_activations_softmax_and_dropout(agree, name, shape, scale, seed):
     agree(name, (scale * normal(seed, shape)[0],), seed=seed, terms=64, **options)
 
 
-@pytest.mark.parametrize("name", ["silu", "relu", "sigmoid", "softplus", "softmax", "dropout"])
+@pytest.mark.parametrize("name", ["silu", "relu", "softplus", "softmax", "dropout"])
 def test_activations_softmax_and_dropout_in_parts(agree, name):
     options = {"rate": 0.3, "key": Sequence(1, 1 << 16, 7)} if name == "dropout" else {}
     agree(name, normal(0, (3, 200, 131)), seed=0, terms=131, **options)

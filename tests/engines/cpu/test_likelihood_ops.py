@@ -78,7 +78,7 @@ def extremes():
     a, b = rng.standard_normal((2, 4, 4), dtype=np.float32)
     x, bits = levels(rng, (4, 4)).astype(np.float32), rng.integers(0, 2, (4, 4)).astype(np.float32)
     return {
-        "bernoulli_log_likelihood": (bits, LOGITS), "log_mean_exp": (LOGITS,), "sigmoid": (LOGITS,), "softplus": (LOGITS,),
+        "bernoulli_log_likelihood": (bits, LOGITS), "log_mean_exp": (LOGITS,), "softplus": (LOGITS,),
         "gaussian_log_likelihood": (a, b, LOG_VARIANCE), "gaussian_kl": (a, LOG_VARIANCE, b, LOG_VARIANCE.T.copy()),
         "reparameterise": (a, LOG_VARIANCE, b), "diffuse": (x, a, GAMMA), "prior_kl": (x, GAMMA),
         "levels_log_likelihood": (x, a, GAMMA, LEVELS), "posterior_step": (-np.exp(GAMMA / 4), GAMMA),

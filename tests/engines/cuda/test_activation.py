@@ -1,4 +1,4 @@
-"""SiLU, GELU, ReLU, sigmoid, softplus and exp(x) - 1 on the CUDA engine."""
+"""SiLU, GELU, ReLU, softplus and exp(x) - 1 on the CUDA engine."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from emulator.agreement import check_agreement
 from refdiff.engines import cuda, reference
 
 
-@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh", "relu", "sigmoid", "softplus", "expm1"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh", "relu", "softplus", "expm1"])
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 7, 9, 3), (4, 513)])
 def test_activation(context, dtype, name, shape):
     x = 3 * np.random.default_rng(len(shape)).standard_normal(shape)
@@ -19,9 +19,9 @@ def test_nothing_overflows(context, dtype):
     check_agreement(context, "silu", (x,), dtype=dtype)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "softplus", "expm1"])
+@pytest.mark.parametrize("name", ["softplus", "expm1"])
 def test_small_values_keep_all_their_digits(context, name):
-    """Each number by itself, and each slope; what overflows in exp(x) is 1, x or infinite."""
+    """Each number by itself, and each slope; what overflows in exp(x) is x or infinite."""
     x = np.float32([-80, -30, -8, -1e-5, 0, 1e-6, 0.5, 9, 30, 80])
     y, saved = getattr(cuda, name)(context.array(x))
     expected, expected_saved = getattr(reference, name)(x.astype(np.float64))
@@ -33,7 +33,7 @@ def test_small_values_keep_all_their_digits(context, name):
         slope = np.exp(x.astype(np.float64)) / 2
     np.testing.assert_allclose(cuda.host(dx), slope, rtol=2e-6)
     far = cuda.host(getattr(cuda, name)(context.array([-1e30, 1e30]))[0])
-    assert far.tolist() == {"sigmoid": [0, 1], "softplus": [0, np.float32(1e30)], "expm1": [-1, np.inf]}[name]
+    assert far.tolist() == {"softplus": [0, np.float32(1e30)], "expm1": [-1, np.inf]}[name]
 
 
 def test_a_gradient_of_another_type_is_rounded(context, dtype):
