@@ -116,6 +116,8 @@ def _evaluate_system(options: argparse.Namespace, config: Any, state: Any) -> No
     from ..training import system_model
 
     refuse(options, _OF_SAMPLES, "a run of denoising", type(config.objective).__name__)
+    if any(change.startswith("sample.") for change in options.set):
+        refuse(options, ("set",), "a run of denoising", type(config.objective).__name__)
     config = changed(config, options)
     model = system_model(config, state)
     data = _held_out(options, config, model.shape)

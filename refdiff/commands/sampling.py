@@ -58,6 +58,7 @@ def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None
     refuse(
         options, ("label", "low_res", "classifier", *GUIDANCE), "a run of denoising", type(config.objective).__name__
     )
+    _check_settings(options, config.objective)
     model = system_model(changed(config, options), state)
     conditions, n = told(options, model)
     out, suffix = _checked_out(options, model.shape, n)
@@ -73,6 +74,21 @@ def _sample_system(options: argparse.Namespace, config: Any, state: Any) -> None
         way = trajectory(model, np.arange(min(n, 6)), options.seed, first)
         save_states(options.trajectory, [x for _, x in way])
     _print_samples(options, x)
+
+
+def _check_settings(options: argparse.Namespace, objective: Any) -> None:
+    """ValueError for a key of --set by which no sample of this system is drawn."""
+    from ..systems import settings_of_system
+
+    reads = settings_of_system(objective)
+    if reads is None:
+        return
+    for change in options.set:
+        if change.startswith("sample.") and change.partition("=")[0].strip().removeprefix("sample.") not in reads:
+            keys = ", ".join(f"sample.{name}" for name in reads) or "none"
+            raise ValueError(
+                f"--set: expected a key by which {type(objective).__name__} is drawn ({keys}), got {change!r}; leave it out"
+            )
 
 
 def _checked_out(options: argparse.Namespace, shape: tuple[int, ...], n: int) -> tuple[Path, str]:

@@ -35,6 +35,7 @@ from .system import Networks, register_system
 __all__ = ["Binomial"]
 
 CONDITIONS = ("known", "mask", "observed", "flipped")
+SETTINGS = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .pictures import SHOWN, plot_levels
 from .system import Networks, check_trains, register_system
 
 __all__ = ["HierarchicalVAE"]
+SETTINGS = ()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..random import Key
 from .compositions import constant, zeros
 from .system import Asked
 
-__all__ = ["LARGEST", "Levels", "OfLevels", "check_schedule", "draw_times", "levels", "levels_backward", "schedule_of"]
+__all__ = ["Levels", "OfLevels", "check_schedule", "draw_times", "levels", "levels_backward", "schedule_of"]
 
 
 LARGEST = 100.0  # of |gamma|: float32 has no e^-gamma beyond

@@ -35,6 +35,7 @@ from .system import Networks, register_system
 __all__ = ["Nonequilibrium"]
 
 CONDITIONS = ("known", "mask", "observed", "deviation")
+SETTINGS = ()
 
 
 @dataclass(frozen=True)

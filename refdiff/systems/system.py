@@ -6,9 +6,9 @@ evaluate(networks, objective, data, key, progress)      -> {name: a number, or a
 plot(networks, objective, data, found, path)            the picture of an evaluation; found: what `evaluate` gave
 
 A system of which nothing can be drawn has no `trajectory`. One whose `trajectory` takes conditions names them in CONDITIONS,
-a tuple; `conditions` is empty for the others. In the last three `networks` are {name: Asked}. Where fields of the objective
-follow from the networks, as the size of a latent does, follows(networks, objective) -> {field: value} says them, and a
-configuration fills them in.
+a tuple; `conditions` is empty for the others. SETTINGS, a tuple, names the keys of [sample] that it reads; without it any
+may be given. In the last three `networks` are {name: Asked}. Where fields of the objective follow from the networks, as the
+size of a latent does, follows(networks, objective) -> {field: value} says them, and a configuration fills them in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .codes import pieces
 
 __all__ = [
     "Asked", "Networks", "SystemModel", "can_draw", "check_trains", "conditions_of_system", "draw", "measure",
-    "register_system", "system_of",
+    "register_system", "settings_of_system", "system_of",
     "trajectory",
 ]  # fmt: skip
 
@@ -121,6 +121,12 @@ def can_draw(objective: Objective) -> bool:
 def conditions_of_system(objective: Objective) -> tuple[str, ...]:
     """The names of what samples of the system of this objective may be told; () where that is nothing."""
     names: tuple[str, ...] = getattr(system_of(objective), "CONDITIONS", ())
+    return names
+
+
+def settings_of_system(objective: Objective) -> tuple[str, ...] | None:
+    """The keys of [sample] by which samples of the system of this objective are drawn; None where any may be."""
+    names: tuple[str, ...] | None = getattr(system_of(objective), "SETTINGS", None)
     return names
 
 

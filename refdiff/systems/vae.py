@@ -29,6 +29,7 @@ from .pictures import plot_codes
 from .system import Networks, check_trains, register_system
 
 __all__ = ["VAE"]
+SETTINGS = ()
 
 
 @dataclass(frozen=True)

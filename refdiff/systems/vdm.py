@@ -27,11 +27,12 @@ from ..process import predictor
 from ..random import Key, normal
 from ..sampling.methods import choose_sampler, threshold_of
 from .compositions import constant
-from .learned_gamma import LARGEST, Levels, OfLevels, check_schedule, draw_times, levels, levels_backward, schedule_of
+from .learned_gamma import Levels, OfLevels, check_schedule, draw_times, levels, levels_backward, schedule_of
 from .steps import check_denoiser, samples_of
 from .system import Networks, register_system
 
 __all__ = ["VDM"]
+SETTINGS = ("method", "steps", "eta", "variance", "threshold")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,8 @@ class VDM(OfLevels):
             raise ValueError(f"objective.T: expected a number of steps, or 0 for continuous time, got {self.T}")
         if self.bins < 2:
             raise ValueError(f"objective.bins: expected how many levels the data have, at least 2, got {self.bins}")
-        if not -LARGEST <= self.low < self.high <= LARGEST:
-            most = f"-{LARGEST:g} <= low < high <= {LARGEST:g}"
-            raise ValueError(f"objective.low, high: expected {most}, got {self.low:g}, {self.high:g}")
+        if not -100 <= self.low < self.high <= 100:
+            raise ValueError(f"objective.low, high: expected -100 <= low < high <= 100, got {self.low}, {self.high}")
 
     @property
     def told_a_unit(self) -> float:

@@ -211,7 +211,7 @@ def test_what_a_perfect_denoiser_draws_are_the_data():
     [
         ({"T": -1}, r"^objective.T: expected a number of steps, or 0 for continuous time, got -1"),
         ({"bins": 1}, r"^objective.bins: expected how many levels the data have, at least 2, got 1"),
-        ({"low": 5.0}, r"^objective.low, high: expected -100 <= low < high <= 100, got 5, 5"),
+        ({"low": 5.0}, r"^objective.low, high: expected -100 <= low < high <= 100, got 5.0, 5.0"),
         ({"high": float("inf")}, r"^objective.low, high: expected -100 <= low < high <= 100, got -13.3, inf"),
         ({"low": float("nan")}, r"^objective.low, high: expected -100 <= low"),
     ],
