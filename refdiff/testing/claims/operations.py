@@ -276,7 +276,6 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {  # shapes of inputs, of pa
     "resize_bilinear": ([(2, 3, 4, 2)], {}, {"size": (7, 2)}),
     "sample_sum": ([(3, 2, 4)], {}, {}),
     "scale": ([(2, 3)], {}, {"factor": -0.7}),
-    "sigmoid": ([(3, 7)], {}, {}),
     "silu": ([(3, 7)], {}, {}),
     "softmax": ([(2, 3, 5)], {}, {}),
     "softplus": ([(3, 7)], {}, {}),
