@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,19 @@ import numpy as np
 from refdiff.config import Config, NetworkConfig, TrainConfig
 from refdiff.data import MIXTURE_1D_DEVIATIONS, MIXTURE_1D_MEANS, MIXTURE_1D_WEIGHTS, DataConfig, load
 from refdiff.models import PerceptronConfig, TableConfig
+from refdiff.plotting import new_figure
 from refdiff.process import from_alpha_bar
 from refdiff.random import Key
 from refdiff.systems import HierarchicalVAE, SystemModel
 from refdiff.training import State, batch_indices, system_model
 from refdiff.training.trainers import trainer
 
-__all__ = ["LEVELS", "bounds_by_levels", "first_state", "hierarchy", "log_density", "true_log_density"]
+__all__ = ["LEVELS", "bounds_by_levels", "first_state", "hierarchy", "log_density", "plot_levels", "true_log_density"]
 
 LEVELS = (1, 2, 4)
 LEFT = 0.1  # alpha_bar at the top, where the encoders begin
 REACH, NODES = 8.0, 2001  # of the trapezoid rule, in deviations, and its points
+GRID = np.linspace(-3, 3, 401)[:, None]  # where densities are drawn
 
 
 def hierarchy(levels: int, hidden: tuple[int, ...] = (64, 64), steps: int = 3000, seed: int = 0) -> Config:
@@ -115,7 +118,8 @@ def bounds_by_levels(
     levels: Sequence[int] = LEVELS, hidden: tuple[int, ...] = (64, 64), steps: int = 3000, seed: int = 0
 ) -> dict[str, Any]:
     """{"true": -log p(x) of the mixture; and of each number of levels its bound on -log p(x), the standard error of that
-    over the draws, the model's own -log p(x), and what the bound misses of it}, in nats, means over the held-out points."""
+    over the draws, the model's own -log p(x), what the bound misses of it, and its density at GRID}, in nats, means over
+    the held-out points."""
     x = load("mixture-1d").held_out
     found: dict[str, Any] = {"true": float(-true_log_density(x).mean())}
     for count in levels:
@@ -128,11 +132,24 @@ def bounds_by_levels(
             "bound_error": nats * measured["bits_per_dim_error"],
             "minus_log_p": own,
             "gap": nats * measured["bits_per_dim"] - own,
+            "density": np.exp(log_density(model, GRID)),
         }
     return found
 
 
-if __name__ == "__main__":
-    for name, value in bounds_by_levels().items():
-        shown = value if isinstance(value, dict) else {"minus_log_p": value}
-        print(name, *(f"{key} {number:.4f}" for key, number in shown.items()))
+def plot_levels(found: dict[str, Any], path: str | Path) -> None:
+    """Bound and -log p(x) over the number of levels, beside that of the mixture; and the densities themselves."""
+    figure = new_figure(9.6, 3.6)
+    bounds, densities = figure.subplots(1, 2)
+    levels = [name for name in found if name != "true"]
+    for key, label in (("bound", "bound"), ("minus_log_p", "$-\\log p(x)$ of the model")):
+        bounds.plot(levels, [found[name][key] for name in levels], marker="o", label=label)
+    bounds.axhline(found["true"], color="0.6", label="$-\\log p(x)$ of the mixture")
+    bounds.set(xlabel="levels", ylabel="nats, held-out points")
+    densities.plot(GRID[:, 0], np.exp(true_log_density(GRID)), color="0.6", label="mixture")
+    for name in levels:
+        densities.plot(GRID[:, 0], found[name]["density"], linewidth=1.2, label=f"{name} level{'s' * (name != '1')}")
+    densities.set(xlabel="x", ylabel="p(x)")
+    for axes in (bounds, densities):
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

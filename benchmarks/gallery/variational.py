@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.gallery.entries import entry
-from benchmarks.gallery.hierarchy import LEVELS, bounds_by_levels, hierarchy
+from benchmarks.gallery.hierarchy import LEVELS, bounds_by_levels, hierarchy, plot_levels
 from benchmarks.gallery.origins import measured, numbers, shown_by_the_system
 from benchmarks.gallery.work import Work
 from refdiff.process import linear
@@ -37,6 +37,9 @@ def mixture_hvae(work: Work) -> None:
     work.note(minus_log_p_of_the_mixture=found["true"], steps=steps)
     for name in ("bound", "bound_error", "minus_log_p", "gap"):
         work.note(**{name: {f"{levels}": found[f"{levels}"][name] for levels in LEVELS}})
+    plot_levels(
+        found, work.picture("bound and -log p(x) over the number of levels; the densities beside the mixture's")
+    )
 
 
 @entry("Digits: variational diffusion, its noise schedule learned")

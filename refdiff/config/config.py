@@ -69,7 +69,7 @@ class Config:
             )
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, got {self.seed}")
-        if self.sample.steps > self.schedule.T:
+        if hasattr(self.objective, "schedule") and self.sample.steps > self.schedule.T:
             raise ValueError(
                 f"sample.steps: expected at most schedule.T = {self.schedule.T}, got {self.sample.steps}; "
                 f"add {setting('sample.steps', self.schedule.T)}"
@@ -200,7 +200,22 @@ class Config:
                 follow_null_label(table, model, given)
                 if "objective.variance" in given:
                     follow_variance(table, model, given)
-        return Config.from_dict(table)
+        config = Config.from_dict(table)
+        config._check_followed(table, keys(each))
+        return config
+
+    def _check_followed(self, table: dict[str, Any], given: set[str]) -> None:
+        """ValueError for a field of the objective, among the keys given, that follows from the networks, and as another."""
+        follows = getattr(system_of(self.objective), "follows", None)
+        own = (
+            follows({name: network.model for name, network in self.networks.items()}, self.objective) if follows else {}
+        )
+        for name in [name for name in ("trains", *own) if f"objective.{name}" in given and own]:
+            expected, got = plain(getattr(self.objective, name)), table["objective"][name]
+            if sorted(expected) != sorted(got) if name == "trains" else expected != got:
+                raise ValueError(
+                    f"objective.{name}: expected {expected}, as it follows from the networks, got {got}; leave it out"
+                )
 
     def to_toml(self) -> str:
         """As a TOML file that `resolve` reads back."""

@@ -34,8 +34,8 @@ class Objective:
         return {}
 
     def check_samples(self, x: np.ndarray) -> None:
-        """ValueError for samples x of a data set that nothing can be learned from, such as values that are no bits: asked
-        once, before the first step."""
+        """ValueError for samples x that nothing can be learned from, such as values that are no bits: asked of a data set
+        before the first step, of samples that are made on the way in each step, and of those that are measured with."""
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """All randomness of a step, in operations of the engine: the batch that `loss_and_gradient` gets. A pure function.

@@ -28,7 +28,7 @@ from ..process import binomial_ancestral, binomial_marginal, binomial_term, draw
 from ..random import Key, uniform
 from .bits import bits_reverse, bits_table, check_bits
 from .conditions import bits_given
-from .pictures import plot_terms_and_samples
+from .pictures import WAYS, plot_terms_and_samples
 from .steps import among_few, check_denoiser, estimated, independent_bits, samples_of
 from .system import Networks, register_system
 
@@ -111,7 +111,6 @@ def trajectory(
 def evaluate(networks: Networks, objective: Binomial, data: Any, key: Key, progress: bool) -> dict[str, Any]:
     """The bound on -log2 p(x), term by term, beside what independent pixels cost, and of data that are few different samples
     their entropy, with the share of samples that are one of them."""
-    objective.check_samples(data.held_out)
     s, reverse = reciprocal(objective.T), bits_reverse(networks["denoiser"], objective.T)
     bits = (data.held_out.astype(np.float64) + 1) / 2
 
@@ -125,8 +124,9 @@ def evaluate(networks: Networks, objective: Binomial, data: Any, key: Key, progr
 
 
 def plot(networks: Networks, objective: Binomial, data: Any, found: dict[str, Any], path: str | Path) -> None:
-    """The terms over t, and 64 samples."""
-    *_, (_, x) = trajectory(networks, objective, None, np.arange(64), Key(0).under("plot"), {})
+    """The terms over t, and samples."""
+    ids = np.arange(WAYS[len(data.shape)])
+    *_, (_, x) = trajectory(networks, objective, None, ids, Key(0).under("plot"), {})
     plot_terms_and_samples(found, x, path)
 
 

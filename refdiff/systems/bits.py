@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import NotFiniteError
 from ..process import binomial_log_odds, binomial_posterior_coefficients, binomial_posterior_entropy, reciprocal
 from .system import Asked
 
@@ -45,6 +46,11 @@ def bits_reverse(denoiser: Asked, T: int) -> Callable[[np.ndarray, Any], np.ndar
     def reverse(x: np.ndarray, t: Any) -> np.ndarray:
         sign, t = 2 * x - 1, np.broadcast_to(t, (len(x),))
         said = denoiser({"x": sign.astype(np.float32), "t": t}).astype(np.float64)
+        if bad := int(np.count_nonzero(~np.isfinite(said))):  # any comparison with NaN would make a bit of it
+            raise NotFiniteError(
+                f"networks.denoiser: expected finite logits, got {bad} of {said.size} that are not; have the "
+                "weights diverged?"
+            )
         return said + binomial_log_odds(s, t).reshape(-1, *[1] * (x.ndim - 1)) * sign
 
     return reverse

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import setting
 from ..models import Input, inputs
 from ..progress import Progress
 
@@ -31,7 +32,7 @@ def check_pair(networks: dict[str, Any], parts: int, level: str = "", below: str
         if list(reads) != [entry]:
             raise ValueError(
                 f"networks.{name}: expected a network that reads {entry} alone, got {type(config).__name__}, which reads "
-                f"{', '.join(reads) or 'nothing'}; give networks.{name}.entry={entry}, or a network that does"
+                f"{', '.join(reads) or 'nothing'}; give {setting(f'networks.{name}.entry', entry)}, or a network that does"
             )
         if not isinstance(getattr(config, "outputs", None), tuple):
             raise ValueError(
@@ -41,7 +42,8 @@ def check_pair(networks: dict[str, Any], parts: int, level: str = "", below: str
         if (got := getattr(config, "parts", 1)) != expected:
             meant = "a mean and a log variance" if expected == 2 else "one number for each that it says"
             raise ValueError(
-                f"networks.{name}.parts: expected {expected}, {meant}, got {got}; give networks.{name}.parts={expected}"
+                f"networks.{name}.parts: expected {expected}, {meant}, got {got}; give "
+                f"{setting(f'networks.{name}.parts', expected)}"
             )
     x, latent = inputs(networks[encoder])[below].shape, networks[encoder].outputs
     z, says = inputs(networks[decoder])["z"].shape, networks[decoder].outputs

@@ -20,7 +20,6 @@ import numpy as np
 
 from ..errors import one_of
 from ..models import Batch, Input, Tree, inputs
-from ..objectives import Objective
 from ..random import Key, normal
 from . import levels, likelihoods
 from .bounds import bound_numbers
@@ -32,7 +31,7 @@ __all__ = ["HierarchicalVAE"]
 
 
 @dataclass(frozen=True)
-class HierarchicalVAE(Objective):
+class HierarchicalVAE(likelihoods.OfLikelihood):
     """-log p(x|z_1) + sum_{l<L} log q(z_l|z_{l-1}) / p(z_l|z_{l+1}) + KL(q(z_L|z_{L-1}) || N(0, 1)) in nats, with z_l =
     mean + e^(l/2) eps.   [Luo22] section 'Hierarchical variational autoencoders'
 

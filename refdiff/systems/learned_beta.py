@@ -44,11 +44,20 @@ def check_table(networks: dict[str, Any], T: int) -> None:
             f"networks.beta: expected a table of T - 1 = {T - 1} rows of 1, the logits of beta_2 .. beta_T, got {got}; give "
             "networks.beta.rows, and networks.beta.first"
         )
+    learned_schedule(np.broadcast_to(np.reshape(beta.first, (-1, 1)), (T - 1, 1)), 0.5)
 
 
 def learned_schedule(logits: np.ndarray, first: float) -> Schedule:
-    """beta_1 = first, then the sigmoids.   logits (T - 1, 1)"""
-    return from_beta(np.concatenate([[first], 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))]))
+    """beta_1 = first, then the sigmoids.   logits (T - 1, 1). ValueError for logits of which they are 0, 1 or no number."""
+    with np.errstate(over="ignore"):
+        beta = np.concatenate([[first], 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))])
+    try:
+        return from_beta(beta)
+    except ValueError as error:
+        raise ValueError(
+            f"networks.beta: expected logits whose sigmoids are {str(error).partition('expected ')[2]}; give others as "
+            "networks.beta.first, or train with a lower networks.beta.learning_rate"
+        ) from None
 
 
 def step_numbers(

@@ -16,12 +16,31 @@ import numpy as np
 from .. import models
 from ..errors import setting
 from ..models import Batch, TableConfig, Tree, trees
+from ..objectives import Objective
 from ..process import ContinuousSchedule, between_ends
 from ..random import Key
 from .compositions import constant, zeros
 from .system import Asked
 
-__all__ = ["Levels", "check_schedule", "draw_times", "levels", "levels_backward", "schedule_of"]
+__all__ = ["LARGEST", "Levels", "OfLevels", "check_schedule", "draw_times", "levels", "levels_backward", "schedule_of"]
+
+
+LARGEST = 100.0  # of |gamma|: float32 has no e^-gamma beyond
+
+
+class OfLevels(Objective):
+    """One of data that have `bins` levels from -1 to 1."""
+
+    bins: int
+
+    def check_samples(self, x: np.ndarray) -> None:
+        """ValueError unless each value is one of the levels."""
+        off = np.abs((place := (x.astype(np.float64) + 1) * (0.5 * (self.bins - 1))) - np.rint(place))
+        if wrong := int(np.count_nonzero((off > 0.01) | (np.abs(x) > 1))):
+            raise ValueError(
+                f"data.source: expected values on {self.bins} levels from -1 to 1, got {wrong} of {x.size} that are not; "
+                f"give {setting('objective.bins', 'N')}, the levels that the data have"
+            )
 
 
 class Levels(NamedTuple):
@@ -114,14 +133,36 @@ def check_schedule(networks: dict[str, Any]) -> None:
             f"networks.gamma: expected a monotone network, got {type(gamma).__name__}; give "
             f"{setting('networks.gamma.kind', 'monotone')}"
         )
+    b, w = np.broadcast_to(ends.first, 2).tolist()
+    _ends(b, w, "give others as networks.ends.first")
+
+
+def _ends(b: float, w: float, advice: str) -> tuple[float, float]:
+    """gamma_0 and gamma_1. ValueError unless they rise, in float32 too, and neither is so large that sigmoids vanish."""
+    with np.errstate(invalid="ignore"):
+        last = b + float(np.logaddexp(0, w))
+    if not (b >= -LARGEST and last <= LARGEST and np.float32(b) < np.float32(last)):
+        raise ValueError(
+            f"networks.ends: expected a schedule that rises, {-LARGEST:g} <= gamma_0 < gamma_1 <= {LARGEST:g}, got {b:g} "
+            f"and {last:g}; {advice}"
+        )
+    return b, last
 
 
 def schedule_of(networks: dict[str, Asked]) -> ContinuousSchedule:
-    """What was learned. ValueError, which says where, if it is flat to the last digit of the networks' precision."""
+    """What was learned. ValueError, which says where, if it does not rise, to the last digit of the networks' precision."""
     b, w = np.asarray(networks["ends"]({"index": np.zeros(1, np.int64)}), np.float64)[0].tolist()
+    first, last = _ends(b, w, "train with a lower networks.ends.learning_rate")
 
     def inside(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         said = networks["gamma"]({"t": np.ravel(t)})
         return said["f"].reshape(np.shape(t)), said["slope"].reshape(np.shape(t))
 
-    return between_ends(b, b + float(np.logaddexp(0, w)), inside)
+    try:
+        return between_ends(first, last, inside)
+    except ValueError as error:
+        got = str(error).partition(", got ")[2].partition(";")[0]
+        raise ValueError(
+            f"networks.gamma: expected a function that rises from t = 0 to 1, got {got}; train with a lower "
+            "networks.gamma.learning_rate"
+        ) from None

@@ -11,16 +11,31 @@ import numpy as np
 from .. import models
 from ..errors import one_of, setting
 from ..models import Batch, Tree, inputs
+from ..objectives import Objective
 from ..process import gaussian_log_density
 from ..random import Key
 from .compositions import constant, zeros
 
 __all__ = [
-    "LIKELIHOODS", "check", "draw", "log_likelihood", "log_likelihood_backward", "mean", "measured_log_likelihood",
-    "noise",
+    "LIKELIHOODS", "OfLikelihood", "check", "draw", "log_likelihood", "log_likelihood_backward", "mean",
+    "measured_log_likelihood", "noise",
 ]  # fmt: skip
 
 LIKELIHOODS = ("bernoulli", "gaussian")
+
+
+class OfLikelihood(Objective):
+    """One with a field `likelihood`, which not all data can have."""
+
+    likelihood: str
+
+    def check_samples(self, x: np.ndarray) -> None:
+        """ValueError for values whose (x + 1) / 2 a Bernoulli likelihood is not of."""
+        if self.likelihood == "bernoulli" and (wrong := int(np.count_nonzero(~(np.abs(x) <= 1)))):
+            raise ValueError(
+                f"objective.likelihood: expected gaussian for values outside [-1, 1], {wrong} of {x.size}, got bernoulli; "
+                f"give {setting('objective.likelihood', 'gaussian')} and a table [networks.noise], or scale the data"
+            )
 
 
 def check(networks: dict[str, Any], likelihood: str, shape: tuple[int, ...]) -> None:
@@ -34,10 +49,11 @@ def check(networks: dict[str, Any], likelihood: str, shape: tuple[int, ...]) -> 
             f"bernoulli; give {setting('objective.likelihood', 'gaussian')} and a table [networks.noise]"
         )
     noise = networks.get("noise")
-    if likelihood == "gaussian" and (list(inputs(noise)) != ["index"] or getattr(noise, "outputs", None) != (1,)):
+    size = getattr(noise, "rows", 1), getattr(noise, "outputs", None)
+    if likelihood == "gaussian" and (list(inputs(noise)) != ["index"] or size != (1, (1,))):
         raise ValueError(
             f"networks.noise: expected a table of one row and one number, the log variance, got {noise}; give "
-            f"{setting('networks.noise.kind', 'table')}"
+            f"{setting('networks.noise.kind', 'table')} with neither rows nor width"
         )
 
 

@@ -70,18 +70,28 @@ def plot_levels(bits: dict[str, float], rows: np.ndarray, path: str | Path) -> N
 
 def plot_terms_and_samples(found: dict[str, Any], x: np.ndarray, path: str | Path) -> None:
     """L_{t-1} in bits over t, where T is large in the mean over neighbours; beside it images (N, H, W, C) in a square, or a
-    line each where they are single rows of pixels."""
+    line each where they are single rows of pixels; or points (N, D), by their first two numbers, or one's counts."""
     terms = np.array(found["terms"][:-1])
-    each, single = max(1, len(terms) // 100), x.shape[1] == 1
+    each = max(1, len(terms) // 100)
     parts = np.array_split(np.arange(len(terms)), len(terms) // each)
     figure = new_figure(9, 4)
     left, right = figure.subplots(1, 2)
     left.plot([1 + part.mean() for part in parts], [terms[part].mean() for part in parts])
-    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits", ylim=(0, None))
-    picture = to_uint8(x[:, 0]) if single else grid(x, scale=1)
-    right.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto" if single else "equal")
+    left.set(xlabel="t", ylabel="bits of a sample", title=f"bound: {found['bound_bits']:.3f} bits")
+    left.set_ylim(bottom=0 if terms.min() >= 0 else None)  # L_0 of a density may lie below
     right.set(title="samples")
-    right.axis("off")
+    if x.ndim == 4:
+        single = x.shape[1] == 1
+        picture = to_uint8(x[:, 0]) if single else grid(x, scale=1)
+        right.imshow(
+            picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto" if single else "equal"
+        )
+        right.axis("off")
+    elif x.shape[1] == 1:
+        right.hist(x[:, 0], bins=50)
+    else:
+        right.plot(*x.T[:2], ".", markersize=1.5)
+        right.set(xlabel="x_1", ylabel="x_2")
     figure.savefig(path)
 
 
@@ -90,8 +100,9 @@ def plot_way(
     path: str | Path,
 ) -> None:  # fmt: skip
     """Of points a column each of t = 0, T/2 and T: q(x_t) of what is held out above, way[t] in the middle, and beneath as
-    arrows where the mean of reverse(x, t) takes x, at t = 2 for t = 0. Of images the terms over t, and way[0]."""
-    if len(data.shape) == 3:
+    arrows where the mean of reverse(x, t) takes x, at t = 2 for t = 0. Of all but points of two numbers the terms over
+    t, and way[0]."""
+    if data.shape != (2,):
         return plot_terms_and_samples(found, way[0], path)
     x0, times = data.held_out[: WAYS[1]].astype(np.float64), (0, s.T // 2, s.T)
     figure = new_figure(9, 9)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..models import inputs
+from ..errors import setting
+from ..models import ClassifierConfig, inputs
 from ..process import gaussian_log_density
 from ..random import Key, integers
 from .codes import pieces
@@ -28,12 +29,17 @@ def check_denoiser(networks: dict[str, Any], objective: Any, trains: tuple[str, 
     if set(reads) != {"x", "t"}:
         raise ValueError(
             f"networks.denoiser: expected a network that reads x and t alone, got {type(denoiser).__name__}, which reads "
-            f"{', '.join(reads)}; give networks.denoiser.classes=0, or take mlp or unet"
+            f"{', '.join(reads)}; give {setting('networks.denoiser.classes', 0)}, or take mlp or unet"
+        )
+    if isinstance(denoiser, ClassifierConfig):
+        raise ValueError(
+            "networks.denoiser.kind: expected a network that says an array of the shape of x, got 'classifier', which says "
+            "logits; take mlp or unet"
         )
     if (got := getattr(denoiser, "outputs", 1)) != outputs:
         raise ValueError(
             f"networks.denoiser.outputs: expected {outputs} for each element of a sample, got {got}; give "
-            f"networks.denoiser.outputs={outputs}"
+            f"{setting('networks.denoiser.outputs', outputs)}"
         )
 
 
@@ -85,4 +91,4 @@ def among_few(learned: np.ndarray, x: np.ndarray) -> dict[str, float]:
         return {}
     p, kinds = counts / counts.sum(), {row.tobytes() for row in known}
     share = np.mean([row.tobytes() in kinds for row in x.reshape(len(x), -1).astype(known.dtype)])
-    return {"entropy_bits": float(-(p * np.log2(p)).sum()), "samples_among_data": float(share)}
+    return {"entropy_bits": float((p * np.log2(1 / p)).sum()), "samples_among_data": float(share)}

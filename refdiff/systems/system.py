@@ -14,10 +14,12 @@ configuration fills them in.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..divergence import Overflows
 from ..errors import NotFiniteError
 from ..models import Batch, Network
 from ..objectives import Objective, register_objective
@@ -34,6 +36,7 @@ __all__ = [
 
 _SYSTEMS: dict[type[Objective], Any] = {}
 FUNCTIONS = ("check", "evaluate", "plot")
+_ADVICE = "look at the weights: has the training diverged?"
 
 
 class Asked(NamedTuple):
@@ -142,9 +145,18 @@ def trajectory(
 
 
 def measure(model: SystemModel, data: Any, seed: int = 0, progress: bool = True) -> dict[str, Any]:
-    """What the system's `evaluate` finds of what is held out of the data: numbers, and lists of them, by name."""
-    key = Key(seed).under("evaluate")
-    found: dict[str, Any] = model.module.evaluate(model.networks, model.objective, data, key, progress)
+    """What the system's `evaluate` finds of what is held out of the data: numbers, and lists of them, by name.
+
+    ValueError for samples that the objective cannot have, and where a number is none: no measure of a model that diverged.
+    """
+    model.objective.check_samples(data.held_out)
+    key, overflows = Key(seed).under("evaluate"), Overflows(_ADVICE)
+    with overflows.watched("measuring"):
+        found: dict[str, Any] = model.module.evaluate(model.networks, model.objective, data, key, progress)
+        bad = [name for name, value in found.items() if isinstance(value, float) and not isfinite(value)]
+        if bad:
+            raise NotFiniteError(f"{bad[0]}: expected a finite number, got {found[bad[0]]}; have the weights diverged?")
+    overflows.tell()
     return found
 
 
@@ -161,14 +173,16 @@ def draw(
     for name, value in (conditions or {}).items():
         if np.ndim(value) and len(value) != n:
             raise ValueError(f"{name}: expected one a sample, {n}, or a number for all, got {len(value)}")
-    done = []
+    done, overflows = [], Overflows(_ADVICE)
     for ids in pieces(n, batch, "sampling", progress):
-        own = {name: value[ids] if np.ndim(value) else value for name, value in (conditions or {}).items()}
-        for _, x in trajectory(model, ids, seed, own):  # noqa: B007
-            pass
-        if bad := int(np.count_nonzero(~np.isfinite(x))):
-            raise NotFiniteError(
-                f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
-            )
+        own = {name: np.asarray(value)[ids] if np.ndim(value) else value for name, value in (conditions or {}).items()}
+        with overflows.watched("sampling"):
+            for _, x in trajectory(model, ids, seed, own):  # noqa: B007
+                pass
+            if bad := int(np.count_nonzero(~np.isfinite(x))):
+                raise NotFiniteError(
+                    f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
+                )
         done.append(x)
+    overflows.tell()
     return np.concatenate(done)

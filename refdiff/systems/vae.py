@@ -19,7 +19,6 @@ import numpy as np
 from .. import models
 from ..errors import one_of, setting
 from ..models import Batch, Input, Tree
-from ..objectives import Objective
 from ..random import Key, normal
 from . import likelihoods
 from .bounds import bound_numbers, divergence_bound, importance_weighted_bound
@@ -33,7 +32,7 @@ __all__ = ["VAE"]
 
 
 @dataclass(frozen=True)
-class VAE(Objective):
+class VAE(likelihoods.OfLikelihood):
     """-E_q log p(x|z) + beta KL(q(z|x) || N(0, 1)) in nats, z = mean + e^(l/2) eps; with samples k > 1 instead the tighter
     -log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x).   [VAE] eq. 3, [IWAE] eq. 8
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import inf, log, prod
+from math import log, prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,12 +23,11 @@ import numpy as np
 from .. import models
 from ..evaluation.continuous_bound import bound_beside_line, plot_schedule
 from ..models import Batch, Input, Tree, inputs
-from ..objectives import Objective
 from ..process import predictor
 from ..random import Key, normal
 from ..sampling.methods import choose_sampler, threshold_of
 from .compositions import constant
-from .learned_gamma import Levels, check_schedule, draw_times, levels, levels_backward, schedule_of
+from .learned_gamma import LARGEST, Levels, OfLevels, check_schedule, draw_times, levels, levels_backward, schedule_of
 from .steps import check_denoiser, samples_of
 from .system import Networks, register_system
 
@@ -36,7 +35,7 @@ __all__ = ["VDM"]
 
 
 @dataclass(frozen=True)
-class VDM(Objective):
+class VDM(OfLevels):
     """The bound in bits per dimension, and for gamma the squared diffusion loss.   [VDM] eqs. 11, 14 and 17
 
     Networks: those of `learned_gamma`, and a denoiser, told 1000 (gamma - low) / (high - low) as t, whose answer plus z_t
@@ -54,8 +53,9 @@ class VDM(Objective):
             raise ValueError(f"objective.T: expected a number of steps, or 0 for continuous time, got {self.T}")
         if self.bins < 2:
             raise ValueError(f"objective.bins: expected how many levels the data have, at least 2, got {self.bins}")
-        if not -inf < self.low < self.high < inf:
-            raise ValueError(f"objective.low, high: expected finite numbers, low < high, got {self.low}, {self.high}")
+        if not -LARGEST <= self.low < self.high <= LARGEST:
+            most = f"-{LARGEST:g} <= low < high <= {LARGEST:g}"
+            raise ValueError(f"objective.low, high: expected {most}, got {self.low:g}, {self.high:g}")
 
     @property
     def told_a_unit(self) -> float:

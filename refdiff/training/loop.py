@@ -71,7 +71,8 @@ def train(
     check_batch(config, data.inputs, config.data.source)
     if isinstance(data, Dataset):
         config.objective.check_samples(data.x)
-    doubt_schedule(config.schedule)
+    if hasattr(config.objective, "schedule"):
+        doubt_schedule(config.schedule)
     doubt_prediction(config)
     check_machine(config, data.inputs)
     frozen_trees(config, State(0, 0, {}, {}))  # before a former run is replaced
@@ -92,6 +93,8 @@ def train(
                 shown = step % every.log_every == 0 or step == every.steps
                 ids = batch_indices(config.seed, seen, every.batch, len(data))
                 batch = data.rows(ids, Key(config.seed, step, 0, every.batch, "data/"))
+                if not isinstance(data, Dataset) and "x" in batch:
+                    config.objective.check_samples(batch["x"])
                 with overflows.watched(f"step {step}"):
                     measured = worker.step(batch, wait=shown or on_step is not None)
                 seen += every.batch

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..data import Data
-from ..errors import NotFiniteError, TrainingError, argument, option
+from ..errors import TrainingError, argument, option
 from ..objectives import Denoising
 from ..sampling import sample
 from ..storage import save_enlarged, save_grid
@@ -117,7 +117,7 @@ class Run:
                 images = draw(system, n, progress=False)
             else:
                 return
-        except NotFiniteError as error:
+        except ValueError as error:  # what was learned cannot be drawn of
             raise TrainingError(f"step {state.step}: {error}") from None
         (self.folder / "samples").mkdir(exist_ok=True)
         path = self.folder / "samples" / f"step{state.step:07d}.png"
@@ -152,6 +152,8 @@ def _check_same(saved: Config, config: Config, path: Path) -> None:
     old, new = _flat(saved.to_dict()), _flat(config.to_dict())
     different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     different = [k for k in different if k not in free and not k.startswith("sample.")]
+    if "objective.kind" in different:  # all else follows
+        different = ["objective.kind"]
     if different:
         shown = ", ".join(f"{k} = {old.get(k)!r} there, {new.get(k)!r} here" for k in different)
         raise ValueError(

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from documents.reading import documents
+from documents.said_of_systems import said_of_systems
 
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.page import PAGE, page, records, shown
@@ -25,9 +26,21 @@ PROMISED = [
     ("guidance", "judged_free/3", (0.95, 1)),
     ("guidance", "judged_score/8", (0.95, 1)),
     ("guidance", "judged_shift/8", (0.95, 1)),
+    ("heartbeat", "bound_bits", (np.log2(5), np.log2(5) + 0.3)),
+    ("heartbeat", "samples_among_data", (0.9, 1)),
+]
+# (entry, less, more): of two values of an entry which is to be the lower.
+LOWER = [
+    ("digits-autoencoder", "squared_error", "principal_components_error"),
+    ("digits-vdm", "bits_per_dim", "ddpm_ends_bits_per_dim"),
+    ("digits-vdm", "diffusion_variance", "line_diffusion_variance"),
+    ("digits-binary", "bound_bits", "independent_bits"),
+    ("swissroll-2015", "bound_bits", "fixed_bound_bits"),
+    ("mixture-hvae", "bound/2", "bound/1"),
+    ("mixture-hvae", "bound/4", "bound/2"),
 ]
 # A sentence with one of these words and a decimal number, or a share of a hundred, quotes a training run.
-ABOUT = re.compile(r"Fr[eé]chet distance|\bjudge|bits per dimension on")
+ABOUT = re.compile(r"Fr[eé]chet distance|\bjudge|bits per dimension on|\bcosts\b.* bits|trained in \d")
 FIGURE = re.compile(r"\d\.\d|\d ?%")
 
 
@@ -50,6 +63,7 @@ def said():
     yield from said_of_classifiers()
     yield from said_of_guidance()
     yield from said_of_variances()
+    yield from said_of_systems(RECORDS)
 
 
 def share(number, digits=1):
@@ -175,10 +189,33 @@ def test_each_picture_is_of_an_entry():
 
 @pytest.mark.parametrize(("name", "key", "bounds"), PROMISED)
 def test_what_was_promised_is_kept(name, key, bounds):
+    assert bounds[0] <= mean_of(name, key) <= bounds[1]
+
+
+def mean_of(name, key):
     value = RECORDS[name]["values"]
     for part in key.split("/"):
         value = value[part]
-    assert bounds[0] <= (value["mean"] if isinstance(value, dict) else value) <= bounds[1]
+    return value["mean"] if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize(("name", "less", "more"), LOWER)
+def test_what_is_to_be_lower_is(name, less, more):
+    assert mean_of(name, less) < mean_of(name, more)
+
+
+def test_the_inside_of_a_schedule_changes_no_bound():
+    """Within three standard errors of both, of one seed each, of the mean over the seeds."""
+    found = RECORDS["digits-vdm"]["values"]
+    apart = found["diffusion_bits"]["mean"] - found["line_diffusion_bits"]["mean"]
+    errors = [found[f"{name}_bits_error"]["mean"] for name in ("diffusion", "line_diffusion")]
+    assert abs(apart) < 3 * math.hypot(*errors) / len(SEEDS) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["digits-autoencoder", "digits-vae", "digits-hvae", "digits-vdm", "heartbeat",
+                                  "digits-binary", "swissroll-2015"])  # fmt: skip
+def test_a_preset_of_a_system_is_trained_in_five_minutes(name):
+    assert RECORDS[name]["runs"][name]["seconds"] < 300
 
 
 @pytest.mark.parametrize("chain", ["all", "25 quadratic", "25 trailing"])
