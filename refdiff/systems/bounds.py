@@ -64,11 +64,11 @@ def log_mean_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def bound_numbers(
     dims: int, log_w: np.ndarray, bounds: dict[str, np.ndarray], terms: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """In bits a dimension: bounds of -log p(x) from above with their errors, of which bits_per_dim is in nats of a sample too,
-    the terms that they are sums of, and the importance-weighted bound of all draws, the tightest. Errors are standard errors
-    over the draws: what the samples themselves differ by is not in them.
+    """In bits a dimension: bounds of -log p(x) from above with their errors, by name; of bits_per_dim, in nats of a sample
+    too, the terms; and the importance-weighted bound of all draws, the tightest. Errors are standard errors over the draws:
+    what the samples themselves differ by is not in them.
 
-    log_w, bounds, terms (N, draws), by name"""
+    log_w, bounds, terms (N, draws)"""
     bits, (tight, spread) = 1 / (dims * log(2)), log_mean_weights(log_w)
     found = {}
     for name, each in bounds.items():
