@@ -64,20 +64,19 @@ def log_mean_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def bound_numbers(
     dims: int, log_w: np.ndarray, bounds: dict[str, np.ndarray], terms: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """In bits a dimension: bounds of -log p(x) from above with their errors, of which "bound" is in nats of a sample too,
-    the terms that they are sums of, and the importance-weighted bound of all draws, the tightest. Errors are standard errors
-    over the draws: what the samples themselves differ by is not in them.
+    """In bits a dimension: bounds of -log p(x) from above with their errors, by name; of bits_per_dim, in nats of a sample
+    too, the terms; and the importance-weighted bound of all draws, the tightest. Errors are standard errors over the draws:
+    what the samples themselves differ by is not in them.
 
-    log_w, bounds, terms (N, draws), by name"""
+    log_w, bounds, terms (N, draws)"""
     bits, (tight, spread) = 1 / (dims * log(2)), log_mean_weights(log_w)
     found = {}
     for name, each in bounds.items():
-        key = "bits_per_dim" if name == "bound" else f"{name}_bits"
-        found[key] = bits * each.mean()
-        found[f"{key}_error"] = bits * (each.var(axis=1).mean() / each.size) ** 0.5
+        found[name] = bits * each.mean()
+        found[f"{name}_error"] = bits * (each.var(axis=1).mean() / each.size) ** 0.5
     found |= {f"{name}_bits": bits * each.mean() for name, each in terms.items()}
     found["importance_weighted_bits"] = -bits * tight.mean()
     found["importance_weighted_bits_error"] = bits * (spread.mean() / len(log_w)) ** 0.5
-    found["bound_nats"] = bounds["bound"].mean()
+    found["bound_nats"] = bounds["bits_per_dim"].mean()
     numbers: dict[str, Any] = {name: float(value) for name, value in found.items()}
     return numbers | {"draws": log_w.shape[1], "samples": len(log_w)}

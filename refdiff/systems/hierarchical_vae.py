@@ -122,7 +122,7 @@ def evaluate(networks: Networks, objective: HierarchicalVAE, data: Any, key: Key
     """The bound of held-out samples both ways, all latents drawn 64 times for each: as the mean joint ratio, and as the sum
     of reconstruction, a consistency term a level, and the divergence from the prior; as `bound_numbers` says it."""
     ratio, terms, _ = levels.measured(networks, objective.likelihood, data.held_out, objective.noise, key, progress)
-    both = {"bound": -ratio, "sum_of_terms": np.sum(list(terms.values()), axis=0)}
+    both = {"bits_per_dim": -ratio, "sum_of_terms_bits": np.sum(list(terms.values()), axis=0)}
     return bound_numbers(prod(data.held_out.shape[1:]), ratio, both, terms)
 
 

@@ -115,7 +115,7 @@ def evaluate(networks: Networks, objective: VAE, data: Any, key: Key, progress: 
     x, eps = data.held_out, {"eps": objective.latent}
     log_w, measures, units = measured(one_level, objective.likelihood, x, eps, key, progress)
     terms = {"reconstruction": measures["reconstruction"], "divergence": measures["prior"]}
-    bound = {"bound": terms["reconstruction"] + terms["divergence"]}
+    bound = {"bits_per_dim": terms["reconstruction"] + terms["divergence"]}
     found = bound_numbers(prod(x.shape[1:]), log_w, bound, terms)
     return found | {"unit_divergence_nats": units.tolist()}
 

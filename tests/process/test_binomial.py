@@ -6,6 +6,7 @@ import pytest
 from refdiff import process
 from refdiff.process import reciprocal
 from refdiff.random import Key, uniform
+from refdiff.testing.strategies import every_schedule
 
 S = reciprocal(5)
 BITS, SPINS = np.array([[0.0, 1.0, 1.0]]), np.array([[-1.0, 1.0, 1.0]])
@@ -132,3 +133,14 @@ def test_a_probability_of_errors_that_is_none_is_refused(flipped):
 def test_what_was_seen_of_bits_is_bits():
     with pytest.raises(ValueError, match=r"\Ay: expected bits, each 0 or 1, got values from -1 to -1\Z"):
         process.observed_bits(np.zeros((1, 3)), np.full((1, 3), -1.0), 0.1)
+
+
+@pytest.mark.parametrize("name", sorted(every_schedule()))
+def test_the_posterior_is_a_probability_whatever_is_rounded(name):
+    """Where a step loses next to nothing, c + c_0 + c_t comes out above 1 by a digit."""
+    schedule = every_schedule()[name]
+    x_t, x0 = np.array([[0.0, 0, 1, 1], [0, 1, 0, 1]])
+    for t in range(1, min(schedule.T, 50) + 1):
+        p = process.binomial_posterior(schedule, x_t, x0, t)
+        assert p.min() >= 0
+        assert p.max() <= 1

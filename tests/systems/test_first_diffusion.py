@@ -14,7 +14,7 @@ from refdiff.models import ClassifierConfig, MLPConfig, TableConfig
 from refdiff.random import Key, Sequence, normal
 from refdiff.systems import Binomial, Nonequilibrium, draw, measure, trajectory
 from refdiff.systems.bits import bits_reverse
-from refdiff.systems.learned_beta import learned_schedule
+from refdiff.systems.learned_beta import bound_table, first_term, learned_schedule
 from refdiff.training import State, system_model, train
 from systems import bits, checks, learned_beta
 
@@ -86,6 +86,18 @@ def test_the_loss_is_the_bound_in_the_mean(module):
     found, (loss, error) = evaluate(model, data), mean_loss(config, data, state)
     assert found["bound_bits"] == pytest.approx(loss, abs=4 * (error + found["bound_bits_error"]))
     assert error < 0.03 * loss
+
+
+@pytest.mark.parametrize("first", [1e-3, 0.5])
+def test_the_first_term_is_the_mean_over_x_1(first):
+    """Of -log2 N(x_0; sqrt(1 - beta_1) x_1, beta_1), by Gauss-Hermite quadrature, which is exact of a square."""
+    x0 = np.random.default_rng(0).standard_normal((3, 2))
+    one, _, of_square, constant, *_ = checks.REFERENCE.columns(bound_table(5, first, 2), np.full(3, 4))
+    eps, weight = np.polynomial.hermite_e.hermegauss(3)
+    x_1 = np.sqrt(1 - first) * x0 + np.sqrt(first) * eps[:, None, None]
+    density = (x0 - np.sqrt(1 - first) * x_1) ** 2 / first + np.log(2 * np.pi * first)
+    expected = (weight / weight.sum()) @ density.sum(axis=-1) / 2 / np.log(2)
+    np.testing.assert_allclose(first_term(checks.REFERENCE, x0, of_square, constant, one), expected, rtol=1e-12)
 
 
 def test_a_short_run_of_the_heartbeat_lies_between_its_entropy_and_independent_bits(heartbeat):
