@@ -45,6 +45,7 @@ SMALLER = {
     **{f"refdiff train --preset {preset} ": SMALL_SYSTEM for preset in SYSTEMS.values()},
     "refdiff train --config moons.toml": SMALL_SYSTEM,
     **{f"refdiff eval {run}": "" for run in SYSTEMS},
+    **{f"refdiff sample {run}": "" for run, preset in SYSTEMS.items() if preset != "digits-vdm"},  # no sample.steps
     "refdiff train --preset digits-classifier": SMALL_CLASSIFIER,
     "refdiff train --preset digits-judge": SMALL_CLASSIFIER,
     "refdiff train --preset digits-adm": f"{SMALL_MODEL} --set networks.denoiser.head_channels=8",
