@@ -15,7 +15,7 @@ SCHEDULE = cosine_gamma(-8, 6)
 
 
 def test_every_function_of_a_continuous_schedule_is_the_subject_of_a_claim():
-    assert claims.continuous is not None
+    assert claims.continuous_bound is not None
     subjects = {claim.of for claim in CLAIMS}
     for name in dir(process):
         f = getattr(process, name)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from refdiff.testing import road as example
+from refdiff.testing import road_example as example
 from refdiff.testing.claims.misprints import MISPRINTS
 from refdiff.testing.road import road
 

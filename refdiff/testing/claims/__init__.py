@@ -23,6 +23,7 @@ from . import (
     likelihoods,
     noise_levels,
     continuous,
+    continuous_bound,
     autoencoders,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "classification",
     "classifiers",
     "continuous",
+    "continuous_bound",
     "exact",
     "flows",
     "forward",
