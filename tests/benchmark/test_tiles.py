@@ -23,6 +23,7 @@ from refdiff.engines.cuda.runtime.arena import Arena
 from refdiff.engines.cuda.runtime.context import Context
 from refdiff.engines.cuda.runtime.dry_run import DryRunDevice
 from refdiff.engines.cuda.tile_table import Problem
+from refdiff.objectives import Denoising
 
 FAKE = """
 import os, sys
@@ -171,7 +172,7 @@ def test_every_product_of_a_training_step_is_asked_for_once(monkeypatch):
     assert all(kernel == "linear_dx" and problem.k == 4 * problem.n for kernel, _, problem in set(cases) - asked)
     ddpm = {
         name for name, preset in PRESETS.items()
-        if "denoiser" in preset.networks and getattr(preset.model, "conditioning", "") == "add"
+        if isinstance(preset.objective, Denoising) and getattr(preset.model, "conditioning", "") == "add"
     }  # fmt: skip
     assert set(tiles.NETWORKS) == ddpm - {"digits-classes"}  # whose products are those of digits
     json.dumps(list(tiles.cases()))
