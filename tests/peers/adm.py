@@ -145,7 +145,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.conditioning = Conditioning(config)
-        self.encoder = Encoder(config, config.channels * (2 if config.low_res else 1))
+        self.encoder = Encoder(config, config.channels * (1 + 2 * len(config.fourier) + bool(config.low_res)))
         widths, c, size = list(self.encoder.widths), self.encoder.widths[-1], self.encoder.size
         self.up, self.joins = nn.ModuleList(), []  # the way up; whether a layer's input is joined with a state
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
@@ -160,6 +160,8 @@ class UNet(nn.Module):
         self.norm, self.conv_out = norm(config, c), nn.Conv2d(c, config.outputs * config.channels, 3, padding=1)
 
     def forward(self, x, t, label=None, low_res=None):
+        angles = [2.0**n * math.pi * x for n in self.config.fourier]  # [VDM] appendix C
+        x = torch.cat([x, *map(torch.sin, angles), *map(torch.cos, angles)], 1)
         if low_res is not None:
             low_res = F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, low_res], 1)

@@ -49,6 +49,8 @@ UNETS = {
     "Imagen": ADM | {"rescale": "skips", "blocks": (1, 2), "qkv": "split"},
     "mean, then a convolution": IDDPM | {"resampling": "pooled", "blocks": (2, 1), "qkv": "split"},
     "mean and nearest": ADM | {"channels": 1, "resampling": "plain", "rescale": "residual", "conditioning": "add"},
+    "VDM": {"size": 8, "width": 16, "multipliers": (1,), "blocks": 2, "attention": (), "groups": 8, "fourier": (0, 2)},
+    "VDM, a small image beside": ADM | {"low_res": 4, "fourier": (1,)},
     "classes, no attention but in the middle": ADM | {"attention": (), "width": 24, "multipliers": (1, 2), "groups": 6},
 }  # fmt: skip
 CLASSIFIERS = {
