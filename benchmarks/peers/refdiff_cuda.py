@@ -160,7 +160,7 @@ class CudaPeer:
     def _forward(self, case: dict[str, Any]) -> dict[str, Any]:
         config, context = network(case["model"]), self._context()
         with cuda.use(context):
-            net = models.Network(config, on_device(weights(config, case["seed"]), case["dtype"]))
+            net = on_device(models.Network(config, weights(config, case["seed"])), case["dtype"])
             x = cuda.array(draw((case["batch"], *config.shape), case["seed"]), case["dtype"])
             t = cuda.array(np.arange(case["batch"]) * 37 % 1000 + 1, "int32")
             given = {
