@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DoubtWarning
+from .errors import DoubtWarning, NotFiniteError
 
-__all__ = ["Overflows"]
+__all__ = ["Overflows", "require_finite"]
 
 
 class Overflows:
@@ -43,3 +43,9 @@ class Overflows:
             self.told = True
             warnings.warn(f"{self.first} on the way to a finite result; {self.advice}", DoubtWarning, stacklevel=3)
         self.first = ""
+
+
+def require_finite(name: str, x: np.ndarray, advice: str = "have the weights diverged?", what: str = "numbers") -> None:
+    """NotFiniteError, which says of what it is, for an array that holds NaN or infinity."""
+    if bad := int(np.count_nonzero(~np.isfinite(x))):
+        raise NotFiniteError(f"{name}: expected finite {what}, got {bad} of {x.size} that are not; {advice}")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Progress"]
+import numpy as np
+
+__all__ = ["Progress", "pieces"]
 
 EVERY = 30.0  # seconds between lines
 
@@ -49,3 +52,12 @@ class Progress:
     def __exit__(self, *exception: Any) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def pieces(n: int, size: int, what: str, on: bool, unit: str = "sample") -> Iterator[np.ndarray]:
+    """The numbers 0 .. n - 1 in pieces of at most `size`, whose progress is shown; what, unit, on: as of `Progress`."""
+    with Progress(what, n, unit, on) as progress:
+        for first in range(0, n, size):
+            ids = np.arange(first, min(first + size, n))
+            yield ids
+            progress.update(len(ids))

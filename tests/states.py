@@ -30,3 +30,18 @@ def difference(actual, expected):
     pairs = [(actual[name], leaf) for name, leaf in expected.items() if np.abs(leaf).max() > 1e-9]
     assert pairs or not expected
     return max((np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs), default=0.0)
+
+
+def assert_goes_on(worker, first, batch):
+    """Two steps, and two more from the state that they led to, lead to the bit where four steps lead.
+
+    worker(state, *order) -> a trainer, on a device of another order of threads where one is given; batch(i): of step i."""
+    full, half = worker(first), worker(first)
+    for i in range(4):
+        full.step(batch(i))
+    for i in range(2):
+        half.step(batch(i))
+    rest = worker(half.state(), 3)
+    for i in range(2, 4):
+        rest.step(batch(i))
+    assert bits(full.state()) == bits(rest.state())

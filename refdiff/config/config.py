@@ -110,9 +110,7 @@ class Config:
             others = tuple(one for one in self.objective.null if one[0] != "label")
             told = classes and getattr(self.model, "null_label", True)
             changes["null"] = (*others, ("label", classes, rates.get("label", LABEL_DROPOUT))) if told else others
-        if follows := getattr(system_of(self.objective), "follows", None):
-            changes |= follows({name: network.model for name, network in self.networks.items()}, self.objective)
-        object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes))
+        object.__setattr__(self, "objective", dataclasses.replace(self.objective, **changes, **self._followed()))
 
     def to_dict(self) -> dict[str, Any]:
         """As nested dictionaries of plain values; `from_dict` is the inverse."""
@@ -204,12 +202,14 @@ class Config:
         config._check_followed(table, keys(each))
         return config
 
+    def _followed(self) -> dict[str, Any]:
+        """The fields of the objective that follow from its networks."""
+        follows = getattr(system_of(self.objective), "follows", None)
+        return follows({n: network.model for n, network in self.networks.items()}, self.objective) if follows else {}
+
     def _check_followed(self, table: dict[str, Any], given: set[str]) -> None:
         """ValueError for a field of the objective, among the keys given, that follows from the networks, and as another."""
-        follows = getattr(system_of(self.objective), "follows", None)
-        own = (
-            follows({name: network.model for name, network in self.networks.items()}, self.objective) if follows else {}
-        )
+        own = self._followed()
         for name in [name for name in ("trains", *own) if f"objective.{name}" in given and own]:
             expected, got = plain(getattr(self.objective, name)), table["objective"][name]
             if sorted(expected) != sorted(got) if name == "trains" else expected != got:

@@ -18,7 +18,7 @@ from ..errors import DoubtWarning
 from ..models import Batch
 from ..process import SPACINGS, Schedule, flow_log_likelihood, predictor
 from ..process.samplers import Predict
-from ..progress import Progress
+from ..progress import pieces
 from ..random import Key, bits, uniform
 from ..sampling import Trained, check_conditions, conditions_of, denoiser, encoder_function, network_function
 from .likelihood import levels
@@ -90,20 +90,17 @@ def estimate_flow(
     key, one, doubts = Key(seed).under("flow"), x.shape[1:], []
     width = 0.0 if bins is None else 2 / (bins - 1)
     found = np.empty(len(x))
-    with Progress("flow", len(x), "sample", progress) as bar:
-        for first in range(0, len(x), batch):
-            chosen = slice(first, min(first + batch, len(x)))
-            ids = np.arange(chosen.start, chosen.stop)
-            spread = x[chosen] + (width * (uniform(key("place"), ids, one) - 0.5)).astype(x.dtype)
-            signs = [_signs(key.under(str(k)), ids, one, x.dtype) for k in range(probes)]
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                log_p = flow_log_likelihood(
-                    schedule, predict_of(chosen), spread, timesteps, np.stack(signs) if signs else None
-                )
-            doubts += [f"of samples {first} to {chosen.stop - 1}: {w.message}" for w in caught]
-            found[chosen] = -log_p
-            bar.update(len(ids))
+    for ids in pieces(len(x), batch, "flow", progress):
+        chosen = slice(ids[0], ids[-1] + 1)
+        spread = x[chosen] + (width * (uniform(key("place"), ids, one) - 0.5)).astype(x.dtype)
+        signs = [_signs(key.under(str(k)), ids, one, x.dtype) for k in range(probes)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            log_p = flow_log_likelihood(
+                schedule, predict_of(chosen), spread, timesteps, np.stack(signs) if signs else None
+            )
+        doubts += [f"of samples {ids[0]} to {ids[-1]}: {w.message}" for w in caught]
+        found[chosen] = -log_p
     if doubts:
         more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
         warnings.warn(doubts[0] + more, DoubtWarning, stacklevel=2)

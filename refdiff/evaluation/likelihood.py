@@ -30,7 +30,7 @@ from ..process import (
     step_log_variance,
 )
 from ..process.variational_bound import ReverseStep
-from ..progress import Progress
+from ..progress import pieces
 from ..random import Key, integers, normal
 from ..sampling import (
     Model,
@@ -179,15 +179,12 @@ def _estimate_bounds(
     step = np.repeat(np.arange(1, schedule.T + 1), counts)
     found: list[list[np.ndarray]] = []
     key = Key(seed).under("likelihood")
-    with Progress("likelihood", len(step), "image", progress) as bar:
-        for first in range(0, len(step), batch):
-            pair = np.arange(first, min(first + batch, len(step)))
-            t, chosen = step[pair], integers(key("choice"), pair, 0, len(x) - 1)
-            x0 = x[chosen]
-            eps = normal(key("eps"), pair, x.shape[1:], np.float64)
-            x_t = q_sample(schedule, x0, t, eps)
-            found.append([l_vlb_term(schedule, x0, x_t, t, *moments, bins)[0] for moments in reverse(x_t, t, chosen)])
-            bar.update(len(pair))
+    for pair in pieces(len(step), batch, "likelihood", progress, "image"):
+        t, chosen = step[pair], integers(key("choice"), pair, 0, len(x) - 1)
+        x0 = x[chosen]
+        eps = normal(key("eps"), pair, x.shape[1:], np.float64)
+        x_t = q_sample(schedule, x0, t, eps)
+        found.append([l_vlb_term(schedule, x0, x_t, t, *moments, bins)[0] for moments in reverse(x_t, t, chosen)])
     prior = float(prior_matching(schedule, x).mean())
     return [
         {

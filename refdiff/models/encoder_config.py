@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import one_of
 from .blocks import CONDITIONINGS, QKVS, RESAMPLINGS, TIMES
+from .shapes import check_integers, freeze_lists
 
 __all__ = ["EncoderConfig", "level_sizes"]
 
@@ -48,12 +49,12 @@ class EncoderConfig:
     epsilon: float = field(default=1e-6, kw_only=True)
 
     def __post_init__(self) -> None:
-        self._freeze_lists("size", "blocks", "attention")
+        freeze_lists(self, "size", "blocks", "attention")
         check_sides("size", self.size)
         sides = () if isinstance(self.size, tuple) else ("size",)
         levels = () if isinstance(self.blocks, tuple) else ("blocks",)
-        self._check_integers(*sides, "channels", "width", *levels, "heads", "groups")
-        self._check_integers("head_channels", least=0)
+        check_integers(self, *sides, "channels", "width", *levels, "heads", "groups")
+        check_integers(self, "head_channels", least=0)
         if self.width < 4:
             raise ValueError(f"width: expected at least 4, the least that carries a time embedding, got {self.width}")
         if not self.multipliers:
@@ -80,16 +81,6 @@ class EncoderConfig:
         one_of("time", self.time, TIMES)
         one_of("qkv", self.qkv, QKVS)
         one_of("conditioning", self.conditioning, CONDITIONINGS)
-
-    def _freeze_lists(self, *names: str) -> None:
-        for name in names:
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
-
-    def _check_integers(self, *names: str, least: int = 1) -> None:
-        for name in names:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {getattr(self, name)}")
 
     def _check_factor(self, name: str, factor: Any) -> None:
         if not isinstance(factor, int | float) or not isfinite(factor) or factor <= 0:

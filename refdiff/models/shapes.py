@@ -1,4 +1,4 @@
-"""What configurations of small networks check: integers and shapes."""
+"""What configurations of networks check: integers and shapes."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from .encoder import Layer, encoder
 from .encoder_config import EncoderConfig, check_sides
 from .network import Batch, Input, Network, Saved
 from .parameters import conv_layout, norm_layout
+from .shapes import check_integers, freeze_lists
 from .trees import Tree
 
 __all__ = ["RESCALES", "UNetConfig", "backward", "decoder", "encoder", "forward", "inputs", "layout"]
@@ -51,16 +52,16 @@ class UNetConfig(EncoderConfig):
     def __post_init__(self) -> None:
         if not isinstance(self.classes, int) or self.classes < 0:
             raise ValueError(f"classes: expected how many labels there are, 0 for none, got {self.classes}")
-        self._check_integers("outputs")
+        check_integers(self, "outputs")
         super().__post_init__()
-        self._freeze_lists("low_res", "fourier")
+        freeze_lists(self, "low_res", "fourier")
         if not all(type(n) is int for n in self.fourier) or len(set(self.fourier)) < len(self.fourier):
             raise ValueError(f"fourier: expected exponents, integers and each once, got {list(self.fourier)}")
         one_of("rescale", self.rescale, RESCALES)
         one_of("embedding_silu", self.embedding_silu, blocks.EMBEDDING_SILUS)
         check_sides("low_res", self.low_res)
         if not isinstance(self.low_res, tuple):
-            self._check_integers("low_res", least=0)
+            check_integers(self, "low_res", least=0)
         if self.low_res and any(low >= side for low, side in zip(self.low_sides, self.sides, strict=True)):
             raise ValueError(f"low_res: expected less than size = {self.size}, or 0 for none, got {self.low_res}")
 

@@ -83,6 +83,15 @@ def like(coefficient: np.ndarray, x: Array, name: str = "x", of: str = "t") -> A
     return xp.asarray(column, dtype=x.dtype, device=array_api_compat.device(x))
 
 
+def only_bits(name: str, x: Array, advice: str = "") -> None:
+    """ValueError unless all of x are 0 or 1, as floating-point numbers."""
+    xp = floating(name, x)
+    if not bool(xp.all((x == 0) | (x == 1))):
+        raise ValueError(
+            f"{name}: expected bits, each 0 or 1, got values from {float(xp.min(x)):g} to {float(xp.max(x)):g}{advice}"
+        )
+
+
 def same_shape(**arrays: Array) -> None:
     """ValueError, which names both arrays and both shapes, unless all have the shape of the first, and its library.
 

@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .arrays import Array, Time, floating, full_precision, like, namespace, one_a_sample, same_shape, sample_sum, steps
+from .arrays import (
+    Array,
+    Time,
+    floating,
+    full_precision,
+    like,
+    namespace,
+    one_a_sample,
+    only_bits,
+    same_shape,
+    sample_sum,
+    steps,
+)
 from .schedules import Schedule
 from .variational_bound import unit_scale
 
@@ -171,13 +183,7 @@ def _towards_half(name: str, x: Array, kept: np.ndarray, lost: np.ndarray) -> Ar
 
 
 def _check_bits(name: str, x: Array) -> None:
-    """ValueError unless all of x are 0 or 1, as floating-point numbers."""
-    xp = floating(name, x)
-    if not bool(xp.all((x == 0) | (x == 1))):
-        raise ValueError(
-            f"{name}: expected bits, each 0 or 1, got values from {float(xp.min(x)):g} to {float(xp.max(x)):g}; "
-            "of -1 and 1 make bits by (x + 1) / 2"
-        )
+    only_bits(name, x, "; of -1 and 1 make bits by (x + 1) / 2")
 
 
 def _as_bits(condition: Array, x: Array) -> Array:

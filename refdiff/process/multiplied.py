@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 
-from .arrays import Array, floating, full_precision, namespace, same_shape
+from .arrays import Array, floating, full_precision, namespace, only_bits, same_shape
 
 __all__ = ["conditioned", "multiplied_binomial", "multiplied_gaussian", "observed_bits", "observed_gaussian"]
 
@@ -65,9 +65,7 @@ def observed_bits(logits: Array, y: Array, flipped: float) -> Array:
     that shape
     """
     same_shape(logits=logits, y=y)
-    xp = floating("y", y)
-    if not bool(xp.all((y == 0) | (y == 1))):
-        raise ValueError(f"y: expected bits, each 0 or 1, got values from {float(xp.min(y)):g} to {float(xp.max(y)):g}")
+    only_bits("y", y)
     if not 0 < flipped < 0.5:
         raise ValueError(f"flipped: expected a probability between 0 and 1/2, both left out, got {flipped}")
     same, other = math.log1p(-flipped), math.log(flipped)

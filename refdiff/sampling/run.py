@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import engines
-from ..divergence import Overflows
-from ..errors import NotFiniteError
+from ..divergence import Overflows, require_finite
 from ..models import Batch
 from ..objectives import lost_in_noise
 from ..process import SPACINGS, classifier_guidance, classifier_shift, predictor
@@ -146,12 +145,7 @@ def sample(
                 _, x = next(states)
                 for _, x in states:  # noqa: B007
                     bar.update()
-                bad = int(np.count_nonzero(~np.isfinite(x)))
-                if bad:
-                    raise NotFiniteError(
-                        f"samples: expected finite numbers, got {bad} of {x.size} that are not; "
-                        f"{lost or strong or 'have the weights diverged?'}"
-                    )
+                require_finite("samples", x, lost or strong or "have the weights diverged?")
             done.append(x)
     overflows.tell()
     return np.concatenate(done)

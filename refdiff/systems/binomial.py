@@ -27,6 +27,7 @@ from ..objectives import Objective
 from ..process import binomial_ancestral, binomial_marginal, binomial_term, draw_bits, reciprocal
 from ..random import Key, uniform
 from .bits import bits_reverse, bits_table, check_bits
+from .codes import reads_x
 from .conditions import bits_given
 from .pictures import WAYS, plot_terms_and_samples
 from .steps import among_few, check_denoiser, estimated, independent_bits, samples_of
@@ -50,11 +51,11 @@ class Binomial(Objective):
             raise ValueError(f"objective.T: expected at least one step from data to noise, got {self.T}")
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        return {"x": models.inputs(networks["denoiser"])["x"]}
+        return reads_x(networks, "denoiser")
 
     def check_samples(self, x: np.ndarray) -> None:
         """ValueError unless these are bits."""
-        check_bits(x)
+        check_bits("data.source", x, "; take heartbeat or binary-digits, or images at a threshold")
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """x_t = 1 where a uniform number is below 1/2 + alpha_bar_t x_0 / 2, else -1."""

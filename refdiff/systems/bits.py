@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NotFiniteError
+from ..divergence import require_finite
 from ..process import binomial_log_odds, binomial_posterior_coefficients, binomial_posterior_entropy, reciprocal
 from .system import Asked
 
 __all__ = ["bits_reverse", "bits_table", "check_bits"]
 
 
-def check_bits(x: np.ndarray) -> None:
-    """ValueError unless samples of the data are bits."""
+def check_bits(name: str, x: np.ndarray, advice: str = "") -> None:
+    """ValueError, which names them, unless these are bits, -1 and 1."""
     if wrong := int(np.count_nonzero(np.abs(x) != 1)):
         raise ValueError(
-            f"data.source: expected bits, each -1 or 1, got {wrong} of {x.size} values that are neither; take "
-            "heartbeat or binary-digits, or images at a threshold"
+            f"{name}: expected bits, each -1 or 1, got {wrong} of {x.size} values that are neither{advice}"
         )
 
 
@@ -46,11 +45,7 @@ def bits_reverse(denoiser: Asked, T: int) -> Callable[[np.ndarray, Any], np.ndar
     def reverse(x: np.ndarray, t: Any) -> np.ndarray:
         sign, t = 2 * x - 1, np.broadcast_to(t, (len(x),))
         said = denoiser({"x": sign.astype(np.float32), "t": t}).astype(np.float64)
-        if bad := int(np.count_nonzero(~np.isfinite(said))):  # any comparison with NaN would make a bit of it
-            raise NotFiniteError(
-                f"networks.denoiser: expected finite logits, got {bad} of {said.size} that are not; have the "
-                "weights diverged?"
-            )
+        require_finite("networks.denoiser", said, what="logits")  # any comparison with NaN would make a bit of it
         return said + binomial_log_odds(s, t).reshape(-1, *[1] * (x.ndim - 1)) * sign
 
     return reverse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from ..errors import setting
 from ..models import Input, inputs
-from ..progress import Progress
+from ..progress import pieces
 
-__all__ = ["ask", "ask_moments", "check_pair", "code_size", "pieces", "reads_x"]
+__all__ = ["ask", "ask_moments", "check_pair", "code_size", "reads_x"]
 
 
 def code_size(networks: dict[str, Any], encoder: str = "encoder") -> int:
@@ -59,18 +58,9 @@ def check_pair(networks: dict[str, Any], parts: int, level: str = "", below: str
         )
 
 
-def reads_x(networks: dict[str, Any]) -> dict[str, Input]:
-    """The x of networks.encoder, all that is read of the data.   networks: {name: configuration}"""
-    return {"x": inputs(networks["encoder"])["x"]}
-
-
-def pieces(n: int, size: int, what: str, progress: bool) -> Iterator[np.ndarray]:
-    """The numbers 0 .. n - 1 in pieces of at most `size`, with a bar."""
-    with Progress(what, n, "sample", progress) as bar:
-        for first in range(0, n, size):
-            ids = np.arange(first, min(first + size, n))
-            yield ids
-            bar.update(len(ids))
+def reads_x(networks: dict[str, Any], name: str = "encoder") -> dict[str, Input]:
+    """The x of networks.encoder, or the one of that name, all that is read of the data.   networks: {name: configuration}"""
+    return {"x": inputs(networks[name])["x"]}
 
 
 def ask(network: Any, x: np.ndarray, progress: bool = False) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..models import Batch
 from ..process import conditioned, observed_bits, observed_gaussian
+from .bits import check_bits
 
 __all__ = ["GivenBits", "GivenNumbers", "bits_given", "check_noise", "numbers_given"]
 
@@ -48,9 +49,9 @@ def bits_given(conditions: Batch, shape: tuple[int, ...]) -> GivenBits:
     """The same of bits, which are -1 and 1 in conditions."""
     known, mask, y, p = _read(conditions, "flipped", shape)
     if p is None:
-        _bits("known", known[mask == 1])
+        check_bits("known", known[mask == 1])
         return GivenBits(lambda x: conditioned(x, (known + 1) / 2, mask), lambda logits: logits)
-    _bits("observed", y)
+    check_bits("observed", y)
     check_noise("flipped", p)
     return GivenBits(lambda x: x, lambda logits: observed_bits(logits, (y + 1) / 2, p))
 
@@ -101,8 +102,3 @@ def _read(
 def _finite(name: str, x: np.ndarray) -> None:
     if wrong := int(np.count_nonzero(~np.isfinite(x))):
         raise ValueError(f"{name}: expected finite numbers, got {wrong} of {x.size} that are not")
-
-
-def _bits(name: str, x: np.ndarray) -> None:
-    if wrong := int(np.count_nonzero(np.abs(x) != 1)):
-        raise ValueError(f"{name}: expected bits, each -1 or 1, got {wrong} of {x.size} values that are neither")

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_of
-from ..models import Batch, Input, Tree, inputs
+from ..models import Batch, Input, Tree
 from ..random import Key, normal
 from . import levels, likelihoods
 from .bounds import bound_numbers
+from .codes import reads_x
 from .compositions import moments, moments_backward
 from .pictures import SHOWN, plot_levels
 from .system import Networks, check_trains, register_system
@@ -64,7 +65,7 @@ class HierarchicalVAE(likelihoods.OfLikelihood):
         return {f"eps{l}": size for l, size in enumerate(self.latents, 1)}
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        return {"x": inputs(networks["encoder1"])["x"]}
+        return reads_x(networks, "encoder1")
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """eps1 .. epsL ~ N(0, 1), and what the likelihood is of."""

@@ -15,9 +15,10 @@ import numpy as np
 from .. import models
 from ..models import Batch, Tree, inputs
 from ..process import consistency_terms, gaussian_log_density, joint_ratio, kl_gaussian
+from ..progress import pieces
 from ..random import Key, normal
 from . import likelihoods
-from .codes import ask, ask_moments, check_pair, code_size, pieces
+from .codes import ask, ask_moments, check_pair, code_size
 from .compositions import moments, moments_backward
 from .system import Networks
 

@@ -27,6 +27,7 @@ from ..objectives import Objective
 from ..process import l_vlb_term, prior_matching, q_sample
 from ..random import Key, normal
 from . import learned_beta
+from .codes import reads_x
 from .conditions import numbers_given
 from .pictures import WAYS, plot_way
 from .steps import check_denoiser, estimated, normal_bits, samples_of
@@ -54,7 +55,7 @@ class Nonequilibrium(Objective):
             raise ValueError(f"objective.first: expected beta_1, a number between 0 and 1, got {self.first}")
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        return {"x": models.inputs(networks["denoiser"])["x"]}
+        return reads_x(networks, "denoiser")
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """t; the row of its logit, the same number counted from 0; and the last row, of T."""

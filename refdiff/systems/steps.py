@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import setting
 from ..models import ClassifierConfig, inputs
 from ..process import gaussian_log_density
+from ..progress import pieces
 from ..random import Key, integers
-from .codes import pieces
 from .system import Asked, check_trains
 
 __all__ = ["among_few", "check_denoiser", "estimated", "independent_bits", "normal_bits", "samples_of"]

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..divergence import Overflows
+from ..divergence import Overflows, require_finite
 from ..errors import NotFiniteError
 from ..models import Batch, Network
 from ..objectives import Objective, register_objective
+from ..progress import pieces
 from ..random import Key
 from ..sampling import SampleConfig, network_function
 from ..sampling.denoisers import Predict
-from .codes import pieces
 
 __all__ = [
     "Asked", "Networks", "SystemModel", "can_draw", "check_trains", "conditions_of_system", "draw", "measure",
@@ -185,10 +185,7 @@ def draw(
         with overflows.watched("sampling"):
             for _, x in trajectory(model, ids, seed, own):  # noqa: B007
                 pass
-            if bad := int(np.count_nonzero(~np.isfinite(x))):
-                raise NotFiniteError(
-                    f"samples: expected finite numbers, got {bad} of {x.size} that are not; have the weights diverged?"
-                )
+            require_finite("samples", x)
         done.append(x)
     overflows.tell()
     return np.concatenate(done)

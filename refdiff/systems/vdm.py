@@ -22,10 +22,11 @@ import numpy as np
 
 from .. import models
 from ..evaluation.continuous_bound import bound_beside_line, plot_schedule
-from ..models import Batch, Input, Tree, inputs
+from ..models import Batch, Input, Tree
 from ..process import predictor
 from ..random import Key, normal
 from ..sampling.methods import choose_sampler, threshold_of
+from .codes import reads_x
 from .compositions import constant
 from .learned_gamma import Levels, OfLevels, check_schedule, draw_times, levels, levels_backward, schedule_of
 from .steps import check_denoiser, samples_of
@@ -63,7 +64,7 @@ class VDM(OfLevels):
         return 1000 / (self.high - self.low)
 
     def reads(self, networks: dict[str, Any]) -> dict[str, Input]:
-        return {"x": inputs(networks["denoiser"])["x"]}
+        return reads_x(networks, "denoiser")
 
     def draw(self, engine: ModuleType, data: Batch, key: Key, memory: Tree) -> Batch:
         """eps of z_t and eps_0 of z_0, and t; zero: what the denoiser is told where gamma is 0."""

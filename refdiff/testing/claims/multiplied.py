@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from ...process import (
 )
 from ...random import Key, uniform
 from ..claim import claim
-from ..measures import gauss_hermite, relative_error, standard_errors
+from ..measures import gauss_hermite, normal_logpdf, relative_error, standard_errors
 from ..strategies import seeds
 from .binomial import kernel, sigmoid, states
 
@@ -88,8 +87,8 @@ def a_gaussian_step_times_a_noisy_observation_is_gaussian(log_ratio: float, seed
     v = s2 * np.exp(log_ratio)
     mean, log_variance = observed_gaussian(np.full(6, m), np.full(6, np.log(v)), np.full(6, y), s2**0.5)
     x = m + v**0.5 * np.array(points)
-    product = _log_normal(x, m, v) + _log_normal(y, x, s2) - _log_normal(y, m, v + s2)
-    return relative_error(_log_normal(x, mean, np.exp(log_variance)), product)
+    product = normal_logpdf(x, m, v) + normal_logpdf(y, x, s2) - normal_logpdf(y, m, v + s2)
+    return relative_error(normal_logpdf(x, mean, np.exp(log_variance)), product)
 
 
 @claim(
@@ -158,10 +157,6 @@ def held_elements_stay_and_the_others_follow_them(T: int, seed: int) -> float:
         exact = exact @ kernel(sigmoid(of_t[2:, 1:]), held)
     wrong = float(np.any(samples[:, 0] != 1))
     return np.inf if wrong else standard_errors(samples[:, 1:], exact[1])
-
-
-def _log_normal(x: Any, mean: Any, variance: Any) -> Any:
-    return -0.5 * (np.log(2 * np.pi * variance) + (x - mean) ** 2 / variance)
 
 
 def _held(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import toy_networks
 from emulator import Emulator
+from states import assert_goes_on
 
 from refdiff.config import Config, NetworkConfig, RuleConfig, TrainConfig
 from refdiff.models import Input, PerceptronConfig, TableConfig, backward, flatten, forward, register
@@ -166,16 +167,7 @@ def test_a_network_of_bfloat16_reads_a_tables_numbers_in_float32():
 
 def test_learned_levels_go_on_as_if_they_had_never_stopped():
     config = learned_levels("bfloat16", shards=2)
-    full, half = (CUDATrainer(config, State.first(config), Emulator()) for _ in range(2))
-    for i in range(4):
-        full.step(batch(i))
-    for i in range(2):
-        half.step(batch(i))
-    rest = CUDATrainer(config, half.state(), Emulator(3))
-    for i in range(2, 4):
-        rest.step(batch(i))
-    a, b = flatten(full.state().trees), flatten(rest.state().trees)
-    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert_goes_on(lambda state, *order: CUDATrainer(config, state, Emulator(*order)), State.first(config), batch)
 
 
 def autoencoder(likelihood, samples, dtype):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import toy_networks  # which makes two networks known
 from emulator import Emulator
+from states import assert_goes_on
 
 from refdiff import TrainingError
 from refdiff.config import Config, NetworkConfig, RuleConfig, TrainConfig, register_rule
@@ -96,16 +97,7 @@ def test_two_networks_in_one_step(dtype, shards):
 
 def test_two_networks_go_on_as_if_they_had_never_stopped():
     config = text_to_points(shards=2)
-    full, half = (CUDATrainer(config, State.first(config), Emulator()) for _ in range(2))
-    for i in range(4):
-        full.step(batch(i))
-    for i in range(2):
-        half.step(batch(i))
-    rest = CUDATrainer(config, half.state(), Emulator(3))
-    for i in range(2, 4):
-        rest.step(batch(i))
-    a, b = flatten(full.state().trees), flatten(rest.state().trees)
-    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert_goes_on(lambda state, *order: CUDATrainer(config, state, Emulator(*order)), State.first(config), batch)
 
 
 @pytest.mark.parametrize("late", [False, True])
